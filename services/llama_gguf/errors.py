@@ -1,0 +1,142 @@
+"""Every error the appliance raises on purpose, with the exit code or HTTP answer it leads to.
+
+Owns the hierarchy and the exit codes. Imports nothing of ours and renders nothing: `cli` turns these into
+terminal output, `gateway.render` into HTTP bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of `llama-gguf` and of the programs it supervises (the numbers of BSD's sysexits.h)."""
+
+    OK = 0
+    USAGE = 64  # the command line itself is wrong
+    UNAVAILABLE = 69  # a program could not stay up, or a model could not be had
+    INTERNAL = 70  # a defect of ours
+    TEMPORARY = 75  # another instance holds the run directory or a lock; try again
+    CONFIG = 78  # the configuration is wrong; restarting cannot help
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for the generated reference."""
+        return _EXIT_MEANINGS[self]
+
+
+_EXIT_MEANINGS = {
+    ExitCode.OK: "Finished, or stopped as asked.",
+    ExitCode.USAGE: "The command line is wrong.",
+    ExitCode.UNAVAILABLE: "A program could not stay up, or the model could not be had; the reason is on stderr.",
+    ExitCode.INTERNAL: "A defect in the appliance; please report it with the diagnostics.",
+    ExitCode.TEMPORARY: "Something else holds a lock or the run directory; try again.",
+    ExitCode.CONFIG: "The configuration is wrong; the place and the fix are on stderr.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong (or doubtful) in a configuration, with its place.
+
+    `line` and `column` count from 1; both are 0 where the place is not a line of a file (an environment variable,
+    a command-line flag), and `source` then names it.
+    """
+
+    code: str
+    message: str
+    path: str = ""  # dotted path of the setting, "" for the document as a whole
+    source: str = ""  # file name as the user gave it, "environment variable X", "--set"
+    line: int = 0
+    column: int = 0
+    end_column: int = 0  # exclusive; 0 = one character
+    hint: str = ""  # what to do about it, or a did-you-mean
+    severity: Literal["error", "warning"] = "error"
+
+
+class LlamaGgufError(Exception):
+    """Base of every deliberate error: what went wrong, and what to do about it."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(LlamaGgufError):
+    """The configuration cannot be used. Carries every problem found, not only the first."""
+
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, message: str, *, problems: tuple[Problem, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class KeysError(LlamaGgufError):
+    """The keys file cannot be read or changed, or an operation on it makes no sense."""
+
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class ModelError(LlamaGgufError):
+    """The weights cannot be had or used. `permanent` says whether trying again could help."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, code: str, hint: str = "", permanent: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.permanent = permanent
+        if permanent:
+            self.exit_code = ExitCode.CONFIG
+
+
+class LaunchError(LlamaGgufError):
+    """The appliance cannot start or cannot stay up."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.UNAVAILABLE) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What an HTTP error carries besides its body."""
+
+    retry_after: int | None = None  # whole seconds, as the Retry-After header wants them
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+class GatewayError(LlamaGgufError):
+    """An HTTP error answer: status, OpenAI-style type and code, and what the client should do.
+
+    `code` is always a string and stable: clients and tests match on it. Retry-After is in whole seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        type: str = "invalid_request_error",  # noqa: A002 - the field's name in OpenAI's error object
+        param: str | None = None,
+        extra: Extra | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.type = type
+        self.param = param
+        self.extra = extra or Extra()

@@ -1,0 +1,60 @@
+"""The base of every settings section, and the field types they share.
+
+A section is a frozen pydantic model that rejects unknown keys; every field has a default (or none on purpose) and
+one sentence of description, from which the schema, the reference and the README are made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration; unknown keys are errors, values are not coerced across types."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=False,
+        validate_default=True,
+        str_strip_whitespace=False,
+        allow_inf_nan=False,
+    )
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _clean_text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if _CONTROL.search(value):
+        raise ValueError("must not contain control characters")
+    return value
+
+
+def _env_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("must be the name of an environment variable (letters, digits, underscores), not its value")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", value):
+        raise ValueError("must be an HTTP header name")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_clean_text)]
+"""Non-empty text without control characters."""
+PathText = Annotated[str, AfterValidator(_clean_text), Field(json_schema_extra={"format": "path"})]
+"""A file system path; `~` and variables are not expanded, a relative one starts at the working directory of `up`."""
+EnvName = Annotated[str, AfterValidator(_env_name)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

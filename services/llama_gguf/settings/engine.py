@@ -1,0 +1,59 @@
+"""`engine`: how llama-server runs the model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import PathText, Seconds, Section, Text
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+
+
+class Engine(Section):
+    """llama-server's settings. The context is per slot: llama-server's own --ctx-size is this times `slots`."""
+
+    task: Literal["generate", "embed", "rerank"] = Field(
+        "generate", description="What the model does: generate text, make embeddings, or rank documents."
+    )
+    context_per_slot: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
+        4096,
+        description="Tokens of context each request can use, prompt and answer together; 0 = as trained.",
+    )
+    slots: Annotated[int, Field(ge=1, le=256)] = Field(
+        4, description="Requests that are worked on at the same time; each takes context_per_slot tokens of memory."
+    )
+    gpu_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
+        "auto",
+        description="Layers on the GPU: `auto` as many as fit, `all`, or a number; 0 keeps the model on the CPU.",
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="CPU threads for generation; 0 = one a physical core."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        2048, description="Logical batch size of prompt processing, in tokens."
+    )
+    ubatch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        512, description="Physical batch size of prompt processing, in tokens."
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="Flash attention; needed for a quantised V cache."
+    )
+    cache_type_k: CacheType = Field("f16", description="Type of the K cache; q8_0 halves its memory.")
+    cache_type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one needs flash attention.")
+    fit: bool = Field(
+        True, description="Let llama-server lower what is left open until the model fits the device's memory."
+    )
+    sleep_idle_seconds: Seconds | None = Field(
+        None, description="Unload the model after this long without a request; the next request loads it again."
+    )
+    binary: PathText | None = Field(
+        None, description="llama-server to run; default: the one built with llama-cpp-python, else on PATH."
+    )
+    extra_args: tuple[Text, ...] = Field(
+        (), description="More llama-server arguments, one list item each; none may repeat or defeat a setting."
+    )
+    allow_unsafe_args: bool = Field(
+        False, description="Permit extra_args that open files, tools or other users' prompts to clients."
+    )

@@ -1,0 +1,161 @@
+"""Where things lie on this machine: the `auto` and left-out paths of Settings made concrete.
+
+Owns the names of all files under the run directory, on which the programs meet. Looks at the file system (does a
+directory exist, can it be written) but changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from .root import Settings
+
+DATA_DIR_CANDIDATES = ("/data", "/runpod-volume", "/workspace")
+
+
+class RunDir(BaseModel):
+    """The private directory (0700) of one running appliance, and the name of every file in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: Path
+
+    @property
+    def snapshot(self) -> Path:
+        """Settings and locations as `up` resolved them; what the programs read."""
+        return self.root / "settings.json"
+
+    @property
+    def supervisord_ini(self) -> Path:
+        """Configuration of supervisord, written by `up`."""
+        return self.root / "supervisord.ini"
+
+    @property
+    def supervisord_pid(self) -> Path:
+        """Process id of supervisord, written by itself."""
+        return self.root / "supervisord.pid"
+
+    @property
+    def supervisord_log(self) -> Path:
+        """supervisord's own log: exit statuses and signals of the programs."""
+        return self.root / "supervisord.log"
+
+    @property
+    def supervisord_socket(self) -> Path:
+        """supervisord's RPC, a unix socket (0600)."""
+        return self.root / "supervisord.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by `up` for as long as the appliance runs."""
+        return self.root / "up.lock"
+
+    @property
+    def engine_socket(self) -> Path:
+        """llama-server listens here."""
+        return self.root / "engine.sock"
+
+    @property
+    def engine_key(self) -> Path:
+        """API key between gateway and engine (0600), new at every `up`; a link to memory where the disk is none."""
+        return self.root / "engine.key"
+
+    @property
+    def engine_state(self) -> Path:
+        """JSON: what the engine program does before llama-server answers (phase, bytes)."""
+        return self.root / "engine.json"
+
+    @property
+    def failure(self) -> Path:
+        """JSON: why the appliance gave up; exists only then."""
+        return self.root / "failure.json"
+
+    @property
+    def draining(self) -> Path:
+        """Exists from the moment a stop was asked for; health answers unready from then on."""
+        return self.root / "draining"
+
+    def log(self, program: str) -> Path:
+        """Return the newest output of `program` (a link into the logs directory)."""
+        return self.root / f"{program}.log"
+
+
+class Locations(BaseModel):
+    """Every path concrete and absolute."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data_dir: Path
+    data_dir_reason: str
+    models_dir: Path
+    logs_dir: Path
+    keys_file: Path
+    audit_file: Path
+    usage_file: Path
+    run: RunDir
+    run_dir_reason: str
+
+
+def _writable(path: Path) -> bool:
+    """Return whether `path`, or the nearest parent that exists, is a directory this process may write."""
+    while not path.exists():
+        if path == path.parent:
+            return False
+        path = path.parent
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
+def _find_data_dir(settings: Settings, env: Mapping[str, str], exists: Callable[[Path], bool]) -> tuple[Path, str]:
+    if settings.paths.data_dir != "auto":
+        return Path(settings.paths.data_dir).absolute(), "paths.data_dir"
+    for candidate in map(Path, DATA_DIR_CANDIDATES):
+        if exists(candidate):
+            return candidate, f"auto: {candidate} exists"
+    base = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME") or "/tmp") / ".local/share")  # noqa: S108
+    return base / "llama-gguf", f"auto: none of {', '.join(DATA_DIR_CANDIDATES)} exists"
+
+
+def _find_run_dir(settings: Settings, env: Mapping[str, str], writable: Callable[[Path], bool]) -> tuple[Path, str]:
+    if settings.paths.run_dir != "auto":
+        return Path(settings.paths.run_dir).absolute(), "paths.run_dir"
+    system = Path("/run/llama-gguf")
+    if writable(system):
+        return system, "auto: /run is writable"
+    if runtime := env.get("XDG_RUNTIME_DIR"):
+        user = Path(runtime) / "llama-gguf"
+        if writable(user):
+            return user, "auto: $XDG_RUNTIME_DIR is writable"
+    temporary = Path(tempfile.gettempdir()) / f"llama-gguf-{os.getuid()}"
+    return temporary, "auto: neither /run nor $XDG_RUNTIME_DIR is writable"
+
+
+def locate(
+    settings: Settings,
+    env: Mapping[str, str],
+    *,
+    is_dir: Callable[[Path], bool] = Path.is_dir,
+    writable: Callable[[Path], bool] = _writable,
+) -> Locations:
+    """Make every path of `settings` concrete for this machine."""
+    data_dir, data_dir_reason = _find_data_dir(settings, env, is_dir)
+    run_dir, run_dir_reason = _find_run_dir(settings, env, writable)
+
+    def below(value: str | None, default: str) -> Path:
+        return Path(value).absolute() if value else data_dir / default
+
+    return Locations(
+        data_dir=data_dir,
+        data_dir_reason=data_dir_reason,
+        models_dir=below(settings.paths.models_dir, "models"),
+        logs_dir=below(settings.paths.logs_dir, "logs"),
+        keys_file=below(settings.auth.keys_file, "keys.json"),
+        audit_file=below(settings.auth.audit_file, "audit.jsonl"),
+        usage_file=below(settings.limits.usage_file, "usage.sqlite3"),
+        run=RunDir(root=run_dir),
+        run_dir_reason=run_dir_reason,
+    )
