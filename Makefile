@@ -1,0 +1,104 @@
+# Every command a person, the CI or a workflow runs. Logic lives in Python files; this is the list of entrances.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config/config.yaml
+VARIANT ?= cpu
+PYTEST_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+# --- set-up: each step is a file that says it was done, so a second run costs nothing
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: set PYTHON=")'
+	$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.run.done: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[starter]'
+	@touch $@
+
+$(VENV)/.dev.done: pyproject.toml $(VENV)/.run.done
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.engine.done: image/variants.yaml image/engine/build.py pyproject.toml $(VENV)/.run.done
+	$(BIN)/python image/engine/build.py --variant native --install-into $(VENV)
+	@touch $@
+
+$(VENV)/.starter.done: image/engine/starter.py $(VENV)/.run.done
+	$(BIN)/python image/engine/starter.py
+	@touch $@
+
+.PHONY: setup engine starter-model
+setup: $(VENV)/.dev.done ## Make .venv with everything development needs
+engine: $(VENV)/.engine.done ## Build llama-server for this machine (cached; about 8 minutes the first time)
+starter-model: $(VENV)/.starter.done ## Put the starter model into the user's cache
+
+# --- the real thing
+
+.PHONY: run
+run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve CONFIG with a real model
+	@$(BIN)/python image/engine/starter.py --quiet --for-config $(CONFIG)
+	@exec $(BIN)/llama-gguf up --config $(CONFIG)
+
+# --- checks
+
+.PHONY: test lint types gen
+test: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done lint types ## Lint, types and all tests but the image's
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=90
+
+lint: $(VENV)/.dev.done ## ruff, and the linters of shell, Containerfile and workflows
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint image/Containerfile
+
+types: $(VENV)/.dev.done ## mypy --strict
+	$(BIN)/mypy
+
+gen: $(VENV)/.dev.done $(VENV)/.engine.done ## Regenerate everything under schema/ and image/deploy/
+	$(BIN)/llama-gguf gen
+
+# --- images
+
+.PHONY: image-tools base-image image image-size image-test
+image-tools: ## Install buildah, podman and friends (Debian, root)
+	bash image/scripts/install-tools.sh
+
+base-image: ## Bootstrap a Debian root filesystem as base image, where there is no registry
+	bash image/scripts/base-image.sh
+
+image: $(VENV)/.dev.done ## Build the image VARIANT=cpu|cuda
+	$(BIN)/python image/scripts/build_image.py --variant $(VARIANT)
+
+image-size: $(VENV)/.dev.done ## Report the size of each layer of VARIANT
+	$(BIN)/python image/scripts/image_size.py --variant $(VARIANT)
+
+image-test: $(VENV)/.dev.done ## Test the built image VARIANT as running containers
+	LLAMA_GGUF_IMAGE_VARIANT=$(VARIANT) $(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
+
+# --- benchmarks: numbers, never tests
+
+.PHONY: bench-gateway bench-end-to-end bench-start
+bench-gateway: $(VENV)/.dev.done ## Gateway against nginx and the engine direct, side by side (needs nginx and gcc)
+	$(BIN)/python tests/bench/gateway.py
+
+bench-end-to-end: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done ## Tokens/s and first token, appliance against engine
+	$(BIN)/python tests/bench/end_to_end.py
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches of the tree (the user's cache stays)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* build

@@ -1,0 +1,53 @@
+"""Fixtures every test may use: the real engine binary and the models it runs on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def engine_binary() -> Path:
+    """The real llama-server that `make engine` put into the virtual environment."""
+    binary = Path(os.environ.get("LLAMA_GGUF_TEST_ENGINE") or _beside_site_packages())
+    if not binary.is_file():
+        pytest.fail(f"{binary} is missing: run `make engine`")
+    return binary
+
+
+def _beside_site_packages() -> Path:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return Path(sys.prefix) / "lib" / version / "site-packages" / "bin" / "llama-server"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random llama of half a megabyte with a byte vocabulary and a training context of 2048 tokens."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 150 layers and a long context: slow enough to be interrupted in the middle of an answer."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "slow.gguf", layers=150, context=131_072)
+
+
+@pytest.fixture(scope="session")
+def tiny_rerank_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a classification head, for the rerank routes."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-rerank.gguf", rerank=True)
+
+
+@pytest.fixture(scope="session")
+def starter_model() -> Path:
+    """The real starter model that `make starter-model` assembled in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = cache / "llama-gguf" / "models" / "gemma-3-270m-q4_k_m.gguf"
+    if not path.is_file():
+        pytest.fail(f"{path} is missing: run `make starter-model`")
+    return path
