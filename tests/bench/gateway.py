@@ -155,6 +155,7 @@ def nginx_config(folder: Path, engine_socket: Path) -> Path:
     path = folder / "nginx.conf"
     path.write_text(
         f"""
+{"user root;" if os.getuid() == 0 else ""}
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
 events {{ worker_connections 8192; }}
 http {{
@@ -316,7 +317,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each closed-loop load")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     if not (nginx := shutil.which("nginx") or shutil.which("/usr/sbin/nginx")):
         sys.exit("nginx is needed: apt-get install --no-install-recommends nginx-light")
     with tempfile.TemporaryDirectory(prefix="bench-") as name, contextlib.ExitStack() as stack:

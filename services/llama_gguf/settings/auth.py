@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import EnvName, HeaderName, PathText, Section
+
+Scope = Literal["inference", "metrics", "admin"]
+"""What a key may do: call the engine's routes, read metrics, administer the appliance."""
 
 
 class Bootstrap(Section):
@@ -16,6 +19,9 @@ class Bootstrap(Section):
     file: PathText | None = Field(None, description="File (a mounted secret) that holds the first API key.")
     generate: bool = Field(
         False, description="Make a key at the first start and print it once, if the keys file has none."
+    )
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = Field(
+        ("inference",), description="What the first key may do: `inference`, `metrics`, `admin`."
     )
 
 

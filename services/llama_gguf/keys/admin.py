@@ -1,0 +1,150 @@
+"""Changes of keys as they really happen: lock, pure operation, audit line, new file. What the CLI and bootstrap call.
+
+Owns the order. The audit line is on the disk before the keys file is replaced, so no change can go unrecorded; one that
+fails after that is followed by `keys.failed`. Who may not write the log may not change keys.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pwd
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from llama_gguf.errors import KeysError
+
+from . import operations, store
+from .audit import AuditLog, Detail
+from .operations import Change, Imported, KeyFields, Request
+from .record import KeyFile, KeyRecord
+from .secret import new_nonce, new_secret
+from .times import show
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def actor(program: str) -> str:
+    """Name who acts, for the audit log: the program and the user it runs as."""
+    uid = os.geteuid()
+    try:
+        return f"{program}:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:  # a container's arbitrary uid has no name
+        return f"{program}:uid={uid}"
+
+
+class KeyAdmin:
+    """Changes one keys file and records it. Every method blocks on the disk; KeysError means nothing was changed."""
+
+    def __init__(
+        self, keys: store.KeyStore, audit: AuditLog, *, actor: str, clock: Callable[[], dt.datetime] = _now
+    ) -> None:
+        self._store = keys
+        self._audit = audit
+        self._actor = actor
+        self._clock = clock
+
+    def generate(self, key_id: str, *, secret: str = "", **given: Unpack[KeyFields]) -> Change:
+        """Add a key with a new secret, or with the one given."""
+        with self._store.locked() as session:
+            change = operations.issue(session.keys, key_id, secret or new_secret(), self._clock(), **given)
+            self._write(session, change.keys, "keys.generate", key_id, describe(change.record))
+            return change
+
+    def update(self, key_id: str, **given: Unpack[KeyFields]) -> Change:
+        """Change what a key may do."""
+        with self._store.locked() as session:
+            before = session.keys.find(key_id)
+            change = operations.update(session.keys, key_id, self._clock(), **given)
+            now, old = describe(change.record), describe(before) if before else {}
+            self._write(
+                session,
+                change.keys,
+                "keys.update",
+                key_id,
+                {name: now.get(name) for name in sorted(now.keys() | old.keys()) if now.get(name) != old.get(name)},
+            )
+            return change
+
+    def remove(self, key_id: str) -> Change:
+        """Take a key away."""
+        with self._store.locked() as session:
+            change = operations.remove(session.keys, key_id)
+            self._write(session, change.keys, "keys.remove", key_id, {"prefix": change.record.prefix})
+            return change
+
+    def rotate(
+        self, key_id: str, *, grace: dt.timedelta = dt.timedelta(0), request_id: str = "", secret: str = ""
+    ) -> Change:
+        """Give a key a new secret; see `operations.rotate`. Repeating a `request_id` changes and records nothing."""
+        with self._store.locked() as session:
+            change = operations.rotate(
+                session.keys,
+                key_id,
+                self._clock(),
+                secret=secret or new_secret(),
+                nonce=new_nonce(),
+                grace=grace,
+                request=Request(request_id, session.pepper()) if request_id else None,
+            )
+            details: dict[str, Detail] = {"prefix": change.record.prefix, "grace_seconds": int(grace.total_seconds())}
+            self._write(session, change.keys, "keys.rotate", key_id, details)
+            return change
+
+    def replace_secret(self, key_id: str, secret: str) -> Change:
+        """Give a key the secret that its owner chose elsewhere; the old one ends at once."""
+        with self._store.locked() as session:
+            change = operations.replace_secret(session.keys, key_id, secret, self._clock())
+            self._write(session, change.keys, "keys.replace", key_id, {"prefix": change.record.prefix})
+            return change
+
+    def import_file(self, path: Path) -> Imported:
+        """Take the keys of another file over, in the old format or the new one.
+
+        `path` may be the keys file itself: one in the old format is then replaced by one that holds digests.
+        """
+        with self._store.locked(convert=True) as session:
+            records = store.load(path).keys.records
+            converted = replace(session.keys, plaintext=False)
+            if session.keys.plaintext and path.samefile(self._store.path):
+                result = Imported(converted, tuple(record.id for record in records), ())
+            else:
+                result = operations.import_records(converted, records)
+            if result.keys != session.keys:
+                details: dict[str, Detail] = {"added": list(result.added), "skipped": list(result.skipped)}
+                self._write(session, result.keys, "keys.import", str(path), details)
+            return result
+
+    def _write(
+        self, session: store.Session, keys: KeyFile, action: str, target: str, details: Mapping[str, Detail]
+    ) -> None:
+        if keys is session.keys:
+            return
+        self._audit.append(actor=self._actor, action=action, target=target, details=details)
+        try:
+            session.write(keys)
+        except KeysError as error:
+            failed: dict[str, Detail] = {"action": action, "reason": error.code}
+            self._audit.append(actor=self._actor, action="keys.failed", target=target, details=failed)
+            raise
+
+
+def describe(record: KeyRecord) -> dict[str, Detail]:
+    """Return what a key may do, for the audit log and for --json: no secret, no digest, nothing that is not set."""
+    said: dict[str, Detail] = {
+        "prefix": record.prefix,
+        "scopes": sorted(record.scopes),
+        "models": list(record.models) if record.models else None,
+        "requests_per_minute": record.requests_per_minute,
+        "tokens_per_minute": record.tokens_per_minute,
+        "concurrency": record.concurrency,
+        "monthly_tokens": record.monthly_tokens,
+        "priority": record.priority,
+        "expires": show(record.expires) if record.expires else None,
+        "note": record.note,
+    }
+    return {name: value for name, value in said.items() if value not in (None, "")}

@@ -1,0 +1,267 @@
+"""The audit log: one JSON line for every change of keys and every admin call, each chained to the one before.
+
+A line is {seq, ts, actor, action, target, details, prev, hash}; `hash` is the SHA-256 of the rest in canonical JSON
+and `prev` the hash of the line before (64 zeros in the first). `verify` so finds an edited, inserted, removed or moved
+line and a missing beginning. A missing end shows only against a head kept elsewhere: `<file>.head` holds the last seq
+and hash, written after each line. Who may write both files can forge the whole log, as with any log that holds no key
+of somebody else; `audit verify` prints the head, to be noted off the machine and given back as `--head`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama_gguf.errors import KeysError
+
+from . import atomic
+from .times import show
+
+Detail = str | int | float | bool | None | list[str]
+
+_FIRST = "0" * 64
+_TAIL_BYTES = 1 << 20  # no line comes near this
+_FIELDS = frozenset({"seq", "ts", "actor", "action", "target", "details", "prev", "hash"})
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last line of a log: where the chain has got to."""
+
+    seq: int = 0
+    hash: str = _FIRST
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
+    @classmethod
+    def read(cls, text: str) -> Head:
+        """Read what `str` wrote. Raises ValueError."""
+        seq, _, digest = text.strip().partition(":")
+        if not (seq.isascii() and seq.isdigit() and len(digest) == 64):
+            raise ValueError("a head is SEQ:HASH, as `llama-gguf audit verify` prints it")
+        return cls(int(seq), digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the log."""
+
+    seq: int
+    ts: str
+    actor: str
+    action: str
+    target: str
+    details: Mapping[str, Detail] = field(default_factory=dict)
+    prev: str = _FIRST
+    hash: str = ""
+
+    def sealed(self) -> Entry:
+        """Return the entry with the hash of its other fields."""
+        plain = {name: getattr(self, name) for name in _FIELDS - {"hash"}}
+        return Entry(**plain, hash=hashlib.sha256(_canonical(plain)).hexdigest())
+
+    def head(self) -> Head:
+        """Return the head of a log that ends here."""
+        return Head(self.seq, self.hash)
+
+    def line(self) -> bytes:
+        """Return the line as it stands in the file."""
+        return _canonical({name: getattr(self, name) for name in _FIELDS}) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found: the entries in order up to the first bad line (0 = none), and what is wrong there."""
+
+    entries: int
+    head: Head
+    bad_line: int = 0
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing is wrong."""
+        return not self.problem
+
+
+def _canonical(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class AuditLog:
+    """Appends to one log; safe between processes (a lock beside the file) and on the disk when `append` returns."""
+
+    def __init__(
+        self, path: Path, *, clock: Callable[[], dt.datetime] = _now, at: atomic.Steps = atomic.no_steps
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._at = at
+
+    def append(
+        self, *, actor: str, action: str, target: str = "", details: Mapping[str, Detail] | None = None
+    ) -> Entry:
+        """Write one line. `details` must hold no secret. Blocks on the disk: from an event loop, call it in a thread.
+
+        Raises KeysError if the log cannot be written, or has lost its end, which a new line would hide.
+        """
+        real = atomic.resolve(self.path)
+        with atomic.exclusive(real, at=self._at):
+            try:
+                descriptor = os.open(real, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(descriptor, "r+b", buffering=0) as file:
+                    last, end, torn = _last(file, real)
+                    _compare_with_head(last, real)
+                    if torn:  # a crash cut this line off before anybody was told that it is written
+                        file.truncate(end)
+                        recovery = self._after(last, "audit", "audit.recover", "unfinished line", {"bytes": torn})
+                        last = self._write(file, real, recovery).head()
+                    return self._write(file, real, self._after(last, actor, action, target, details or {}))
+            except OSError as error:
+                raise atomic.io_error(error, "append to", self.path) from error
+
+    def _after(self, last: Head, actor: str, action: str, target: str, details: Mapping[str, Detail]) -> Entry:
+        now = show(self._clock())
+        return Entry(last.seq + 1, now, actor, action, target, dict(details), last.hash).sealed()
+
+    def _write(self, file: io.FileIO, real: Path, entry: Entry) -> Entry:
+        if entry.seq == 1:
+            atomic.give_to_owner_of(real.parent, real)
+            atomic.sync_directory(real.parent)
+        size = os.fstat(file.fileno()).st_size
+        try:
+            atomic.write_all(file.fileno(), entry.line())
+            self._at("appended")
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+        self._at("append-synced")
+        atomic.replace(_head_path(real), str(entry.head()).encode() + b"\n", at=self._at)
+        return entry
+
+
+def _head_path(path: Path) -> Path:
+    return path.with_name(path.name + ".head")
+
+
+def _read_head(path: Path) -> Head | None:
+    """Return the head that was written beside the log, or None if there is none."""
+    try:
+        return Head.read(_head_path(path).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise KeysError(
+            f"{_head_path(path)} is damaged",
+            code="audit-damaged",
+            hint="move it away together with the log, as evidence",
+        ) from None
+
+
+def _last(file: io.FileIO, path: Path) -> tuple[Head, int, int]:
+    """Return the last complete line's head, where that line ends, and how many bytes of an unfinished one follow."""
+    size = os.fstat(file.fileno()).st_size
+    start = max(0, size - _TAIL_BYTES)
+    tail = os.pread(file.fileno(), size - start, start)
+    complete, newline, torn = tail.rpartition(b"\n")
+    if not newline and start == 0:
+        return Head(), 0, len(torn)
+    try:
+        entry = _parse(complete.rpartition(b"\n")[2])
+    except ValueError:
+        raise KeysError(
+            f"the last line of {path} is damaged",
+            code="audit-damaged",
+            hint=f"keep it as evidence: move {path.name} and {path.name}.head away, and a new log begins",
+        ) from None
+    return entry.head(), size - len(torn), len(torn)
+
+
+def _compare_with_head(last: Head, path: Path) -> None:
+    head = _read_head(path)
+    if head and (head.seq > last.seq or (head.seq == last.seq and head != last)):
+        raise KeysError(
+            f"{path} ends at entry {last.seq}, but entry {head.seq} was the last one written",
+            code="audit-truncated",
+            hint=f"keep it as evidence: move {path.name} and {path.name}.head away, and a new log begins",
+        )
+
+
+def _parse(line: bytes) -> Entry:
+    """Read one line as it was written. Raises ValueError; the message says what is wrong and quotes nothing."""
+    try:
+        plain = json.loads(line)
+    except ValueError:
+        raise ValueError("is not JSON") from None
+    if not isinstance(plain, dict) or plain.keys() != _FIELDS or type(plain["seq"]) is not int:
+        raise ValueError("is not an entry of an audit log")
+    if not all(isinstance(plain[name], dict if name == "details" else str) for name in _FIELDS - {"seq"}):
+        raise ValueError("is not an entry of an audit log")
+    return Entry(**plain)
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """Yield the entries that can be read, in the order of the file; `verify` is what tells whether to believe them."""
+    for _, line in _lines(path):
+        with suppress(ValueError):
+            yield _parse(line)
+
+
+def verify(path: Path, *, expected: Head | None = None) -> Verdict:
+    """Check the whole log against itself, against its head file and against a head noted elsewhere.
+
+    Stops at the first bad line. Raises KeysError if there is no log to check.
+    """
+    recorded = [head for head in (_read_head(atomic.resolve(path)), expected) if head]
+    last = Head()
+    for number, line in _lines(path):
+        problem = _problem(line, last, recorded)
+        if problem:
+            return Verdict(last.seq, last, number, problem)
+        last = _parse(line).head()
+    furthest = max((head.seq for head in recorded), default=0)
+    if furthest > last.seq:
+        return Verdict(last.seq, last, last.seq + 1, f"is missing, and with it all up to entry {furthest}")
+    if not recorded and last.seq > 1:
+        return Verdict(last.seq, last, 0, f"{_head_path(path).name} is missing, so a missing end would not show")
+    return Verdict(last.seq, last)
+
+
+def _problem(line: bytes, last: Head, recorded: list[Head]) -> str:
+    if not line.endswith(b"\n"):
+        return "is unfinished: a crash, or somebody cut it; the next entry drops it"
+    try:
+        entry = _parse(line)
+    except ValueError as error:
+        return str(error)
+    if entry.sealed().hash != entry.hash or entry.line() != line:
+        return "was changed: its hash does not fit its content"
+    if entry.seq != last.seq + 1 or entry.prev != last.hash:
+        return "does not follow the line before: lines were removed, inserted or moved"
+    if any(head.seq == entry.seq and head.hash != entry.hash for head in recorded):
+        return "is not the entry that was recorded as the head: the log was rewritten"
+    return ""
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield from enumerate(file, 1)
+    except FileNotFoundError:
+        raise KeysError(f"{path}: there is no audit log", code="audit-missing") from None
+    except OSError as error:
+        raise atomic.io_error(error, "read", path) from error
