@@ -1,0 +1,55 @@
+"""What rendering gives back: files by name, and what their reader must know. And the errors of rendering.
+
+A thing that the platform cannot express, or would do wrongly without a word, is an error with a stable code; one
+that it does with a difference is a warning that goes with the files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llama_gguf.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Rendered files by relative path, in the order to read them, with warnings about what they do not carry over."""
+
+    files: dict[str, str]
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects every problem of one rendering, so that all are reported at once."""
+
+    platform: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def error(self, code: str, path: str, message: str, hint: str) -> None:
+        """Note that the platform cannot express the setting at `path` ("": a matter of the options)."""
+        self._add(Problem(code, message, path=path, source=self._source(path), hint=hint))
+
+    def warn(self, code: str, path: str, message: str, hint: str = "") -> None:
+        """Note that the platform treats the setting at `path` differently from what one may expect."""
+        self._add(Problem(code, message, path=path, source=self._source(path), hint=hint, severity="warning"))
+
+    def _source(self, path: str) -> str:
+        """A problem of a setting is left to be placed at the line that sets it."""
+        return "" if path else f"render {self.platform}"
+
+    def _add(self, problem: Problem) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def finish(self, files: dict[str, str]) -> Bundle:
+        """Return the bundle, or raise ConfigError with every problem when one of them is an error."""
+        errors = [problem for problem in self.problems if problem.severity == "error"]
+        if errors:
+            count = "one thing" if len(errors) == 1 else f"{len(errors)} things"
+            raise ConfigError(
+                f"{self.platform} cannot express {count} in this configuration",
+                problems=tuple(self.problems),
+                hint=errors[0].hint,
+            )
+        return Bundle(files, tuple(self.problems))

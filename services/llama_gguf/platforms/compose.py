@@ -1,0 +1,196 @@
+"""Docker Compose: one service for a CPU and one for an NVIDIA GPU, each behind its own profile.
+
+Owns the compose file's layout and its hardening: read-only root, no capabilities, no new privileges. The
+configuration is mounted as a file; secrets come from the shell or `.env`, never from the compose file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
+
+from llama_gguf.settings import Settings
+
+from .bundle import Bundle, Findings
+from .launch import REPOSITORY, Launch, Request, Variant, is_below, is_loopback, prepare, read_paths
+from .places import Places, check_places
+from .text import Tree, to_yaml
+from .variables import Patch, config_yaml
+
+CONFIG_PATH = "/etc/llama-gguf/config.yaml"
+DATA = "/data"
+_TMPFS = {"/run": "64m", "/tmp": "256m"}  # noqa: S108 - paths in the container
+_LOAD_PATIENCE = "30m"  # until then a model that still loads is "starting", not "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeOptions:
+    """What compose wants to know that no configuration says."""
+
+    config_file: str | None = (
+        None  # file to mount as config.yaml, relative to the compose file; None = written beside it
+    )
+    bind_address: str | None = None  # address of the host to publish the API on; None = all, or loopback without auth
+
+
+class _Mount(NamedTuple):
+    """A named volume, or a folder or file of the host that the container only reads."""
+
+    type: Literal["volume", "bind"]
+    source: str
+    target: str
+
+    def tree(self) -> Tree:
+        tree: Tree = {"type": self.type, "source": _literal(self.source), "target": _literal(self.target)}
+        return tree | ({"read_only": True} if self.type == "bind" else {})
+
+
+def render(settings: Settings, request: Request, options: ComposeOptions) -> Bundle:
+    """Return compose.yaml, and config.yaml unless another file is mounted in its place."""
+    findings = Findings("Compose")
+    patch = _reachable(settings)
+    launches = [prepare(settings, _for(request, variant), findings, patch) for variant in _variants(settings, request)]
+    launch = launches[0]
+    address = options.bind_address or _address(settings, findings)
+    mounts = _mounts(launch, findings)
+    check_places(launch, Places("compose.yaml", kept=tuple(mount.target for mount in mounts)), findings)
+    if not launch.config_in_image:
+        mounts.append(_Mount("bind", options.config_file or "./config.yaml", CONFIG_PATH))
+    services = {_service_name(one): _service(one, mounts, address) for one in launches}
+    volumes = {mount.source: None for mount in mounts if mount.type == "volume"}
+    compose: Tree = {"name": launch.name, "services": services, "volumes": volumes}
+    if file := settings.auth.bootstrap.file:
+        compose["secrets"] = {_secret_name(file): {"file": f"./{_secret_name(file)}"}}
+    files = {"compose.yaml": to_yaml(compose, header=_header(launches))}
+    if options.config_file is None and not launch.config_in_image:
+        files["config.yaml"] = config_yaml(launch.settings)
+    return findings.finish(files)
+
+
+def _reachable(settings: Settings) -> Patch:
+    """Return the patch by which both servers can be reached from outside of the container; `ports` says by whom."""
+    hosts = {"gateway.host": settings.gateway.host, "health.host": settings.health.host}
+    return {name: "0.0.0.0" for name, host in hosts.items() if is_loopback(host)}  # noqa: S104 - in the container
+
+
+def _address(settings: Settings, findings: Findings) -> str | None:
+    """Return the host's address to publish on: loopback where the configuration or the lack of keys asks for it."""
+    if is_loopback(settings.gateway.host):
+        return "127.0.0.1"
+    if settings.auth.enabled:
+        return None
+    findings.warn(
+        "published-on-loopback",
+        "auth.enabled",
+        "without API keys the port is published on this machine only",
+        "turn auth.enabled on, or pass --bind 0.0.0.0 if something else keeps strangers out",
+    )
+    return "127.0.0.1"
+
+
+def _variants(settings: Settings, request: Request) -> list[Variant]:
+    """Return the variants to offer: the one asked for, else all on which the configuration can run."""
+    if request.variant:
+        return [request.variant]
+    layers = settings.engine.gpu_layers
+    return ["cpu"] if layers == 0 else ["cuda", "cpu"] if layers == "auto" else ["cuda"]
+
+
+def _for(request: Request, variant: Variant) -> Request:
+    image = request.image or f"{REPOSITORY}:{variant}"
+    return Request(request.name, image, variant, request.secrets, request.config_in_image)
+
+
+def _service_name(launch: Launch) -> str:
+    return "gpu" if launch.gpu else "cpu"
+
+
+def _service(launch: Launch, mounts: list[_Mount], address: str | None) -> Tree:
+    settings = launch.settings
+    port = settings.gateway.port
+    service: Tree = {
+        "profiles": [_service_name(launch)],
+        "image": launch.image,
+        "ports": [f"{address}:{port}:{port}" if address else f"{port}:{port}"],
+    }
+    if variables := {name: f"${{{name}:?set it in .env or the shell}}" for name in launch.secrets}:
+        service["environment"] = variables
+    if file := settings.auth.bootstrap.file:
+        service["secrets"] = [{"source": _secret_name(file), "target": _literal(file)}]
+    service |= {
+        "volumes": [mount.tree() for mount in mounts],
+        "tmpfs": [f"{_literal(path)}:mode=1777,size={size}" for path, size in _tmpfs(settings).items()],
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{launch.stop_seconds}s",
+        "healthcheck": {
+            "test": ["CMD", "llama-gguf", "probe"],
+            "interval": "10s",
+            "timeout": "5s",
+            "retries": 3,
+            "start_period": _LOAD_PATIENCE,
+        },
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+    if launch.gpu:
+        device = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+        service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
+    return service
+
+
+def _tmpfs(settings: Settings) -> dict[str, str]:
+    run_dir = settings.paths.run_dir
+    own = {} if run_dir == "auto" or is_below(run_dir, list(_TMPFS)) else {run_dir: "64m"}
+    return _TMPFS | own
+
+
+def _mounts(launch: Launch, findings: Findings) -> list[_Mount]:
+    paths = launch.settings.paths
+    data = DATA if paths.data_dir == "auto" else paths.data_dir
+    mounts = [_Mount("volume", "data", data)]
+    if paths.models_dir and not is_below(paths.models_dir, [data]):
+        mounts.append(_Mount("volume", "models", paths.models_dir))
+    folders = _host_folders(launch, [mount.target for mount in mounts], findings)
+    return mounts + [_Mount("bind", folder, folder) for folder in folders]
+
+
+def _host_folders(launch: Launch, volumes: list[str], findings: Findings) -> Iterator[str]:
+    """Yield the folders of the host, each once, that hold the files which the configuration names by path."""
+    seen: set[str] = set()
+    for name, path in read_paths(launch.settings).items():
+        folder = str(PurePosixPath(path).parent)
+        if is_below(path, volumes) or folder in seen:
+            continue
+        seen.add(folder)
+        if not path.startswith("/") or len(PurePosixPath(folder).parts) < 2:
+            findings.error(
+                "path-not-mountable",
+                name,
+                f"{name} is {path}, whose folder cannot be mounted into a container at the same place",
+                "give an absolute path in a folder of its own, as in /srv/models/model.gguf",
+            )
+            continue
+        yield folder
+
+
+def _secret_name(file: str) -> str:
+    return PurePosixPath(file).name
+
+
+def _literal(text: str) -> str:
+    """Return `text` so that Compose does not take a dollar sign in it for a variable."""
+    return text.replace("$", "$$")
+
+
+def _header(launches: list[Launch]) -> list[str]:
+    commands = [f"docker compose --profile {_service_name(launch)} up -d" for launch in launches]
+    lines = ["Written by `llama-gguf render compose`. Start it with:", *(f"  {command}" for command in commands)]
+    if secrets := launches[0].secrets:
+        lines.append(f"Secrets come from the shell or a file .env beside this one: {', '.join(secrets)}")
+    if file := launches[0].settings.auth.bootstrap.file:
+        lines.append(f"Put the first API key into ./{_secret_name(file)}, readable for uid 10001 or group 0.")
+    return lines

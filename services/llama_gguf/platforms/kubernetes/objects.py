@@ -1,0 +1,165 @@
+"""The objects around the Deployment: configuration, storage, network, disruption, monitoring, scaling. Pure."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from ..launch import Launch
+from ..text import Tree
+from .options import QUEUE_METRIC, KubernetesOptions
+from .values import Values
+from .workload import data_dir, labels, models_dir, secret_name
+
+METRICS_KEY = "METRICS_API_KEY"
+"""Key of the Secret that holds an API key with the scope `metrics`, where metrics.require_key asks for one."""
+
+
+def config_map(values: Values) -> Tree:
+    """Return the ConfigMap with config.yaml."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(values, "-config"),
+        "data": {"config.yaml": values.config()},
+    }
+
+
+def claims(launch: Launch, options: KubernetesOptions, values: Values) -> dict[str, Tree]:
+    """Return the PersistentVolumeClaims by purpose: `data` for one pod, `models` shared by several."""
+    found: dict[str, Tree] = {}
+    if not options.replicated:
+        found["data"] = _claim("data", "ReadWriteOnce", options, values)
+    if options.replicated or not PurePosixPath(models_dir(launch)).is_relative_to(data_dir(launch)):
+        mode = "ReadWriteMany" if options.replicated else "ReadWriteOnce"
+        found["models"] = _claim("models", mode, options, values)
+    return found
+
+
+def _claim(purpose: str, mode: str, options: KubernetesOptions, values: Values) -> Tree:
+    spec: Tree = {
+        "accessModes": values.open(f"storage.{purpose}.accessModes", [mode]),
+        "resources": {"requests": {"storage": values.open(f"storage.{purpose}.size", f"{options.storage}Gi")}},
+    }
+    if options.storage_class is not None:
+        spec["storageClassName"] = values.open(f"storage.{purpose}.className", options.storage_class)
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(values, f"-{purpose}"),
+        "spec": spec,
+    }
+
+
+def service(values: Values) -> Tree:
+    """Return the Service of the API. The health port is for the kubelet alone."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(values),
+        "spec": {
+            "type": values.open("service.type", "ClusterIP"),
+            "selector": labels(values),
+            "ports": [{"name": "http", "port": values.port("gateway"), "targetPort": "http"}],
+        },
+    }
+
+
+def disruption_budget(values: Values) -> Tree:
+    """Return the PodDisruptionBudget: a drained node takes one pod at a time, and may take the only one."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(values),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels(values)}},
+    }
+
+
+def secret_keys(launch: Launch) -> list[str]:
+    """Return the keys of the Secret that the installer makes: variables, the file of the first key, the metrics key."""
+    names = list(launch.secrets)
+    if file := launch.settings.auth.bootstrap.file:
+        names.append(PurePosixPath(file).name)
+    if launch.settings.metrics.enabled and launch.settings.metrics.require_key:
+        names.append(METRICS_KEY)
+    return names
+
+
+def secret_example(launch: Launch, values: Values) -> Tree:
+    """Return the shape of the Secret; its values are left empty on purpose."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret_name(values)},
+        "type": "Opaque",
+        "stringData": dict.fromkeys(secret_keys(launch), ""),
+    }
+
+
+def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
+    """Return the Prometheus operator's ServiceMonitor, labelled for the operator's usual selector."""
+    release = values.open("serviceMonitor.release", options.prometheus_release)
+    endpoint: Tree = {"port": "http", "path": "/metrics", "interval": "15s"}
+    if launch.settings.metrics.require_key:
+        credentials = {"name": secret_name(values), "key": METRICS_KEY}
+        endpoint["authorization"] = {"type": "Bearer", "credentials": credentials}
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "metadata": {**_metadata(values), "labels": labels(values) | {"release": release}},
+        "spec": {"selector": {"matchLabels": labels(values)}, "endpoints": [endpoint]},
+    }
+
+
+def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
+    """Return an HPA on waiting requests a pod; it needs an adapter that serves Prometheus metrics as pod metrics."""
+    metric = {
+        "type": "Pods",
+        "pods": {
+            "metric": {"name": QUEUE_METRIC},
+            "target": {
+                "type": "AverageValue",
+                "averageValue": values.open("autoscaling.queueTarget", str(options.queue_target)),
+            },
+        },
+    }
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _metadata(values),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": values.name()},
+            "minReplicas": values.open("autoscaling.least", options.least_replicas),
+            "maxReplicas": values.open("autoscaling.most", options.most_replicas),
+            "metrics": [metric],
+        },
+    }
+
+
+def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
+    """Return KEDA's ScaledObject on waiting requests a pod. It cannot scale to zero: the queue lives in the pods."""
+    name = values.name()
+    query = type(name)(f'sum({QUEUE_METRIC}{{service="{name}"}})')  # of the name's own type: in a chart an expression
+    trigger = {
+        "type": "prometheus",
+        "metadata": {
+            "serverAddress": values.open("autoscaling.prometheus", options.prometheus),
+            "query": query,
+            "threshold": values.open("autoscaling.queueTarget", str(options.queue_target)),
+        },
+    }
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": _metadata(values),
+        "spec": {
+            "scaleTargetRef": {"name": name},
+            "pollingInterval": 15,
+            "minReplicaCount": values.open("autoscaling.least", options.least_replicas),
+            "maxReplicaCount": values.open("autoscaling.most", options.most_replicas),
+            "triggers": [trigger],
+        },
+    }
+
+
+def _metadata(values: Values, suffix: str = "") -> Tree:
+    return {"name": values.name(suffix), "labels": labels(values)}

@@ -1,0 +1,150 @@
+"""One configuration as manifests and as a chart, and what Kubernetes cannot express of it.
+
+Owns which objects there are and in which files. One pod keeps everything on its own volume; several share only the
+weights, because keys, usage and logs of several writers would corrupt one another.
+"""
+
+from __future__ import annotations
+
+from llama_gguf.settings import Settings
+
+from ..bundle import Bundle, Findings
+from ..launch import Launch, Request, prepare
+from ..places import Places, check_places
+from ..text import Tree, to_yaml
+from ..variables import Patch
+from .chart import chart
+from .objects import (
+    claims,
+    config_map,
+    disruption_budget,
+    horizontal_autoscaler,
+    scaled_object,
+    secret_example,
+    secret_keys,
+    service,
+    service_monitor,
+)
+from .options import CONFIG_FOLDER, DATA, KubernetesOptions
+from .values import Fixed, Open, Values
+from .workload import data_dir, deployment, models_dir
+
+_OUTSIDE = ("service-monitor.yaml",)  # kinds that not every cluster knows: applied by hand
+_HEADER = {
+    "service-monitor.yaml": ("For clusters with the Prometheus operator: kubectl apply -f service-monitor.yaml",),
+    "secret.example.yaml": (
+        "Only the shape. Make it with: kubectl create secret generic NAME --from-literal=VARIABLE=VALUE",
+    ),
+}
+
+
+def render(settings: Settings, request: Request, options: KubernetesOptions) -> Bundle:
+    """Return manifests/ for kubectl and chart/ for Helm."""
+    findings = Findings("Kubernetes")
+    _check(settings, options, findings)
+    patch: Patch = {"paths.data_dir": DATA} if settings.paths.data_dir == "auto" else {}
+    launch = prepare(settings, request, findings, patch)
+    kept = (models_dir(launch),) if options.replicated else (data_dir(launch), models_dir(launch))
+    lost = ("/tmp", "/run", data_dir(launch))  # noqa: S108 - paths in the container
+    check_places(launch, Places("deployment.yaml", kept, lost), findings)
+    _check_key_file(launch, findings)
+    fixed = _objects(launch, options, Fixed(launch))
+    values = Open(launch.settings)
+    left_open = _objects(launch, options, values)
+    files = {f"manifests/{name}": text for name, text in _manifests(launch, fixed).items()}
+    files |= {f"chart/{name}": text for name, text in chart(launch, left_open, values.defaults).items()}
+    return findings.finish(files)
+
+
+def _objects(launch: Launch, options: KubernetesOptions, values: Values) -> dict[str, Tree]:
+    """Return every object by file name."""
+    found: dict[str, Tree] = {}
+    if not launch.config_in_image:
+        found["config-map.yaml"] = config_map(values)
+    for purpose, claim in claims(launch, options, values).items():
+        found[f"claim-{purpose}.yaml"] = claim
+    found["deployment.yaml"] = deployment(launch, options, values)
+    found["service.yaml"] = service(values)
+    found["disruption-budget.yaml"] = disruption_budget(values)
+    if options.autoscaler == "hpa":
+        found["autoscaler.yaml"] = horizontal_autoscaler(options, values)
+    if options.autoscaler == "keda":
+        found["autoscaler.yaml"] = scaled_object(options, values)
+    if launch.settings.metrics.enabled:
+        found["service-monitor.yaml"] = service_monitor(launch, options, values)
+    return found
+
+
+def _manifests(launch: Launch, objects: dict[str, Tree]) -> dict[str, str]:
+    kustomization: Tree = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [name for name in objects if name not in _OUTSIDE],
+    }
+    header = ["Written by `llama-gguf render kubernetes`. Apply with: kubectl apply -k ."]
+    files = {"kustomization.yaml": to_yaml(kustomization, header=header)}
+    files |= {name: to_yaml(tree, header=_HEADER.get(name, ())) for name, tree in objects.items()}
+    if secret_keys(launch):
+        example = secret_example(launch, Fixed(launch))
+        files["secret.example.yaml"] = to_yaml(example, header=_HEADER["secret.example.yaml"])
+    return files
+
+
+def _check_key_file(launch: Launch, findings: Findings) -> None:
+    file = launch.settings.auth.bootstrap.file
+    taken = ("/", "/run", "/tmp", CONFIG_FOLDER, data_dir(launch), models_dir(launch))  # noqa: S108 - in the container
+    if file and (not file.startswith("/") or file.rpartition("/")[0] in ("", *taken)):
+        findings.error(
+            "file-not-mountable",
+            "auth.bootstrap.file",
+            f"auth.bootstrap.file is {file}, in a folder that is something else in the pod",
+            "give it a folder of its own, as in /run/secrets/llama-gguf/first-key, or use auth.bootstrap.env",
+        )
+
+
+def _check(settings: Settings, options: KubernetesOptions, findings: Findings) -> None:
+    if not 1 <= options.least_replicas <= options.most_replicas:
+        findings.error(
+            "replicas-range",
+            "",
+            f"replicas from {options.least_replicas} to {options.most_replicas}",
+            "give 1 <= least <= most; scaling to zero needs a proxy that holds requests meanwhile",
+        )
+    if options.least_replicas < options.most_replicas and options.autoscaler == "none":
+        findings.error(
+            "no-autoscaler",
+            "",
+            "a range of replicas needs something that scales",
+            "pass --autoscaler keda or --autoscaler hpa",
+        )
+    if options.autoscaler != "none" and not settings.metrics.enabled:
+        findings.error(
+            "no-queue-metric",
+            "metrics.enabled",
+            "the autoscaler looks at the queue's depth, which metrics.enabled: false hides",
+            "turn metrics.enabled on",
+        )
+    if settings.health.platform not in ("auto", "kubernetes", "plain"):
+        findings.error(
+            "health-contract",
+            "health.platform",
+            f"health.platform is {settings.health.platform}, which is another platform's contract",
+            "set health.platform: auto",
+        )
+    if not options.replicated:
+        return
+    bootstrap = settings.auth.bootstrap
+    if settings.auth.enabled and bootstrap.generate and not (bootstrap.env or bootstrap.file):
+        findings.error(
+            "key-per-replica",
+            "auth.bootstrap.generate",
+            "every pod would generate a key of its own",
+            "set auth.bootstrap.env: the same Secret gives all pods the same key",
+        )
+    if settings.limits.store == "memory":
+        findings.warn(
+            "limits-per-replica",
+            "limits.store",
+            "each pod counts requests and tokens for itself, so a key may use its limits once a pod",
+            "set limits.store to a Redis or Valkey that all pods reach",
+        )

@@ -1,0 +1,183 @@
+"""The Deployment: one pod an engine, hardened, with probes that ask three different questions. Pure."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from ..launch import REPOSITORY, Launch
+from ..text import Tree
+from .options import CONFIG_FOLDER, DATA, DEREGISTER_SECONDS, UID, KubernetesOptions
+from .values import Values
+
+_RUN_BYTES = "64Mi"
+
+
+def labels(values: Values) -> Tree:
+    """Return the labels that select the pods of one installation."""
+    return {"app.kubernetes.io/name": REPOSITORY, "app.kubernetes.io/instance": values.name()}
+
+
+def deployment(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
+    """Return the Deployment. Pods that hold the only volume or the only GPU are replaced, not doubled, in an update."""
+    spec: Tree = {}
+    if options.autoscaler == "none":
+        spec["replicas"] = values.open("replicas", options.least_replicas)
+    rolling: Tree = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    spec |= {
+        "strategy": values.open("strategy", rolling if options.replicated else {"type": "Recreate"}),
+        "selector": {"matchLabels": labels(values)},
+        "template": {
+            "metadata": {
+                "labels": labels(values),
+                "annotations": {"checksum/config": values.config_digest()},
+            },
+            "spec": _pod(launch, options, values),
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": values.name(), "labels": labels(values)},
+        "spec": spec,
+    }
+
+
+def _pod(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
+    gpu_nodes = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if launch.gpu else []
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,  # they would set LLAMA_GGUF_… variables of the cluster's own
+        "terminationGracePeriodSeconds": values.grace_seconds(),
+        "imagePullSecrets": values.open("imagePullSecrets", []),
+        "nodeSelector": values.open("nodeSelector", {}),
+        "tolerations": values.open("tolerations", gpu_nodes),
+        "securityContext": values.open(
+            "podSecurityContext",
+            {
+                "runAsNonRoot": True,
+                "runAsUser": UID,
+                "runAsGroup": 0,
+                "fsGroup": UID,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        ),
+        "containers": [_container(launch, options, values)],
+        "volumes": _volumes(launch, options, values),
+    }
+
+
+def _container(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
+    container: Tree = {
+        "name": "appliance",
+        "image": values.open("image", launch.image),
+        "imagePullPolicy": values.open("imagePullPolicy", "IfNotPresent"),
+        "ports": [
+            {"name": "http", "containerPort": values.port("gateway")},
+            {"name": "health", "containerPort": values.port("health")},
+        ],
+    }
+    if variables := _variables(launch, values):
+        container["env"] = variables
+    container |= _probes(options)
+    container |= {
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(DEREGISTER_SECONDS)]}}},
+        "resources": values.open("resources", _resources(launch, options)),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(launch, options),
+    }
+    return container
+
+
+def _variables(launch: Launch, values: Values) -> list[Tree]:
+    """Return the secrets, each one by name, and what the image's own config.yaml must have different."""
+    plain = launch.variables() if launch.config_in_image else {}
+    found: list[Tree] = [{"name": name, "value": value.replace("$(", "$$(")} for name, value in plain.items()]
+    references = [(key, {"name": secret_name(values), "key": key}) for key in launch.secrets]
+    return found + [{"name": key, "valueFrom": {"secretKeyRef": reference}} for key, reference in references]
+
+
+def secret_name(values: Values) -> str:
+    """Return the name of the Secret whose keys are the names of variables."""
+    return values.name("-secrets")
+
+
+def _probes(options: KubernetesOptions) -> Tree:
+    def probe(path: str, period: int, failures: int) -> Tree:
+        return {
+            "httpGet": {"path": path, "port": "health"},
+            "periodSeconds": period,
+            "timeoutSeconds": 5,
+            "failureThreshold": failures,
+        }
+
+    return {
+        "startupProbe": probe("/startupz", 5, 12 * options.startup_minutes),
+        "livenessProbe": probe("/livez", 10, 6),
+        "readinessProbe": probe("/readyz", 2, 1),
+    }
+
+
+def _resources(launch: Launch, options: KubernetesOptions) -> Tree:
+    resources: Tree = {"requests": {"cpu": options.cpu_request, "memory": options.memory_request}}
+    if launch.gpu:
+        resources["limits"] = {"nvidia.com/gpu": options.gpu_count}
+    return resources
+
+
+def data_dir(launch: Launch) -> str:
+    """Return the directory that the pod writes to."""
+    configured = launch.settings.paths.data_dir
+    return DATA if configured == "auto" else configured
+
+
+def models_dir(launch: Launch) -> str:
+    """Return the directory of the weights."""
+    return launch.settings.paths.models_dir or f"{data_dir(launch)}/models"
+
+
+def _run_dir(launch: Launch) -> str:
+    configured = launch.settings.paths.run_dir
+    return "/run" if configured == "auto" else configured
+
+
+def _mounts(launch: Launch, options: KubernetesOptions) -> list[Tree]:
+    mounts: list[Tree] = [{"name": "data", "mountPath": data_dir(launch)}]
+    if options.replicated or not PurePosixPath(models_dir(launch)).is_relative_to(data_dir(launch)):
+        mounts.append({"name": "models", "mountPath": models_dir(launch)})
+    mounts += [{"name": "run", "mountPath": _run_dir(launch)}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - in the container
+    if not launch.config_in_image:
+        mounts.append({"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True})
+    if file := launch.settings.auth.bootstrap.file:
+        mounts.append({"name": "first-key", "mountPath": str(PurePosixPath(file).parent), "readOnly": True})
+    return mounts
+
+
+def _volumes(launch: Launch, options: KubernetesOptions, values: Values) -> list[Tree]:
+    volumes: list[Tree] = []
+    for mount in _mounts(launch, options):
+        name = str(mount["name"])
+        volumes.append({"name": name, **_volume(name, launch, options, values)})
+    return volumes
+
+
+def _volume(name: str, launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
+    match name:
+        case "data" if options.replicated:
+            return {"emptyDir": {}}
+        case "data" | "models":
+            return {"persistentVolumeClaim": {"claimName": values.name(f"-{name}")}}
+        case "run":  # the key between gateway and engine stays in memory
+            return {"emptyDir": {"medium": "Memory", "sizeLimit": _RUN_BYTES}}
+        case "config":
+            return {"configMap": {"name": values.name("-config")}}
+        case "first-key":
+            key = PurePosixPath(str(launch.settings.auth.bootstrap.file)).name
+            secret = {"secretName": secret_name(values), "items": [{"key": key, "path": key}], "defaultMode": 0o440}
+            return {"secret": secret}
+        case _:
+            return {"emptyDir": {}}

@@ -1,0 +1,6 @@
+"""RunPod: a load-balancing endpoint, a Pod template and the Hub's files, for REST API v2."""
+
+from .options import RunPodOptions
+from .rendering import render
+
+__all__ = ["RunPodOptions", "render"]

@@ -1,0 +1,105 @@
+"""RunPod Hub's hub.json and tests.json: the endpoint as a listing that asks its user for the settings. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from llama_gguf.settings.shape import Leaf, env_name, settings_shape
+
+from ..launch import REPOSITORY, Launch
+from ..text import Tree
+from ..variables import variable_text
+from .options import RunPodOptions, allowed_cuda
+
+_ALWAYS_ASKED = ("engine.context_per_slot", "engine.slots")
+
+
+def hub(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
+    """Return hub.json. Settings become questions with our descriptions; RunPod's own variables stay fixed."""
+    return {
+        "title": REPOSITORY,
+        "description": "A GGUF model behind an OpenAI-compatible API with keys, limits and a fair queue.",
+        "type": "serverless",
+        "category": "language" if launch.settings.engine.task == "generate" else "embedding",
+        "config": {
+            "runsOn": "GPU" if launch.gpu else "CPU",
+            "endpointType": "LB",
+            "containerDiskInGb": options.disk,
+            **_hardware(launch, options, "gpuIds", ",".join(options.pools)),
+            "env": [*_questions(launch, variables), *_secret_questions(launch)],
+        },
+    }
+
+
+def hub_tests(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
+    """Return tests.json: one job against the settings of this configuration."""
+    fixed = [{"key": name, "value": value} for name, value in variables.items() if name not in launch.secrets]
+    return {
+        "tests": [{"name": "ready", "input": {}, "timeout": 600_000}],
+        "config": {
+            **_hardware(launch, options, "gpuTypeId", "NVIDIA GeForce RTX 4090"),
+            "env": fixed,
+        },
+    }
+
+
+def _hardware(launch: Launch, options: RunPodOptions, gpu_field: str, gpus: str) -> Tree:
+    if launch.variant == "cpu":
+        return {"cpuFlavor": options.cpu_flavor}
+    return {
+        "gpuCount": options.gpu_count,
+        gpu_field: gpus,
+        "allowedCudaVersions": allowed_cuda(launch.variant),
+    }
+
+
+def _questions(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
+    leaves = {env_name(leaf.path): leaf for leaf in settings_shape().leaves()}
+    asked = {env_name(tuple(name.split("."))) for name in _ALWAYS_ASKED}
+    questions: list[Tree] = []
+    for name in [*variables, *sorted(asked.difference(variables))]:
+        if name in launch.secrets:
+            continue
+        leaf = leaves.get(name)
+        text = variables.get(name) or variable_text(leaf.default if leaf else None)
+        questions.append({"key": name, **({"input": _input(leaf, text)} if leaf else {"value": text})})
+    return questions
+
+
+def _input(leaf: Leaf, text: str) -> Tree:
+    node = settings_shape().at(leaf.path) or {}
+    advanced = leaf.path[0] != "model" and leaf.name not in _ALWAYS_ASKED
+    question: Tree = {"name": leaf.name, "description": _description(leaf), "advanced": advanced}
+    match node.get("type"):
+        case "boolean":
+            return question | {
+                "type": "boolean",
+                "default": text == "true",
+                "trueValue": "true",
+                "falseValue": "false",
+            }
+        case "integer" | "number" if text != "null":
+            return question | {"type": "number", "default": json.loads(text)}
+        case _:
+            return question | {"type": "string", "default": text}
+
+
+def _description(leaf: Leaf) -> str:
+    return str(leaf.node.get("description", ""))
+
+
+def _secret_questions(launch: Launch) -> list[Tree]:
+    return [
+        {
+            "key": name,
+            "input": {
+                "name": name,
+                "type": "string",
+                "description": f"A secret: {{{{ RUNPOD_SECRET_{name} }}}} takes it from your account's secrets.",
+                "default": f"{{{{ RUNPOD_SECRET_{name} }}}}",
+                "advanced": False,
+            },
+        }
+        for name in launch.secrets
+    ]

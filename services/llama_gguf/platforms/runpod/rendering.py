@@ -1,0 +1,172 @@
+"""One configuration as RunPod's files, and what RunPod cannot express of it.
+
+Owns RunPod's limits as checks and the variables of each kind of container. An endpoint's workers share nothing but
+a network volume, so only weights go there: keys, usage and logs of several writers would corrupt one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llama_gguf.settings import Settings
+
+from ..bundle import Bundle, Findings
+from ..launch import Launch, Request, prepare
+from ..places import Places, check_places
+from ..text import to_json
+from ..variables import Patch
+from . import options as facts
+from .api import endpoint, pod_template
+from .hub import hub, hub_tests
+from .options import RunPodOptions, secret_references
+
+_BY_RUNPODS_VARIABLES = frozenset({"gateway.port", "health.port", "health.path"})
+
+
+def render(settings: Settings, request: Request, options: RunPodOptions) -> Bundle:
+    """Return endpoint.json, hub.json, tests.json and pod-template.json or those `options.only` names."""
+    findings = Findings("RunPod")
+    _check_options(options, findings)
+    if settings.auth.bootstrap.file:
+        findings.error(
+            "file-not-mountable",
+            "auth.bootstrap.file",
+            f"RunPod cannot mount the secret file {settings.auth.bootstrap.file}",
+            "set auth.bootstrap.env instead; RunPod fills the variable from its secrets",
+        )
+    files: dict[str, str] = {}
+    if options.only != "pod":
+        files |= _endpoint_files(settings, request, options, findings)
+    if options.only != "endpoint":
+        files |= _pod_files(settings, request, options, findings)
+    return findings.finish(files)
+
+
+def _endpoint_files(settings: Settings, request: Request, options: RunPodOptions, findings: Findings) -> dict[str, str]:
+    _check_endpoint(settings, options, findings)
+    patch: Patch = {}
+    places = Places("endpoint.json")
+    if options.network_volumes:
+        places = Places("endpoint.json", kept=(facts.NETWORK_VOLUME,))
+        if settings.paths.data_dir == "auto":
+            patch = {"paths.data_dir": "/data"}
+            if settings.paths.models_dir is None:
+                patch |= {"paths.models_dir": f"{facts.NETWORK_VOLUME}/models"}
+        _warn_root(findings, "endpoint.json")
+    launch = prepare(settings, request, findings, patch)
+    check_places(launch, places, findings)
+    variables = _endpoint_variables(launch, options)
+    _check_count(variables, "endpoint.json", findings)
+    return {
+        "endpoint.json": to_json(endpoint(launch, options, variables)),
+        "hub.json": to_json(hub(launch, options, variables)),
+        "tests.json": to_json(hub_tests(launch, options, variables)),
+    }
+
+
+def _endpoint_variables(launch: Launch, options: RunPodOptions) -> dict[str, str]:
+    settings = launch.settings
+    runpods = {
+        "PORT": str(settings.gateway.port),
+        "PORT_HEALTH": str(settings.health.port),
+        "HEALTH_CHECK_PATH": settings.health.path,
+    }
+    root = dict([facts.RUN_AS_ROOT]) if options.network_volumes else {}
+    return runpods | root | launch.variables(without=_BY_RUNPODS_VARIABLES) | secret_references(launch)
+
+
+def _pod_files(settings: Settings, request: Request, options: RunPodOptions, findings: Findings) -> dict[str, str]:
+    probe = prepare(settings, request, Findings("RunPod"), {})
+    patch: Patch = {}
+    if probe.gpu and settings.paths.data_dir == "auto":
+        patch = {"paths.data_dir": facts.POD_VOLUME}
+    launch = prepare(settings, request, findings, patch)
+    check_places(launch, Places("pod-template.json", kept=(facts.POD_VOLUME,) if launch.gpu else ()), findings)
+    root: dict[str, str] = {}
+    if launch.gpu:
+        root = dict([facts.RUN_AS_ROOT])
+        _warn_root(findings, "pod-template.json")
+    variables = root | launch.variables() | secret_references(launch)
+    _check_count(variables, "pod-template.json", findings)
+    return {"pod-template.json": to_json(pod_template(launch, options, variables))}
+
+
+def _warn_root(findings: Findings, file: str) -> None:
+    findings.warn(
+        "runs-as-root",
+        "",
+        f"{file}: RunPod's volumes belong to root, so the container runs as root ({'='.join(facts.RUN_AS_ROOT)})",
+        "make the volume writable for uid 10001 and remove the variable to run unprivileged",
+    )
+
+
+def _check_count(variables: Mapping[str, str], file: str, findings: Findings) -> None:
+    if len(variables) > facts.MOST_VARIABLES:
+        findings.error(
+            "too-many-variables",
+            "",
+            f"{file}: {len(variables)} variables, RunPod takes at most {facts.MOST_VARIABLES}",
+            "put config.yaml into an image of your own (COPY config.yaml /etc/llama-gguf/config.yaml) and render with "
+            "--config-in-image",
+        )
+
+
+def _check_options(options: RunPodOptions, findings: Findings) -> None:
+    if not options.pools:
+        findings.error("no-pool", "", "an endpoint needs at least one GPU pool", "pass --pool, as in --pool ADA_24")
+    if options.workers_min > options.workers_max:
+        findings.error(
+            "workers-range",
+            "",
+            f"least workers {options.workers_min} is more than most workers {options.workers_max}",
+            "raise --workers-max or lower --workers-min",
+        )
+    if options.vcpu_count < 2 or options.vcpu_count & (options.vcpu_count - 1):
+        findings.error("vcpu-count", "", f"{options.vcpu_count} vCPUs: RunPod sells powers of two", "pass --vcpus 8")
+
+
+def _check_endpoint(settings: Settings, options: RunPodOptions, findings: Findings) -> None:
+    if settings.health.platform not in ("auto", "runpod"):
+        findings.error(
+            "health-contract",
+            "health.platform",
+            f"health.platform is {settings.health.platform}, but RunPod must see 204 while the model loads",
+            "set health.platform: auto, or render the Pod alone with --only pod",
+        )
+    if settings.gateway.max_body_bytes > facts.MOST_BODY_BYTES:
+        findings.error(
+            "body-limit",
+            "gateway.max_body_bytes",
+            f"gateway.max_body_bytes is {settings.gateway.max_body_bytes}, RunPod's load balancer takes at most "
+            f"{facts.MOST_BODY_BYTES}",
+            f"lower it to {facts.MOST_BODY_BYTES}, or render the Pod alone with --only pod",
+        )
+    timeouts = settings.gateway.timeouts
+    if timeouts.total_seconds > facts.MOST_PROCESSING_SECONDS and "total_seconds" in timeouts.model_fields_set:
+        findings.warn(
+            "processing-limit",
+            "gateway.timeouts.total_seconds",
+            f"RunPod's load balancer ends every request after {facts.MOST_PROCESSING_SECONDS} seconds",
+            "longer answers need a Pod, another platform, or fewer tokens",
+        )
+    if settings.auth.enabled and settings.auth.bootstrap.generate and not settings.auth.bootstrap.env:
+        findings.error(
+            "key-per-worker",
+            "auth.bootstrap.generate",
+            "every new worker would generate a key of its own, which nobody sees",
+            "set auth.bootstrap.env: the same variable gives all workers the same key",
+        )
+    if options.workers_max > 1 and settings.paths.data_dir.startswith(facts.NETWORK_VOLUME):
+        findings.error(
+            "shared-data-dir",
+            "paths.data_dir",
+            f"{options.workers_max} workers would write the same keys, usage and logs below {facts.NETWORK_VOLUME}",
+            f"leave paths.data_dir at auto and set paths.models_dir: {facts.NETWORK_VOLUME}/models",
+        )
+    if options.workers_max > 1 and settings.limits.store == "memory":
+        findings.warn(
+            "limits-per-worker",
+            "limits.store",
+            "each worker counts requests and tokens for itself, so a key may use its limits once a worker",
+            "set limits.store to a Redis or Valkey that all workers reach",
+        )
