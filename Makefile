@@ -48,6 +48,7 @@ starter-model: $(VENV)/.starter.done ## Put the starter model into the user's ca
 
 .PHONY: run
 run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve CONFIG with a real model
+	@$(BIN)/llama-gguf check --no-files $(CONFIG) >/dev/null
 	@$(BIN)/python image/engine/starter.py --quiet --for-config $(CONFIG)
 	@exec $(BIN)/llama-gguf up --config $(CONFIG)
 

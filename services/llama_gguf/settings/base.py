@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 
 class Section(BaseModel):
@@ -49,12 +49,32 @@ def _header_name(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_clean_text)]
+def says(phrase: str, **schema: JsonValue) -> dict[str, JsonValue]:
+    """Return schema extras whose `phrase` replaces the bare pattern in messages, ours and the editor's."""
+    return {"patternErrorMessage": phrase, **schema}
+
+
+_PRINTABLE = r"^(?=.*\S)[^\u0000-\u001f\u007f]*$"
+Text = Annotated[str, AfterValidator(_clean_text), Field(json_schema_extra={"minLength": 1, "pattern": _PRINTABLE})]
 """Non-empty text without control characters."""
-PathText = Annotated[str, AfterValidator(_clean_text), Field(json_schema_extra={"format": "path"})]
+PathText = Annotated[
+    str,
+    AfterValidator(_clean_text),
+    Field(json_schema_extra={"format": "path", "minLength": 1, "pattern": _PRINTABLE}),
+]
 """A file system path; `~` and variables are not expanded, a relative one starts at the working directory of `up`."""
-EnvName = Annotated[str, AfterValidator(_env_name)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
+EnvName = Annotated[
+    str,
+    AfterValidator(_env_name),
+    Field(json_schema_extra=says("the name of an environment variable", pattern="^[A-Za-z_][A-Za-z0-9_]*$")),
+]
+HeaderName = Annotated[
+    str,
+    AfterValidator(_header_name),
+    Field(json_schema_extra=says("an HTTP header name", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")),
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", json_schema_extra=says("a SHA-256: 64 lower-case hexadecimal digits"))
+]

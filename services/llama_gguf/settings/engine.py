@@ -19,7 +19,10 @@ class Engine(Section):
     )
     context_per_slot: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
         4096,
-        description="Tokens of context each request can use, prompt and answer together; 0 = as trained.",
+        description=(
+            "Tokens of context each request can use, prompt and answer together; 0 = the trained context divided over "
+            "the slots, less if memory is short."
+        ),
     )
     slots: Annotated[int, Field(ge=1, le=256)] = Field(
         4, description="Requests that are worked on at the same time; each takes context_per_slot tokens of memory."
@@ -29,19 +32,24 @@ class Engine(Section):
         description="Layers on the GPU: `auto` as many as fit, `all`, or a number; 0 keeps the model on the CPU.",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
-        0, description="CPU threads for generation; 0 = one a physical core."
+        0, description="CPU threads for generation; 0 = one a physical core, within the container's CPU limit."
     )
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
         2048, description="Logical batch size of prompt processing, in tokens."
     )
     ubatch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        512, description="Physical batch size of prompt processing, in tokens."
+        512,
+        description="Physical batch size of prompt processing, in tokens; `embed` and `rerank` use batch_size for it.",
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
         "auto", description="Flash attention; needed for a quantised V cache."
     )
     cache_type_k: CacheType = Field("f16", description="Type of the K cache; q8_0 halves its memory.")
     cache_type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one needs flash attention.")
+    prompt_cache_mib: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
+        1024,
+        description="Main memory for prompts of earlier requests, which then need not be read again; 0 = none.",
+    )
     fit: bool = Field(
         True, description="Let llama-server lower what is left open until the model fits the device's memory."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Port, Seconds, Section, Text
+from .base import Port, Seconds, Section, Text, says
 
 
 class Health(Section):
@@ -14,9 +14,10 @@ class Health(Section):
 
     host: Text = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     port: Port = Field(8001, description="Port of the health server.")
-    path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/-]*$")] = Field(
-        "/ping", description="Path of the platform's health check."
-    )
+    path: Annotated[
+        str,
+        Field(pattern=r"^/[A-Za-z0-9._~/-]*$", json_schema_extra=says("a URL path that begins with /")),
+    ] = Field("/ping", description="Path of the platform's health check.")
     platform: Literal["auto", "runpod", "kubernetes", "vast", "plain"] = Field(
         "auto", description="Whose contract the health check follows; `auto` looks at the platform's own variables."
     )

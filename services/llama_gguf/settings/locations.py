@@ -80,6 +80,16 @@ class RunDir(BaseModel):
         """Exists from the moment a stop was asked for; health answers unready from then on."""
         return self.root / "draining"
 
+    @property
+    def ready(self) -> Path:
+        """Exists once the appliance has been ready; made by the health server."""
+        return self.root / "ready"
+
+    @property
+    def crashes(self) -> Path:
+        """JSON: when and how each program ended unasked; the listener's memory, and the count of restarts."""
+        return self.root / "crashes.json"
+
     def log(self, program: str) -> Path:
         """Return the newest output of `program` (a link into the logs directory)."""
         return self.root / f"{program}.log"
@@ -101,7 +111,7 @@ class Locations(BaseModel):
     run_dir_reason: str
 
 
-def _writable(path: Path) -> bool:
+def can_write(path: Path) -> bool:
     """Return whether `path`, or the nearest parent that exists, is a directory this process may write."""
     while not path.exists():
         if path == path.parent:
@@ -134,12 +144,19 @@ def _find_run_dir(settings: Settings, env: Mapping[str, str], writable: Callable
     return temporary, "auto: neither /run nor $XDG_RUNTIME_DIR is writable"
 
 
+def _keys_file_name(data_dir: Path, is_file: Callable[[Path], bool]) -> str:
+    """Return the default keys file: the old system's, where a deployment has that one and none of ours."""
+    old = "api_keys.txt"
+    return old if is_file(data_dir / old) and not is_file(data_dir / "keys.json") else "keys.json"
+
+
 def locate(
     settings: Settings,
     env: Mapping[str, str],
     *,
     is_dir: Callable[[Path], bool] = Path.is_dir,
-    writable: Callable[[Path], bool] = _writable,
+    writable: Callable[[Path], bool] = can_write,
+    is_file: Callable[[Path], bool] = Path.is_file,
 ) -> Locations:
     """Make every path of `settings` concrete for this machine."""
     data_dir, data_dir_reason = _find_data_dir(settings, env, is_dir)
@@ -153,7 +170,7 @@ def locate(
         data_dir_reason=data_dir_reason,
         models_dir=below(settings.paths.models_dir, "models"),
         logs_dir=below(settings.paths.logs_dir, "logs"),
-        keys_file=below(settings.auth.keys_file, "keys.json"),
+        keys_file=below(settings.auth.keys_file, _keys_file_name(data_dir, is_file)),
         audit_file=below(settings.auth.audit_file, "audit.jsonl"),
         usage_file=below(settings.limits.usage_file, "usage.sqlite3"),
         run=RunDir(root=run_dir),

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Section, Text
+from .base import Section, Text, says
+
+FileName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        json_schema_extra=says("a name of at most 64 letters, digits, dots, dashes and underscores"),
+    ),
+]
 
 
 class Logging(Section):
@@ -15,12 +23,10 @@ class Logging(Section):
     format: Literal["text", "json"] = Field("text", description="Format of log lines.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
     access_log: bool = Field(True, description="One line for each request, without prompts or keys.")
-    worker_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+    worker_type: FileName = Field(
         "default", description="Names the folder of the log files and a metrics label, to tell kinds of workers apart."
     )
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        "llama-gguf", description="Prefix of the log files' names."
-    )
+    name: FileName = Field("llama-gguf", description="Prefix of the log files' names.")
     instance_id: Text | None = Field(
         None, description="Name of this instance in logs; default the platform's id or the host name."
     )

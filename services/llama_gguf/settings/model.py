@@ -6,15 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import EnvName, PathText, Section, Sha256, Text
+from .base import EnvName, PathText, Section, Sha256, Text, says
 
 
 class HuggingFace(Section):
     """A file in a Hugging Face repository."""
 
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] = Field(
-        description="Repository, as in `ggml-org/gemma-3-4b-it-GGUF`."
-    )
+    repo: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", json_schema_extra=says("a repository, OWNER/NAME")),
+    ] = Field(description="Repository, as in `ggml-org/gemma-3-4b-it-GGUF`.")
     file: Text = Field(description="File in the repository; of a split model the first part, the rest follow.")
     revision: Text = Field("main", description="Branch, tag or commit; pin a commit to make deployments repeatable.")
 

@@ -1,0 +1,160 @@
+"""`llama-gguf`: the commands, each in a module of its own that is imported only when it is asked for.
+
+Owns how errors reach a person: deliberate ones as `error: …` with their exit code, usage errors as 64, Ctrl-C as
+130, and a defect of ours as one line with where to find the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from llama_gguf import __version__
+from llama_gguf.errors import ExitCode, LlamaGgufError
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.load import InvalidConfigError
+
+LAZY = {
+    "up": "llama_gguf.cli.up:up",
+    "check": "llama_gguf.cli.check:check",
+    "config": "llama_gguf.cli.config:config",
+    "plan": "llama_gguf.cli.plan:plan",
+    "status": "llama_gguf.cli.status:status",
+    "keys": "llama_gguf.cli.keys:keys",
+    "usage": "llama_gguf.cli.usage:usage",
+    "audit": "llama_gguf.cli.audit:audit",
+    "model": "llama_gguf.cli.model:model",
+    "diagnostics": "llama_gguf.cli.diagnostics:diagnostics",
+    "render": "llama_gguf.cli.render:render",
+    "gen": "llama_gguf.cli.gen:gen",
+}
+"""Command -> "module:attribute"."""
+SUMMARIES = {
+    "up": "Start the appliance and stay until it stops.",
+    "check": "Check the configuration; exit 78 if it is wrong.",
+    "config": "Show the effective configuration and every variable.",
+    "plan": "Print what `up` would run, without running it.",
+    "status": "Show the programs, their states and the last error.",
+    "keys": "Make, list, change and revoke API keys.",
+    "usage": "Show tokens and requests by key, model or day.",
+    "audit": "Verify the log of key changes and admin calls.",
+    "model": "Download the model, or show what is in it.",
+    "diagnostics": "Collect what is needed to find a fault, secrets masked.",
+    "render": "Write launch specs for RunPod, Vast.ai, compose and Kubernetes.",
+    "gen": "Regenerate the files in schema/.",
+}
+"""Command -> one line of help, so that `--help` imports no command."""
+HIDDEN = {"gen"}
+INTERRUPTED = 130
+TRACEBACK_VARIABLE = "LLAMA_GGUF_TRACEBACK"
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table: what one needs first comes first."""
+        return list(LAZY)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None where there is none of this name."""
+        target = LAZY.get(cmd_name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{target} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table of summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES[name]) for name in LAZY if name not in HIDDEN])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for an unknown one say which was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # noqa: PLC0415 - only for a mistyped command
+
+            near = get_close_matches(args[0], [name for name in LAZY if name not in HIDDEN], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"{error.format_message()}{hint}", ctx) from None
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llama-gguf")
+def cli() -> None:
+    """Serve a GGUF model behind a safe, fast, OpenAI-compatible endpoint, from one YAML file."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; everything that goes wrong is told on stderr."""
+    try:
+        result = cli.main(args=arguments, prog_name="llama-gguf", standalone_mode=False)
+    except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
+        return _failure(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _failure(error: Exception) -> int:
+    """Tell `error` on stderr and return the exit code it means."""
+    match error:
+        case click.exceptions.Abort():
+            return INTERRUPTED
+        case click.ClickException():
+            error.show()
+            return ExitCode.USAGE
+        case LlamaGgufError():
+            tell(error)
+            return error.exit_code
+        case BrokenPipeError():
+            sys.stdout = None  # the reader has gone; nothing is left to flush
+            return ExitCode.OK
+        case _:
+            return _defect(error)
+
+
+def tell(error: LlamaGgufError) -> None:
+    """Write a deliberate error to stderr."""
+    problems = getattr(error, "problems", ())
+    if problems:
+        from llama_gguf.settings.explain import count, explain  # noqa: PLC0415 - only on errors
+
+        invalid: InvalidConfigError | None = error if hasattr(error, "text") else None  # type: ignore[assignment]
+        click.echo(explain(problems, invalid.text if invalid else ""), err=True)
+        click.echo(count(problems), err=True)
+        return
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def _defect(error: Exception) -> int:
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+    click.echo(f"error: a defect in llama-gguf: {type(error).__name__}: {error}", err=True)
+    click.echo(f"hint: run it again with {TRACEBACK_VARIABLE}=1 and report what it prints", err=True)
+    return ExitCode.INTERNAL
+
+
+def main() -> None:
+    """Entry point of the `llama-gguf` command."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

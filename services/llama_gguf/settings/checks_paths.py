@@ -1,0 +1,50 @@
+"""Checks of paths: nothing that looks as if it were filled in, and room for the names of sockets. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydantic import JsonValue
+
+from llama_gguf.errors import Problem
+
+from .root import Settings
+from .shape import Path, dotted, settings_shape
+
+MAX_RUN_DIR = 80  # a unix socket's path may have 107 bytes, and ours get a file name behind this
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*|\{\{.*\}\}")
+
+
+def unexpanded(settings: Settings) -> Iterator[Problem]:
+    """No `~`, `$HOME` or `{{ name }}` in a path: nothing fills them in."""
+    tree: JsonValue = settings.model_dump(mode="json", exclude_defaults=True)
+    for path, text in _texts(tree, ()):
+        node = settings_shape().at(path) or {}
+        is_path = node.get("format") == "path"
+        found = _VARIABLE.search(text) if is_path or path[-1] in ("url", "name", "host", "store") else None
+        if found or (is_path and text.startswith("~")):
+            what = found[0] if found else "~"
+            message = f'{dotted(path)}: "{what}" is not filled in here'
+            yield Problem(
+                "not-filled-in", message, dotted(path), hint="write the whole value, or set a LLAMA_GGUF__ variable"
+            )
+
+
+def _texts(value: JsonValue, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _texts(child, (*path, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _texts(child, (*path, index))
+
+
+def run_dir(settings: Settings) -> Iterator[Problem]:
+    """Unix sockets lie in the run directory, and their paths are short."""
+    length = len(settings.paths.run_dir.encode())
+    if length > MAX_RUN_DIR:
+        message = f"paths.run_dir: {length} bytes long; sockets in it need a path of at most {MAX_RUN_DIR}"
+        yield Problem("path-too-long", message, "paths.run_dir")

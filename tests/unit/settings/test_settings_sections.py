@@ -1,0 +1,151 @@
+"""Sections, snapshot and locations: frozen, strict, concrete."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from llama_gguf.errors import ConfigError
+from llama_gguf.settings import RunDir, Settings, Snapshot, locate, parse
+from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.locations import can_write
+
+MODEL = {"model": {"path": "/m.gguf"}}
+
+
+def test_settings_are_frozen_and_strict() -> None:
+    settings = parse(MODEL)
+    with pytest.raises(ValidationError):
+        settings.gateway.port = 1  # type: ignore[misc]
+    wrongs: list[dict[str, object]] = [
+        {"gateway": {"port": "8000"}},
+        {"auth": {"enabled": 1}},
+        {"engine": {"slots": 2.0}},
+        {"nonsense": {}},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(ValidationError):
+            parse({**MODEL, **wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"auth": {"keys_file": " "}},
+        {"auth": {"keys_file": "/a\nb"}},
+        {"auth": {"bootstrap": {"env": "A-B"}}},
+        {"auth": {"extra_header": "a b"}},
+        {"logging": {"worker_type": ".."}},
+        {"logging": {"name": "a/b"}},
+        {"health": {"path": "ping"}},
+    ],
+)
+def test_texts_that_would_do_harm_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        parse({**MODEL, **wrong})
+
+
+def test_snapshot_survives_the_file(tmp_path: Path) -> None:
+    settings = parse({**MODEL, "gateway": {"port": 9000}})
+    snapshot = Snapshot(settings=settings, locations=locate(settings, {"HOME": "/h"}))
+    file = tmp_path / "settings.json"
+    snapshots.write(snapshot, file)
+    assert snapshots.read(file) == snapshot
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_snapshot_that_is_missing_or_broken(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    with pytest.raises(ConfigError, match="no snapshot"):
+        snapshots.read(file)
+    file.write_text(json.dumps({"settings": {}}))
+    with pytest.raises(ConfigError, match="unusable"):
+        snapshots.read(file)
+
+
+def test_snapshot_does_not_read_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BaseSettings would fill absent fields from the environment even here; plain models do not."""
+    settings = parse(MODEL)
+    file = tmp_path / "settings.json"
+    snapshots.write(Snapshot(settings=settings, locations=locate(settings, {})), file)
+    monkeypatch.setenv("LLAMA_GGUF__GATEWAY__PORT", "1")
+    monkeypatch.setenv("GATEWAY", '{"port": 1}')
+    assert snapshots.read(file).settings.gateway.port == 8000
+
+
+@pytest.mark.parametrize(
+    ("there", "expected", "reason"),
+    [
+        ({"/data", "/workspace"}, "/data", "/data exists"),
+        ({"/runpod-volume", "/workspace"}, "/runpod-volume", "/runpod-volume exists"),
+        ({"/workspace"}, "/workspace", "/workspace exists"),
+        (set[str](), "/h/.local/share/llama-gguf", "none of"),
+    ],
+)
+def test_data_dir_is_the_first_that_exists(there: set[str], expected: str, reason: str) -> None:
+    found = locate(parse(MODEL), {"HOME": "/h"}, is_dir=lambda path: str(path) in there)
+    assert (str(found.data_dir), reason in found.data_dir_reason) == (expected, True)
+    assert found.keys_file.parent == found.data_dir
+    assert found.models_dir == found.data_dir / "models"
+
+
+def test_xdg_directories_are_used() -> None:
+    env = {"XDG_DATA_HOME": "/x/share", "XDG_RUNTIME_DIR": "/x/run"}
+    found = locate(parse(MODEL), env, is_dir=lambda _: False, writable=lambda path: str(path).startswith("/x"))
+    assert str(found.data_dir) == "/x/share/llama-gguf"
+    assert str(found.run.root) == "/x/run/llama-gguf"
+
+
+@pytest.mark.parametrize(
+    ("writable", "expected"), [({"/run/llama-gguf"}, "/run/llama-gguf"), (set[str](), "llama-gguf-")]
+)
+def test_run_dir_is_the_first_that_can_be_written(writable: set[str], expected: str) -> None:
+    found = locate(parse(MODEL), {"XDG_RUNTIME_DIR": "/x"}, writable=lambda path: str(path) in writable)
+    assert expected in str(found.run.root)
+
+
+def test_paths_that_are_given_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = {
+        **MODEL,
+        "paths": {"data_dir": "d", "models_dir": "m", "logs_dir": "l", "run_dir": "r"},
+        "auth": {"keys_file": "k.json", "audit_file": "a.jsonl"},
+        "limits": {"usage_file": "u.sqlite3"},
+    }
+    found = locate(parse(tree), {})
+    paths = (found.data_dir, found.models_dir, found.logs_dir, found.run.root, found.keys_file, found.audit_file)
+    assert [path.relative_to(tmp_path).name for path in paths] == ["d", "m", "l", "r", "k.json", "a.jsonl"]
+    assert found.usage_file == tmp_path / "u.sqlite3"
+
+
+def test_every_name_in_the_run_dir_is_another() -> None:
+    run = RunDir(root=Path("/r"))
+    names = [name for name, value in vars(RunDir).items() if isinstance(value, property)]
+    found = [getattr(run, name) for name in names if isinstance(getattr(run, name), Path)]
+    assert len(set(found)) == len(found)
+    assert all(path.parent == run.root for path in (*found, run.log("engine")))
+
+
+def test_can_write_looks_at_the_nearest_parent(tmp_path: Path) -> None:
+    assert can_write(tmp_path / "a/b/c")
+    (tmp_path / "file").write_text("")
+    assert not can_write(tmp_path / "file/below")
+    assert not can_write(Path("/proc/1/nothing/here"))
+
+
+def test_importing_settings_loads_neither_yaml_nor_pydantic_settings() -> None:
+    """The gateway's start depends on it: programs read the snapshot only."""
+    dear = ("yaml", "pydantic_settings", "click", "rich")
+    code = f"import sys, llama_gguf.settings; print([m for m in {dear} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_defaults_alone_are_valid() -> None:
+    assert Settings.model_validate_json(parse(MODEL).model_dump_json()) == parse(MODEL)
