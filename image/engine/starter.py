@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="image/engine/starter.py", description="Make the starter model.")
     parser.add_argument("--output", type=Path, help="where to put it (default: in the user's cache)")
     parser.add_argument(
-        "--for-config", type=Path, metavar="FILE", help="link it into FILE's models directory, if FILE serves it by name"
+        "--for-config", type=Path, metavar="FILE", help="link it to where FILE looks for it, if FILE names it"
     )
     parser.add_argument("--quiet", action="store_true", help="print no path")
     options = parser.parse_args(argv)
