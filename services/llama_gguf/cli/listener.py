@@ -1,0 +1,58 @@
+"""supervisord's event listener as a program: `python -m llama_gguf.cli.listener`.
+
+Lives here because it joins two parts that do not know each other: the runtime's listener and the engine's diagnosis.
+Not a click command: only supervisord starts it. Until the first program dies it is an all but empty interpreter.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from llama_gguf.runtime.event_protocol import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_gguf.engine.known_failures import Diagnosis
+    from llama_gguf.runtime.fatal_listener import FatalListener
+
+
+@functools.cache
+def _listener() -> FatalListener:
+    # Imported at the first event, for the reason above.
+    from pathlib import Path  # noqa: PLC0415
+
+    from llama_gguf import logs  # noqa: PLC0415
+    from llama_gguf.runtime.fatal_listener import FatalListener  # noqa: PLC0415
+    from llama_gguf.runtime.rpc import Supervisord  # noqa: PLC0415
+    from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir  # noqa: PLC0415
+    from llama_gguf.settings import snapshot as snapshots  # noqa: PLC0415
+
+    run = RunDir(root=Path(os.environ[RUN_DIR_VARIABLE]))
+    settings = snapshots.read(run.snapshot).settings
+    # stdout belongs to the event protocol
+    logs.configure("listener", format=settings.logging.format, level=settings.logging.level, stream=sys.stderr)
+    return FatalListener(run, settings.supervisor, Supervisord(run.supervisord_socket), _diagnose)
+
+
+def _diagnose(tail: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis | None:
+    from llama_gguf.engine.diagnose import diagnose  # noqa: PLC0415
+
+    return diagnose(tail, exit_code, signal)
+
+
+def _handle(event: str, payload: dict[str, str]) -> None:
+    _listener().handle(event, payload)
+
+
+def main() -> int:
+    """Serve events until supervisord closes stdin; return the exit code."""
+    serve(sys.stdin.buffer, sys.stdout.buffer, _handle)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The health program: `python -m llama_gguf.health`, run by supervisord."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from llama_gguf import logs
+from llama_gguf.errors import ExitCode, LlamaGgufError
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot
+from llama_gguf.settings import snapshot as snapshots
+
+from .answers import Answer, answer
+from .monitor import Monitor
+from .platform import resolve_platform
+from .server import HealthServer
+
+log = logging.getLogger("llama_gguf.health")
+
+
+def main() -> int:
+    """Serve until SIGTERM; return the exit code."""
+    root = os.environ.get(RUN_DIR_VARIABLE)
+    if not root:
+        sys.stderr.write(f"error: {RUN_DIR_VARIABLE} is not set\nhint: programs are started by `llama-gguf up`\n")
+        return ExitCode.CONFIG
+    try:
+        snapshot = snapshots.read(RunDir(root=Path(root)).snapshot)
+    except LlamaGgufError as error:
+        sys.stderr.write(f"error: {logs.clean(error.message)}\nhint: {error.hint}\n")
+        return error.exit_code
+    logs.configure("health", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
+    try:
+        asyncio.run(serve(snapshot))
+    except OSError as error:
+        health = snapshot.settings.health
+        sys.stderr.write(
+            f"error: cannot listen on {health.host}:{health.port}: {error.strerror or error}\n"
+            "hint: set health.port to a free port\n"
+        )
+        return ExitCode.UNAVAILABLE
+    return ExitCode.OK
+
+
+async def serve(snapshot: Snapshot) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    settings = snapshot.settings
+    health = settings.health
+    platform = resolve_platform(health.platform, os.environ)
+    monitor = Monitor(snapshot.locations.run, settings, tell=_tell)
+
+    def respond(path: str) -> Answer:
+        return answer(path, health.path, platform, monitor.current())
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if snapshot.locations.run.ready.exists():
+        await monitor.look()  # started anew beside a ready appliance: the first answer must not be a wrong "unready"
+    async with HealthServer(respond).listening(health.host, health.port):
+        log.info("health server listens", extra=logs.fields(host=health.host, port=health.port, platform=platform))
+        looking = asyncio.create_task(monitor.run())
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait({looking, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if looking.done():
+            looking.result()  # a defect: end with its traceback, supervisord starts us anew
+        looking.cancel()
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(logs.clean(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

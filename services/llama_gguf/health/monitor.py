@@ -1,0 +1,79 @@
+"""Looks at the appliance again and again, and holds the status that the server answers from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from llama_gguf.logs import fields
+from llama_gguf.settings import RunDir, Settings
+
+from . import probe
+from .answers import percent, vast_line
+from .state import Seen, Status, advance
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """The one owner of the status. `tell` gets the raw lines that a platform's log watcher waits for."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        settings: Settings,
+        *,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._run = run
+        self._health = settings.health
+        self._gateway = settings.gateway
+        self._tell = tell
+        self._clock = clock
+        self._seen = Seen()
+        # This process may be new while the appliance is not: the marker remembers for it.
+        self._status = Status("starting", clock(), was_ready=run.ready.exists())
+
+    def current(self) -> Status:
+        """Return the status, with what the files say this very moment: a stop must be seen at once."""
+        now = replace(self._seen, draining=self._run.draining.exists(), failure=probe.read_failure(self._run))
+        self._take(now, again=True)
+        return self._status
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._health.check_interval_seconds)
+
+    async def look(self) -> None:
+        """Look once."""
+        timeout = self._health.check_timeout_seconds
+        engine, gateway = await asyncio.gather(
+            probe.ask_engine(self._run.engine_socket, timeout),
+            probe.accepts(self._gateway.host, self._gateway.port, timeout),
+        )
+        self._seen = Seen(
+            engine=engine,
+            step=probe.read_step(self._run),
+            gateway=gateway,
+            draining=self._run.draining.exists(),
+            failure=probe.read_failure(self._run),
+        )
+        self._take(self._seen)
+
+    def _take(self, seen: Seen, *, again: bool = False) -> None:
+        before = self._status
+        after = advance(before, seen, self._clock(), again=again)
+        if after.was_ready and not before.was_ready:
+            self._run.ready.touch(mode=0o600)
+        if (after.state, after.phase) != (before.state, before.phase):
+            extra = fields(state=after.state, phase=after.phase, detail=after.detail, percent=percent(after))
+            log.info("health changed", extra=extra)
+        if self._health.platform == "vast" and (line := vast_line(before, after)):
+            self._tell(line)
+        self._status = after

@@ -1,0 +1,88 @@
+"""The rim that looks: the engine's /health over its socket, the gateway's port, and the files of the run directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from llama_gguf.settings import RunDir
+
+from .state import EngineAnswer, EngineStep
+
+_REQUEST = b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - read, not bound
+
+
+async def ask_engine(socket: Path, timeout_seconds: float) -> EngineAnswer:
+    """Ask llama-server how it is; never raises and never takes longer than the timeout."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            try:
+                writer.write(_REQUEST)
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except TimeoutError:
+        return "silent"
+    except (OSError, ValueError):  # ValueError: a line without end
+        return "absent"
+    return _engine_answer(line)
+
+
+def _engine_answer(status_line: bytes) -> EngineAnswer:
+    parts = status_line.split()
+    code = parts[1] if len(parts) > 1 and parts[0].startswith(b"HTTP/") else b""
+    if code == b"200":
+        return "ready"
+    return "loading" if code == b"503" else "broken"
+
+
+async def accepts(host: str, port: int, timeout_seconds: float) -> bool:
+    """Return whether somebody accepts TCP connections there; sends nothing."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            _reader, writer = await asyncio.open_connection(_WILDCARDS.get(host, host), port)
+    except (TimeoutError, OSError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+def read_step(run: RunDir) -> EngineStep | None:
+    """Return what the engine program wrote last, or None."""
+    found = _read_json(run.engine_state)
+    if found is None or not isinstance(found.get("phase"), str):
+        return None
+    return EngineStep(
+        found["phase"],
+        str(found.get("detail") or ""),
+        _count(found.get("bytes_done")),
+        _count(found.get("bytes_total")),
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def read_failure(run: RunDir) -> str | None:
+    """Return why the appliance gave up, or None while it has not."""
+    if not run.failure.exists():
+        return None
+    found = _read_json(run.failure) or {}
+    summary, cause = str(found.get("summary") or "a program could not stay up"), str(found.get("cause") or "")
+    return f"{summary}: {cause}" if cause else summary
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,91 @@
+"""The readiness state machine: what was seen, and what was so before -> what is so now. Pure.
+
+There is no timeout: an engine that loads for an hour is starting for an hour. Having been ready is never forgotten:
+after it the appliance can be ready or unready, but not starting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+State = Literal["starting", "ready", "unready", "draining", "failed"]
+EngineAnswer = Literal["absent", "loading", "ready", "silent", "broken"]
+"""No one on the socket; 503; 200; no answer in time; any other answer."""
+
+SILENT_CHECKS = 3
+"""Checks without an answer before a ready engine counts as unready: one may just be a busy moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStep:
+    """What the engine program wrote about itself before llama-server took over."""
+
+    phase: str
+    detail: str = ""
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at the appliance."""
+
+    engine: EngineAnswer = "absent"
+    step: EngineStep | None = None
+    gateway: bool = False  # accepts connections
+    draining: bool = False
+    failure: str | None = None  # why it gave up
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is so, since when, and why."""
+
+    state: State
+    since: float  # epoch seconds at which `state` began
+    phase: str = "starting"  # resolving, downloading, verifying, starting, loading, gateway, serving, …
+    detail: str = ""
+    reason: str = ""  # why it is not ready
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    was_ready: bool = False
+    silent_checks: int = 0
+
+
+def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> Status:
+    """Return the status that follows from `seen`; `again` says that its probes were counted before."""
+    silent = before.silent_checks + (0 if again else 1) if seen.engine == "silent" else 0
+    if before.state == "ready" and 0 < silent < SILENT_CHECKS:
+        seen = replace(seen, engine="ready")
+    after = _judge(seen, was_ready=before.was_ready)
+    since = before.since if after.state == before.state else now
+    return replace(after, since=since, silent_checks=silent)
+
+
+def _judge(seen: Seen, *, was_ready: bool) -> Status:
+    if seen.failure is not None:
+        return Status("failed", 0.0, "failed", reason=seen.failure, was_ready=was_ready)
+    if seen.draining:
+        return Status("draining", 0.0, "draining", reason="a stop was asked for", was_ready=was_ready)
+    if seen.engine == "ready" and seen.gateway:
+        return Status("ready", 0.0, "serving", was_ready=True)
+    found = _unfinished(seen)
+    return replace(found, state="unready" if was_ready else "starting", was_ready=was_ready)
+
+
+def _unfinished(seen: Seen) -> Status:
+    """Name the step that is missing."""
+    if seen.engine == "ready":
+        return Status("starting", 0.0, "gateway", reason="the gateway does not accept connections yet")
+    if seen.engine == "loading":
+        detail = seen.step.detail if seen.step else ""
+        return Status("starting", 0.0, "loading", detail, reason="the engine loads the model")
+    if seen.engine == "silent":
+        return Status("starting", 0.0, "silent", reason="the engine does not answer in time")
+    if seen.engine == "broken":
+        return Status("starting", 0.0, "broken", reason="the engine answers with an error")
+    step = seen.step or EngineStep("starting")
+    phase = "starting" if step.phase == "exec" else step.phase
+    reason = f"the engine is {phase}"
+    return Status("starting", 0.0, phase, step.detail, reason, step.bytes_done, step.bytes_total)

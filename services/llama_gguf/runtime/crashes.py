@@ -1,0 +1,103 @@
+"""When to give up on a program: the crashes so far, and the rules. Pure but for the file that remembers them.
+
+supervisord by itself gives up only on a program that keeps dying within its first second. One that loads a model for
+a minute and then dies would be restarted, and billed, for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llama_gguf.errors import ExitCode
+from llama_gguf.settings.supervisor import Supervisor
+
+from .programs import ENGINE
+
+_EXIT = re.compile(r"exited: (\S+) \((?:exit status (\d+)|terminated by (\w+)[^;]*|.*); (?:not )?expected\)")
+_KEPT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a program ended: one of the two is None."""
+
+    code: int | None
+    signal: str | None
+
+    def __str__(self) -> str:
+        if self.signal:
+            return f"ended by {self.signal}"
+        return f"exit status {self.code}" if self.code is not None else "ended, nobody knows how"
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """One end that nobody asked for."""
+
+    program: str
+    pid: int
+    at: float  # epoch seconds
+    code: int | None
+    signal: str | None
+
+
+def last_exit(supervisord_log: str, program: str) -> Exit:
+    """Return how `program` ended last, from supervisord's log: its RPC doesn't tell signals or early exits."""
+    for line in reversed(supervisord_log.splitlines()):
+        found = _EXIT.search(line)
+        if found and found[1] == program:
+            return Exit(int(found[2]) if found[2] else None, found[3])
+    return Exit(None, None)
+
+
+def reason_to_give_up(
+    event: str, program: str, ended: Exit, crashes: Iterable[Crash], rules: Supervisor, *, was_ready: bool, now: float
+) -> str | None:
+    """Return why `program` is not to be restarted any more, or None while it still is.
+
+    `event` is supervisord's new state: EXITED (after it had started), BACKOFF (within its first second), FATAL.
+    """
+    if ended.code == ExitCode.CONFIG:
+        return f"{program} refused to start ({ended}): a restart cannot help"
+    if event == "FATAL":
+        return f"{program} cannot be started: {ended}, {rules.start_retries + 1} times in a row"
+    if event != "EXITED":
+        return None  # supervisord counts these itself
+    recent = [crash for crash in crashes if crash.program == program and now - crash.at <= rules.restart_window_seconds]
+    if program == ENGINE and not was_ready and len(recent) > rules.start_retries:
+        return f"{program} never became ready: {ended}, {len(recent)} times"
+    if len(recent) > rules.max_restarts:
+        return f"{program} keeps crashing: {len(recent)} times in {rules.restart_window_seconds:.0f} s, last {ended}"
+    return None
+
+
+class CrashFile:
+    """Remembers crashes across a restart of the listener itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Crash]:
+        """Return all crashes, oldest first; a missing or damaged file holds none."""
+        try:
+            return [Crash(**item) for item in json.loads(self._path.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def add(self, crash: Crash) -> list[Crash]:
+        """Record `crash`, once (supervisord repeats an event that its listener did not live to answer); return all."""
+        crashes = self.read()
+        if any((known.program, known.pid) == (crash.program, crash.pid) for known in crashes):
+            return crashes
+        crashes = [*crashes, crash][-_KEPT:]
+        temporary = self._path.with_name(self._path.name + ".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump([asdict(item) for item in crashes], file)
+        temporary.replace(self._path)
+        return crashes

@@ -1,0 +1,63 @@
+"""Settings -> the programs that supervisord runs, as plain values.
+
+Owns names, priorities and stop times. Pure: starts nothing, looks at nothing. No text of the user's gets into an
+argv: what a program needs to know it reads from the snapshot in the run directory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llama_gguf.settings import Settings
+
+ENGINE, GATEWAY, HEALTH, LISTENER = "engine", "gateway", "health", "listener"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One supervised program.
+
+    Started in ascending order of `priority` without waiting; stopped in descending order, each after the one before
+    it is gone. `stop_seconds` after the stop signal it is killed. A `listener` speaks supervisord's event protocol on
+    its stdin and stdout instead of logging there.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    priority: int
+    stop_seconds: int
+    start_seconds: int = 1
+    start_retries: int = 3
+    stop_signal: str = "TERM"
+    listener: bool = False
+
+
+def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
+    """Return the appliance's programs; `python` is the interpreter's bare name, found through PATH.
+
+    The gateway stops first and the engine only when the gateway is done, so that running requests can end; health goes
+    last and says `draining` to the end. The listener outlives them all: it must see how they end.
+    """
+    supervisor = settings.supervisor
+    stop_seconds = math.ceil(supervisor.stop_seconds)
+    drain_seconds = math.ceil(settings.gateway.drain_seconds)
+
+    def program(name: str, module: str, priority: int, stop: int) -> Program:
+        argv = (python, "-P", "-m", module)
+        return Program(name, argv, priority, stop, start_retries=supervisor.start_retries)
+
+    return (
+        Program(
+            LISTENER,
+            (python, "-P", "-m", "llama_gguf.cli.listener"),
+            priority=1,
+            stop_seconds=2,
+            start_seconds=0,  # events reach it only once it counts as running, so it must count at once
+            start_retries=100,
+            listener=True,
+        ),
+        program(HEALTH, "llama_gguf.health", 10, 5),
+        program(GATEWAY, "llama_gguf.gateway", 30, drain_seconds + stop_seconds),
+        program(ENGINE, "llama_gguf.engine", 20, stop_seconds),
+    )

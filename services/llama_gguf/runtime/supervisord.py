@@ -1,0 +1,90 @@
+"""Programs -> the text of supervisord's ini file.
+
+Pure. supervisord cuts a value at ` ;` even inside quotes, expands `%` and splits commands like a shell, so every value
+written here is checked against a small alphabet, and all paths are relative to the run directory, which is
+supervisord's working directory: `logs` and `cwd` are links there, whatever the real names look like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from llama_gguf.settings.logging import Logging
+
+from .programs import Program
+
+LOGS_LINK = "logs"
+"""Link in the run directory to the directory of this start's log files."""
+CWD_LINK = "cwd"
+"""Link in the run directory to the directory in which the programs run."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_WORD = re.compile(r"[A-Za-z0-9_./=-]+")
+_EVENTS = "PROCESS_STATE_EXITED,PROCESS_STATE_BACKOFF,PROCESS_STATE_FATAL"
+
+
+def render_ini(programs: Iterable[Program], logging: Logging, *, as_root: bool = False) -> str:
+    """Return supervisord's configuration. Raises ValueError for a program that can't be written safely.
+
+    `as_root` says that root is meant to run it, which spares a critical line in supervisord's log.
+    """
+    sections: list[tuple[str, Mapping[str, object]]] = [
+        (
+            "supervisord",
+            {
+                "nodaemon": "true",
+                "silent": "true",
+                "nocleanup": "true",
+                "identifier": "llama-gguf",
+                "logfile": "supervisord.log",
+                "logfile_maxbytes": 1_048_576,
+                "logfile_backups": 1,
+                "pidfile": "supervisord.pid",
+                "childlogdir": ".",
+                "minfds": 64,
+                "minprocs": 1,
+                **({"user": "root"} if as_root else {}),
+            },
+        ),
+        ("unix_http_server", {"file": "supervisord.sock", "chmod": "0600"}),
+        (
+            "rpcinterface:supervisor",
+            {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        ),
+        *(_program_section(program, logging) for program in programs),
+    ]
+    text = "; Written by `llama-gguf up` at every start: edit config.yaml instead.\n"
+    for name, values in sections:
+        text += f"\n[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
+    return text
+
+
+def _program_section(program: Program, logging: Logging) -> tuple[str, dict[str, object]]:
+    if not _NAME.fullmatch(program.name):
+        raise ValueError(f"not a program name: {program.name!r}")
+    for word in (*program.argv, program.stop_signal):
+        if not _WORD.fullmatch(word):
+            raise ValueError(f"{program.name}: {word!r} can't be written into supervisord's configuration")
+    values: dict[str, object] = {
+        "command": " ".join(program.argv),
+        "directory": CWD_LINK,
+        "priority": program.priority,
+        "autorestart": "true",
+        "startsecs": program.start_seconds,
+        "startretries": program.start_retries,
+        "stopsignal": program.stop_signal,
+        "stopwaitsecs": program.stop_seconds,
+        "killasgroup": "true",
+    }
+    stream = "stderr" if program.listener else "stdout"
+    log = {
+        f"{stream}_logfile": f"{LOGS_LINK}/{program.name}.log",
+        f"{stream}_logfile_maxbytes": logging.max_bytes,
+        f"{stream}_logfile_backups": logging.backups,
+    }
+    if program.listener:
+        values |= {"events": _EVENTS, "buffer_size": 100, "stdout_logfile": "NONE"} | log
+        return f"eventlistener:{program.name}", values
+    values |= {"redirect_stderr": "true"} | log
+    return f"program:{program.name}", values

@@ -1,0 +1,52 @@
+"""XML-RPC over a unix socket, one short connection a call."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from pathlib import Path
+from typing import Any
+
+
+class CallError(Exception):
+    """Nobody answered, or the answer was a refusal."""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.close()
+            raise
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__()
+        self._path = path
+        self._timeout = timeout
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - as the base has it
+        connection = _Connection(self._path, self._timeout)
+        self._connection = host, connection  # where the base class looks for what to close
+        return connection
+
+
+def call(path: Path, method: str, arguments: tuple[object, ...], timeout_seconds: float) -> Any:  # noqa: ANN401 - whatever it answers
+    """Call a method, as in `supervisor.getState`, and return what it answers. Raises CallError."""
+    proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(path, timeout_seconds))
+    try:
+        with proxy:
+            return getattr(proxy, method)(*arguments)
+    except xmlrpc.client.Fault as error:
+        raise CallError(f"supervisord refused {method}: {error.faultString}") from error
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        raise CallError(f"supervisord does not answer on {path}: {error}") from error

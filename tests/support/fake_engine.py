@@ -1,0 +1,325 @@
+"""A small real program that speaks like llama-server on a unix socket and misbehaves on request.
+
+    python -m support.fake_engine SOCKET [--loading SECONDS]     as a process
+    async with FakeEngine(path) as engine: ...                   on the test's own loop
+
+What one request gets is said in its body's `fake` object; the last `default` of the engine fills in what is left out:
+
+    tokens          events of a stream, or tokens an answer claims (default 3)
+    delay           seconds before the first byte
+    pause           seconds between two events
+    die_after       cut the connection after this many events (0 = right after the head, -1 = before any byte)
+    cut_event       with die_after: send half of the next event first
+    hang_after      go silent after this many events (-1 = before any byte)
+    status, error   answer with this status and an error object of this type
+    garbage         answer with bytes that are no HTTP
+    twice           send a second answer behind the first
+    event_bytes     size of the text in each event
+    timings         false: report no counts
+    drop_first      cut the connection before any byte, the first so many times
+    content_type    instead of JSON or event-stream
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+PROMPT_TOKENS = 11
+CACHED_TOKENS = 4
+CORS = "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\n"
+
+
+@dataclass
+class Seen:
+    """One request as the engine got it, and what became of it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    at: float = field(default_factory=time.monotonic)
+    finished: bool = False
+    dropped: bool = False  # the gateway went away before the answer was complete
+
+
+class FakeEngine:
+    """Serves on a unix socket until closed. Everything it was asked is in `seen`."""
+
+    def __init__(self, path: Path, *, loading_seconds: float = 0.0, **default: Any) -> None:
+        self.path = path
+        self.default = default
+        self.seen: list[Seen] = []
+        self.connections = 0
+        self.open_connections = 0
+        self.most_per_connection = 0
+        self.ready_at = time.monotonic() + loading_seconds
+        self.drops = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self.path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        """Stop listening and cut every connection, as a process that is killed does."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def asked(self) -> list[Seen]:
+        """Requests other than health checks."""
+        return [seen for seen in self.seen if seen.target != "/health"]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._server is None:  # accepted just before the stop
+            writer.transport.abort()
+            return
+        self._tasks.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        served = 0
+        try:
+            while await self._one(reader, writer):
+                served += 1
+                self.most_per_connection = max(self.most_per_connection, served)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open_connections -= 1
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.rstrip("\r\n").split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        seen = Seen(method, target, headers, body)
+        self.seen.append(seen)
+        if time.monotonic() < self.ready_at:
+            await _whole(writer, 503, error("unavailable_error", "Loading model", 503))
+            return True
+        if target == "/health":
+            await _whole(writer, 200, {"status": "ok"})
+            return True
+        answering = asyncio.ensure_future(self._answer(seen, writer))
+        gone = asyncio.ensure_future(_closed(reader))
+        try:
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                seen.dropped = True
+                return False
+            return await answering
+        finally:
+            for future in (answering, gone):
+                future.cancel()
+            await asyncio.gather(answering, gone, return_exceptions=True)
+
+    async def _answer(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; return whether the connection lives on."""
+        body = _json(seen.body)
+        knobs = {"tokens": 3, **self.default, **body.get("fake", {})}
+        if self.drops < knobs.get("drop_first", 0):
+            self.drops += 1
+            return False
+        if seen.target.startswith(("/v1/models", "/slots", "/metrics", "/props", "/lora")):
+            await self._state(seen.target, writer)
+            seen.finished = True
+            return True
+        await asyncio.sleep(knobs.get("delay", 0))
+        if knobs.get("hang_after") == -1:
+            await asyncio.sleep(3600)
+        if knobs.get("die_after") == -1:
+            return False
+        if "garbage" in knobs:
+            writer.write(knobs["garbage"].encode("latin-1"))
+            await writer.drain()
+            await asyncio.sleep(3600)
+        if knobs.get("status"):
+            kind = knobs.get("error", "invalid_request_error")
+            await _whole(writer, knobs["status"], error(kind, knobs.get("message", "as asked"), knobs["status"]))
+        elif body.get("stream") is True:
+            if not await self._stream(seen, knobs, writer):
+                return False
+        else:
+            await _whole(writer, 200, answer(knobs), knobs.get("content_type", "application/json"), knobs)
+        if knobs.get("twice"):
+            await _whole(writer, 200, {"second": "answer"})
+        seen.finished = True
+        return True
+
+    async def _state(self, target: str, writer: asyncio.StreamWriter) -> None:
+        if target == "/metrics":
+            name = b"llamacpp:n_decode_total"
+            text = b"# HELP %b decodes\n# TYPE %b counter\n%b 7\n" % (name, name, name)
+            await _raw(writer, 200, text, "text/plain; version=0.0.4")
+        elif target.startswith("/v1/models"):
+            entry = {
+                "id": "/models/secret/tiny.gguf",
+                "object": "model",
+                "created": 1,
+                "owned_by": "llamacpp",
+                "meta": {"n_ctx_train": 2048, "n_params": 9, "file": "/models/secret/tiny.gguf"},
+            }
+            await _whole(writer, 200, {"object": "list", "data": [entry], "models": [{"name": "/models/secret"}]})
+        else:
+            await _whole(writer, 200, [{"id": 0, "target": target}])
+
+    async def _stream(self, seen: Seen, knobs: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+        media = knobs.get("content_type", "text/event-stream")
+        writer.write(
+            f"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\n{CORS}Content-Type: {media}\r\n"
+            "Transfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n".encode()
+        )
+        for number in range(knobs["tokens"] + 2):
+            await writer.drain()
+            if knobs.get("die_after") == number:
+                if knobs.get("cut_event"):
+                    event = _event(number, knobs)
+                    writer.write(_chunk(event)[: len(event) // 2])
+                    await writer.drain()
+                return False
+            if knobs.get("hang_after") == number:
+                await asyncio.sleep(3600)
+            if number and knobs.get("pause"):
+                await asyncio.sleep(knobs["pause"])
+            writer.write(_chunk(_event(number, knobs)))
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
+
+
+def _event(number: int, knobs: dict[str, Any]) -> bytes:
+    """Return the n-th event: tokens, then the one with the counts, then [DONE]."""
+    if number < knobs["tokens"]:
+        text = "x" * knobs.get("event_bytes", 4)
+        chunk: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+    elif number == knobs["tokens"]:
+        chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        if knobs.get("timings", True):
+            chunk["timings"] = timings(knobs["tokens"])
+    else:
+        return b"data: [DONE]\n\n"
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def timings(tokens: int) -> dict[str, Any]:
+    """Return the counts that an answer of `tokens` tokens ends with."""
+    return {
+        "cache_n": CACHED_TOKENS,
+        "prompt_n": PROMPT_TOKENS - CACHED_TOKENS,
+        "prompt_ms": 1.5,
+        "predicted_n": tokens,
+        "predicted_ms": 2.5,
+        "predicted_per_second": 400.0,
+    }
+
+
+def answer(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Return a whole chat answer."""
+    tokens = knobs["tokens"]
+    text = "x" * (knobs.get("event_bytes", 4) * tokens)
+    body: dict[str, Any] = {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "object": "chat.completion",
+    }
+    if knobs.get("timings", True):
+        body["usage"] = {
+            "completion_tokens": tokens,
+            "prompt_tokens": PROMPT_TOKENS,
+            "total_tokens": tokens + PROMPT_TOKENS,
+            "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
+        }
+        body["timings"] = timings(tokens)
+    return body
+
+
+def error(kind: str, message: str, code: int) -> dict[str, Any]:
+    """Return an error as llama-server shapes it: `code` is a number there."""
+    return {"error": {"code": code, "message": message, "type": kind}}
+
+
+async def _whole(
+    writer: asyncio.StreamWriter,
+    status: int,
+    value: Any,
+    media: str = "application/json; charset=utf-8",
+    knobs: dict[str, Any] | None = None,
+) -> None:
+    await _raw(writer, status, json.dumps(value, separators=(",", ":")).encode(), media, knobs)
+
+
+async def _raw(
+    writer: asyncio.StreamWriter, status: int, body: bytes, media: str, knobs: dict[str, Any] | None = None
+) -> None:
+    head = (
+        f"HTTP/1.1 {status} Whatever\r\nServer: llama.cpp\r\n{CORS}Content-Type: {media}\r\n"
+        f"Content-Length: {len(body)}\r\nKeep-Alive: timeout=5, max=100\r\n\r\n"
+    )
+    data = head.encode() + body
+    if knobs and knobs.get("die_after") is not None:
+        writer.write(data[:-5])
+        await writer.drain()
+        writer.transport.abort()
+        raise ConnectionResetError
+    writer.write(data)
+    await writer.drain()
+
+
+async def _closed(reader: asyncio.StreamReader) -> None:
+    """Return when the other side has gone."""
+    with contextlib.suppress(ConnectionError):
+        while not reader.at_eof():  # noqa: ASYNC110 - a StreamReader has no event for it
+            await asyncio.sleep(0.005)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+async def _main(arguments: argparse.Namespace) -> None:
+    async with FakeEngine(arguments.socket, loading_seconds=arguments.loading):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket", type=Path)
+    parser.add_argument("--loading", type=float, default=0.0)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main(parser.parse_args()))

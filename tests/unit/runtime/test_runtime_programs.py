@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from llama_gguf.runtime.programs import ENGINE, GATEWAY, HEALTH, LISTENER, build_programs
+from llama_gguf.settings import Settings, parse
+
+
+def settings(**sections: object) -> Settings:
+    return parse({"model": {"path": "/m.gguf"}, **sections})
+
+
+def test_the_programs() -> None:
+    programs = {program.name: program for program in build_programs(settings(), "python3.11")}
+    assert set(programs) == {ENGINE, GATEWAY, HEALTH, LISTENER}
+    assert programs[ENGINE].argv == ("python3.11", "-P", "-m", "llama_gguf.engine")
+    assert programs[LISTENER].listener
+    assert not programs[GATEWAY].listener
+
+
+def test_the_gateway_stops_first_and_the_listener_last() -> None:
+    by_stop = sorted(build_programs(settings(), "python"), key=lambda program: -program.priority)
+    assert [program.name for program in by_stop] == [GATEWAY, ENGINE, HEALTH, LISTENER]
+
+
+def test_stop_times_come_from_the_settings_rounded_up() -> None:
+    tree = settings(gateway={"drain_seconds": 7.2}, supervisor={"stop_seconds": 3.5, "start_retries": 9})
+    programs = {program.name: program for program in build_programs(tree, "python")}
+    assert programs[GATEWAY].stop_seconds == 8 + 4
+    assert programs[ENGINE].stop_seconds == 4
+    assert programs[ENGINE].start_retries == 9
+
+
+def test_no_setting_reaches_an_argv() -> None:
+    plain = build_programs(settings(), "python")
+    odd = build_programs(settings(engine={"extra_args": ["; rm"]}, logging={"name": "x"}), "python")
+    assert [program.argv for program in plain] == [program.argv for program in odd]
