@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The engine stage of the Containerfile: a finished wheel from /engine-cache, or a build, unpacked into /out.
+# Reads VARIANT, CUDA_ARCHITECTURES and CUDA_LIBRARIES, which the Containerfile declares.
+set -euo pipefail
+
+if [ -s /run/secrets/pip-cert ]; then
+    export PIP_CERT=/run/secrets/pip-cert
+fi
+arguments=(--variant "${VARIANT:?}")
+[ -z "${CUDA_ARCHITECTURES:-}" ] || arguments+=(--cuda-architectures "$CUDA_ARCHITECTURES")
+
+key=$(python3 image/engine/build.py "${arguments[@]}" --print-key)
+if [ ! -d "/engine-cache/$key" ]; then
+    echo "no finished build $key in the cache; compiling it"
+    apt-get update -qq
+    # git tells llama.cpp's build which commit it is.
+    apt-get install -y -qq --no-install-recommends cmake g++ git ninja-build python3-pip python3-venv
+fi
+wheel=$(python3 image/engine/build.py "${arguments[@]}" --cache /engine-cache --print-path)
+
+[ -z "${CUDA_LIBRARIES:-}" ] || arguments+=(--cuda-libraries "$CUDA_LIBRARIES")
+python3 image/scripts/stage_engine.py "${arguments[@]}" --wheel "$wheel" --out /out

@@ -1,0 +1,231 @@
+"""Build the image of a variant with buildah: `make image VARIANT=cpu`.
+
+    python image/scripts/build_image.py --variant cpu [--base auto|local|registry] [--cuda-architectures 89-real]
+
+The image is called localhost/llama-gguf-inference:VARIANT. Finished engine wheels of the user's cache go into the
+build, and a wheel compiled there comes back, so the engine is compiled once a machine. Ends with the layers' sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+if not __package__:  # run by path: `image` is found from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from image.engine import build, cuda_toolkit, recipe
+from image.scripts import image_size
+
+ROOT = recipe.ROOT
+MOUNTED_LIBRARIES = "/cuda-libraries"
+"""Where the Containerfile mounts the libraries that come with a toolkit from PyPI."""
+
+
+class ImageError(Exception):
+    """The image cannot be built; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which version of our code this is."""
+
+    version: str
+    commit: str
+    created: str
+
+
+def local_name(recipes: recipe.Recipes, variant: str) -> str:
+    """Return the name of the built image on this machine."""
+    return f"localhost/{recipes.image.name}:{variant}"
+
+
+def local_base(base: recipe.Base) -> str | None:
+    """Return the name that base-image.sh gives the local stand-in for `base`."""
+    return f"localhost/llama-gguf-base:{base.suite}" if base.suite else None
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def identify() -> Identity:
+    """Return the version and commit of the working tree; uncommitted changes to what the image holds are told."""
+    text = (ROOT / "services/llama_gguf/__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if not match:
+        raise ImageError("services/llama_gguf/__init__.py has no __version__")
+    commit = _output(["git", "rev-parse", "HEAD"])
+    if _output(["git", "status", "--porcelain", "--", "services", "image"]):
+        commit += "-dirty"
+    seconds = int(_output(["git", "show", "-s", "--format=%ct", "HEAD"]))
+    return Identity(match[1], commit, datetime.fromtimestamp(seconds, UTC).isoformat())
+
+
+def choose_base(base: recipe.Base, mode: str, *, exists: bool) -> str:
+    """Return what FROM takes: the registry's image, or the local stand-in. Raises ImageError."""
+    local = local_base(base)
+    if mode == "local" or (mode == "auto" and exists):
+        if not (local and exists):
+            raise ImageError(f"no local base image {local or 'for ' + base.reference}; make it with `make base-image`")
+        return local
+    if mode == "pinned" and not base.digest:
+        raise ImageError(
+            f"{base.reference} has no digest in image/variants.yaml; run `make pin-bases` where there is a registry"
+        )
+    return base.reference
+
+
+def cuda_libraries(variant: recipe.Variant) -> str:
+    """Return where the builder stage finds CUDA's runtime libraries: NVIDIA's devel image brings its own."""
+    if not variant.cuda:
+        return ""
+    return MOUNTED_LIBRARIES if variant.toolkit else "/usr/local/cuda/lib64"
+
+
+def link_cuda_libraries(recipes: recipe.Recipes, variant: recipe.Variant, cache: Path, into: Path) -> None:
+    """Link the runtime libraries of a toolkit from PyPI into `into`, fetching them first if need be."""
+    into.mkdir()
+    if variant.toolkit:
+        toolkit = recipes.toolkits[variant.toolkit]
+        folder = cuda_toolkit.runtime_library_folder(toolkit, cache.parent / "toolkits")
+        for name in toolkit.runtime_libraries:
+            os.link(folder / name, into / name)
+
+
+def build_arguments(
+    recipes: recipe.Recipes,
+    variant: recipe.Variant,
+    identity: Identity,
+    bases: Mapping[str, str],
+    env: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the Containerfile's arguments."""
+    repository = env.get("GITHUB_REPOSITORY", "")
+    return {
+        "BASE_BUILD": bases["build"],
+        "BASE_RUNTIME": bases["runtime"],
+        "BASE_NAME": bases["runtime"],
+        "VARIANT": variant.name,
+        "VERSION": identity.version,
+        "COMMIT": identity.commit,
+        "CREATED": identity.created,
+        "CUDA_VERSION": variant.cuda.version if variant.cuda else "",
+        "CUDA_LIBRARIES": cuda_libraries(variant),
+        "TITLE": recipes.image.title,
+        "DESCRIPTION": f"{recipes.image.description} ({variant.description})",
+        "LICENSES": recipes.image.licenses,
+        "SOURCE": f"https://github.com/{repository}" if repository else "",
+    }
+
+
+def isolation(env: Mapping[str, str]) -> list[str]:
+    """Return buildah's isolation: chroot inside a container, where namespaces cannot be made."""
+    if "BUILDAH_ISOLATION" in env or Path("/run/systemd/system").exists():
+        return []
+    return ["--isolation", "chroot"]
+
+
+def command_line(
+    recipes: recipe.Recipes, arguments: Mapping[str, str], contexts: Path, target: str, output: list[str]
+) -> list[str]:
+    """Return buildah's command line. The format is Docker's, because OCI's has no health check."""
+    command = ["buildah", "build", *isolation(os.environ), "--layers", "--format", "docker"]
+    command += ["--timestamp", str(recipes.image.layer_timestamp), "--ignorefile", "image/containerignore"]
+    if certificates := os.environ.get("PIP_CERT"):
+        command += ["--secret", f"id=pip-cert,src={certificates}"]
+    for context in ("engine-cache", "cuda-libraries"):
+        command += ["--build-context", f"{context}={contexts / context}"]
+    command += ["--file", "image/Containerfile", "--target", target]
+    for name, value in arguments.items():
+        command += ["--build-arg", f"{name}={value}"]
+    return [*command, *output, "."]
+
+
+def cached_builds(cache: Path, variant: str) -> list[Path]:
+    """Return the folders of finished wheels of `variant`."""
+    return sorted(path.parent for path in cache.glob(f"*-{variant}-*/*.whl"))
+
+
+def _run(command: list[str]) -> None:
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        raise ImageError(f"{command[0]} failed; its messages are above")
+
+
+def compile_engine(recipes: recipe.Recipes, arguments: Mapping[str, str], contexts: Path, cache: Path) -> list[Path]:
+    """Compile the engine in the builder stage and put its wheel into the cache; return its folder there."""
+    variant = arguments["VARIANT"]
+    build.say(f"no finished engine for {variant} in {cache}: it will be compiled in the image build")
+    fetched = contexts / "fetched"
+    _run(command_line(recipes, arguments, contexts, "engine-wheel", ["--output", str(fetched)]))
+    for folder in cached_builds(fetched, variant):
+        folder.rename(cache / folder.name)
+    return cached_builds(cache, variant)
+
+
+def build_variant(options: argparse.Namespace) -> str:
+    """Build the image; return its name."""
+    if not shutil.which("buildah"):
+        raise ImageError("buildah is not installed; run `make image-tools`")
+    recipes = recipe.load()
+    variant = recipes.variant(options.variant)
+    if not variant.image:
+        raise ImageError(f"variant {variant.name} is for one's own machine, not for an image")
+    bases = {}
+    for role, name in variant.bases.items():
+        base = recipes.bases[name]
+        inspect = ["buildah", "inspect", "--type", "image", local_base(base) or "none"]
+        exists = subprocess.run(inspect, capture_output=True, check=False).returncode == 0
+        bases[role] = choose_base(base, options.base, exists=exists)
+    arguments = build_arguments(recipes, variant, identify(), bases, os.environ)
+    if options.cuda_architectures:
+        arguments["CUDA_ARCHITECTURES"] = options.cuda_architectures
+    cache = build.default_cache(os.environ)
+    cache.mkdir(parents=True, exist_ok=True)
+    name = local_name(recipes, variant.name)
+    with tempfile.TemporaryDirectory(prefix="contexts.", dir=cache) as scratch:
+        contexts = Path(scratch)
+        (contexts / "engine-cache").mkdir()
+        link_cuda_libraries(recipes, variant, cache, contexts / "cuda-libraries")
+        ready = cached_builds(cache, variant.name) or compile_engine(recipes, arguments, contexts, cache)
+        for folder in ready:
+            shutil.copytree(folder, contexts / "engine-cache" / folder.name, copy_function=os.link)
+        build.say(f"building {name} on {bases['runtime']}")
+        fresh = ["--no-cache"] if options.no_cache else []
+        _run(command_line(recipes, arguments, contexts, variant.name, [*fresh, "--tag", name]))
+    return name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="image/scripts/build_image.py", description="Build an image.")
+    parser.add_argument("--variant", required=True)
+    parser.add_argument(
+        "--base",
+        choices=("auto", "local", "registry", "pinned"),
+        default="auto",
+        help="whence base images; auto: the local one if `make base-image` made it; pinned: by digest or not at all",
+    )
+    parser.add_argument("--cuda-architectures", help="override the variant's list, to build for one kind of GPU")
+    parser.add_argument("--no-cache", action="store_true", help="reuse no layer of an earlier build")
+    options = parser.parse_args(argv)
+    try:
+        name = build_variant(options)
+        sys.stdout.write(image_size.table(image_size.measure(name)))
+    except (ImageError, recipe.RecipeError, image_size.SizeError) as error:
+        build.say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The workflow's build matrix, from variants.yaml: one entry for each variant and architecture.
+
+    python image/scripts/matrix.py [--hosted]       # prints `matrix={…}`, as GITHUB_OUTPUT wants it
+
+Without --hosted the variants that only a release builds are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+if not __package__:  # run by path: `image` is found from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from image.engine import recipe
+
+RUNNERS = {"amd64": "ubuntu-24.04", "arm64": "ubuntu-24.04-arm"}
+"""Every architecture is built on its own kind of machine: nothing is emulated."""
+
+
+def entries(recipes: recipe.Recipes, *, hosted: bool) -> list[dict[str, str]]:
+    """Return the matrix's entries."""
+    found = []
+    for variant in recipes.images():
+        if variant.hosted_only and not hosted:
+            continue
+        for platform in variant.platforms:
+            architecture = platform.removeprefix("linux/")
+            found.append({"variant": variant.name, "architecture": architecture, "runner": RUNNERS[architecture]})
+    return found
+
+
+def variants(found: list[dict[str, str]]) -> list[str]:
+    """Return the variants among `found`, each once."""
+    return list(dict.fromkeys(entry["variant"] for entry in found))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="image/scripts/matrix.py", description="Print the workflow's build matrix.")
+    parser.add_argument("--hosted", action="store_true", help="with the variants that only a release builds")
+    found = entries(recipe.load(), hosted=parser.parse_args(argv).hosted)
+    sys.stdout.write(f"matrix={json.dumps({'include': found})}\nvariants={json.dumps(variants(found))}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""From a tested image on this machine to tags in a registry, without building anything again.
+
+    publish.py save --variant cpu --out build/images        # after the tests: the very layers and manifest, in a folder
+    publish.py push --variant cpu --from build/images --repository ghcr.io/OWNER/NAME --run 123
+    publish.py tag  --repository ghcr.io/OWNER/NAME --digest sha256:… --variant cpu --ref refs/tags/v1.2.3
+
+`save` compresses once; `push` keeps the digests, so what is signed is what was tested. Public tags come last, after
+the scan and the signature: `push` only uses a name of its run. Needs skopeo and buildah; logging in is the caller's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+if not __package__:  # run by path: `image` is found from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from image.engine import recipe
+from image.scripts import build_image, tags
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class PublishError(Exception):
+    """An image cannot be saved, pushed or tagged."""
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PublishError(f"{' '.join(command[:3])} … failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def folder_name(variant: str, architecture: str) -> str:
+    """Return the name of the folder that `save` writes."""
+    return f"{variant}-{architecture}"
+
+
+def staging_reference(repository: str, run: str, variant: str, architecture: str = "") -> str:
+    """Return the name an image has between push and tag; it says from which run it came."""
+    parts = ["build", run, variant, architecture]
+    return f"{repository.lower()}:{'-'.join(filter(None, parts))}"
+
+
+def save(variant: str, out: Path) -> Path:
+    """Write the local image of `variant` to a folder below `out`; return the folder."""
+    recipes = recipe.load()
+    name = build_image.local_name(recipes, variant)
+    architecture = _run(["buildah", "inspect", "--type", "image", "--format", "{{.OCIv1.Architecture}}", name])
+    folder = out / folder_name(variant, architecture)
+    folder.mkdir(parents=True)
+    _run(["skopeo", "copy", "--quiet", "--dest-compress", f"containers-storage:{name}", f"dir:{folder}"])
+    return folder
+
+
+def push(variant: recipe.Variant, source: Path, repository: str, run: str) -> str:
+    """Push every architecture of `variant` and one manifest list over them; return the list's digest."""
+    whole = staging_reference(repository, run, variant.name)
+    _run(["buildah", "manifest", "create", whole])
+    try:
+        for platform in variant.platforms:
+            architecture = platform.removeprefix("linux/")
+            folder = source / folder_name(variant.name, architecture)
+            if not folder.is_dir():
+                raise PublishError(f"{folder} is missing: {variant.name} was not built for {architecture}")
+            part = staging_reference(repository, run, variant.name, architecture)
+            _run(["skopeo", "copy", "--quiet", "--preserve-digests", f"dir:{folder}", f"docker://{part}"])
+            _run(["buildah", "manifest", "add", whole, f"docker://{part}"])
+        _run(["buildah", "manifest", "push", "--all", "--format", "v2s2", whole, f"docker://{whole}"])
+    finally:
+        _run(["buildah", "manifest", "rm", whole])
+    return _run(["skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{whole}"])
+
+
+def tag(repository: str, digest: str, names: list[str]) -> None:
+    """Give the image `digest` its public tags. A version that exists already and is another image is an error."""
+    source = f"docker://{repository.lower()}@{digest}"
+    for name in names:
+        target = f"docker://{repository.lower()}:{name}"
+        if tags.is_exact(name):
+            command = ["/usr/bin/skopeo", "inspect", "--format", "{{.Digest}}", target]
+            found = subprocess.run(command, capture_output=True, text=True, check=False)
+            if found.returncode == 0 and found.stdout.strip() != digest:
+                raise PublishError(f"{name} is published already as {found.stdout.strip()}; versions are never moved")
+        _run(["skopeo", "copy", "--quiet", "--all", "--preserve-digests", source, target])
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="image/scripts/publish.py", description="Save, push and tag tested images.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    saving = actions.add_parser("save")
+    saving.add_argument("--out", type=Path, required=True)
+    pushing = actions.add_parser("push")
+    pushing.add_argument("--from", dest="source", type=Path, required=True)
+    pushing.add_argument("--run", required=True, help="name of this run, part of the staging tag")
+    tagging = actions.add_parser("tag")
+    tagging.add_argument("--digest", required=True)
+    tagging.add_argument("--ref", required=True)
+    tagging.add_argument("--sha", default="")
+    for action in (saving, pushing, tagging):
+        action.add_argument("--variant", required=True)
+    for action in (pushing, tagging):
+        action.add_argument("--repository", required=True, help="registry, owner and name, without a tag")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; `push` prints `digest=…`, as GITHUB_OUTPUT wants it."""
+    options = parse_arguments(argv)
+    try:
+        variant = recipe.load().variant(options.variant)
+        if options.action == "save":
+            sys.stdout.write(f"{save(variant.name, options.out)}\n")
+        elif options.action == "push":
+            sys.stdout.write(f"digest={push(variant, options.source, options.repository, options.run)}\n")
+        else:
+            names = tags.image_tags(options.ref, options.sha, variant.tag_prefixes, tags.git_release_tags())
+            tag(options.repository, options.digest, names)
+            sys.stdout.write(json.dumps(names) + "\n")
+    except (PublishError, recipe.RecipeError, tags.TagError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

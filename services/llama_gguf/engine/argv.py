@@ -1,0 +1,154 @@
+"""Settings -> llama-server's arguments. Pure: looks at no file and checks nothing that `settings.checks` has checked.
+
+What matters is passed explicitly even where it equals llama-server's default, which may change with its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llama_gguf.errors import ConfigError
+from llama_gguf.models.files import LoraFile, ModelFiles
+from llama_gguf.models.source import served_names
+from llama_gguf.settings import Locations, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the machine has to say: how many threads to use where the settings leave it open, and if GPUs can matter.
+
+    `threads` is set where a container may not use every core; 0 leaves the choice to llama-server.
+    """
+
+    threads: int = 0
+    gpu_backend: bool = True
+
+
+_VERBOSITY = {"error": "1", "warning": "2", "info": "3", "debug": "4"}  # 5 logs prompts, so nothing leads there
+_SPARE_HTTP_THREADS = 8  # for health, metrics and the admin routes while every slot is busy
+
+
+def build_argv(settings: Settings, locations: Locations, files: ModelFiles, host: Host | None = None) -> list[str]:
+    """Return llama-server's arguments, without the program itself."""
+    host = host or Host()
+    return [
+        *_listen(settings, locations),
+        *_model(settings, files),
+        *_memory(settings, host),
+        *_compute(settings, host),
+        *_task(settings),
+        *_draft(settings, files),
+        *_logging(settings),
+        *settings.engine.extra_args,
+    ]
+
+
+def _listen(settings: Settings, locations: Locations) -> list[str]:
+    in_flight = max(settings.engine.slots, settings.limits.max_in_flight or 0)
+    arguments = [
+        *("--host", _csv([str(locations.run.engine_socket)])),
+        *("--api-key-file", str(locations.run.engine_key)),
+        *("--threads-http", str(in_flight + _SPARE_HTTP_THREADS)),
+        "--offline",  # weights are fetched by us, checked and locked; llama-server itself downloads nothing
+        "--no-ui",
+        "--slots",  # behind the engine's key; the gateway shows it to admins only
+        "--metrics",
+    ]
+    if settings.engine.sleep_idle_seconds is not None:
+        arguments += ["--sleep-idle-seconds", str(max(1, round(settings.engine.sleep_idle_seconds)))]
+    return arguments
+
+
+def _model(settings: Settings, files: ModelFiles) -> list[str]:
+    arguments = ["--model", str(files.model)]
+    # One name only: llama-server sorts its aliases, and the first in the alphabet would become the name in answers.
+    arguments += ["--alias", served_names(settings.model)[0]]
+    if files.mmproj:
+        arguments += ["--mmproj", str(files.mmproj)]
+        if settings.engine.gpu_layers == 0:
+            arguments.append("--no-mmproj-offload")
+    arguments += _lora(files.lora)
+    if files.chat_template:
+        arguments += ["--chat-template-file", str(files.chat_template)]
+    return arguments
+
+
+def _lora(adapters: tuple[LoraFile, ...]) -> list[str]:
+    if not adapters:
+        return []
+    if all(adapter.scale == 1.0 for adapter in adapters):
+        return ["--lora", _csv(str(adapter.path) for adapter in adapters)]
+    for adapter in adapters:
+        if ":" in str(adapter.path):
+            raise ConfigError(
+                f"{adapter.path}: llama-server cannot take a scale for an adapter whose path has a colon",
+                hint="move the adapter, or set its scale to 1.0",
+            )
+    return ["--lora-scaled", _csv(f"{adapter.path}:{adapter.scale:g}" for adapter in adapters)]
+
+
+def _memory(settings: Settings, host: Host) -> list[str]:
+    engine = settings.engine
+    # Fitting reads the model an extra time (1.3 s for a vocabulary of 262144), so it is left out where it has no say.
+    fit = engine.fit and (engine.context_per_slot == 0 or (host.gpu_backend and engine.gpu_layers != 0))
+    arguments = [
+        # llama-server divides --ctx-size over its slots. 0 stays 0: the trained context, lowered by --fit if need be.
+        *("--ctx-size", str(engine.context_per_slot * engine.slots)),
+        *("--parallel", str(engine.slots)),
+        *("--cache-type-k", engine.cache_type_k),
+        *("--cache-type-v", engine.cache_type_v),
+        *("--cache-ram", str(engine.prompt_cache_mib)),
+        *("--fit", "on" if fit else "off"),
+    ]
+    if engine.gpu_layers != "auto":  # said out loud, it would make a build without GPU support warn
+        arguments += ["--n-gpu-layers", str(engine.gpu_layers)]
+    return arguments
+
+
+def _compute(settings: Settings, host: Host) -> list[str]:
+    engine = settings.engine
+    # An input to embed or to rank must fit into one physical batch, or it is refused.
+    ubatch_size = engine.ubatch_size if engine.task == "generate" else engine.batch_size
+    arguments = [
+        *("--flash-attn", engine.flash_attention),
+        *("--batch-size", str(engine.batch_size)),
+        *("--ubatch-size", str(ubatch_size)),
+    ]
+    if chosen := engine.threads or host.threads:
+        arguments += ["--threads", str(chosen)]
+    return arguments
+
+
+def _task(settings: Settings) -> list[str]:
+    match settings.engine.task:
+        case "embed":
+            return ["--embeddings"]
+        case "rerank":
+            return ["--reranking"]
+        case "generate":
+            return []
+
+
+def _draft(settings: Settings, files: ModelFiles) -> list[str]:
+    if files.draft is None:
+        return []
+    arguments = ["--spec-draft-model", str(files.draft)]
+    if settings.engine.gpu_layers in (0, "all"):
+        arguments += ["--spec-draft-ngl", str(settings.engine.gpu_layers)]
+    # Without a type llama-server loads a plain draft model and then never uses it.
+    if not files.draft_names_its_kind and "--spec-type" not in settings.engine.extra_args:
+        arguments += ["--spec-type", "draft-simple"]
+    return arguments
+
+
+def _logging(settings: Settings) -> list[str]:
+    arguments = ["--log-verbosity", _VERBOSITY[settings.logging.level], "--log-colors", "off"]
+    if settings.logging.format == "json":
+        return [*arguments, "--log-jsonl"]
+    return [*arguments, "--log-prefix", "--no-log-timestamps"]  # the prefix is the level, as one letter
+
+
+def _csv(items: Iterable[str]) -> str:
+    """Join as llama-server's list arguments want it: an item with a comma or a quote is quoted."""
+    return ",".join('"' + item.replace('"', '""') + '"' if set(item) & set(',"') else item for item in items)

@@ -1,0 +1,57 @@
+"""What a container may use of its machine: CPU quota and memory limit, which llama-server itself does not look at."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+_NO_LIMIT_BYTES = 1 << 60  # version 1 says "no limit" with a number near 2^63
+
+
+def cgroup_cpus(root: Path = _CGROUP) -> float | None:
+    """Return the CPU quota of this control group in CPUs, or None when there is no limit (version 2, else 1)."""
+    words = _words(root / "cpu.max") or _words(root / "cpu/cpu.cfs_quota_us") + _words(root / "cpu/cpu.cfs_period_us")
+    if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit() or int(words[1]) == 0:
+        return None  # "max", or -1
+    return int(words[0]) / int(words[1])
+
+
+def thread_limit(*, quota: float | None, allowed: int, present: int) -> int:
+    """Return the number of threads to use, or 0 where llama-server's own choice is right.
+
+    It takes one thread a physical core of the machine; under a quota each of them then waits for the others.
+    """
+    limit = min(allowed, math.ceil(quota) if quota else allowed)
+    return max(1, limit) if limit < present else 0
+
+
+def detect_thread_limit() -> int:
+    """Return `thread_limit` for this process."""
+    return thread_limit(quota=cgroup_cpus(), allowed=len(os.sched_getaffinity(0)), present=os.cpu_count() or 1)
+
+
+def memory_bytes(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """Return how much main memory this process may use: the machine's, or the control group's limit if that is less."""
+    found = []
+    for path in (root / "memory.max", root / "memory/memory.limit_in_bytes"):
+        words = _words(path)
+        if words and words[0].isdigit() and int(words[0]) < _NO_LIMIT_BYTES:
+            found.append(int(words[0]))
+    if match := re.search(r"^MemTotal:\s+(\d+) kB", _text(meminfo), re.MULTILINE):
+        found.append(int(match[1]) * 1024)
+    return min(found, default=None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def _words(path: Path) -> list[str]:
+    return _text(path).split()

@@ -1,0 +1,78 @@
+"""The engine's last words -> what went wrong and what to do. Pure: lines, exit code and signal in, a value out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from llama_gguf.engine.known_failures import RULES, SIGNALS, Diagnosis
+from llama_gguf.errors import ExitCode
+
+_UNSPOKEN = {"SIGKILL", "SIGILL"}
+_SHELL_CODES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"}
+_OWN_CODES = set(ExitCode) - {ExitCode.OK}  # llama-server itself fails with 1
+_OWN_ERROR = re.compile(r"^error: (?P<what>.+)$(?:\nhint: (?P<hint>.+))?", re.MULTILINE)
+_START = re.compile(r"starting llama-server|llama_server: initializing")
+_PREFIX = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3} )?(?:[IWED] )?")
+_NOISE = re.compile(r"cleaning up before exit|exiting due to|^usage:|^to show complete usage|^\s*$")
+
+
+def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis:
+    """Return why the engine ended.
+
+    `log_tail` is its last output, oldest line first, text or JSON lines; `signal` as in "SIGKILL", with `exit_code`
+    None. Knows nothing for sure: without a match it quotes the last error.
+    """
+    lines = _last_start([_message(line) for line in log_tail])
+    text = "\n".join(lines)
+    if signal is None and exit_code is not None:
+        signal = _SHELL_CODES.get(exit_code)
+    if signal in _UNSPOKEN:  # nothing a program prints explains these
+        return SIGNALS[signal]
+    if exit_code in _OWN_CODES and (match := _last(_OWN_ERROR, text)):
+        return Diagnosis(match["what"], match["hint"] or "", permanent=exit_code == ExitCode.CONFIG)
+    for rule in RULES:
+        if match := _last(rule.pattern, text):
+            groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
+            return Diagnosis(rule.cause.format(**groups), rule.fix.format(**groups), rule.permanent)
+    if signal in SIGNALS:
+        return SIGNALS[signal]
+    if exit_code in (126, 127):
+        fix = "run `make engine`, or correct engine.binary"
+        return Diagnosis("llama-server cannot be executed", fix, permanent=True)
+    return _unknown(lines, exit_code, signal)
+
+
+def _last_start(lines: list[str]) -> list[str]:
+    """Return the lines of the last start: a tail may hold earlier ones, which ended for other reasons."""
+    starts = [number for number, line in enumerate(lines) if _START.search(line)]
+    return [_PREFIX.sub("", line) for line in lines[starts[-1] if starts else 0 :]]
+
+
+def _unknown(lines: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis:
+    how = signal or (f"exit code {exit_code}" if exit_code is not None else "no exit code")
+    last = next((line for line in reversed(lines) if not _NOISE.search(line)), "")
+    said = f"; its last words: {last}" if last else ""
+    return Diagnosis(
+        f"llama-server ended with {how}{said}",
+        "see the engine's log; `llama-gguf plan` shows the command, to be tried by hand",
+        permanent=exit_code == ExitCode.CONFIG,
+    )
+
+
+def _message(line: str) -> str:
+    """Return the text of a line, out of its JSON object if it is one (llama-server's or our own program's)."""
+    if line.startswith("{"):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            return line
+        if isinstance(found, dict):
+            return str(found.get("msg") or found.get("event") or line).rstrip("\n")
+    return line.rstrip("\n")
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    matches = list(pattern.finditer(text))
+    return matches[-1] if matches else None

@@ -1,0 +1,81 @@
+"""From a snapshot to a running llama-server: fetch the weights, clear the way, and become it.
+
+The process that supervisord started stays the same one, so its signals reach llama-server itself and llama-server's
+exit status is what supervisord sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from llama_gguf.engine.argv import Host, build_argv
+from llama_gguf.engine.binary import devices, find_binary, has_gpu_backend
+from llama_gguf.engine.container import detect_thread_limit
+from llama_gguf.engine.environment import engine_environment
+from llama_gguf.engine.state import StateFile
+from llama_gguf.errors import ConfigError, ExitCode, LaunchError
+from llama_gguf.logs import fields
+from llama_gguf.models.resolve import resolve_patiently
+from llama_gguf.settings import Snapshot
+
+log = logging.getLogger(__name__)
+
+SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
+"""llama-server reads this file and nothing can make it leave it alone."""
+
+_UNIX_SOCKET_PATH_BYTES = 107
+
+
+def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoReturn] = os.execve) -> NoReturn:
+    """Become llama-server. Raises ConfigError, ModelError or LaunchError when that cannot be."""
+    run_dir = snapshot.locations.run
+    state = StateFile(run_dir.engine_state)
+    state.phase("resolving", "looking for llama-server and the model")
+    binary = find_binary(snapshot.settings, env)
+    check_surroundings(snapshot, SYSTEM_CONFIG)
+    files = resolve_patiently(snapshot.settings.model, snapshot.locations, env, state)
+    engine_env = engine_environment(env, run_dir.root)
+    warn_without_gpu(snapshot, binary, engine_env)
+    host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
+    argv = build_argv(snapshot.settings, snapshot.locations, files, host)
+    # A socket file that a killed llama-server left behind makes the next one fail to bind.
+    run_dir.engine_socket.unlink(missing_ok=True)
+    log.info("starting llama-server", extra=fields(binary=str(binary), argv=argv))
+    state.phase("exec", str(files.model))
+    execve(binary, [str(binary), *argv], engine_env)
+
+
+def warn_without_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> None:
+    """Say it loudly when layers were asked to be on a GPU and there is none: llama-server would just be slow."""
+    wanted = snapshot.settings.engine.gpu_layers
+    if wanted in ("auto", 0) or (has_gpu_backend(binary) and devices(binary, env)):
+        return
+    log.error(
+        "no GPU is usable, the model will run on the CPU",
+        extra=fields(gpu_layers=wanted, hint="give the container GPU access and use the CUDA image, or set it to 0"),
+    )
+
+
+def check_surroundings(snapshot: Snapshot, system_config: Path) -> None:
+    """Raise when llama-server could not listen, or would be steered by something else than our configuration."""
+    socket = snapshot.locations.run.engine_socket
+    if len(os.fsencode(socket)) > _UNIX_SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"{socket}: longer than the {_UNIX_SOCKET_PATH_BYTES} bytes a unix socket's path may have",
+            hint="set paths.run_dir to a shorter directory",
+        )
+    if not snapshot.locations.run.engine_key.is_file():
+        raise LaunchError(
+            f"{snapshot.locations.run.engine_key}: the engine's key file is missing",
+            hint="programs are started by `llama-gguf up`, which writes it",
+        )
+    if system_config.exists() and not snapshot.settings.engine.allow_unsafe_args:
+        raise LaunchError(
+            f"{system_config}: llama-server would take settings from this file, past our configuration",
+            hint="remove the file, or set engine.allow_unsafe_args",
+            exit_code=ExitCode.CONFIG,
+        )

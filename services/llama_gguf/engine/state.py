@@ -1,0 +1,59 @@
+"""RunDir.engine_state: what the engine program does before llama-server answers, for health and `status` to read."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llama_gguf.models.files import Phase
+
+_MIN_INTERVAL_SECONDS = 0.5
+
+
+class StateFile:
+    """Writes the state file, each time whole and by rename; progress of a step at once, then twice a second."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        tick: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._tick = tick
+        self._state: dict[str, object] = {}
+        self._written_at = 0.0  # of `tick`
+
+    def phase(self, phase: Phase, detail: str) -> None:
+        """Record that a new step begins."""
+        self._state = {
+            "phase": phase,
+            "detail": detail,
+            "bytes_done": None,
+            "bytes_total": None,
+            "since": self._clock(),
+            "pid": os.getpid(),
+        }
+        self._write()
+        self._written_at = -_MIN_INTERVAL_SECONDS  # so that the first progress, with its total, is told at once
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Record how far the step is."""
+        finished = total is not None and done >= total
+        if not self._state or (self._tick() - self._written_at < _MIN_INTERVAL_SECONDS and not finished):
+            return
+        self._state |= {"bytes_done": done, "bytes_total": total}
+        self._write()
+
+    def _write(self) -> None:
+        temporary = self._path.with_name(self._path.name + ".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(self._state, file)
+        temporary.replace(self._path)
+        self._written_at = self._tick()

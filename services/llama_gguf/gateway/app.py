@@ -1,0 +1,298 @@
+"""The gateway put together: the one place that knows which collaborator gets which.
+
+`Gateway` owns their lifetimes; everything gets what it needs by its constructor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from llama_gguf import __version__
+from llama_gguf.errors import KeysError, LaunchError
+from llama_gguf.keys.audit import AuditLog
+from llama_gguf.keys.watch import KeyState, KeyWatcher
+from llama_gguf.logs import fields
+from llama_gguf.models.source import served_names
+from llama_gguf.settings import Settings
+from llama_gguf.settings.snapshot import Snapshot
+
+from .access_log import AccessLog
+from .admission import Admission
+from .cors import Cors
+from .engine_client import EngineClient, EngineFailure, fetch
+from .engine_state import EngineState, State
+from .forward import Forwarder, Rules
+from .front import Front
+from .headers import engine_head, engine_request
+from .limitstore import LocalStore, Store
+from .metrics import Metrics
+from .own import OwnRoutes
+from .pipeline import Access, Pipeline
+from .proxy import Limits
+from .ratelimit import RateLimiter
+from .recorder import Listener, MetricsListener, Recorder, UsageListener
+from .request_head import HttpLimits
+from .routes import RouteTable
+from .sweeper import Sweeper
+from .usage import UsageStore
+
+_log = logging.getLogger(__name__)
+
+_ENGINE_METRICS_SECONDS = 2.0
+_CUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the gateway finds on the machine besides its settings. `look` reads it before the event loop runs."""
+
+    engine_key: str
+    engine_version: str
+    host_name: str
+    store_password: str | None = None
+
+
+def look(snapshot: Snapshot, env: Mapping[str, str]) -> Found:
+    """Read the engine's key and what else is not in the settings. Raises LaunchError."""
+    path = snapshot.locations.run.engine_key
+    try:
+        engine_key = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(
+            f"{path}: cannot read the engine's key: {error}",
+            hint="`llama-gguf up` makes it before it starts the gateway",
+        ) from error
+    try:
+        engine_version = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        engine_version = "unknown"
+    variable = snapshot.settings.limits.store_password_env
+    return Found(engine_key, engine_version, socket.gethostname(), env.get(variable) if variable else None)
+
+
+class Gateway:
+    """Everything the gateway consists of but its listening socket. Make, start and stop it on one event loop."""
+
+    def __init__(self, snapshot: Snapshot, found: Found, *, access_stream: BinaryIO | None = None) -> None:
+        settings, places = snapshot.settings, snapshot.locations
+        self._settings = settings
+        self._engine_key = found.engine_key
+        self.metrics = Metrics(
+            version=__version__,
+            engine_version=found.engine_version,
+            instance_id=settings.logging.instance_id or found.host_name,
+            worker_type=settings.logging.worker_type,
+            key_label=settings.metrics.key_label,
+        )
+        self.sweeper = Sweeper()
+        self.client = EngineClient(places.run.engine_socket, connect_timeout=settings.gateway.timeouts.connect_seconds)
+        self.engine = EngineState(self.client, places.run.engine_state, on_change=self._engine_changed)
+        self.keys = KeyWatcher(
+            places.keys_file, interval_seconds=settings.auth.reload_interval_seconds, on_change=self._keys_changed
+        )
+        self.admission = Admission(
+            settings.limits.max_in_flight or settings.engine.slots,
+            settings.limits.queue,
+            on_rejected=self.metrics.queue_rejected,
+        )
+        self.usage = UsageStore(places.usage_file)
+        self.limiter = RateLimiter(
+            settings.limits,
+            make_limit_store(settings, found.store_password, self.usage.month_tokens, self.metrics),
+            on_refused=self.metrics.limited,
+        )
+        self.audit = AuditLog(places.audit_file)
+        self._access_log = AccessLog(
+            access_stream or sys.stdout.buffer, format=settings.logging.format, clock=time.time
+        )
+        self.forwarder = self._make_forwarder()
+        self.pipeline = self._make_pipeline()
+        self.front = Front(self.pipeline, http_limits(settings), extra_key_header=self._extra_header)
+        self.draining = False
+        self._engine_restarts = 0
+        self._watch()
+
+    @property
+    def _extra_header(self) -> bytes | None:
+        name = self._settings.auth.extra_header
+        return name.lower().encode("ascii") if name else None
+
+    def _watch(self) -> None:
+        admission, usage = self.admission, self.usage
+        self.metrics.watch_queue(lambda: (admission.active, admission.waiting, admission.capacity))
+        self.metrics.watch_usage(lambda: usage.write_failures)
+
+    def _make_forwarder(self) -> Forwarder:
+        settings = self._settings
+        timeouts = settings.gateway.timeouts
+        rules = Rules(
+            served_models=served_names(settings.model),
+            limits=Limits(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
+            wait_for_engine_seconds=settings.gateway.wait_for_engine_seconds,
+            keepalive_seconds=settings.gateway.sse_keepalive_seconds,
+            allow_remote_media=settings.gateway.allow_remote_media,
+            context=settings.engine.context_per_slot,
+        )
+        return Forwarder(
+            rules,
+            client=self.client,
+            engine=self.engine,
+            engine_key=self._engine_key,
+            admission=self.admission,
+            limiter=self.limiter,
+            sweeper=self.sweeper,
+            audit=self._write_audit,
+            settle_apart=settings.limits.store != "memory",
+        )
+
+    def _make_pipeline(self) -> Pipeline:
+        settings = self._settings
+        listeners: list[Listener] = [MetricsListener(self.metrics), UsageListener(self.usage)]
+        if settings.logging.access_log:
+            listeners.append(self._access_log)
+        return Pipeline(
+            routes=RouteTable(
+                settings.gateway.routes,
+                metrics_need_key=settings.metrics.require_key,
+                metrics_enabled=settings.metrics.enabled,
+            ),
+            access=Access(settings.auth.enabled, lambda: self.keys.ring, time.time, self._extra_header),
+            cors=Cors(settings.gateway.cors.allow_origins, settings.gateway.cors.max_age_seconds),
+            forwarder=self.forwarder,
+            own=OwnRoutes(
+                health=self.health,
+                metrics=self._metrics_text,
+                reload_keys=self.keys.reload_now,
+                audit=self._write_audit,
+            ),
+            recorder=Recorder(listeners),
+        )
+
+    async def _metrics_text(self, accept: bytes) -> tuple[str, bytes]:
+        engine_text = None
+        if self._settings.metrics.engine_series and self.engine.state == "ready":
+            engine_text = await self._engine_metrics()
+        body, media_type = self.metrics.render(accept.decode("latin-1"), engine_text)
+        return media_type, body
+
+    async def _engine_metrics(self) -> bytes | None:
+        """Ask the engine for its series. A sleeping one answers from memory; one that does not answer is left out."""
+        request = engine_request(engine_head("GET", "/metrics", self._engine_key), b"", b"")
+        try:
+            status, text = await fetch(self.client, request, _ENGINE_METRICS_SECONDS)
+        except EngineFailure as failure:
+            _log.debug("the engine gave no metrics", extra=fields(reason=str(failure)))
+            return None
+        return text if status == 200 else None
+
+    def _engine_changed(self, state: State) -> None:
+        self.metrics.engine_state(state)
+        if self.engine.restarts > self._engine_restarts:
+            self._engine_restarts = self.engine.restarts
+            self.metrics.engine_restarted()
+
+    def _keys_changed(self, state: KeyState) -> None:
+        self.metrics.keys_reloaded(state.error is None)
+
+    async def _write_audit(self, actor: str, action: str, target: str) -> None:
+        await asyncio.to_thread(self.audit.append, actor=actor, action=action, target=target)
+
+    def health(self) -> dict[str, object]:
+        """Return what /health tells: states and numbers of the queue, nothing of keys but whether they load."""
+        ready = self.engine.state == "ready"
+        return {
+            "status": "draining" if self.draining else ("ok" if ready else "unready"),
+            "engine": {"status": self.engine.state, "restarts": self.engine.restarts},
+            "gateway": {"status": "draining" if self.draining else "ok", "in_flight": self.pipeline.in_flight},
+            "queue": {
+                "max": self.admission.capacity,
+                "active": self.admission.active,
+                "waiting": self.admission.waiting,
+            },
+            "auth": {"enabled": self._settings.auth.enabled, "keys_ok": self.keys.state.error is None},
+        }
+
+    async def reload_keys(self) -> None:
+        """Read the keys file again (SIGHUP). One that cannot be used changes nothing; the watcher has logged it."""
+        with contextlib.suppress(KeysError):
+            await self.keys.reload_now()
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return the protocol for a new connection."""
+        return self.front()
+
+    async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Wait until the requests that run have ended, `seconds` have passed or `hurry` is set."""
+        self.draining = True
+        self.front.drain()
+        stops = [asyncio.ensure_future(self.pipeline.idle()), asyncio.ensure_future(hurry.wait())]
+        await asyncio.wait(stops, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for stop in stops:
+            stop.cancel()
+        if self.pipeline.in_flight:
+            _log.warning("requests are cut", extra=fields(in_flight=self.pipeline.in_flight))
+
+    async def start(self) -> None:
+        """Start what runs beside the requests."""
+        await asyncio.to_thread(self.usage.open)
+        self._access_log.start()
+        self.sweeper.start()
+        self.sweeper.add(self.client.check)
+        self.sweeper.add(self.front.check)
+        if self._settings.auth.enabled:
+            await self.keys.start()
+        await self.engine.start()
+
+    async def stop(self) -> None:
+        """Stop everything; requests that still run are cut."""
+        self.front.cut()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CUT_SECONDS):
+                await self.pipeline.idle()
+        await self.forwarder.close()
+        await self.engine.stop()
+        await self.keys.stop()
+        self.sweeper.stop()
+        self.client.close()
+        await self.limiter.aclose()
+        await asyncio.to_thread(self.usage.close)
+        await self._access_log.stop()
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """Return what clients must keep to."""
+    gateway = settings.gateway
+    return HttpLimits(
+        max_body_bytes=gateway.max_body_bytes,
+        max_headers=gateway.max_headers,
+        max_header_line_bytes=gateway.max_header_line_bytes,
+        max_request_line_bytes=gateway.max_request_line_bytes,
+        header_seconds=gateway.timeouts.header_seconds,
+        body_seconds=gateway.timeouts.body_seconds,
+    )
+
+
+def make_limit_store(
+    settings: Settings, password: str | None, month_tokens: Callable[[str], int], metrics: Metrics
+) -> Store:
+    """Return the store of the limits: memory, or a shared one with memory to fall back on."""
+    local = LocalStore(month_tokens=month_tokens)
+    if settings.limits.store == "memory":
+        return local
+    from .sharedstore import FallbackStore, SharedStore  # noqa: PLC0415 - its client costs a start 100 ms
+
+    return FallbackStore(
+        SharedStore(settings.limits.store, password),
+        local,
+        on_state=metrics.limit_store,
+        on_failure=metrics.limit_store_failed,
+    )

@@ -1,0 +1,84 @@
+"""What the gateway must know of a request's JSON body, and what it must not let through. Pure.
+
+The engine reads the same bytes again; where the two readers could differ (encoding, duplicate keys) this one is
+the stricter or takes the same value, so what was checked here is what the engine acts on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from llama_gguf.errors import GatewayError
+
+_MEDIA_OBJECTS = frozenset({"image_url", "input_audio", "input_video", "video_url", "audio_url", "source"})
+_MEDIA_FIELDS = ("url", "data")
+_HINT = re.compile(rb"http|file:|\\u", re.IGNORECASE)
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`. Raises GatewayError 400."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        what = "is empty" if not body.strip() else f"is not valid JSON: {error.msg} (line {error.lineno})"
+        raise GatewayError(400, "bad_request", f"The request body {what}.") from None
+    if not isinstance(value, dict):
+        raise GatewayError(400, "bad_request", "The request body must be a JSON object.")
+    return value
+
+
+def wants_stream(body: dict[str, Any]) -> bool:
+    """Return whether the engine will stream its answer (it takes anything but `true` for false)."""
+    return body.get("stream") is True
+
+
+def model_name(body: dict[str, Any]) -> str:
+    """Return the model the client asked for, "" if it did not say. Raises GatewayError 400."""
+    model = body.get("model", "")
+    if model is None:
+        return ""
+    if not isinstance(model, str):
+        raise GatewayError(400, "bad_request", "`model` must be a string.", param="model")
+    return model
+
+
+def check_media(raw: bytes, body: dict[str, Any], *, allow_remote: bool) -> None:
+    """Refuse media that the engine would fetch from the network or from its own disk. Raises GatewayError 400.
+
+    Letters are compared in lower case and leading blanks ignored, so it errs on the side of refusing.
+    """
+    if not _HINT.search(raw):
+        return
+    stack: list[Any] = [body]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(item for item in value if isinstance(item, list | dict))
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                if name in _MEDIA_OBJECTS:
+                    _check_source(name, item, allow_remote)
+                if isinstance(item, list | dict):
+                    stack.append(item)
+
+
+def _check_source(name: str, value: object, allow_remote: bool) -> None:
+    addresses = [value.get(field) for field in _MEDIA_FIELDS] if isinstance(value, dict) else [value]
+    for address in addresses:
+        if not isinstance(address, str):
+            continue
+        start = address[:64].lstrip().lower()
+        if start.startswith("file:"):
+            raise GatewayError(
+                400, "media_not_allowed", "Media cannot be read from the server's own files.", param=name
+            )
+        if start.startswith("http") and not allow_remote:
+            raise GatewayError(
+                400,
+                "media_not_allowed",
+                "Media by address is switched off here; send it inline as a data: URL with base64.",
+                param=name,
+            )

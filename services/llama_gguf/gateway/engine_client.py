@@ -1,0 +1,377 @@
+"""Connections to the engine: one asyncio Protocol on its unix socket, pooled, strict about what it hears.
+
+Owns framing and reuse, and nothing of what an answer means. A connection serves one request at a time and reports to
+a Receiver by plain calls: head, bytes, end or failure. Bytes of a body are handed on as they came from the socket,
+chunk framing included (`raw`), or without it. The engine closes connections idle for 5 s and after 100 requests, so
+the pool lets go of them a little earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import httptools
+
+from .headers import content_type, passed_from_engine
+
+MAX_HEAD_BYTES = 65_536
+IDLE_SECONDS = 4.0
+MAX_REQUESTS = 90
+MAX_IDLE = 64
+MAX_HEADS = 512
+
+Headers = list[tuple[bytes, bytes]]
+FailureReason = Literal["connect", "closed", "protocol", "timeout", "stalled"]
+
+
+class EngineFailure(Exception):  # noqa: N818 - a failure of the engine, translated to a GatewayError at the border
+    """The engine did not answer as HTTP wants it, or in time, or (`stalled`) the client did not take the answer."""
+
+    def __init__(self, reason: FailureReason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class AnswerHead:
+    """A parsed response head. `length` is None for a chunked body; `passed` are the headers that clients get."""
+
+    __slots__ = ("keep_alive", "length", "media_type", "passed", "status")
+
+    def __init__(self, status: int, headers: Headers, length: int | None, *, keep_alive: bool) -> None:
+        self.status = status
+        self.length = length
+        self.keep_alive = keep_alive
+        self.media_type = content_type(headers)
+        self.passed = passed_from_engine(headers)
+
+
+class Receiver(Protocol):
+    """Who asked: told of an answer piece by piece, in order, from the event loop's thread."""
+
+    raw: bool
+
+    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+        """Take the head and whatever of the body came with it; `complete` when that was all."""
+
+    def on_data(self, data: bytes, *, complete: bool) -> None:
+        """Take the next bytes of the body."""
+
+    def on_failure(self, failure: EngineFailure) -> None:
+        """Learn that no more will come, though more was due."""
+
+
+class _Parsed:
+    """The parser's callbacks for one answer, and the parser, which holds the state of a chunked body."""
+
+    __slots__ = ("begun", "complete", "headers", "keep_alive", "parser", "parts")
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+        self.parts: list[bytes] = []
+        self.begun = 0
+        self.complete = False
+        self.keep_alive = True
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.keep_alive = self.parser.should_keep_alive()  # the parser knows it only now
+
+    def on_body(self, part: bytes) -> None:
+        self.parts.append(part)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def feed(self, data: bytes) -> None:
+        """Parse on. Raises EngineFailure."""
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise EngineFailure("protocol", str(error)) from None
+        if self.begun > 1:  # a second answer to one request must never reach the client
+            raise EngineFailure("protocol", "more than one answer")
+
+    def take(self) -> bytes:
+        """Return what came of the body, without its framing."""
+        body = b"".join(self.parts)
+        self.parts.clear()
+        return body
+
+
+def parse_answer_head(data: bytes) -> AnswerHead:
+    """Parse a response head that ends with its empty line. Raises EngineFailure."""
+    parsed = _Parsed()
+    parsed.feed(data)
+    status = parsed.parser.get_status_code()
+    if not 200 <= status <= 599:
+        raise EngineFailure("protocol", f"status {status}")
+    lengths = [value for name, value in parsed.headers if name == b"content-length"]
+    if any(name == b"transfer-encoding" for name, _ in parsed.headers):
+        length = None
+    elif lengths:
+        length = int(lengths[0])  # the parser has seen to it that it is one number
+    elif status in (204, 304):
+        length = 0
+    else:
+        raise EngineFailure("protocol", "response body without a length")
+    return AnswerHead(status, parsed.headers, length, keep_alive=parsed.keep_alive)
+
+
+class EngineConnection(asyncio.Protocol):
+    """One connection to the engine."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._begun = b""  # what came of a head that is not yet whole
+        self._head: AnswerHead | None = None  # of the answer whose body is coming
+        self._missing = 0  # bytes of that body that have not come, where its length is known
+        self._chunks: _Parsed | None = None  # else the parser of its chunks
+        self.paused = False
+        self.served = 0
+        self.idle_since = 0.0
+        self.usable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        """Send a request; its answer goes to `receiver`."""
+        assert self._transport is not None  # noqa: S101 - set before anybody sees this object
+        self.served += 1
+        self._receiver = receiver
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:  # nobody asked: whatever this is, the connection cannot be trusted any more
+            self.close()
+            return
+        try:
+            if self._head is None:
+                self._take_head(receiver, data)
+            elif self._chunks is not None:
+                self._take_chunks(receiver, self._head, self._chunks, data)
+            else:
+                self._take_body(receiver, self._head, data)
+        except EngineFailure as failure:
+            self._receiver = None
+            self.close()
+            receiver.on_failure(failure)
+
+    def _take_head(self, receiver: Receiver, data: bytes) -> None:
+        if self._begun:
+            data = self._begun + data
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if not data.startswith(b"HTTP/1.1 "[: len(data)]):
+                raise EngineFailure("protocol", "no HTTP")
+            if len(data) > MAX_HEAD_BYTES:
+                raise EngineFailure("protocol", "response head too long")
+            self._begun = data
+            return
+        self._begun = b""
+        head = self._client.head(data[:end])
+        if head.length is None:
+            chunks = _Parsed()
+            chunks.feed(data)
+            if chunks.complete:
+                self._finish(head)
+            else:
+                self._head, self._chunks = head, chunks
+            receiver.on_head(head, data[end:] if receiver.raw else chunks.take(), complete=chunks.complete)
+            return
+        first = data[end:]
+        missing = head.length - len(first)
+        if missing < 0:
+            raise EngineFailure("protocol", "more than one answer")
+        if missing:
+            self._head, self._missing = head, missing
+        else:
+            self._finish(head)
+        receiver.on_head(head, first, complete=not missing)
+
+    def _take_body(self, receiver: Receiver, head: AnswerHead, data: bytes) -> None:
+        self._missing -= len(data)
+        if self._missing < 0:
+            raise EngineFailure("protocol", "more than one answer")
+        complete = not self._missing
+        if complete:
+            self._finish(head)
+        receiver.on_data(data, complete=complete)
+
+    def _take_chunks(self, receiver: Receiver, head: AnswerHead, chunks: _Parsed, data: bytes) -> None:
+        chunks.feed(data)
+        complete = chunks.complete
+        if complete:
+            self._finish(head)
+        if receiver.raw:
+            chunks.parts.clear()
+            receiver.on_data(data, complete=complete)
+        else:
+            receiver.on_data(chunks.take(), complete=complete)
+
+    def _finish(self, head: AnswerHead) -> None:
+        self._receiver = self._head = self._chunks = None
+        if self.paused:
+            self.resume()
+        if self.usable and head.keep_alive and self.served < MAX_REQUESTS:
+            self._client.give_back(self)
+        else:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        self._client.forget(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.on_failure(EngineFailure("closed", str(exc) if exc else ""))
+
+    def abort(self) -> None:
+        """Cut the connection: the engine notices at once and frees the slot. The receiver hears nothing more."""
+        self._receiver = None
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close the connection; nothing is being asked on it."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.close()
+
+    def pause(self) -> None:
+        """Stop reading: the client cannot take more just now."""
+        if not self.paused and self._transport is not None and not self._transport.is_closing():
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.paused and self._transport is not None:
+            self.paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+
+class EngineClient:
+    """The pool of connections to one engine."""
+
+    def __init__(self, socket: Path, *, connect_timeout: float) -> None:
+        self._socket = str(socket)
+        self._connect_timeout = connect_timeout
+        self._idle: deque[EngineConnection] = deque()
+        self._open: set[EngineConnection] = set()
+        self._heads: dict[bytes, AnswerHead] = {}  # the engine says the same few things over and over
+
+    def head(self, data: bytes) -> AnswerHead:
+        """Return a parsed response head, from memory where it has been seen before. Raises EngineFailure."""
+        head = self._heads.get(data)
+        if head is None:
+            head = parse_answer_head(data)
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            self._heads[data] = head
+        return head
+
+    def take(self) -> EngineConnection | None:
+        """Return an idle connection that should still be good, or None."""
+        now = time.monotonic()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and now - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> EngineConnection:
+        """Open a new connection. Raises EngineFailure."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
+        except TimeoutError:
+            raise EngineFailure("timeout", "connecting") from None
+        except OSError as error:
+            raise EngineFailure("connect", error.strerror or str(error)) from error
+        self._open.add(connection)
+        return connection
+
+    def give_back(self, connection: EngineConnection) -> None:
+        """Keep a connection whose answer is complete for the next request."""
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popleft().close()
+
+    def forget(self, connection: EngineConnection) -> None:
+        """Let go of a connection that was lost."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def check(self, now: float) -> None:
+        """Close connections that have been idle too long; called now and then."""
+        while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
+            self._idle.popleft().close()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that exist, idle ones included."""
+        return len(self._open)
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+
+
+class _Collector:
+    """Receives one small answer whole."""
+
+    raw = False
+
+    def __init__(self, done: asyncio.Future[tuple[int, bytes]]) -> None:
+        self._done = done
+        self._status = 0
+        self._parts: list[bytes] = []
+
+    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+        self._status = head.status
+        self.on_data(first, complete=complete)
+
+    def on_data(self, data: bytes, *, complete: bool) -> None:
+        self._parts.append(data)
+        if complete and not self._done.done():
+            self._done.set_result((self._status, b"".join(self._parts)))
+
+    def on_failure(self, failure: EngineFailure) -> None:
+        if not self._done.done():
+            self._done.set_exception(failure)
+
+
+async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) -> tuple[int, bytes]:
+    """Send a request of the gateway's own on a new connection; return status and body. Raises EngineFailure."""
+    connection = await client.connect()
+    done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+    connection.send(request, _Collector(done))
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await done
+    except TimeoutError:
+        raise EngineFailure("timeout", "first byte") from None
+    finally:
+        if not done.done() or done.cancelled() or done.exception() is not None:
+            connection.abort()

@@ -1,0 +1,139 @@
+"""One request on its way through the gateway: what was asked, who asked, what was answered and when.
+
+Owns plain values only; `pipeline` acts on them. `front` makes the Request and is the Sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from llama_gguf.keys.record import KeyRecord
+
+from .routes import Route
+from .sse import Tokens
+
+Outcome = Literal[
+    "ok", "rejected", "client_error", "client_gone", "engine_error", "upstream_error", "timeout", "internal_error"
+]
+HeaderList = Sequence[tuple[str, str]]
+
+_STREAM_HEADERS: HeaderList = (
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-cache"),
+    ("X-Accel-Buffering", "no"),
+)
+
+
+class RequestHead:
+    """Method, target and headers. A client that repeats its head byte for byte gets the same object again.
+
+    `memo` is the pipeline's: what it found out about this head the last time.
+    """
+
+    __slots__ = ("headers", "memo", "method", "path", "query")
+
+    def __init__(self, method: str, target: str, headers: dict[bytes, bytes]) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition("?")  # as sent: not decoded, not normalised
+        self.headers = headers
+        self.memo: Any = None
+
+
+class Request:
+    """A parsed request. Header names are lower case; a repeated header's values are joined by commas."""
+
+    __slots__ = ("body", "head", "headers", "method", "path", "peer", "query")
+
+    def __init__(self, head: RequestHead, *, body: bytes = b"", peer: str = "") -> None:
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.headers = head.headers
+        self.body = body
+        self.peer = peer
+
+
+class Sink(Protocol):
+    """Where an answer goes. Calls come from the event loop's thread; none blocks and none raises.
+
+    Either one `send`, or `open`, then any of `write_framed`/`write`, then `end` or `abort`. After the client has
+    gone, all of them do nothing.
+    """
+
+    takes_chunks: bool
+    """Whether the client reads chunked bodies as the engine frames them (`write_framed`)."""
+    on_writable: Callable[[], None] | None
+    """Called when the client has taken enough of what was written, after a write returned False."""
+
+    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """Answer as a whole."""
+
+    def open(self, status: int, headers: HeaderList, first: bytes, *, framed: bool) -> bool:
+        """Begin a chunked answer; `first` carries its chunk framing or not. False: let the client catch up."""
+
+    def write_framed(self, data: bytes) -> bool:
+        """Write bytes that carry their chunk framing. Only where `takes_chunks`."""
+
+    def write(self, data: bytes) -> bool:
+        """Write bytes of the body; the sink frames them."""
+
+    def end(self, *, framed: bool = False) -> None:
+        """Finish a chunked answer; `framed` says that the last chunk has been written as it came."""
+
+    def abort(self) -> None:
+        """Cut the connection: the answer cannot be finished."""
+
+
+class Exchange:
+    """The state of one request. Times are of the monotonic clock, in seconds; 0.0 = has not happened.
+
+    Most requests never change most of it, so the defaults stand in the class and cost nothing.
+    """
+
+    route: Route | None = None
+    variable = ""  # the part of the path that varies
+    key: KeyRecord | None = None
+    model = ""
+    stream = False
+    started = False  # a status line has gone out; nothing may be answered a second time
+    closed = False  # recorded as ended
+    broken_event = False  # part of an event has gone out: nothing well formed can follow
+    status = 0
+    outcome: Outcome = "ok"
+    error_code = ""
+    admitted = False  # got a place in the engine, after `queued_seconds`
+    queued_seconds = 0.0
+    first_byte = 0.0
+    bytes_sent = 0
+    tokens: Tokens | None = None
+    base_headers: tuple[tuple[str, str], ...] = ()  # what every answer to this request carries: CORS, rate limits
+
+    def __init__(self, request: Request, sink: Sink, request_id: str, arrived: float) -> None:
+        self.request = request
+        self.sink = sink
+        self.request_id = request_id
+        self.arrived = arrived
+
+    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """Answer as a whole."""
+        self.started = True
+        self.status = status
+        self.bytes_sent += len(body)
+        self.sink.send(status, [*headers, ("X-Request-Id", self.request_id), *self.base_headers], body)
+
+    def open_stream(self, first: bytes, *, framed: bool) -> bool:
+        """Send the head of an event stream and its first bytes; `framed` as the sink takes chunks."""
+        self.started = True
+        self.status = 200
+        self.bytes_sent += len(first)
+        headers = [*_STREAM_HEADERS, ("X-Request-Id", self.request_id), *self.base_headers]
+        return self.sink.open(200, headers, first, framed=framed)
+
+    def write_event(self, event: bytes) -> bool:
+        """Write an event of the gateway's own into the stream, beginning it where it has not begun."""
+        if not self.started:
+            return self.open_stream(event, framed=False)
+        self.bytes_sent += len(event)
+        return self.sink.write(event)

@@ -1,0 +1,105 @@
+"""Metrics to bytes: Prometheus' text, OpenMetrics or JSON, with the engine's own series merged in. Pure.
+
+The engine's text is taken line by line and only what is well-formed and starts with `llamacpp:` passes: one bad line
+(it prints `-nan` now and then) would make Prometheus throw away the whole scrape. prometheus_client's own parser and
+writer are no help there, because on the way through them `llamacpp:x` becomes `llamacpp_x`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import orjson
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
+from prometheus_client.openmetrics.exposition import generate_latest as _generate_openmetrics
+
+CONTENT_TYPE_JSON = "application/json"
+
+_END = b"# EOF\n"
+_COMMENT = re.compile(rb"# (HELP|TYPE) (llamacpp:\w+) ([^\r\n]+)")
+_SAMPLE = re.compile(
+    rb"(llamacpp:\w+)(\{(?:\w+=\"[^\"\\\r\n]*\",?)*\})? ([-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)"
+)
+_LABEL = re.compile(r"(\w+)=\"([^\"]*)\"")
+
+generate_openmetrics: Callable[[CollectorRegistry], bytes] = _generate_openmetrics
+
+
+def render(registry: CollectorRegistry, accept: str, engine_text: bytes | None) -> tuple[bytes, str]:
+    """Return body and content type of an answer to a client that accepts `accept`."""
+    lines = engine_lines(engine_text or b"")
+    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    if "application/openmetrics-text" in types:
+        ours = generate_openmetrics(registry).removesuffix(_END)
+        return ours + _joined(map(_to_openmetrics, lines)) + _END, CONTENT_TYPE_OPENMETRICS
+    if "text/plain" in types:
+        return generate_latest(registry) + _joined(lines), CONTENT_TYPE_PLAIN_0_0_4
+    body = {**_as_json(registry.collect()), **_engine_as_json(lines)}
+    return orjson.dumps(body), CONTENT_TYPE_JSON
+
+
+def engine_lines(text: bytes) -> list[bytes]:
+    """Return the lines of the engine's own series, without anything else or anything that is not well-formed."""
+    return [line for line in text.splitlines() if _SAMPLE.fullmatch(line) or _COMMENT.fullmatch(line)]
+
+
+def _joined(lines: Iterable[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _to_openmetrics(line: bytes) -> bytes:
+    """Name a counter's family without `_total`; what calls itself a counter and has no `_total` is of unknown type."""
+    comment = _COMMENT.fullmatch(line)
+    if comment is None:
+        return line
+    what, name, text = comment.groups()
+    if what == b"TYPE" and text == b"counter" and not name.endswith(b"_total"):
+        text = b"unknown"
+    return b"# %s %s %s" % (what, name.removesuffix(b"_total"), text)
+
+
+def _as_json(families: Iterable[Metric]) -> dict[str, object]:
+    """Return {series: {type, help, samples: [{labels, value}]}}; a histogram's samples hold count, sum and buckets."""
+    return {
+        f"{family.name}_total" if family.type == "counter" else family.name: {
+            "type": family.type,
+            "help": family.documentation,
+            "samples": _histogram_samples(family) if family.type == "histogram" else _samples(family),
+        }
+        for family in families
+    }
+
+
+def _samples(family: Metric) -> list[dict[str, object]]:
+    return [{"labels": sample.labels, "value": sample.value} for sample in family.samples]
+
+
+def _histogram_samples(family: Metric) -> list[dict[str, object]]:
+    found: dict[tuple[tuple[str, str], ...], dict[str, object]] = {}
+    for sample in family.samples:
+        labels = {name: value for name, value in sample.labels.items() if name != "le"}
+        entry = found.setdefault(tuple(labels.items()), {"labels": labels, "buckets": {}})
+        buckets = entry["buckets"]
+        if sample.name.endswith("_bucket") and isinstance(buckets, dict):
+            buckets[sample.labels["le"]] = sample.value
+        else:
+            entry[sample.name.rpartition("_")[2]] = sample.value  # count, sum
+    return list(found.values())
+
+
+def _engine_as_json(lines: list[bytes]) -> dict[str, object]:
+    found: dict[str, dict[str, object]] = {}
+    for line in lines:
+        if comment := _COMMENT.fullmatch(line):
+            what, name, text = (part.decode() for part in comment.groups())
+            found.setdefault(name, {"type": "unknown", "help": "", "samples": []})[what.lower()] = text
+        elif sample := _SAMPLE.fullmatch(line):
+            name, labels, value = (part.decode() if part else "" for part in sample.groups())
+            samples = found.setdefault(name, {"type": "unknown", "help": "", "samples": []})["samples"]
+            assert isinstance(samples, list)  # noqa: S101 - made so above
+            samples.append({"labels": dict(_LABEL.findall(labels)), "value": float(value)})
+    return dict(found)

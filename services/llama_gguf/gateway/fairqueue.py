@@ -1,0 +1,210 @@
+"""Who is served next: the waiting requests and the order in which they leave. Pure; every call is told the time.
+
+Three levels (high, normal, low), each served only when the ones above are empty; an entry that has waited
+`aging_seconds` moves up a level, so nothing starves. Within a level the keys share by tokens in deficit round robin.
+It is worked out without going round: each key carries a clock that says in which round (of one token each) its
+deficit will have paid for its next entry, and the smallest clock is served. A key that comes back after a pause
+starts at the level's present round: it neither saves up nor owes anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from llama_gguf.keys.record import Priority
+
+LEVELS: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[T]):
+    """One waiting request. `payload` is the caller's; the rest is the queue's."""
+
+    key_id: str
+    cost: int
+    payload: T
+    since: float
+    deadline: float
+    level: int
+    entered: float  # when it came into its present level
+    waiting: bool = True
+
+
+class _Flow(Generic[T]):
+    """The entries of one key in one level. `paid`: the round up to which the key has been served."""
+
+    __slots__ = ("due", "entries", "paid", "version")
+
+    def __init__(self, paid: float) -> None:
+        self.entries: OrderedDict[Entry[T], None] = OrderedDict()
+        self.paid = paid
+        self.due = paid
+        self.version = 0
+
+    @property
+    def head(self) -> Entry[T]:
+        return next(iter(self.entries))
+
+
+class _Level(Generic[T]):
+    """One priority class: its keys, by the round in which each is due."""
+
+    __slots__ = ("aging", "flows", "heap", "round", "sequence")
+
+    def __init__(self) -> None:
+        self.flows: dict[str, _Flow[T]] = {}
+        self.heap: list[tuple[float, int, int, str]] = []  # due, sequence, version, flow; stale ones are skipped
+        self.round = 0.0
+        self.sequence = 0
+        self.aging: OrderedDict[Entry[T], None] = OrderedDict()  # by the time of entry into this level
+
+    def add(self, name: str, entry: Entry[T]) -> None:
+        flow = self.flows.get(name)
+        if flow is None:
+            flow = self.flows[name] = _Flow(self.round)
+        flow.entries[entry] = None
+        self.aging[entry] = None
+        if len(flow.entries) == 1:
+            self._schedule(name, flow)
+
+    def _schedule(self, name: str, flow: _Flow[T]) -> None:
+        flow.due = flow.paid + flow.head.cost
+        flow.version += 1
+        self.sequence += 1
+        heapq.heappush(self.heap, (flow.due, self.sequence, flow.version, name))
+
+    def discard(self, name: str, entry: Entry[T]) -> None:
+        flow = self.flows[name]
+        was_head = flow.head is entry
+        del flow.entries[entry]
+        del self.aging[entry]
+        if not flow.entries:
+            del self.flows[name]
+        elif was_head:
+            self._schedule(name, flow)
+
+    def take(self) -> Entry[T] | None:
+        while self.heap:
+            due, _, version, name = heapq.heappop(self.heap)
+            flow = self.flows.get(name)
+            if flow is None or flow.version != version or flow.due != due:
+                continue
+            entry = flow.head
+            self.round = max(self.round, due)
+            flow.paid = due
+            self.discard(name, entry)
+            return entry
+        return None
+
+    def refund(self, name: str, tokens: int) -> None:
+        flow = self.flows.get(name)
+        if flow is not None:
+            flow.paid = max(self.round - flow.head.cost, flow.paid - tokens)
+            self._schedule(name, flow)
+
+
+class FairQueue(Generic[T]):
+    """A bounded queue, fair between keys. Sizes of 0 mean no bound. `now` must never go backwards."""
+
+    def __init__(
+        self,
+        *,
+        max_size: int,
+        max_size_per_key: int,
+        max_wait_seconds: float,
+        aging_seconds: float,
+        fairness: Literal["fair", "fifo"] = "fair",
+    ) -> None:
+        self._max_size = max_size
+        self._max_size_per_key = max_size_per_key
+        self._max_wait = max_wait_seconds
+        self._aging = aging_seconds
+        self._fifo = fairness == "fifo"
+        self._levels: list[_Level[T]] = [_Level() for _ in ([0] if self._fifo else LEVELS)]
+        self._all: OrderedDict[Entry[T], None] = OrderedDict()  # in order of arrival, which is that of the deadlines
+        self._per_key: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def waiting_of(self, key_id: str) -> int:
+        """Return how many entries of one key wait."""
+        return self._per_key[key_id]
+
+    def full_for(self, key_id: str) -> Literal["queue", "key"] | None:
+        """Say which bound, if any, keeps another entry of this key out."""
+        if self._max_size and len(self._all) >= self._max_size:
+            return "queue"
+        if self._max_size_per_key and self._per_key[key_id] >= self._max_size_per_key:
+            return "key"
+        return None
+
+    def push(self, key_id: str, cost: int, priority: Priority, payload: T, now: float) -> Entry[T]:
+        """Add an entry; the caller has asked `full_for`."""
+        self._promote(now)
+        level = 0 if self._fifo else LEVELS[priority]
+        entry = Entry(key_id, max(1, cost), payload, now, now + self._max_wait, level, now)
+        self._all[entry] = None
+        self._per_key[key_id] += 1
+        self._levels[level].add(self._flow_of(entry), entry)
+        return entry
+
+    def pop(self, now: float) -> Entry[T] | None:
+        """Take out the entry to serve next, or None."""
+        self._promote(now)
+        for level in self._levels:
+            entry = level.take()
+            if entry is not None:
+                self._forget(entry)
+                return entry
+        return None
+
+    def remove(self, entry: Entry[T]) -> bool:
+        """Take out an entry whose caller has gone. Returns whether it was still waiting."""
+        if not entry.waiting:
+            return False
+        self._levels[entry.level].discard(self._flow_of(entry), entry)
+        self._forget(entry)
+        return True
+
+    def expire(self, now: float) -> list[Entry[T]]:
+        """Take out every entry that has waited as long as allowed."""
+        expired = []
+        while self._all and (entry := next(iter(self._all))).deadline <= now:
+            self.remove(entry)
+            expired.append(entry)
+        return expired
+
+    def next_deadline(self) -> float | None:
+        """Return when the oldest entry will have waited as long as allowed, or None when nothing waits."""
+        return next(iter(self._all)).deadline if self._all else None
+
+    def refund(self, entry: Entry[T], tokens: int) -> None:
+        """Give a key back what a served entry did not use, as far as the key still waits."""
+        if tokens > 0 and not self._fifo:
+            self._levels[entry.level].refund(self._flow_of(entry), tokens)
+
+    def _flow_of(self, entry: Entry[T]) -> str:
+        return "" if self._fifo else entry.key_id
+
+    def _forget(self, entry: Entry[T]) -> None:
+        entry.waiting = False
+        del self._all[entry]
+        self._per_key[entry.key_id] -= 1
+        if not self._per_key[entry.key_id]:
+            del self._per_key[entry.key_id]
+
+    def _promote(self, now: float) -> None:
+        # From the lowest level up, so that an entry that is due twice over rises twice.
+        for index in range(len(self._levels) - 1, 0, -1):
+            level = self._levels[index]
+            while level.aging and (entry := next(iter(level.aging))).entered + self._aging <= now:
+                level.discard(entry.key_id, entry)
+                entry.entered += self._aging
+                entry.level = index - 1
+                self._levels[index - 1].add(entry.key_id, entry)

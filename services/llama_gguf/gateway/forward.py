@@ -1,0 +1,286 @@
+"""A request's way to the engine and back: checks of the body, limits, queue, waiting for the engine, one retry.
+
+Owns the order in which a request gets and gives back what it holds (reservation, place in the engine, connection),
+and what the engine's failures mean for the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from llama_gguf.errors import GatewayError
+from llama_gguf.keys.record import KeyRecord
+from llama_gguf.logs import fields
+
+from . import auth, body
+from .engine_client import EngineClient, EngineConnection, EngineFailure
+from .engine_state import EngineState
+from .estimate import estimate_tokens
+from .exchange import Exchange, HeaderList
+from .headers import engine_head, engine_request
+from .models import present_models
+from .ports import Admission, Limiter, Reservation
+from .proxy import Limits, Relay
+from .render import engine_error
+from .routes import Route
+from .sse import KEEPALIVE_EVENT, Tokens
+from .sweeper import Sweeper
+
+_log = logging.getLogger(__name__)
+
+AuditCall = Callable[[str, str, str], Awaitable[None]]
+
+_JSON = b"application/json"
+_BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says about relayed requests."""
+
+    served_models: tuple[str, ...]
+    limits: Limits
+    wait_for_engine_seconds: float
+    keepalive_seconds: float
+    allow_remote_media: bool
+    context: int  # tokens one request can use, 0 = not known
+
+
+class Forwarder:
+    """Takes requests to the engine. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        client: EngineClient,
+        engine: EngineState,
+        engine_key: str,
+        admission: Admission,
+        limiter: Limiter,
+        sweeper: Sweeper,
+        audit: AuditCall,
+        settle_apart: bool,
+    ) -> None:
+        self._rules = rules
+        self._client = client
+        self._engine = engine
+        self._engine_key = engine_key
+        self._admission = admission
+        self._limiter = limiter
+        self._sweeper = sweeper
+        self._audit = audit
+        # A shared store is asked over the network: settling with it must not depend on this request's task, which may
+        # be cancelled at any moment. With counts in memory it never waits.
+        self._settle_apart = settle_apart
+        self._settling: set[asyncio.Task[None]] = set()
+        self._heads: dict[str, bytes] = {}
+
+    async def relay(self, exchange: Exchange) -> None:
+        """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
+        route, key = exchange.route, exchange.key
+        assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
+        cost = self._inspect(exchange, route, key)
+        if route.group == "admin":
+            await self._audit(key.id, f"engine.{route.method.lower()}", exchange.request.path)
+        reservation = await self._limiter.reserve(key, cost)
+        exchange.base_headers = (*exchange.base_headers, *reservation.headers)
+        heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
+        ticket = None
+        try:
+            if heartbeat is not None:
+                self._sweeper.add(heartbeat.check)
+            if route.queued:
+                ticket = self._admission.try_acquire(key.id, cost, key.priority) or await self._admission.acquire(
+                    key.id, cost, key.priority
+                )
+                exchange.admitted = True
+                exchange.queued_seconds = time.monotonic() - exchange.arrived
+            relay = await self._ask_engine(exchange, self._request_bytes(exchange, route))
+            self._conclude(exchange, route, relay, cost)
+        finally:
+            used = exchange.tokens
+            if ticket is not None:
+                ticket.release(used.total if used is not None else None)
+            if heartbeat is not None:
+                self._sweeper.discard(heartbeat.check)
+            await self._settle(reservation, used.total if used is not None else 0)
+
+    def _conclude(self, exchange: Exchange, route: Route, relay: Relay, cost: int) -> None:
+        """Count a complete answer, and pass it on where that has not been done event by event."""
+        head = relay.head
+        assert head is not None  # noqa: S101 - the answer is complete
+        if head.status >= 400:
+            raise engine_error(head.status, relay.body)
+        if route.generates:
+            # Without counts of the engine the estimate stands, or a client could make its use invisible.
+            exchange.tokens = relay.tokens() or Tokens(prompt=cost)
+        if relay.mode == "stream":
+            return
+        if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
+            raise GatewayError(502, "engine_protocol", "The engine did not answer with a stream.", type="server_error")
+        exchange.send(head.status, head.passed, relay.body)
+
+    async def _settle(self, reservation: Reservation, tokens_used: int) -> None:
+        if not self._settle_apart:
+            await reservation.settle(tokens_used)
+            return
+        task = asyncio.create_task(reservation.settle(tokens_used))
+        self._settling.add(task)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("could not settle a reservation", extra=fields(reason=str(error)))
+
+    async def close(self) -> None:
+        """Wait for reservations that are still being settled."""
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=5.0)
+
+    def _inspect(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
+        """Check the body and return the request's estimated cost in tokens."""
+        rules = self._rules
+        raw = exchange.request.body
+        if not route.json_body:
+            exchange.model = rules.served_models[0]
+            return 0
+        content = body.parse(raw)
+        exchange.model = auth.require_model(key, body.model_name(content), rules.served_models)
+        exchange.stream = route.generates and body.wants_stream(content)
+        body.check_media(raw, content, allow_remote=rules.allow_remote_media)
+        return estimate_tokens(route.group, content, len(raw), rules.context) if route.generates else 0
+
+    def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
+        target = route.target.replace("{id}", exchange.variable)
+        if route.group == "admin" and exchange.request.query:
+            target += f"?{exchange.request.query}"
+        head = self._heads.get(target)
+        if head is None:
+            head = engine_head(route.method, target, self._engine_key)
+            if not exchange.variable and not exchange.request.query:
+                self._heads[target] = head
+        return engine_request(head, exchange.request.body, _JSON)
+
+    async def _ask_engine(self, exchange: Exchange, request: bytes) -> Relay:
+        """Send a request to the engine and wait for the end of its answer. Raises GatewayError.
+
+        Waits for an engine that loads, and asks once more where a connection broke before the first byte.
+        """
+        deadline = exchange.arrived + self._rules.wait_for_engine_seconds
+        retried = False
+        while True:
+            if self._engine.state != "ready":
+                await asyncio.sleep(0)  # on as a task: what follows has timeouts
+                await self._engine.wait_ready(deadline)
+            connection = None if retried else self._client.take()
+            if connection is None:
+                connection = await self._connect(deadline)
+                if connection is None:
+                    continue
+            relay = await self._one_answer(exchange, connection, request)
+            failure = relay.failure
+            if failure is None:
+                if time.monotonic() < deadline and _is_loading(relay):
+                    self._engine.lost()
+                    continue
+                return relay
+            if failure.reason == "closed":
+                self._engine.lost()
+                if relay.mode == "waiting" and not retried:
+                    retried = True
+                    deadline = max(deadline, time.monotonic() + self._rules.wait_for_engine_seconds)
+                    continue
+            if relay.events:
+                exchange.tokens = _seen_so_far(exchange, relay)
+            raise _translate(failure, self._engine)
+
+    async def _connect(self, deadline: float) -> EngineConnection | None:
+        """Return a new connection, or None when it is worth another look at the engine's state."""
+        await asyncio.sleep(0)  # on as a task: what follows has a timeout
+        try:
+            return await self._client.connect()
+        except EngineFailure as failure:
+            self._engine.lost()
+            if failure.reason == "timeout" or time.monotonic() >= deadline:
+                raise _translate(failure, self._engine) from None
+            return None
+
+    async def _one_answer(self, exchange: Exchange, connection: EngineConnection, request: bytes) -> Relay:
+        relay = Relay(exchange, connection, self._rules.limits)
+        self._sweeper.add(relay.check)
+        try:
+            connection.send(request, relay)
+            await relay.done
+        except asyncio.CancelledError:
+            connection.abort()
+            exchange.tokens = _seen_so_far(exchange, relay)
+            raise
+        finally:
+            self._sweeper.discard(relay.check)
+        return relay
+
+    async def models(self, exchange: Exchange) -> tuple[int, HeaderList, bytes]:
+        """Answer the models routes: the engine's data under the configured names, filtered by the key."""
+        route, key = exchange.route, exchange.key
+        assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
+        request = engine_request(engine_head("GET", "/v1/models", self._engine_key), b"", _JSON)
+        reservation = await self._limiter.reserve(key, 0)
+        exchange.base_headers = (*exchange.base_headers, *reservation.headers)
+        try:
+            relay = await self._ask_engine(exchange, request)
+        finally:
+            await self._settle(reservation, 0)
+        if relay.head is None or relay.head.status != 200:
+            raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
+        answer = present_models(relay.body, self._rules.served_models, key.models, wanted=exchange.variable)
+        return 200, [("Content-Type", "application/json")], answer
+
+
+class _Heartbeat:
+    """Keeps a stream open through proxies while nothing has come from the engine yet."""
+
+    __slots__ = ("_exchange", "_interval", "_last")
+
+    def __init__(self, exchange: Exchange, interval: float) -> None:
+        self._exchange = exchange
+        self._interval = interval
+        self._last = exchange.arrived
+
+    def check(self, now: float) -> None:
+        """Write a comment when it is time. The first one commits the status 200."""
+        if self._exchange.first_byte == 0.0 and now - self._last >= self._interval:
+            self._last = now
+            self._exchange.write_event(KEEPALIVE_EVENT)
+
+
+def _is_loading(relay: Relay) -> bool:
+    head = relay.head
+    return head is not None and head.status == 503 and engine_error(503, relay.body).code == "model_loading"
+
+
+def _seen_so_far(exchange: Exchange, relay: Relay) -> Tokens:
+    """Return what an answer that was cut short has cost, as far as can be seen: the engine's counts come at its end.
+
+    An event is a token, as a rule; the prompt is taken for four bytes a token.
+    """
+    return Tokens(prompt=-(-len(exchange.request.body) // _BYTES_PER_TOKEN), completion=relay.events)
+
+
+def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:
+    if failure.reason == "stalled":
+        return GatewayError(504, "client_stalled", "The client took nothing for too long.", type="server_error")
+    if failure.reason == "timeout":
+        return GatewayError(504, "timeout", f"The engine took too long ({failure}).", type="server_error")
+    if failure.reason == "protocol":
+        return GatewayError(502, "engine_protocol", "The engine's answer could not be understood.", type="server_error")
+    if failure.reason == "connect":
+        return engine.refusal()
+    return GatewayError(
+        502, "engine_closed", "The engine broke off before its answer was complete.", type="server_error"
+    )

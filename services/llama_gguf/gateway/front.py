@@ -1,0 +1,369 @@
+"""The server side of HTTP: one Protocol a client, which parses, runs the pipeline and is the Sink of its answers.
+
+Parsing is llhttp's (`wire`); here are the order of things on a connection, its timeouts, pipelining and backpressure.
+The engine's bytes reach the client's transport in one call. There is no framework below: aiohttp's server costs 25 us
+a request, 0.2 s at the start and, on the same llhttp, leaves a handler waiting when a chunked body goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal, cast
+
+from llama_gguf.errors import GatewayError
+
+from .exchange import Exchange, HeaderList, Request, RequestHead
+from .job import Job
+from .pipeline import Pipeline
+from .request_head import HttpLimits
+from .sse import LAST_CHUNK, chunk
+from .wire import CONTINUE, ChunkedBody, Head, HeadWriter, check_unfinished, parse_head
+
+HIGH_WATER_BYTES = 65_536
+LOW_WATER_BYTES = 16_384
+MAX_PIPELINED_BYTES = 65_536
+LINGER_SECONDS = 2.0
+CHECK_SECONDS = 0.25
+
+State = Literal["head", "body", "serving", "lingering", "gone"]
+
+
+class Front:
+    """Makes the protocols of new connections and watches over the slow ones. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        limits: HttpLimits,
+        *,
+        extra_key_header: bytes | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.limits = limits
+        self.extra_key_header = extra_key_header
+        self.heads = HeadWriter()
+        self.draining = False
+        self.connections: set[ClientConnection] = set()
+        self._checked = 0.0
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    def check(self, now: float) -> None:
+        """Act on connections that have been too slow; called by the sweeper."""
+        if now - self._checked >= CHECK_SECONDS:
+            self._checked = now
+            for connection in tuple(self.connections):
+                connection.check(now)
+
+    def drain(self) -> None:
+        """Close idle connections now and the others after the answer they are at."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+    def cut(self) -> None:
+        """Cut every connection."""
+        for connection in tuple(self.connections):
+            connection.abort()
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection, and the Sink of the request it is serving."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunked",
+        "_deadline",
+        "_exchange",
+        "_head",
+        "_head_bytes",
+        "_head_only",
+        "_job",
+        "_keep_alive",
+        "_missing",
+        "_peer",
+        "_server",
+        "_state",
+        "_transport",
+        "_writable",
+        "on_writable",
+        "takes_chunks",
+    )
+
+    def __init__(self, server: Front) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._state: State = "head"
+        self._buffer = b""  # what came of a head, or behind the request that is being served
+        self._body: list[bytes] = []
+        self._missing = 0  # bytes of the body that have not come
+        self._chunked: ChunkedBody | None = None
+        self.takes_chunks = True
+        self._head: Head | None = None  # of the last request; a client that repeats its head exactly gets it again
+        self._head_bytes = b""
+        self._head_only = False  # the request is HEAD: the answer has no body
+        self._exchange: Exchange | None = None
+        self._job: Job | None = None
+        self._keep_alive = True
+        self._peer = ""
+        self._writable = True
+        self._deadline = 0.0
+        self.on_writable: Callable[[], None] | None = None
+
+    # --- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
+        self._server.connections.add(self)
+        self._deadline = time.monotonic() + self._server.limits.header_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self)
+        state, self._state = self._state, "gone"
+        self._transport = None
+        if self._job is not None:
+            self._job.cancel()
+        elif state == "body" and self._exchange is not None:
+            self._server.pipeline.lost(self._exchange)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == "head":
+            if self._buffer:
+                data = self._buffer + data
+            self._take_head(data)
+        elif state == "body":
+            self._take_body(data)
+        elif state == "serving":
+            self._buffer += data
+            if len(self._buffer) > MAX_PIPELINED_BYTES and self._transport is not None:
+                self._transport.pause_reading()
+
+    def check(self, now: float) -> None:
+        """Act if the client has taken too long."""
+        if self._state == "serving" or now < self._deadline:
+            return
+        if self._state == "lingering" or (self._state == "head" and not self._buffer):
+            self._close()
+        elif self._state == "body" and self._exchange is not None:
+            self._answer_and_close(GatewayError(408, "request_timeout", "The request body took too long to arrive."))
+        else:
+            self._refuse(GatewayError(408, "request_timeout", "The request's headers took too long to arrive."))
+
+    def close_if_idle(self) -> None:
+        """Close now if nothing is being worked on; else the answer under way is the last."""
+        self._keep_alive = False
+        if self._state == "head" and not self._buffer:
+            self._close()
+
+    # --- requests
+
+    def _take_head(self, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        if end <= 0:
+            data = data.lstrip(b"\r\n")  # empty lines before a request are let pass
+            end = data.find(b"\r\n\r\n")
+        server = self._server
+        try:
+            if end < 0:
+                if data and not self._buffer:
+                    self._deadline = time.monotonic() + server.limits.header_seconds
+                self._buffer = data
+                check_unfinished(data, server.limits)
+                return
+            raw = data[: end + 4]
+            head = self._head
+            if head is None or raw != self._head_bytes:
+                head = parse_head(raw, server.limits, server.extra_key_header)
+                self._head, self._head_bytes = head, raw
+        except GatewayError as error:
+            self._head = None
+            self._refuse(error)
+            return
+        self._buffer = b""
+        self._begin(head, raw, data[end + 4 :])
+
+    def _begin(self, head: Head, raw: bytes, rest: bytes) -> None:
+        """Let the pipeline look at a request before its body is read."""
+        server = self._server
+        self.takes_chunks = head.takes_chunks
+        self._head_only = head.method == "HEAD"
+        length = head.length
+        complete = length is not None and len(rest) >= length
+        # Should the request be refused while its body is still on its way, the connection ends with the answer.
+        self._keep_alive = complete and head.keep_alive and not server.draining
+        request = Request(head, peer=self._peer)
+        exchange = server.pipeline.begin(request, self)
+        self._state = "serving"
+        if not server.pipeline.admit(exchange):
+            if complete:
+                self._buffer = rest[length:]
+                self._next()
+            else:
+                self._linger()
+            return
+        self._exchange = exchange
+        if complete:
+            request.body, self._buffer = (rest, b"") if len(rest) == length else (rest[:length], rest[length:])
+            self._serve(exchange)
+            return
+        self._keep_alive = head.keep_alive and not server.draining
+        self._state = "body"
+        self._deadline = time.monotonic() + server.limits.body_seconds
+        if head.expects_continue and not rest and self._transport is not None:
+            self._transport.write(CONTINUE)
+        if length is None:
+            self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
+        else:
+            self._body = []
+            self._missing = length
+        if rest:
+            self._take_body(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - set with the state `body`
+        if self._chunked is not None:
+            self._take_chunks(exchange, self._chunked, data)
+            return
+        missing = self._missing
+        if len(data) > missing:
+            self._buffer = data[missing:]
+            data = data[:missing]
+        self._body.append(data)
+        self._missing = missing - len(data)
+        if not self._missing:
+            exchange.request.body = b"".join(self._body)
+            self._body = []
+            self._serve(exchange)
+
+    def _take_chunks(self, exchange: Exchange, chunked: ChunkedBody, data: bytes) -> None:
+        try:
+            complete = chunked.feed(data)
+        except GatewayError as error:
+            self._answer_and_close(error)
+            return
+        if complete:
+            self._chunked = None
+            self._keep_alive = self._keep_alive and not chunked.excess
+            exchange.request.body = chunked.body
+            self._serve(exchange)
+
+    def _serve(self, exchange: Exchange) -> None:
+        self._state = "serving"
+        self._job = Job(self._server.pipeline.serve(exchange), self._served)
+        self._job.start()
+
+    def _served(self) -> None:
+        self._exchange = None
+        self._job = None
+        self.on_writable = None
+        self._next()
+
+    def _next(self) -> None:
+        """Go on to the next request, or close."""
+        if self._state != "serving" or self._transport is None:
+            return
+        if not self._keep_alive:
+            self._close()
+            return
+        self._state = "head"
+        self._deadline = time.monotonic() + self._server.limits.keepalive_seconds
+        if self._buffer:
+            self._transport.resume_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._state == "head" and self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._take_head(data)
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer a request whose head cannot be used."""
+        request = Request(RequestHead("", "", {}), peer=self._peer)
+        self._exchange = self._server.pipeline.begin(request, self)
+        self._answer_and_close(error)
+
+    def _answer_and_close(self, error: GatewayError) -> None:
+        """Answer with an error and close, but let the client read it before the connection is reset."""
+        exchange, self._exchange = self._exchange, None
+        self._keep_alive = False
+        self._buffer = b""
+        self._body = []
+        self._chunked = None
+        self._state = "serving"
+        if exchange is not None:
+            self._server.pipeline.refuse(exchange, error)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our side and let the client finish sending: a reset would destroy the answer on its way."""
+        if self._transport is None:
+            return
+        self._state = "lingering"
+        self._deadline = time.monotonic() + LINGER_SECONDS
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._state = "gone"
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- the Sink
+
+    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """Answer as a whole."""
+        if self._transport is not None:
+            head = self._server.heads.whole(status, headers, len(body), close=not self._keep_alive)
+            self._transport.write(head if self._head_only else head + body)
+
+    def open(self, status: int, headers: HeaderList, first: bytes, *, framed: bool) -> bool:
+        """Begin an answer of unknown length."""
+        if self._transport is None:
+            return True
+        head = self._server.heads.stream(status, headers, chunked=self.takes_chunks, close=not self._keep_alive)
+        if first and not framed and self.takes_chunks:
+            first = chunk(first)
+        self._transport.write(head + first)
+        return self._writable
+
+    def write_framed(self, data: bytes) -> bool:
+        """Write bytes that carry their chunk framing."""
+        if self._transport is not None:
+            self._transport.write(data)
+        return self._writable
+
+    def write(self, data: bytes) -> bool:
+        """Write bytes of the body, in a chunk where the client takes chunks."""
+        if self._transport is not None and data:
+            self._transport.write(chunk(data) if self.takes_chunks else data)
+        return self._writable
+
+    def end(self, *, framed: bool = False) -> None:
+        """Finish an answer of unknown length; without chunks its end is the connection's."""
+        if not framed and self.takes_chunks and self._transport is not None:
+            self._transport.write(LAST_CHUNK)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._keep_alive = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """Note that the client is slow."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Note that the client has caught up."""
+        self._writable = True
+        if self.on_writable is not None:
+            self.on_writable()

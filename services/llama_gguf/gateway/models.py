@@ -1,0 +1,42 @@
+"""The models routes: the engine's one model under its configured names, without file paths. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from llama_gguf.errors import GatewayError
+
+_META = ("vocab_type", "n_vocab", "n_ctx_train", "n_ctx", "n_embd", "n_params", "size")
+
+
+def present_models(body: bytes, served: tuple[str, ...], allowed: tuple[str, ...] | None, *, wanted: str) -> bytes:
+    """Return the answer to a models route: all that a key may see, or the one `wanted`. Raises GatewayError."""
+    engine = _first(body)
+    visible = [name for name in served if allowed is None or name in allowed]
+    entries = [_entry(name, engine) for name in visible]
+    if not wanted:
+        return orjson.dumps({"object": "list", "data": entries})
+    name = unquote(wanted)
+    for entry in entries:
+        if entry["id"] == name:
+            return orjson.dumps(entry)
+    raise GatewayError(404, "model_not_found", f"The model {name!r} does not exist, or this API key may not use it.")
+
+
+def _first(body: bytes) -> dict[str, Any]:
+    try:
+        data = orjson.loads(body)["data"]
+        return data[0] if isinstance(data[0], dict) else {}
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return {}
+
+
+def _entry(name: str, engine: dict[str, Any]) -> dict[str, Any]:
+    meta = engine.get("meta")
+    entry = {"id": name, "object": "model", "created": engine.get("created", 0), "owned_by": "llama.cpp"}
+    if isinstance(meta, dict):
+        entry["meta"] = {key: meta[key] for key in _META if key in meta}
+    return entry

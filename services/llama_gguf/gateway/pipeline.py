@@ -1,0 +1,230 @@
+"""What happens to a request, in order.
+
+`admit` does all that needs no body and no waiting: route, method, key, scope, and answers that are the gateway's own.
+`serve` does the rest: body, limits, queue, engine, relay. Each request is answered once, recorded once, and what it
+reserved is settled and released whichever way it ends; cancelling `serve` (the client has gone) cuts the engine's
+connection, which frees its slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llama_gguf.errors import GatewayError
+from llama_gguf.keys.record import KeyRecord, Scope
+from llama_gguf.keys.ring import Ring
+
+from . import auth
+from .cors import Cors
+from .exchange import Exchange, HeaderList, Outcome, Request, Sink
+from .forward import Forwarder
+from .headers import request_id
+from .own import OwnRoutes
+from .ports import Recorder
+from .render import error_body, error_event, error_headers
+from .routes import Route, RouteTable
+
+_log = logging.getLogger(__name__)
+
+JSON = ("Content-Type", "application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call: whether keys are wanted, the current ring, the time, and one more header for the key."""
+
+    enabled: bool
+    ring: Callable[[], Ring]
+    clock: Callable[[], float]
+    extra_header: bytes | None
+
+
+class _Admitted:
+    """What `admit` found for a request's head, good while `ring` is in force (and the key never expires by itself)."""
+
+    __slots__ = ("base_headers", "key", "ring", "route", "variable")
+
+    def __init__(
+        self,
+        ring: Ring,
+        route: Route,
+        variable: str,
+        key: KeyRecord | None,
+        base_headers: tuple[tuple[str, str], ...],
+    ) -> None:
+        self.ring = ring
+        self.route = route
+        self.variable = variable
+        self.key = key
+        self.base_headers = base_headers
+
+
+class Pipeline:
+    """The way of every request through the gateway. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        routes: RouteTable,
+        access: Access,
+        cors: Cors,
+        forwarder: Forwarder,
+        own: OwnRoutes,
+        recorder: Recorder,
+    ) -> None:
+        self._routes = routes
+        self._access = access
+        self._cors = cors
+        self._forwarder = forwarder
+        self._own = own
+        self._recorder = recorder
+        self._ids = itertools.count()
+        self._id_prefix = f"req-{os.urandom(6).hex()}-"
+        self.in_flight = 0
+        self._idle = asyncio.Event()
+
+    def begin(self, request: Request, sink: Sink) -> Exchange:
+        """Take up a request. From here on `admit`/`serve`, `refuse` or `lost` must end it."""
+        sent = request.headers.get(b"x-request-id")
+        identity = request_id(sent) if sent is not None else f"{self._id_prefix}{next(self._ids):x}"
+        self.in_flight += 1
+        exchange = Exchange(request, sink, identity, time.monotonic())
+        self._recorder.began(exchange)
+        return exchange
+
+    def admit(self, exchange: Exchange) -> bool:
+        """Check route and key. Returns False when the request has been answered and its body is not wanted."""
+        request = exchange.request
+        try:
+            if self._remembered(exchange):
+                return True
+            if self._cors.enabled:
+                exchange.base_headers = tuple(self._cors.headers(request.headers.get(b"origin")))
+            if request.method == "OPTIONS":
+                self._preflight(exchange)
+                return False
+            route, exchange.variable = self._routes.find(request.method, request.path)
+            exchange.route = route
+            if route.scope is not None:
+                self._authorise(exchange, route.scope)
+            if route.kind in ("ping", "live", "health"):
+                self.answer(exchange, *self._own.answer_now(route.kind))
+                return False
+            self._remember(exchange)
+        except GatewayError as error:
+            self.refuse(exchange, error)
+            return False
+        return True
+
+    def _remembered(self, exchange: Exchange) -> bool:
+        """Take over what `admit` found for the same head before, as long as the same ring is in force."""
+        memo = exchange.request.head.memo
+        if memo.__class__ is not _Admitted or memo.ring is not self._access.ring():
+            return False
+        exchange.route, exchange.variable, exchange.key = memo.route, memo.variable, memo.key
+        exchange.base_headers = memo.base_headers
+        return True
+
+    def _remember(self, exchange: Exchange) -> None:
+        key = exchange.key
+        if exchange.route is not None and (key is None or (key.expires is None and not key.previous)):
+            exchange.request.head.memo = _Admitted(
+                self._access.ring(), exchange.route, exchange.variable, key, exchange.base_headers
+            )
+
+    def _authorise(self, exchange: Exchange, scope: Scope) -> None:
+        access = self._access
+        if not access.enabled:
+            exchange.key = auth.ANONYMOUS
+        else:
+            exchange.key = auth.authenticate(
+                exchange.request.headers, access.ring(), access.clock(), access.extra_header
+            )
+        auth.require_scope(exchange.key, scope)
+
+    def _preflight(self, exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        methods = self._routes.methods(exchange.request.path) or ["GET", "POST"]
+        exchange.base_headers = tuple(
+            self._cors.preflight(headers.get(b"origin"), headers.get(b"access-control-request-headers"), methods)
+        )
+        self.answer(exchange, 204, (), b"")
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer a request that `admit` let in and whose body is there. Raises only CancelledError."""
+        route = exchange.route
+        assert route is not None  # noqa: S101 - `admit` found it
+        try:
+            if route.kind == "relay":
+                await self._forwarder.relay(exchange)
+                self._close(exchange)
+            elif route.kind == "models":
+                self.answer(exchange, *await self._forwarder.models(exchange))
+            else:
+                self.answer(exchange, *await self._own.answer(exchange))
+        except asyncio.CancelledError:
+            self.lost(exchange)
+            raise
+        except GatewayError as error:
+            self.refuse(exchange, error)
+        except Exception:  # noqa: BLE001 - the last line of defence; the client gets a 500 and we the traceback
+            _log.exception("request failed", extra={"fields": {"request_id": exchange.request_id}})
+            self.refuse(exchange, GatewayError(500, "internal_error", "The gateway failed.", type="server_error"))
+
+    def answer(self, exchange: Exchange, status: int, headers: HeaderList, body: bytes) -> None:
+        """Answer as a whole and record."""
+        exchange.send(status, headers, body)
+        self._close(exchange)
+
+    def refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        """Answer with an error: a status of its own, or, where a stream has begun, an event in it."""
+        exchange.error_code = error.code
+        exchange.outcome = _outcome(error)
+        dialect = exchange.route.dialect if exchange.route is not None else "openai"
+        if not exchange.started:
+            headers = [JSON, *error_headers(error)]
+            exchange.send(error.status, headers, error_body(error, dialect, exchange.request_id))
+        elif exchange.broken_event or error.code == "client_stalled":
+            exchange.sink.abort()
+        else:
+            exchange.write_event(error_event(error, dialect, exchange.request_id))
+            exchange.sink.end()
+        self._close(exchange)
+
+    def lost(self, exchange: Exchange) -> None:
+        """Record a request whose client went away; does nothing for one that has ended."""
+        if not exchange.closed:
+            exchange.outcome = "client_gone"
+            self._close(exchange)
+
+    def _close(self, exchange: Exchange) -> None:
+        if not exchange.closed:
+            exchange.closed = True
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+            self._recorder.ended(exchange)
+
+    async def idle(self) -> None:
+        """Wait until no request is in flight."""
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+
+
+def _outcome(error: GatewayError) -> Outcome:
+    if error.code == "internal_error":
+        return "internal_error"
+    if error.status == 504:
+        return "timeout"
+    if error.code in ("engine_unreachable", "engine_closed", "engine_protocol", "engine_refused"):
+        return "upstream_error"
+    if error.status in (401, 403, 429, 503):
+        return "rejected"
+    return "engine_error" if error.status >= 500 else "client_error"

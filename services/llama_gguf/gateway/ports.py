@@ -1,0 +1,67 @@
+"""What the request pipeline needs of its collaborators, as the shapes it calls. `app` puts the real ones in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from llama_gguf.keys.record import KeyRecord, Priority
+
+from .exchange import Exchange
+
+
+class Reservation(Protocol):
+    """Tokens set aside for one request."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """The x-ratelimit headers."""
+
+    async def settle(self, tokens_used: int) -> None:
+        """Replace the estimate by what was used. Doing it again changes nothing."""
+
+
+class Limiter(Protocol):
+    """Rates and concurrency per key."""
+
+    async def reserve(self, record: KeyRecord, tokens: int) -> Reservation:
+        """Set `tokens` aside, or raise GatewayError 429."""
+
+
+class Ticket(Protocol):
+    """A place in the engine."""
+
+    def release(self, tokens_used: int | None = None) -> None:
+        """Give the place to the next in the queue, and say what was used where that is known."""
+
+
+class Admission(Protocol):
+    """The queue in front of the engine's slots."""
+
+    @property
+    def active(self) -> int:
+        """Requests that hold a place."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+
+    @property
+    def capacity(self) -> int:
+        """Places."""
+
+    def try_acquire(self, key_id: str, cost_tokens: int, priority: Priority) -> Ticket | None:
+        """Take a place at once, or return None where somebody must wait."""
+
+    async def acquire(self, key_id: str, cost_tokens: int, priority: Priority) -> Ticket:
+        """Wait for a place, or raise GatewayError 503. Cancelling leaves the queue at once."""
+
+
+class Recorder(Protocol):
+    """Metrics, usage and the access log."""
+
+    def began(self, exchange: Exchange) -> None:
+        """Note a request that has come in."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """Note a request that was answered, or whose client has gone. Called once for each request."""

@@ -1,0 +1,167 @@
+"""Carries one answer from the engine to the client: a stream as it comes, anything else whole.
+
+A plain answer is collected first, so that an engine that dies in the middle of it still leads to a true error. Of a
+stream only whole events are let through, so that after any failure the client's stream stands between two events and
+an error event is well formed. When the client cannot keep up, reading from the engine stops.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from .engine_client import AnswerHead, EngineConnection, EngineFailure, FailureReason
+from .exchange import Exchange
+from .job import Signal
+from .sse import Observer, Tokens, read_tokens, whole_events
+
+HOLD_BYTES = 1_048_576
+"""Longest unfinished event that is held back; a longer one passes in pieces."""
+_HEAD_BYTES = 2048
+_TAIL_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Longest waits for the engine, in seconds."""
+
+    first_byte_seconds: float
+    idle_seconds: float
+    total_seconds: float
+
+
+class Relay:
+    """Receives the engine's answer to one request. `done` is set when the answer ended, well or not."""
+
+    __slots__ = (
+        "_connection",
+        "_exchange",
+        "_held",
+        "_last_byte",
+        "_limits",
+        "_observer",
+        "_parts",
+        "done",
+        "failure",
+        "head",
+        "mode",
+        "raw",
+        "sent_at",
+    )
+
+    def __init__(self, exchange: Exchange, connection: EngineConnection, limits: Limits) -> None:
+        self._exchange = exchange
+        self._connection = connection
+        self._limits = limits
+        self._parts: list[bytes] = []
+        self.raw = exchange.stream and exchange.sink.takes_chunks
+        self.mode: Literal["waiting", "collect", "stream"] = "waiting"
+        self.head: AnswerHead | None = None
+        self.failure: EngineFailure | None = None
+        self.sent_at = self._last_byte = time.monotonic()
+        self.done = Signal()
+
+    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+        """Decide by the head how the answer is carried."""
+        now = time.monotonic()
+        self._last_byte = now
+        self.head = head
+        exchange = self._exchange
+        exchange.first_byte = exchange.first_byte or now
+        if head.status == 200 and head.media_type == b"text/event-stream":
+            self.mode = "stream"
+            self._observer = Observer()
+            self._held = b""
+            exchange.sink.on_writable = self._resume
+        else:
+            self.mode = "collect"
+        self.on_data(first, complete=complete)
+
+    def on_data(self, data: bytes, *, complete: bool) -> None:
+        """Pass on or collect the next bytes."""
+        if self.mode == "collect":
+            self._parts.append(data)
+            if complete:
+                self.done.set()
+            else:
+                self._last_byte = time.monotonic()
+            return
+        self._last_byte = time.monotonic()
+        self._observer.see(data)
+        self._pass(data, complete)
+        if complete:
+            self._exchange.sink.end(framed=self.raw)
+            self.done.set()
+
+    def _pass(self, data: bytes, complete: bool) -> None:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if not complete:
+            whole = whole_events(data, framed=self.raw)
+            if whole < len(data):
+                data = self._hold(data, whole)
+        exchange = self._exchange
+        if exchange.started:
+            if not data:
+                return
+            exchange.bytes_sent += len(data)
+            sink = exchange.sink
+            writable = sink.write_framed(data) if self.raw else sink.write(data)
+        else:
+            writable = exchange.open_stream(data, framed=self.raw)
+        if not writable and not complete:
+            self._connection.pause()
+
+    def _hold(self, data: bytes, whole: int) -> bytes:
+        if len(data) - whole > HOLD_BYTES:
+            self._exchange.broken_event = True
+            return data
+        self._exchange.broken_event = False
+        self._held = data[whole:]
+        return data[:whole]
+
+    def _resume(self) -> None:
+        self._last_byte = time.monotonic()
+        self._connection.resume()
+
+    def on_failure(self, failure: EngineFailure) -> None:
+        """End: the engine's connection broke or made no sense."""
+        self.failure = failure
+        self.done.set()
+
+    def check(self, now: float) -> None:
+        """End if the engine has taken too long."""
+        if self.done.is_set:
+            return
+        limits = self._limits
+        if self.mode == "waiting" and now - self.sent_at > limits.first_byte_seconds:
+            self._give_up("first byte")
+        elif now - self.sent_at > limits.total_seconds:
+            self._give_up("total")
+        elif self.mode != "waiting" and now - self._last_byte > limits.idle_seconds:
+            self._give_up("idle", reason="stalled" if self._connection.paused else "timeout")
+
+    def _give_up(self, stage: str, *, reason: FailureReason = "timeout") -> None:
+        self._connection.abort()
+        self.on_failure(EngineFailure(reason, stage))
+
+    @property
+    def body(self) -> bytes:
+        """The whole of an answer that was collected."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    @property
+    def events(self) -> int:
+        """Events of a stream that have been passed on."""
+        return self._observer.events if self.mode == "stream" else 0
+
+    def tokens(self) -> Tokens | None:
+        """Return the engine's counts of a complete answer, or None where it tells none."""
+        if self.mode == "stream":
+            return self._observer.tokens()
+        body = self.body
+        if len(body) <= _TAIL_BYTES:
+            return read_tokens(body)
+        return read_tokens(body[-_TAIL_BYTES:]) or read_tokens(body[:_HEAD_BYTES])

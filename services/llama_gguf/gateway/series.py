@@ -1,0 +1,198 @@
+"""Every metric of the gateway, declared once: name, kind, help, labels and buckets.
+
+The generated reference, the dashboards' test and `metrics` read this table; nothing else names a series.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Buckets = tuple[float, ...]
+
+FIRST_TOKEN_BUCKETS: Buckets = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+INTER_TOKEN_BUCKETS: Buckets = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04),
+    *(0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1),
+)
+DURATION_BUCKETS: Buckets = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+WAIT_BUCKETS: Buckets = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+SPEED_BUCKETS: Buckets = (1, 2, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One metric family. Every one carries the label `worker_type` too; `per_key` ones also `key` where opted in."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: Buckets = ()
+    per_key: bool = False
+
+
+REQUESTS = Series(
+    "llama_gguf_requests_total",
+    "counter",
+    "Requests answered, by route, status that was sent and outcome.",
+    ("route", "status", "outcome"),
+    per_key=True,
+)
+IN_FLIGHT = Series(
+    "llama_gguf_requests_in_flight", "gauge", "Requests that are being worked on, waiting ones included."
+)
+DURATION = Series(
+    "llama_gguf_request_duration_seconds",
+    "histogram",
+    "Time from the arrival of a request to the end of its answer.",
+    ("route",),
+    DURATION_BUCKETS,
+)
+FIRST_TOKEN = Series(
+    "llama_gguf_time_to_first_token_seconds",
+    "histogram",
+    "Time from the arrival of a request to the first byte of its answer from the engine.",
+    ("route",),
+    FIRST_TOKEN_BUCKETS,
+)
+INTER_TOKEN = Series(
+    "llama_gguf_inter_token_seconds",
+    "histogram",
+    "Mean time between the tokens of a streamed answer; counted once for each token.",
+    ("route",),
+    INTER_TOKEN_BUCKETS,
+)
+SPEED = Series(
+    "llama_gguf_tokens_per_second",
+    "histogram",
+    "Speed of generation of one request, as the engine measured it.",
+    ("route",),
+    SPEED_BUCKETS,
+)
+PROMPT_TOKENS = Series(
+    "llama_gguf_prompt_tokens_total", "counter", "Prompt tokens, cached ones included.", ("route",), per_key=True
+)
+CACHED_TOKENS = Series(
+    "llama_gguf_cached_prompt_tokens_total",
+    "counter",
+    "Prompt tokens that the engine had in its cache.",
+    ("route",),
+    per_key=True,
+)
+COMPLETION_TOKENS = Series(
+    "llama_gguf_completion_tokens_total", "counter", "Tokens generated.", ("route",), per_key=True
+)
+CANCELLED = Series(
+    "llama_gguf_cancelled_requests_total",
+    "counter",
+    "Requests whose client went away, by how far they had come: before the first byte of the answer, or after it.",
+    ("route", "phase"),
+)
+QUEUE_DEPTH = Series("llama_gguf_queue_depth", "gauge", "Requests that wait for a slot of the engine.")
+SLOTS_BUSY = Series("llama_gguf_slots_busy", "gauge", "Requests that hold a slot of the engine.")
+SLOTS = Series("llama_gguf_slots", "gauge", "Slots of the engine.")
+QUEUE_WAIT = Series(
+    "llama_gguf_queue_wait_seconds",
+    "histogram",
+    "Time that requests waited for a slot of the engine.",
+    (),
+    WAIT_BUCKETS,
+)
+QUEUE_REJECTIONS = Series(
+    "llama_gguf_queue_rejections_total",
+    "counter",
+    "Requests turned away by the queue: it was full (queue), the key's part of it was (key), or the wait too long "
+    "(timeout).",
+    ("reason",),
+)
+LIMITED = Series(
+    "llama_gguf_limited_requests_total",
+    "counter",
+    "Requests refused by a limit of their key: requests, tokens, concurrency or monthly_tokens.",
+    ("limit",),
+    per_key=True,
+)
+LIMIT_STORE_UP = Series(
+    "llama_gguf_limit_store_up",
+    "gauge",
+    "1 while the store of the limits answers; at 0 each replica counts on its own.",
+)
+LIMIT_STORE_FAILURES = Series(
+    "llama_gguf_limit_store_failures_total", "counter", "Calls to the shared store of the limits that failed."
+)
+ENGINE_STATE = Series(
+    "llama_gguf_engine_state", "gauge", "1 for the state the engine is in, 0 for the others.", ("state",)
+)
+ENGINE_RESTARTS = Series(
+    "llama_gguf_engine_restarts_total", "counter", "Times the engine came back after it had been ready before."
+)
+KEY_RELOADS = Series(
+    "llama_gguf_key_reloads_total",
+    "counter",
+    "Reloads of the keys file; a failed one keeps the keys there were.",
+    ("result",),
+)
+USAGE_FAILURES = Series(
+    "llama_gguf_usage_write_failures_total",
+    "counter",
+    "Failed writes of the usage file; what they held is written with the next.",
+)
+BUILD_INFO = Series(
+    "llama_gguf_build_info", "gauge", "Always 1; what runs, in its labels.", ("version", "engine", "instance_id")
+)
+
+SERIES: tuple[Series, ...] = (
+    REQUESTS,
+    IN_FLIGHT,
+    DURATION,
+    FIRST_TOKEN,
+    INTER_TOKEN,
+    SPEED,
+    PROMPT_TOKENS,
+    CACHED_TOKENS,
+    COMPLETION_TOKENS,
+    CANCELLED,
+    QUEUE_DEPTH,
+    SLOTS_BUSY,
+    SLOTS,
+    QUEUE_WAIT,
+    QUEUE_REJECTIONS,
+    LIMITED,
+    LIMIT_STORE_UP,
+    LIMIT_STORE_FAILURES,
+    ENGINE_STATE,
+    ENGINE_RESTARTS,
+    KEY_RELOADS,
+    USAGE_FAILURES,
+    BUILD_INFO,
+)
+
+PROCESS_SERIES: tuple[str, ...] = (
+    "process_virtual_memory_bytes",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_max_fds",
+)
+"""Of the gateway's own process, by prometheus_client."""
+
+ENGINE_SERIES: tuple[str, ...] = (
+    "llamacpp:prompt_tokens_total",
+    "llamacpp:prompt_tokens_cached_total",
+    "llamacpp:prompt_seconds_total",
+    "llamacpp:tokens_predicted_total",
+    "llamacpp:tokens_predicted_seconds_total",
+    "llamacpp:n_decode_total",
+    "llamacpp:n_tokens_max",
+    "llamacpp:spec_decode_num_draft_tokens_total",
+    "llamacpp:spec_decode_num_accepted_tokens_total",
+    "llamacpp:spec_decode_num_drafts_total",
+    "llamacpp:prompt_tokens_seconds",
+    "llamacpp:predicted_tokens_seconds",
+    "llamacpp:requests_processing",
+    "llamacpp:requests_deferred",
+    "llamacpp:n_busy_slots_per_decode",
+)
+"""llama-server's own, passed on as they are; a test compares the list with the real engine's."""

@@ -1,0 +1,153 @@
+"""What the end of an answer tells: token counts, finish reason and speed, without parsing every event.
+
+The engine ends a stream with `timings` (and `usage`, where the client asked) and a plain answer with both; embeddings
+and rerankings carry `usage` near the start. So the first and last few kilobytes of an answer are kept, by reference
+where possible, and searched once at the end. Raw quotes cannot occur inside a JSON string, so a text that talks
+about `"usage":{` is never mistaken for one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import orjson
+
+TAIL_BYTES = 8192
+HEAD_BYTES = 2048
+_EVENT_END = b"\n\n"
+_TIMINGS = b'"timings":{'
+_USAGE = b'"usage":{'
+_FINISH = re.compile(rb'"(?:finish_reason|stop_reason|stop_type)":"([a-z_]{1,32})"')
+
+
+class Tokens(NamedTuple):
+    """Tokens of one request. `cached` of the `prompt` tokens came from the engine's cache.
+
+    `exact` tells the engine's own count from what could be seen of an answer that was cut short.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    exact: bool = False
+    finish_reason: str = ""
+    tokens_per_second: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion tokens together: what a limit charges."""
+        return self.prompt + self.completion
+
+
+class Observer:
+    """Sees the bytes of one answer pass and keeps its ends. Costs an append and a count for each read."""
+
+    __slots__ = ("_head", "_kept", "_size", "events", "size")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._kept: list[bytes] = []
+        self._size = 0
+        self.events = 0  # finished server-sent events, chunk framing or not
+        self.size = 0
+
+    def see(self, data: bytes) -> None:
+        """Take note of bytes on their way to the client."""
+        if not self.size:
+            self._head = data[:HEAD_BYTES]
+        self.size += len(data)
+        self.events += data.count(_EVENT_END)
+        self._kept.append(data)
+        self._size += len(data)
+        if self._size > 4 * TAIL_BYTES:
+            tail = b"".join(self._kept)[-TAIL_BYTES:]
+            self._kept = [tail]
+            self._size = len(tail)
+
+    def tokens(self) -> Tokens | None:
+        """Return the engine's counts, or None where the answer (so far) holds none."""
+        return read_tokens(b"".join(self._kept)) or read_tokens(self._head)
+
+
+def read_tokens(data: bytes) -> Tokens | None:
+    """Return the counts that stand last in the text of an answer, or None where there are none."""
+    timings = _last_object(_TIMINGS, data)
+    if timings is not None and "predicted_n" in timings:
+        cached = _count(timings, "cache_n")
+        speed = timings.get("predicted_per_second")
+        return Tokens(
+            _count(timings, "prompt_n") + cached,
+            cached,
+            _count(timings, "predicted_n"),
+            exact=True,
+            finish_reason=_finish_reason(data),
+            tokens_per_second=float(speed) if isinstance(speed, int | float) else None,
+        )
+    usage = _last_object(_USAGE, data)
+    return None if usage is None else _from_usage(usage, _finish_reason(data))
+
+
+def _from_usage(usage: dict[str, object], reason: str) -> Tokens:
+    prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
+    # Anthropic counts what it read from the cache apart from the input.
+    cache_read = _count(usage, "cache_read_input_tokens")
+    return Tokens(
+        prompt + cache_read,
+        cached + cache_read,
+        _count(usage, "completion_tokens") or _count(usage, "output_tokens"),
+        exact=True,
+        finish_reason=reason,
+    )
+
+
+def _last_object(name: bytes, data: bytes) -> dict[str, object] | None:
+    """Return the last JSON object called `name`; it may hold objects, but not in turn objects of those."""
+    at = data.rfind(name)
+    if at < 0:
+        return None
+    start = at + len(name) - 1
+    end = data.find(b"}", start) + 1
+    while end:
+        if data.count(b"{", start, end) == data.count(b"}", start, end):
+            try:
+                value: dict[str, object] = orjson.loads(data[start:end])
+            except orjson.JSONDecodeError:
+                return None
+            return value
+        end = data.find(b"}", end) + 1
+    return None
+
+
+def _finish_reason(data: bytes) -> str:
+    found = _FINISH.findall(data)
+    return found[-1].decode("ascii") if found else ""
+
+
+def _count(values: dict[str, object], name: str) -> int:
+    value = values.get(name, 0)
+    return value if type(value) is int and value > 0 else 0  # bool is an int, and no count
+
+
+def chunk(data: bytes) -> bytes:
+    """Return `data` in the framing of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+KEEPALIVE_EVENT = b": keep-alive\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def whole_events(data: bytes, *, framed: bool) -> int:
+    """Return how many bytes of `data` end with a finished event, 0 when none does.
+
+    The engine puts whole events into each chunk, and raw newlines cannot occur inside an event's JSON, so in `framed`
+    bytes an empty line followed by a chunk's end is always both.
+    """
+    end = b"\n\n\r\n" if framed else b"\n\n"
+    if data.endswith(end):
+        return len(data)
+    at = data.rfind(end)
+    return at + len(end) if at >= 0 else 0

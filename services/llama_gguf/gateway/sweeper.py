@@ -1,0 +1,53 @@
+"""One timer for everything that may take too long, in place of several timers for each request.
+
+Deadlines here are seconds to minutes; being late by a tick (a tenth of a second) changes nothing, and a set of
+checks ten times a second costs less than arming and cancelling timers thousands of times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+Check = Callable[[float], None]
+
+_log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Calls every registered check with the monotonic time, once a tick. Belongs to one event loop."""
+
+    def __init__(self, *, tick_seconds: float = 0.1) -> None:
+        self._tick = tick_seconds
+        self._checks: set[Check] = set()
+        self._handle: asyncio.TimerHandle | None = None
+
+    def add(self, check: Check) -> None:
+        """Begin to call `check`; registering it twice is registering it once."""
+        self._checks.add(check)
+
+    def discard(self, check: Check) -> None:
+        """Stop calling `check`."""
+        self._checks.discard(check)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._handle = asyncio.get_running_loop().call_later(self._tick, self._run)
+
+    def stop(self) -> None:
+        """Stop ticking."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        for check in tuple(self._checks):
+            try:
+                check(now)
+            except Exception:  # noqa: BLE001 - a defect in one check must not end every timeout
+                _log.exception("a timeout check failed")
+        self._handle = loop.call_later(self._tick, self._run)

@@ -1,0 +1,262 @@
+"""What each key has used of each model on each day, kept over restarts in SQLite.
+
+Owns the file. `record` only appends to a queue in memory; one background thread writes what has come together, in one
+transaction a second, so a killed process loses the last second or two. Without a file that can be written the counts
+live in memory only, and the log says so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from llama_gguf.errors import ExitCode, LlamaGgufError
+from llama_gguf.logs import fields
+
+_log = logging.getLogger(__name__)
+
+By = Literal["key", "model", "day"]
+
+_DAY_SECONDS = 86_400
+_FLUSH_SECONDS = 1.0
+_BUSY_SECONDS = 5.0
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage (
+    day TEXT NOT NULL,          -- UTC, YYYY-MM-DD
+    key_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    prompt INTEGER NOT NULL,    -- cached ones included
+    cached INTEGER NOT NULL,
+    completion INTEGER NOT NULL,
+    PRIMARY KEY (day, key_id, model)
+) WITHOUT ROWID
+"""
+_ADD = """
+INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (day, key_id, model) DO UPDATE SET
+    requests = requests + excluded.requests, errors = errors + excluded.errors, prompt = prompt + excluded.prompt,
+    cached = cached + excluded.cached, completion = completion + excluded.completion
+"""
+_MONTH = "SELECT key_id, SUM(prompt + completion) FROM usage WHERE day >= ? GROUP BY key_id"
+_SUMS = "SUM(requests), SUM(errors), SUM(prompt), SUM(cached), SUM(completion) FROM usage WHERE day >= ?"
+_GROUPED: dict[By, str] = {
+    "key": f"SELECT key_id, {_SUMS} GROUP BY key_id ORDER BY SUM(prompt + completion) DESC, key_id",
+    "model": f"SELECT model, {_SUMS} GROUP BY model ORDER BY SUM(prompt + completion) DESC, model",
+    "day": f"SELECT day, {_SUMS} GROUP BY day ORDER BY day",
+}
+
+
+class Used(NamedTuple):
+    """Sums over a group of requests; `name` is the key's id, the model or the day (UTC)."""
+
+    name: str
+    requests: int
+    errors: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+class UsageError(LlamaGgufError):
+    """The usage file cannot be read."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+def day_of(now: float) -> str:
+    """Return the UTC day of a time as YYYY-MM-DD."""
+    return dt.datetime.fromtimestamp(now, dt.UTC).date().isoformat()
+
+
+def read(path: Path, *, by: By, since: str) -> list[Used]:
+    """Return what was used from the day `since` (YYYY-MM-DD, UTC) on. A file that is not there yet holds nothing.
+
+    Reads beside a running gateway without disturbing it. Raises UsageError.
+    """
+    if not path.exists():
+        return []
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+        try:
+            return [Used(*row) for row in connection.execute(_GROUPED[by], (since,))]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise UsageError(
+            f"{path}: the usage cannot be read: {error}", hint="limits.usage_file names the file the gateway writes"
+        ) from error
+
+
+class UsageStore:
+    """Records usage. `record` and `month_tokens` belong to one thread; the writing is another's.
+
+    `path` None keeps everything in memory. `close` writes what is left.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        clock: Callable[[], float] = time.time,
+        flush_seconds: float = _FLUSH_SECONDS,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._flush_seconds = flush_seconds
+        self._fresh: deque[tuple[str, str, str, int, int, int, int]] = deque()
+        self._day = ""
+        self._day_end = 0.0
+        self._month: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._writer: _Writer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def persistent(self) -> bool:
+        """Whether what is recorded survives this process."""
+        return self._writer is not None
+
+    @property
+    def write_failures(self) -> int:
+        """How many writes have failed since the start."""
+        return self._writer.failures if self._writer is not None else 0
+
+    def open(self) -> None:
+        """Open the file and start to write. A file that cannot be used is logged, and never keeps the gateway down."""
+        self._new_day()
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = _Writer(self._path)
+            self._month = self._writer.month_tokens(self._day[:8] + "01")
+        except (OSError, sqlite3.Error) as error:
+            self._writer = None
+            _log.warning(
+                "usage is counted in memory only and will be lost at a restart: the usage file cannot be used",
+                extra=fields(file=str(self._path), reason=str(error), setting="limits.usage_file"),
+            )
+            return
+        self._thread = threading.Thread(target=self._write_on, args=(self._writer,), name="usage", daemon=True)
+        self._thread.start()
+
+    def record(self, key_id: str, model: str, *, prompt: int, cached: int, completion: int, error: bool) -> None:
+        """Count one request. Never waits."""
+        if self._clock() >= self._day_end:
+            self._new_day()
+        if self._writer is not None:
+            self._fresh.append((self._day, key_id, model, error, prompt, cached, completion))
+        self._month[key_id] = self._month.get(key_id, 0) + prompt + completion
+
+    def month_tokens(self, key_id: str) -> int:
+        """Return the tokens a key has used this calendar month (UTC), before this process started included."""
+        if self._clock() >= self._day_end:
+            self._new_day()
+        return self._month.get(key_id, 0)
+
+    def close(self) -> None:
+        """Write what is left and close the file. May take as long as one write."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _new_day(self) -> None:
+        now = self._clock()
+        day = day_of(now)
+        if day[:7] != self._day[:7]:
+            self._month = {}
+        self._day = day
+        self._day_end = (now // _DAY_SECONDS + 1) * _DAY_SECONDS
+
+    def _write_on(self, writer: _Writer) -> None:
+        while not self._stop.wait(self._flush_seconds):
+            writer.add(self._fresh)
+        writer.add(self._fresh)
+        writer.close()
+
+
+class _Writer:
+    """The connection, opened by the loop's thread and from then on used by the writing thread only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sums: dict[tuple[str, str, str], list[int]] = {}
+        self.failures = 0
+        self._failing = False
+        # isolation_level None: transactions are begun and ended here, not by the driver.
+        self._connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
+        )
+        try:
+            self._prepare()
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        version = execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"written by another version of this program (format {version})")
+        try:
+            execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            # Network file systems have no shared memory; the old journal is slower and works everywhere.
+            execute("PRAGMA journal_mode = TRUNCATE")
+        execute("PRAGMA synchronous = NORMAL")
+        execute(_SCHEMA)
+        execute(f"PRAGMA user_version = {_VERSION}")
+
+    def month_tokens(self, first_day: str) -> dict[str, int]:
+        """Return the tokens of each key since `first_day`."""
+        return dict(self._connection.execute(_MONTH, (first_day,)).fetchall())
+
+    def add(self, fresh: deque[tuple[str, str, str, int, int, int, int]]) -> None:
+        """Write everything that has come; what cannot be written is kept for the next time, summed up."""
+        while fresh:
+            day, key_id, model, error, prompt, cached, completion = fresh.popleft()
+            sums = self._sums.setdefault((day, key_id, model), [0, 0, 0, 0, 0])
+            for index, count in enumerate((1, int(error), prompt, cached, completion)):
+                sums[index] += count
+        if not self._sums:
+            return
+        try:
+            self._write()
+        except sqlite3.Error as error:
+            self.failures += 1
+            if not self._failing:
+                _log.error(
+                    "usage could not be written; it is kept and tried again",
+                    extra=fields(file=str(self._path), reason=str(error)),
+                )
+            self._failing = True
+            return
+        if self._failing:
+            _log.info("usage is written again", extra=fields(file=str(self._path)))
+        self._failing = False
+        self._sums.clear()
+
+    def _write(self) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(_ADD, [(*where, *sums) for where, sums in self._sums.items()])
+            execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        self._connection.close()

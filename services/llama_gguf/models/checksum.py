@@ -1,0 +1,94 @@
+"""SHA-256 of big files: compared once, then remembered for as long as the file stays the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+from llama_gguf.errors import ModelError
+from llama_gguf.logs import fields
+from llama_gguf.models.files import Reporter
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+def file_sha256(path: Path, reporter: Reporter) -> str:
+    """Return the SHA-256 of `path` in lower-case hex; about a second a gigabyte."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        total = os.fstat(file.fileno()).st_size
+        done = 0
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            done += count
+            reporter.progress(done, total)
+    return digest.hexdigest()
+
+
+class VerifiedFiles:
+    """Remembers which files had which digest: one small JSON file for each in `directory`.
+
+    A file counts as the same while path, size, modification time and inode are. A directory that cannot be written
+    costs a new comparison at each start, nothing else.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def knows(self, path: Path, sha256: str) -> bool:
+        """Whether `path` was found to have `sha256` and has not changed since."""
+        try:
+            remembered = json.loads(self._marker(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(remembered == _identity(path, sha256))
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Note that `path` has `sha256`."""
+        marker = self._marker(path)
+        temporary = marker.with_name(f"{marker.name}.{os.getpid()}.new")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(_identity(path, sha256)), encoding="utf-8")
+            temporary.replace(marker)
+        except OSError as error:
+            log.warning(
+                "cannot note that the checksum was right; it is computed again at the next start",
+                extra=fields(directory=str(self._directory), reason=error.strerror),
+            )
+
+    def _marker(self, path: Path) -> Path:
+        return self._directory / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+
+
+def verify(path: Path, sha256: str, setting: str, verified: VerifiedFiles, reporter: Reporter) -> None:
+    """Raise a permanent ModelError unless `path` has the digest `sha256`."""
+    if verified.knows(path, sha256):
+        return
+    reporter.phase("verifying", f"checking the SHA-256 of {path.name}")
+    found = file_sha256(path, reporter)
+    if found != sha256:
+        raise ModelError(
+            f"{setting}.sha256: {path} has {found}, not {sha256}",
+            code="checksum_mismatch",
+            hint="the file is damaged or another version: remove it, or correct the setting",
+        )
+    verified.remember(path, sha256)
+
+
+def _identity(path: Path, sha256: str) -> dict[str, object]:
+    status = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "inode": status.st_ino,
+        "sha256": sha256,
+    }

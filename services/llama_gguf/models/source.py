@@ -1,0 +1,180 @@
+"""Settings.model -> which files are wanted and where each will lie. Pure: asks neither disk nor network.
+
+A path, a name in the models directory, a file of a Hugging Face repository and an address each become one `Wanted`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from llama_gguf.errors import ConfigError
+from llama_gguf.settings import Locations
+from llama_gguf.settings.model import Artifact, HuggingFace, Model
+
+RUNPOD_CACHE = Path("/runpod-volume/huggingface-cache/hub")
+"""Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""
+
+_SPLIT = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """A file that the operator put there."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A file in the models directory, its suffix optional."""
+
+    directory: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnHub:
+    """A file in a Hugging Face repository; `caches` are searched in order, the first is written to."""
+
+    repo: str
+    file: str
+    revision: str
+    caches: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtUrl:
+    """A file at an HTTP address, and where it is kept."""
+
+    url: str
+    path: Path
+
+
+Origin = OnDisk | Named | OnHub | AtUrl
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file that llama-server needs."""
+
+    setting: str  # dotted path of the artifact in the configuration
+    origin: Origin
+    sha256: str | None = None
+    token_env: str | None = None
+
+    @property
+    def description(self) -> str:
+        """Where the file comes from, for people; without query strings, which can carry secrets."""
+        match self.origin:
+            case OnDisk(path):
+                return str(path)
+            case Named(directory, name):
+                return f"{name} in {directory}"
+            case OnHub(repo, file, revision):
+                return f"{repo}/{file}@{revision}"
+            case AtUrl(url):
+                return public_url(url)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything Settings.model asks for."""
+
+    model: Wanted
+    mmproj: Wanted | None
+    draft: Wanted | None
+    lora: tuple[Wanted, ...]
+    chat_template: Path | None
+
+
+def plan_sources(model: Model, locations: Locations, env: Mapping[str, str]) -> Sources:
+    """Return what has to be on disk before llama-server starts."""
+
+    def want(artifact: Artifact, setting: str) -> Wanted:
+        return Wanted(setting, _origin(artifact, setting, locations, env), artifact.sha256, artifact.token_env)
+
+    return Sources(
+        model=want(model, "model"),
+        mmproj=want(model.mmproj, "model.mmproj") if model.mmproj else None,
+        draft=want(model.draft, "model.draft") if model.draft else None,
+        lora=tuple(want(adapter, f"model.lora[{index}]") for index, adapter in enumerate(model.lora)),
+        chat_template=Path(model.chat_template).absolute() if model.chat_template else None,
+    )
+
+
+def _origin(artifact: Artifact, setting: str, locations: Locations, env: Mapping[str, str]) -> Origin:
+    match artifact.sources():
+        case ["path"]:
+            return OnDisk(Path(artifact.path or "").absolute())
+        case ["name"]:
+            return Named(locations.models_dir, _inside(artifact.name or "", f"{setting}.name"))
+        case ["hf"] if artifact.hf:
+            return _on_hub(artifact.hf, setting, locations, env)
+        case ["url"]:
+            return _at_url(artifact.url or "", setting, locations.models_dir)
+        case found:
+            raise ConfigError(
+                f"{setting}: needs exactly one of path, name, hf and url; {' and '.join(found) or 'none'} given"
+            )
+
+
+def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[str, str]) -> OnHub:
+    if explicit := env.get("HF_HUB_CACHE"):
+        own = Path(explicit)
+    elif home := env.get("HF_HOME"):
+        own = Path(home) / "hub"
+    else:
+        own = locations.models_dir / "huggingface"
+    return OnHub(hf.repo, _inside(hf.file, f"{setting}.hf.file"), hf.revision, (own, RUNPOD_CACHE))
+
+
+def _at_url(url: str, setting: str, models_dir: Path) -> AtUrl:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{setting}.url: {public_url(url)} is no http:// or https:// address")
+    name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rsplit("/", 1)[-1]) or "model.gguf"
+    # The query may hold a signature that changes from start to start, so it is no part of the file's identity.
+    identity = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
+    return AtUrl(url, models_dir / "url" / identity / name)
+
+
+def _inside(name: str, setting: str) -> str:
+    if name.startswith(("/", "~")) or ".." in name.split("/") or "\\" in name:
+        raise ConfigError(
+            f"{setting}: {name!r} must name a file below its directory", hint="use `path` for other files"
+        )
+    return name
+
+
+def public_url(url: str) -> str:
+    """Return `url` without user, password, query and fragment, any of which may be secret."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def served_names(model: Model) -> tuple[str, ...]:
+    """Return the names under which clients see the model: the aliases, else the file's name without its suffix."""
+    if model.aliases:
+        return model.aliases
+    if model.url:
+        file = unquote(urlsplit(model.url).path)
+    else:
+        file = model.path or model.name or (model.hf.file if model.hf else "")
+    stem = _SPLIT.sub("", file.rsplit("/", 1)[-1]).removesuffix(".gguf")
+    return (stem.replace(",", "_").strip() or "model",)  # llama-server splits names at commas
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """Return the names of all parts of the split model whose part `name` is; only `name` if it is no part."""
+    match = _SPLIT.search(name)
+    if not match:
+        return (name,)
+    count = int(match["count"])
+    stem = name[: match.start()]
+    return tuple(f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))

@@ -1,0 +1,235 @@
+"""The engine program as supervisord starts it: a real process that fetches, execs and becomes the real llama-server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_gguf.engine.diagnose import diagnose
+from llama_gguf.settings import RUN_DIR_VARIABLE, Locations, Snapshot, locate
+from llama_gguf.settings import snapshot as snapshots
+from support.file_server import Remote, file_server
+from support.model_box import settings_for
+
+pytestmark = pytest.mark.engine
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("engine", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(str(self._path))
+
+
+class Engine:
+    """One engine program and what it leaves behind."""
+
+    def __init__(self, root: Path, model: dict[str, object], **sections: Any) -> None:
+        engine = {"context_per_slot": 512, "slots": 2} | sections.pop("engine", {})
+        settings = settings_for(root, model, engine=engine, **sections)
+        self.locations: Locations = locate(settings, {})
+        run = self.locations.run
+        run.root.mkdir(parents=True, exist_ok=True)
+        run.engine_key.write_text("the-engines-key\n")
+        snapshots.write(Snapshot(settings=settings, locations=self.locations), run.snapshot)
+        self.log = root / "engine.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def started(self, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the program; whatever is left of it is killed at the end."""
+        variables = os.environ | {RUN_DIR_VARIABLE: str(self.locations.run.root)} | env
+        with (
+            self.log.open("wb") as log,
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "llama_gguf.engine"], env=variables, stdout=log, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            self.process = process
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def ask(self, method: str, path: str, body: object = None, key: str = "the-engines-key") -> tuple[int, Any]:
+        """Ask llama-server over its socket."""
+        connection = _UnixConnection(self.locations.run.engine_socket)
+        try:
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def healthy(self) -> bool:
+        """Whether llama-server says that it is ready."""
+        try:
+            return self.ask("GET", "/health")[0] == 200
+        except OSError:
+            return False
+
+    def state(self) -> dict[str, Any]:
+        """Return engine.json, empty while it is not there."""
+        try:
+            found: dict[str, Any] = json.loads(self.locations.run.engine_state.read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def wait(self, what: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until `what` is true; fail with the log when it is not in time."""
+        deadline = time.monotonic() + seconds
+        while not what():
+            if time.monotonic() > deadline or (self.process and self.process.poll() is not None and not what()):
+                pytest.fail(f"not in time; engine.json: {self.state()}; log:\n{self.log.read_text()}")
+            time.sleep(0.02)
+
+
+def test_it_becomes_a_llama_server_that_answers(tmp_path: Path, tiny_model: Path) -> None:
+    engine = Engine(tmp_path, {"path": str(tiny_model), "aliases": ["tiny", "also"]})
+    with engine.started(LLAMA_ARG_CTX_SIZE="64", LLAMA_SERVER_SLOTS_DEBUG="1", HF_TOKEN="hf_secret") as process:
+        engine.wait(engine.healthy)
+        assert engine.state()["phase"] == "exec"
+        assert engine.state()["pid"] == process.pid  # the process supervisord knows is llama-server itself
+        status, answer = engine.ask(
+            "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
+        )
+        assert (status, answer["model"], answer["usage"]["completion_tokens"]) == (200, "tiny", 8)
+        assert engine.ask("GET", "/slots", key="wrong")[0] == 401
+        slots = engine.ask("GET", "/slots")[1]
+        assert [slot["n_ctx"] for slot in slots] == [512, 512]
+        assert "prompt" not in slots[0]
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"hf_secret" not in environment
+        assert b"LLAMA_" not in environment
+        process.terminate()
+        assert process.wait(30) == 0
+    assert "hi" not in engine.log.read_text().split()
+
+
+def test_a_socket_left_by_a_kill_does_not_stop_the_next_start(tmp_path: Path, tiny_model: Path) -> None:
+    engine = Engine(tmp_path, {"path": str(tiny_model)})
+    for _ in range(2):
+        with engine.started() as process:
+            engine.wait(engine.healthy)
+            process.kill()
+            assert process.wait(30) == -signal.SIGKILL
+        assert engine.locations.run.engine_socket.exists()
+
+
+def test_json_logs_are_json(tmp_path: Path, tiny_model: Path) -> None:
+    engine = Engine(tmp_path, {"path": str(tiny_model)}, logging={"format": "json"})
+    with engine.started() as process:
+        engine.wait(engine.healthy)
+        process.terminate()
+        process.wait(30)
+    lines = engine.log.read_text().splitlines()
+    assert len([json.loads(line) for line in lines]) == len(lines) > 3
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "message"),
+    [
+        ({"path": "/nowhere/x.gguf"}, 78, "error: model.path: /nowhere/x.gguf does not exist"),
+        ({"name": "none"}, 78, "error: model.name: there is no models directory"),
+        ({"path": __file__}, 78, "is not a usable GGUF file"),
+        ({"url": "http://127.0.0.1:9/x.gguf", "token_env": "NOT_SET"}, 78, "the variable NOT_SET is not set"),
+    ],
+)
+def test_what_cannot_work_ends_with_78(tmp_path: Path, model: dict[str, object], code: int, message: str) -> None:
+    engine = Engine(tmp_path, model)
+    with engine.started() as process:
+        assert process.wait(30) == code
+    log = engine.log.read_text()
+    assert message in log
+    assert "Traceback" not in log
+    diagnosis = diagnose(log.splitlines(), code, None)
+    assert diagnosis.permanent
+    assert diagnosis.cause in log
+
+
+def test_without_a_run_directory(tmp_path: Path) -> None:
+    for variables in ({RUN_DIR_VARIABLE: ""}, {RUN_DIR_VARIABLE: str(tmp_path)}):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "llama_gguf.engine"],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 78
+        assert "hint: programs are started by `llama-gguf up`" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["url", "hf"])
+def test_a_stop_while_downloading_is_prompt_and_keeps_what_came(tmp_path: Path, tiny_model: Path, source: str) -> None:
+    body = tiny_model.read_bytes()
+    with file_server() as site:
+        site.files["/t.gguf"] = Remote(body)
+        site.hub["acme/tiny"] = {"t.gguf": Remote(body)}
+        site.hold = threading.Event()
+        if source == "url":
+            model: dict[str, object] = {"url": site.url("/t.gguf")}
+        else:
+            model = {"hf": {"repo": "acme/tiny", "file": "t.gguf"}}
+        env = {"HF_ENDPOINT": site.address}
+        engine = Engine(tmp_path, model)
+        with engine.started(**env) as process:
+            engine.wait(lambda: engine.state().get("phase") == "downloading")
+            engine.wait(lambda: any(part.stat().st_size > 100_000 for part in tmp_path.rglob("*.part")))
+            assert engine.state()["bytes_total"] == len(body)
+            process.terminate()
+            started = time.monotonic()
+            assert process.wait(10) in (-signal.SIGTERM, 143, 0)
+            assert time.monotonic() - started < 2
+        (part,) = tmp_path.rglob("*.part")
+        kept = part.stat().st_size
+        site.hold.set()
+        site.hold = None
+        with engine.started(**env) as process:
+            engine.wait(engine.healthy)
+            process.terminate()
+            process.wait(30)
+        ranges = [headers.get("range") for _, _, headers in site.requests]
+        assert ranges[-1] == f"bytes={kept}-"
+        assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_it_starts_while_the_hub_is_down(tmp_path: Path, tiny_model: Path) -> None:
+    with file_server() as site:
+        site.hub["acme/tiny"] = {"t.gguf": Remote(tiny_model.read_bytes())}
+        engine = Engine(tmp_path, {"hf": {"repo": "acme/tiny", "file": "t.gguf"}})
+        with engine.started(HF_ENDPOINT=site.address) as process:
+            engine.wait(engine.healthy)
+            process.kill()
+    with engine.started(HF_ENDPOINT="http://127.0.0.1:9"):
+        engine.wait(engine.healthy)
+    assert "using the files on disk" in engine.log.read_text()
+
+
+def test_diagnosis_of_a_real_failure(tmp_path: Path, tiny_model: Path) -> None:
+    engine = Engine(tmp_path, {"path": str(tiny_model)}, engine={"extra_args": ["--frobnicate"]})
+    with engine.started() as process:
+        code = process.wait(30)
+    found = diagnose(engine.log.read_text().splitlines(), code, None)
+    assert found.cause == "llama-server does not know the argument --frobnicate"
+    assert found.permanent

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from llama_gguf.cli._appliance import Facts, ask_health, find_run_dir, inspect, public_url
+from llama_gguf.cli.status import as_dict, show, status
+from llama_gguf.errors import ConfigError
+from llama_gguf.runtime import failure as failures
+from llama_gguf.runtime.crashes import Crash
+from llama_gguf.runtime.failure import Failure
+from llama_gguf.runtime.rpc import ProgramInfo
+from llama_gguf.settings import RunDir, Snapshot, locate, parse
+from llama_gguf.settings import snapshot as snapshots
+
+SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
+SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))
+PROGRAMS = (ProgramInfo("engine", "RUNNING", 7, 65, ""), ProgramInfo("gateway", "BACKOFF", 0, 0, "Exited too quickly"))
+CRASHES = (Crash("engine", 5, 0.0, None, "SIGKILL"), Crash("engine", 6, 60.0, 1, None))
+FAILURE = Failure("engine", 1, None, "engine keeps crashing", "no memory", "lower slots", ("x",), 0.0)
+READY: dict[str, Any] = {
+    "state": "ready",
+    "phase": "serving",
+    "detail": "",
+    "reason": "",
+    "since": "T",
+    "progress": None,
+}
+
+
+def facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "run": RunDir(root=Path("/r")),
+        "snapshot": SNAPSHOT,
+        "programs": PROGRAMS,
+        "crashes": CRASHES,
+        "health": READY,
+        "failure": None,
+    }
+    return Facts(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "code"),
+    [
+        (facts(), "ready", 0),
+        (facts(health={**READY, "state": "starting"}), "starting", 75),
+        (facts(health={**READY, "state": "unready"}), "unready", 75),
+        (facts(health={**READY, "state": "failed"}), "failed", 69),
+        (facts(health=None), "unknown", 75),
+        (facts(programs=(), health=None), "stopped", 69),
+        (facts(programs=(), health=None, failure=FAILURE), "failed", 69),
+    ],
+)
+def test_state_and_exit_code(found: Facts, state: str, code: int) -> None:
+    assert (found.state, found.exit_code) == (state, code)
+
+
+def text(found: Facts) -> str:
+    out = io.StringIO()
+    show(found, Console(file=out, width=160))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def test_shown() -> None:
+    assert text(facts()) == (
+        "ready: http://localhost:8000, serving, since T\n"
+        "program  state    pid  uptime   restarts  last end\n"
+        "engine   running  7    0:01:05  2         exit status 1 at 1970-01-01T00:01:00Z\n"
+        "gateway  backoff                0         Exited too quickly"
+    )
+
+
+def test_progress_and_failure_are_shown() -> None:
+    loading = {**READY, "state": "starting", "phase": "downloading", "progress": {"percent": 41.5}}
+    assert text(facts(health=loading)).startswith("starting: http://localhost:8000, downloading, 41.5 %, since T\n")
+    stopped = text(facts(programs=(), failure=FAILURE, health=None))
+    assert stopped.startswith(
+        "failed: nothing runs in /r\nlast failure, 1970-01-01T00:00:00Z:\nllama-gguf: engine keeps"
+    )
+    assert "fix: lower slots" in stopped
+    assert "the health server does not answer" in text(facts(health=None))
+
+
+def test_json() -> None:
+    found = as_dict(facts(failure=FAILURE))
+    assert json.loads(json.dumps(found)) == found
+    assert found["url"] == "http://localhost:8000"
+    assert found["programs"][0] == {
+        "name": "engine",
+        "state": "RUNNING",
+        "pid": 7,
+        "uptime_seconds": 65,
+        "restarts": 2,
+        "last_end": "exit status 1 at 1970-01-01T00:01:00Z",
+    }
+    assert found["programs"][1]["pid"] is None
+    assert found["failure"]["cause"] == "no memory"
+    assert as_dict(facts(snapshot=None))["url"] is None
+
+
+def test_last_end_by_a_signal_or_by_nobody_knows_what() -> None:
+    assert "SIGKILL" in as_dict(facts(crashes=CRASHES[:1]))["programs"][0]["last_end"]
+    unknown = (Crash("engine", 5, 0.0, None, None),)
+    assert as_dict(facts(crashes=unknown))["programs"][0]["last_end"].startswith("unknown at ")
+
+
+def test_find_run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_run_dir(Path("here"), None, (), {}).root == tmp_path / "here"
+    assert find_run_dir(None, None, (), {"LLAMA_GGUF_RUN_DIR": "/r"}).root == Path("/r")
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps({"model": {"path": "/m"}, "paths": {"run_dir": "/from/config"}}))
+    assert find_run_dir(None, config, (), {}).root == Path("/from/config")
+    # In a shell inside a container there may be no usable file at all, but the variables are the same.
+    assert find_run_dir(None, None, (), {"LLAMA_GGUF__PATHS__RUN_DIR": "/from/env"}).root == Path("/from/env")
+    config.write_text("nonsense: 1")
+    with pytest.raises(ConfigError):
+        find_run_dir(None, config, (), {})
+
+
+def test_inspecting_what_is_not_there(tmp_path: Path) -> None:
+    found = inspect(RunDir(root=tmp_path))
+    assert (found.snapshot, found.programs, found.health, found.failure) == (None, (), None, None)
+    assert found.state == "stopped"
+
+
+def test_the_command(tmp_path: Path) -> None:
+    snapshots.write(SNAPSHOT, tmp_path / "settings.json")
+    failures.write(FAILURE, tmp_path / "failure.json")
+    done = CliRunner().invoke(status, ["--run-dir", str(tmp_path)])
+    assert done.exit_code == 69
+    assert done.output.startswith("failed: nothing runs in ")
+    done = CliRunner().invoke(status, ["--run-dir", str(tmp_path), "--json"])
+    assert json.loads(done.output)["state"] == "failed"
+
+
+def test_a_health_port_nobody_listens_on() -> None:
+    assert ask_health(SNAPSHOT) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://localhost:80"),
+        ("::", "http://localhost:80"),
+        ("::1", "http://[::1]:80"),
+        ("h", "http://h:80"),
+    ],
+)
+def test_public_url(host: str, url: str) -> None:
+    settings = parse({"model": {"path": "/m"}, "gateway": {"host": host, "port": 80}})
+    assert public_url(Snapshot(settings=settings, locations=locate(settings, {}))) == url

@@ -1,0 +1,48 @@
+"""What golden samples cannot say of diagnoses: what is said of nothing, and the list for the reference."""
+
+from __future__ import annotations
+
+import pytest
+
+from llama_gguf.engine.diagnose import diagnose
+from llama_gguf.engine.known_failures import RULES, SIGNALS, failures_section
+
+
+def test_nothing_known() -> None:
+    assert diagnose([], None, None).cause == "llama-server ended with no exit code"
+    assert diagnose([], 1, None).cause == "llama-server ended with exit code 1"
+    assert diagnose([], None, "SIGUSR1").cause == "llama-server ended with SIGUSR1"
+    assert diagnose([], 78, None).permanent
+
+
+@pytest.mark.parametrize(
+    ("code", "signal"), [(132, "SIGILL"), (134, "SIGABRT"), (135, "SIGBUS"), (137, "SIGKILL"), (139, "SIGSEGV")]
+)
+def test_a_shells_way_of_saying_signals(code: int, signal: str) -> None:
+    assert diagnose([], code, None) == diagnose([], None, signal) == SIGNALS[signal]
+
+
+@pytest.mark.parametrize("code", [126, 127])
+def test_not_executable(code: int) -> None:
+    assert diagnose([], code, None).cause == "llama-server cannot be executed"
+
+
+def test_json_lines_that_are_none() -> None:
+    assert "{broken" in diagnose(["{broken"], 1, None).cause
+    assert "[1]" in diagnose(["[1]"], 1, None).cause
+    assert "hello" in diagnose(['{"event": "hello"}'], 1, None).cause
+
+
+def test_every_rule_fills_its_sentence() -> None:
+    for rule in RULES:
+        names = rule.pattern.groupindex
+        assert rule.cause.format(**dict.fromkeys(names, "x"))
+        assert rule.fix.format(**dict.fromkeys(names, "x"))
+        assert rule.fix
+
+
+def test_the_list_for_the_reference() -> None:
+    section = failures_section()
+    assert section.startswith("## ")
+    assert section.count("\n| ") == len(RULES) + len(SIGNALS) + 1
+    assert "{" not in section

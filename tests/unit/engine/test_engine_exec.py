@@ -1,0 +1,102 @@
+"""From a snapshot to the call that becomes llama-server; the call itself is a recorder here, real in e2e."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from llama_gguf.engine import exec as engine_exec
+from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
+from llama_gguf.settings import Snapshot, locate
+from support.model_box import settings_for
+
+
+class Became(Exception):  # noqa: N818 - it stands for the end of this program, not an error
+    """Raised in place of becoming another program."""
+
+    def __init__(self, program: Path, argv: list[str], env: dict[str, str]) -> None:
+        super().__init__(program)
+        self.program, self.argv, self.env = program, argv, env
+
+
+def become(program: Path, argv: list[str], env: dict[str, str]) -> NoReturn:
+    raise Became(program, argv, env)
+
+
+def snapshot_for(root: Path, model: Path | str, **engine: Any) -> Snapshot:
+    settings = settings_for(root, {"path": str(model)}, engine=engine)
+    snapshot = Snapshot(settings=settings, locations=locate(settings, {}))
+    snapshot.locations.run.root.mkdir(parents=True, exist_ok=True)
+    snapshot.locations.run.engine_key.write_text("key\n")
+    return snapshot
+
+
+def run(snapshot: Snapshot, env: dict[str, str] | None = None) -> Became:
+    with pytest.raises(Became) as caught:
+        engine_exec.run(snapshot, env or {}, execve=become)
+    return caught.value
+
+
+def test_it_becomes_llama_server(tmp_path: Path, tiny_model: Path, engine_binary: Path) -> None:
+    snapshot = snapshot_for(tmp_path, tiny_model)
+    run_dir = snapshot.locations.run
+    run_dir.engine_socket.write_text("left behind by a kill -9")
+    became = run(snapshot, {"PATH": "/bin", "HF_TOKEN": "secret", "LLAMA_ARG_PORT": "1"})
+    assert became.program == engine_binary
+    assert became.argv[0] == str(engine_binary)
+    assert became.argv[became.argv.index("--model") + 1] == str(tiny_model)
+    assert became.argv[became.argv.index("--fit") + 1] == "off"  # a build without GPU backends
+    assert became.env == {"PATH": "/bin", "XDG_CONFIG_HOME": str(run_dir.root), "NO_COLOR": "1"}
+    assert not run_dir.engine_socket.exists()
+    state = json.loads(run_dir.engine_state.read_text())
+    assert (state["phase"], state["detail"]) == ("exec", str(tiny_model))
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        engine_exec.run(snapshot_for(tmp_path, "/nowhere/x.gguf"), {}, execve=become)
+    assert caught.value.exit_code == ExitCode.CONFIG
+
+
+def test_a_socket_path_that_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="longer than the 107 bytes") as caught:
+        engine_exec.run(snapshot_for(tmp_path / ("x" * 100), tiny_model), {}, execve=become)
+    assert "paths.run_dir" in caught.value.hint
+
+
+def test_no_key_file(tmp_path: Path, tiny_model: Path) -> None:
+    snapshot = snapshot_for(tmp_path, tiny_model)
+    snapshot.locations.run.engine_key.unlink()
+    with pytest.raises(LaunchError, match="key file is missing"):
+        engine_exec.run(snapshot, {}, execve=become)
+
+
+def test_a_config_file_of_llama_cpps_own(tmp_path: Path, tiny_model: Path) -> None:
+    config = tmp_path / "config.ini"
+    engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model), config)
+    config.write_text("tools = all\n")
+    with pytest.raises(LaunchError, match="past our configuration") as caught:
+        engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model), config)
+    assert caught.value.exit_code == ExitCode.CONFIG
+    engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model, allow_unsafe_args=True), config)
+
+
+@pytest.mark.parametrize(("gpu_layers", "loud"), [("all", True), (12, True), ("auto", False), (0, False)])
+def test_a_missing_gpu_is_said_loudly(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture, gpu_layers: str | int, *, loud: bool
+) -> None:
+    run(snapshot_for(tmp_path, tiny_model, gpu_layers=gpu_layers))
+    assert ("no GPU is usable" in caplog.text) is loud
+
+
+def test_a_gpu_that_is_there_is_no_news(tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    binary = tmp_path / "bin" / "llama-server"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\necho '  CUDA0: NVIDIA X (100 MiB, 90 MiB free)'\n")
+    binary.chmod(0o755)
+    became = run(snapshot_for(tmp_path, tiny_model, gpu_layers="all", binary=str(binary)), {"PATH": "/bin"})
+    assert "no GPU is usable" not in caplog.text
+    assert became.argv[became.argv.index("--fit") + 1] == "on"

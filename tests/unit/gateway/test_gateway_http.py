@@ -1,0 +1,287 @@
+"""What goes wrong below the API: malformed, oversized, slow, smuggled and pipelined requests."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from support.gateway_box import KEY
+from support.http_client import Answer, exchange, read_answer, request_bytes
+from support.running_gateway import Running, Start, chat
+
+AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n" + AUTH
+
+MALFORMED = {
+    "both lengths": POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both lengths, other order": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "two equal lengths": POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "list of lengths": POST + b"Content-Length: 3, 3\r\n\r\nabc",
+    "negative length": POST + b"Content-Length: -1\r\n\r\n",
+    "signed length": POST + b"Content-Length: +3\r\n\r\nabc",
+    "hex length": POST + b"Content-Length: 0x3\r\n\r\nabc",
+    "huge length": POST + b"Content-Length: 99999999999999999999999999\r\n\r\n",
+    "empty length": POST + b"Content-Length: \r\n\r\n",
+    "folded header": POST + b"X-A: one\r\n two\r\nContent-Length: 0\r\n\r\n",
+    "blank before the colon": POST + b"Content-Length : 3\r\n\r\nabc",
+    "header without colon": POST + b"nonsense\r\n\r\n",
+    "empty header name": POST + b": x\r\n\r\n",
+    "NUL in a header": POST + b"X-A: a\0b\r\n\r\n",
+    "CR in a header": POST + b"X-A: a\rb\r\n\r\n",
+    "bare line feeds": b"GET /ping HTTP/1.1\nHost: a\n\n",
+    "no version": b"GET /ping\r\nHost: a\r\n\r\n",
+    "odd version": b"GET /ping HTTP/1.x\r\nHost: a\r\n\r\n",
+    "no target": b"GET HTTP/1.1\r\nHost: a\r\n\r\n",
+    "control in the target": b"GET /pi\x01ng HTTP/1.1\r\nHost: a\r\n\r\n",
+    "unknown method": b"GIMME /ping HTTP/1.1\r\nHost: a\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "no host": b"GET /ping HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "two keys": b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + AUTH + AUTH + b"\r\n",
+    "unknown transfer coding": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked misspelt": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "obfuscated chunked": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+}
+BAD_CHUNKS = {
+    "negative": b"-1\r\n\r\n",
+    "not hex": b"zz\r\nab\r\n",
+    "overflow": b"fffffffffffffffff\r\nab",
+    "too short": b"2\r\nabc\r\n0\r\n\r\n",
+    "blank": b"\r\n\r\n",
+    "0x": b"0x2\r\nab\r\n0\r\n\r\n",
+    "blank before the size": b" 2\r\nab\r\n0\r\n\r\n",
+    "bare line feed": b"2\nab\n0\n\n",
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_malformed_requests_get_400_and_the_connection_closes(running: Running, case: str) -> None:
+    (answer,) = await exchange(running.port, MALFORMED[case])
+    expected = (505, "http_version_not_supported") if case == "no version" else (400, "bad_request")
+    assert (answer.status, answer.error["code"]) == expected
+    assert answer.headers["connection"] == "close"
+    assert not running.engine.asked
+
+
+@pytest.mark.parametrize("case", BAD_CHUNKS)
+async def test_bad_chunks_get_400_and_the_connection_closes(running: Running, case: str) -> None:
+    (answer,) = await exchange(running.port, POST + b"Transfer-Encoding: chunked\r\n\r\n", BAD_CHUNKS[case], pause=0.05)
+    assert answer.status == 400
+    assert answer.error["code"] == "bad_request"
+    assert answer.headers["connection"] == "close"
+    assert not running.engine.asked
+
+
+async def test_nothing_is_smuggled_behind_a_request(running: Running) -> None:
+    inner = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + AUTH + b"\r\n"
+    for framing in (
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n",
+        b"Transfer-Encoding:\r\n chunked\r\nContent-Length: 0\r\n\r\n",
+    ):
+        (answer,) = await exchange(running.port, POST + framing + inner)
+        assert answer.status == 400
+        assert answer.headers["connection"] == "close"
+    assert not running.engine.asked
+
+
+async def test_limits_on_the_head(start: Start) -> None:
+    running = await start(
+        {"gateway": {"max_headers": 16, "max_header_line_bytes": 1024, "max_request_line_bytes": 512}}
+    )
+    get = b"GET /ping HTTP/1.1\r\nHost: a\r\n"
+
+    async def status(data: bytes) -> Answer:
+        return (await exchange(running.port, data))[0]
+
+    assert (await status(get + b"X: " + b"a" * 900 + b"\r\n\r\n")).status == 200
+    long_line = await status(get + b"X: " + b"a" * 1100 + b"\r\n\r\n")
+    assert (long_line.status, long_line.error["code"]) == (431, "header_fields_too_large")
+    assert (await status(get + b"X-A: a\r\n" * 12 + b"\r\n")).status == 200
+    assert (await status(get + b"".join(b"X-%d: a\r\n" % n for n in range(40)) + b"\r\n")).status == 431
+    assert (await status(get.replace(b"/ping", b"/ping?" + b"q" * 400) + b"\r\n")).status == 200
+    long_target = await status(get.replace(b"/ping", b"/ping?" + b"q" * 600) + b"\r\n")
+    assert (long_target.status, long_target.error["code"]) == (414, "uri_too_long")
+    endless_target = await status(b"GET /" + b"a" * 700)
+    assert endless_target.status == 414
+    endless_headers = await status(b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000)
+    assert endless_headers.status == 431
+
+
+async def test_a_body_over_the_limit_is_413_before_it_is_sent(start: Start) -> None:
+    running = await start({"gateway": {"max_body_bytes": 2000}})
+    (answer,) = await exchange(running.port, POST + b"Content-Length: 2001\r\n\r\n")
+    assert (answer.status, answer.error["code"]) == (413, "payload_too_large")
+    assert answer.headers["connection"] == "close"
+    body = b'{"messages":[],"pad":"' + b"a" * 1970 + b'"}'
+    assert len(body) < 2000
+    (answer,) = await exchange(running.port, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert answer.status == 200
+
+
+async def test_a_chunked_body_over_the_limit_is_413(start: Start) -> None:
+    running = await start({"gateway": {"max_body_bytes": 2000}})
+    head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    (answer,) = await exchange(running.port, head, *[b"3e8\r\n" + b"a" * 1000 + b"\r\n"] * 3, pause=0.01)
+    assert (answer.status, answer.error["code"]) == (413, "payload_too_large")
+    assert not running.engine.asked
+
+
+async def test_a_chunked_body_is_relayed_whole(running: Running) -> None:
+    data = request_bytes("POST", "/v1/chat/completions", body=chat())
+    body = data.split(b"\r\n\r\n", 1)[1]
+    half = len(body) // 2
+    chunks = [b"%x;ext=1\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:])]
+    (answer,) = await exchange(
+        running.port, POST + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\nX-Trailer: t\r\n\r\n", pause=0.02
+    )
+    assert answer.status == 200
+    assert running.engine.asked[0].body == body
+    assert running.engine.asked[0].headers["content-length"] == str(len(body))
+
+
+async def test_expect_continue(running: Running) -> None:
+    data = request_bytes("POST", "/v1/chat/completions", body=chat(), headers={"Expect": "100-continue"})
+    head, body = data.split(b"\r\n\r\n", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(head + b"\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await read_answer(reader)).status == 200
+    writer.close()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_http_1_0_gets_an_answer_it_can_read(running: Running, streams: bool) -> None:
+    data = request_bytes("POST", "/v1/chat/completions", body=chat(stream=streams)).replace(b"HTTP/1.1", b"HTTP/1.0")
+    (answer,) = await exchange(running.port, data)
+    assert answer.status == 200
+    assert "transfer-encoding" not in answer.headers
+    assert answer.body.endswith(b"data: [DONE]\n\n" if streams else b"}")
+
+
+async def test_head_has_no_body(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = await read_answer(reader, head_only=True)
+    assert answer.status == 200
+    writer.write(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await read_answer(reader)).status == 200
+    writer.close()
+
+
+async def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
+    ids = [f"id-{number}" for number in range(8)]
+    data = b""
+    for number, identity in enumerate(ids):
+        request = request_bytes(
+            *(("POST", "/v1/chat/completions") if number % 2 else ("GET", "/ping")),
+            body=chat(stream=number == 3) if number % 2 else None,
+            headers={"X-Request-Id": identity},
+        )
+        data += request
+    answers = await exchange(running.port, data, answers=8)
+    assert [answer.headers["x-request-id"] for answer in answers] == ids
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_requests_cut_at_every_byte_are_the_same_requests(running: Running) -> None:
+    data = request_bytes("POST", "/v1/chat/completions", body=chat(), headers={"X-Request-Id": "cut"})
+    for at in range(1, len(data), 7):
+        answers = await exchange(running.port, data[:at], data[at:], pause=0.001)
+        assert answers[0].status == 200
+    (answer,) = await exchange(running.port, *[data[at : at + 1] for at in range(len(data))], pause=0.0001)
+    assert answer.status == 200
+
+
+async def test_two_heads_are_not_mixed_up_on_one_connection(running: Running) -> None:
+    good = request_bytes("POST", "/v1/chat/completions", body=chat())
+    bad = request_bytes("POST", "/v1/chat/completions", body=chat(), key="sk-" + "0" * 40)
+    answers = await exchange(running.port, good + bad + good + good, answers=4)
+    assert [answer.status for answer in answers] == [200, 401, 200, 200]
+
+
+async def test_empty_lines_before_a_request_are_let_pass(running: Running) -> None:
+    (answer,) = await exchange(running.port, b"\r\n\r\nGET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.status == 200
+
+
+async def test_connection_close_is_honoured(running: Running) -> None:
+    for target, body in (("/ping", None), ("/v1/chat/completions", chat(stream=True))):
+        method = "POST" if body else "GET"
+        data = request_bytes(method, target, body=body, headers={"Connection": "close"})
+        (answer,) = await exchange(running.port, data)
+        assert answer.status == 200
+        assert answer.headers["connection"] == "close"
+
+
+async def test_a_slow_head_is_408(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"header_seconds": 0.3}}})
+    (answer,) = await exchange(running.port, b"GET /ping HTTP/1.1\r\nHo", pause=0.1)
+    assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    assert await asyncio.wait_for(reader.read(), 3) == b""  # nothing was asked, so nothing is answered
+    writer.close()
+
+
+async def test_a_slow_body_is_408(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"body_seconds": 0.3}}})
+    (answer,) = await exchange(running.port, POST + b"Content-Length: 100\r\n\r\n{", pause=0.1)
+    assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+    assert answer.headers["connection"] == "close"
+    assert (await running.lines())[0]["status"] == 408
+
+
+async def test_a_client_that_leaves_in_its_body_is_recorded(running: Running) -> None:
+    for framing in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"):
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(POST + framing)
+        await running.until(lambda: running.gateway.pipeline.in_flight == 1)
+        writer.close()
+        await running.until(lambda: running.gateway.pipeline.in_flight == 0)
+    assert [line["outcome"] for line in await running.lines(2)] == ["client_gone", "client_gone"]
+
+
+async def test_a_compressed_body_is_refused(running: Running) -> None:
+    answer = await running.ask("POST", "/v1/chat/completions", body=chat(), headers={"Content-Encoding": "gzip"})
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_encoding")
+
+
+async def test_a_refused_upload_still_gets_its_answer(running: Running) -> None:
+    """The body is larger than the socket's buffers: a reset instead of a close would destroy the answer."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(head + b"x" * 4_000_000)
+    answer = await read_answer(reader)
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    writer.close()
+
+
+async def test_other_expectations_are_417(running: Running) -> None:
+    answer = await running.ask("GET", "/ping", headers={"Expect": "200-ok"})
+    assert (answer.status, answer.error["code"]) == (417, "expectation_failed")
+
+
+async def test_a_target_with_scheme_and_host_is_taken(running: Running) -> None:
+    (answer,) = await exchange(running.port, b"GET http://a/ping?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.status == 200
+
+
+async def test_what_follows_a_chunked_body_is_not_taken_for_a_request(running: Running) -> None:
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    (answer,) = await exchange(running.port, chunked + b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+    answers = await exchange(running.port, chunked, chunked, pause=0.1, answers=2)
+    assert [answer.status for answer in answers] == [200, 200]
+
+
+async def test_upgrade_requests_are_answered_as_if_they_had_not_asked(running: Running) -> None:
+    (answer,) = await exchange(
+        running.port, b"GET /ping HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    )
+    assert answer.status == 200

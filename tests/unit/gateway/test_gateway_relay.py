@@ -1,0 +1,299 @@
+"""A request's way to the engine and back, on real sockets with a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
+from support.http_client import read_answer, request_bytes
+from support.running_gateway import Running, Start, chat
+
+
+async def test_a_plain_answer_is_relayed_whole(running: Running) -> None:
+    answer = await running.chat(tokens=5)
+    assert answer.status == 200
+    assert answer.json()["usage"]["completion_tokens"] == 5
+    assert answer.headers["content-type"].startswith("application/json")
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["server"] == "llama-gguf"
+
+
+async def test_a_stream_is_relayed_byte_for_byte(running: Running) -> None:
+    answer = await running.stream(tokens=4)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert "access-control-allow-origin" not in answer.headers
+    assert len(answer.events) == 6
+    assert answer.events[-1] == "data: [DONE]"
+    line = (await running.lines())[0]
+    assert (line["status"], line["outcome"], line["finish"]) == (200, "ok", "stop")
+    assert (line["tokens_in"], line["tokens_cached"], line["tokens_out"]) == (PROMPT_TOKENS, CACHED_TOKENS, 4)
+
+
+async def test_the_engine_sees_its_own_key_and_none_of_the_clients_headers(running: Running) -> None:
+    await running.ask("POST", "/v1/chat/completions", body=chat(), headers={"X-Conversation-Id": "me", "Cookie": "c=1"})
+    seen = running.engine.asked[0]
+    assert seen.headers["authorization"].startswith("Bearer engine-key")
+    assert set(seen.headers) == {"host", "authorization", "content-type", "content-length"}
+    assert seen.headers["content-type"] == "application/json"
+    assert json.loads(seen.body) == chat()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_error_of_the_engine_keeps_its_status_and_gets_a_string_code(running: Running, streams: bool) -> None:
+    answer = await running.ask(
+        "POST", "/v1/chat/completions", body=chat(stream=streams, status=400, error="exceed_context_size_error")
+    )
+    assert answer.status == 400
+    assert answer.error["code"] == "context_length_exceeded"
+    assert (await running.lines())[0]["status"] == 400
+
+
+async def test_an_internal_error_of_the_engine_is_a_500_that_is_counted_as_one(running: Running) -> None:
+    answer = await running.chat(status=500, error="server_error", message="cannot open /models/secret/tiny.gguf")
+    assert answer.status == 500
+    assert answer.error["code"] == "engine_error"
+    assert "secret" not in answer.error["message"]
+    line = (await running.lines())[0]
+    assert (line["status"], line["outcome"]) == (500, "engine_error")
+
+
+async def test_the_engine_refusing_our_key_is_not_the_clients_fault(running: Running) -> None:
+    answer = await running.chat(status=401, error="authentication_error")
+    assert answer.status == 502
+    assert answer.error["code"] == "engine_refused"
+
+
+async def test_keepalive_connections_are_reused_on_both_sides(running: Running) -> None:
+    request = request_bytes("POST", "/v1/chat/completions", body=chat())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for _ in range(5):
+        writer.write(request)
+        assert (await read_answer(reader)).status == 200
+    writer.close()
+    assert running.engine.connections <= 3  # one or two for health checks
+
+
+async def test_a_connection_to_the_engine_is_given_up_before_the_engine_does(running: Running) -> None:
+    for _ in range(105):
+        assert (await running.chat()).status == 200
+    assert len(running.engine.asked) == 105
+    assert 50 < running.engine.most_per_connection < 100
+
+
+async def test_an_engine_that_dies_in_a_stream_gives_one_error_event_and_a_clean_end(running: Running) -> None:
+    answer = await running.stream(tokens=10, die_after=3)
+    assert answer.complete
+    assert len(answer.events) == 4
+    error = json.loads(answer.events[-1].removeprefix("data: "))["error"]
+    assert error["code"] == "engine_closed"
+    line = (await running.lines())[0]
+    assert (line["status"], line["outcome"], line["error"]) == (200, "upstream_error", "engine_closed")
+    assert line["tokens_out"] == 3
+
+
+async def test_half_an_event_is_never_let_through(running: Running) -> None:
+    answer = await running.stream(tokens=10, die_after=3, cut_event=True, event_bytes=500)
+    assert answer.complete
+    for event in answer.events:
+        json.loads(event.removeprefix("data: "))
+    assert len(answer.events) == 4
+
+
+async def test_an_engine_that_dies_in_a_plain_answer_gives_502(running: Running) -> None:
+    answer = await running.chat(die_after=1)
+    assert answer.status == 502
+    assert answer.error["code"] == "engine_closed"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(running: Running, streams: bool) -> None:
+    answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, drop_first=1))
+    assert answer.status == 200
+    assert len(running.engine.asked) == 2
+
+
+async def test_it_is_retried_only_once(running: Running) -> None:
+    answer = await running.chat(drop_first=9)
+    assert answer.status == 502
+    assert len(running.engine.asked) == 2
+
+
+async def test_an_answer_that_is_no_http_gives_502(running: Running) -> None:
+    answer = await running.chat(garbage="SSH-2.0-OpenSSH\r\n\r\n")
+    assert answer.status == 502
+    assert answer.error["code"] == "engine_protocol"
+    assert len(running.engine.asked) == 1
+
+
+async def test_a_second_answer_never_reaches_a_client(running: Running) -> None:
+    request = request_bytes("POST", "/v1/chat/completions", body=chat(stream=True, twice=True))
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(request)
+    first = await read_answer(reader)
+    assert first.status in (200, 502)
+    writer.write(request_bytes("GET", "/ping"))
+    assert (await read_answer(reader)).headers["x-request-id"] != first.headers["x-request-id"]
+    writer.close()
+
+
+async def test_timeouts_before_the_first_byte_are_504(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"first_byte_seconds": 0.3}}})
+    for streams in (False, True):
+        answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, hang_after=-1))
+        assert answer.status == 504
+        assert answer.error["code"] == "timeout"
+    await running.until(lambda: all(seen.dropped for seen in running.engine.asked))
+    assert [line["outcome"] for line in await running.lines(2)] == ["timeout", "timeout"]
+
+
+async def test_a_timeout_in_a_stream_is_an_event_and_not_a_second_answer(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"idle_seconds": 0.3}}})
+    answer = await running.stream(tokens=5, hang_after=2)
+    assert answer.complete
+    assert len(answer.events) == 3
+    assert json.loads(answer.events[-1].removeprefix("data: "))["error"]["code"] == "timeout"
+    assert b"HTTP/1.1" not in answer.body
+    await running.until(lambda: running.engine.asked[0].dropped)
+
+
+async def test_the_total_time_of_a_stream_is_bounded(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"total_seconds": 0.4}}})
+    answer = await running.stream(tokens=100, pause=0.05)
+    assert answer.complete
+    assert '"timeout"' in answer.events[-1]
+    assert 2 < len(answer.events) < 20
+
+
+async def test_a_silent_stream_is_kept_open_with_comments(start: Start) -> None:
+    running = await start({"gateway": {"sse_keepalive_seconds": 0.15}})
+    answer = await running.stream(tokens=2, delay=0.6)
+    assert answer.status == 200
+    assert answer.events[0] == ": keep-alive"
+    assert answer.events[-1] == "data: [DONE]"
+    comments = [event for event in answer.events if event.startswith(":")]
+    assert 2 <= len(comments) <= 5
+    assert answer.events[: len(comments)] == comments
+
+
+async def test_an_error_after_keepalive_comments_is_an_event(start: Start) -> None:
+    running = await start({"gateway": {"sse_keepalive_seconds": 0.1}})
+    answer = await running.stream(delay=0.4, status=400)
+    assert answer.status == 200
+    assert json.loads(answer.events[-1].removeprefix("data: "))["error"]["code"] == "bad_request"
+    line = (await running.lines())[0]
+    assert (line["status"], line["outcome"], line["error"]) == (200, "client_error", "bad_request")
+
+
+async def test_a_stream_that_fails_soon_keeps_its_true_status(start: Start) -> None:
+    running = await start({"gateway": {"sse_keepalive_seconds": 5.0}})
+    assert (await running.stream(delay=0.2, status=400)).status == 400
+
+
+async def test_anthropic_routes_fail_in_their_own_shape(running: Running) -> None:
+    refused = await running.ask("POST", "/v1/messages", body=chat(), key=None)
+    assert (refused.status, refused.error["type"]) == (401, "authentication_error")
+    assert refused.json()["type"] == "error"
+    cut = await running.ask("POST", "/v1/messages", body=chat(stream=True, die_after=1))
+    assert cut.events[-1].startswith("event: error\ndata: ")
+    value = json.loads(cut.events[-1].split("data: ", 1)[1])
+    assert (value["type"], value["error"]["type"]) == ("error", "api_error")
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("hang_after", [-1, 1])
+async def test_a_client_that_leaves_frees_the_engine_at_once(running: Running, streams: bool, hang_after: int) -> None:
+    knobs = {"hang_after": hang_after} if streams else {"hang_after": -1}
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=streams, **knobs)))
+    await running.until(lambda: bool(running.engine.asked))
+    if streams and hang_after > 0:
+        await reader.readuntil(b"\n\n")
+    writer.close()
+    await running.until(lambda: running.engine.asked[0].dropped, 1.0)
+    line = (await running.lines())[0]
+    assert line["outcome"] == "client_gone"
+    assert line["status"] == (200 if streams and hang_after > 0 else None)
+    assert running.gateway.admission.active == 0
+    assert running.gateway.pipeline.in_flight == 0
+
+
+async def test_a_client_that_leaves_the_queue_never_reaches_the_engine(start: Start) -> None:
+    running = await start({"limits": {"max_in_flight": 1}})
+    holder = asyncio.create_task(running.stream(hang_after=1))
+    await running.until(lambda: running.gateway.admission.active == 1)
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(request_bytes("POST", "/v1/chat/completions", body=chat()))
+    await running.until(lambda: running.gateway.admission.waiting == 1)
+    writer.close()
+    await running.until(lambda: running.gateway.admission.waiting == 0, 1.0)
+    assert len(running.engine.asked) == 1
+    holder.cancel()
+    await asyncio.gather(holder, return_exceptions=True)
+    await running.until(lambda: running.gateway.admission.active == 0, 1.0)
+
+
+async def test_a_slow_reader_does_not_grow_memory_and_gets_everything(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**24)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=True, tokens=4000, event_bytes=4000)))
+    await asyncio.sleep(0.5)
+    assert not running.engine.asked[0].finished  # 16 MB do not fit into what may be buffered on the way
+    connection = next(iter(running.gateway.front.connections))
+    assert connection._transport is not None
+    assert connection._transport.get_write_buffer_size() < 4_000_000
+    assert (await running.ask("GET", "/ping")).status == 200
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    answer = await read_answer(reader)
+    assert len(answer.events) == 4002
+    writer.close()
+
+
+async def test_a_reader_that_never_reads_is_cut_off(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"idle_seconds": 0.5}}})
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=True, tokens=4000, event_bytes=4000)))
+    line = (await running.lines())[0]
+    assert (line["outcome"], line["error"]) == ("timeout", "client_stalled")
+    assert running.gateway.admission.active == 0
+    writer.close()
+
+
+async def test_requests_wait_for_an_engine_that_loads(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 5.0}}, loading_seconds=0.6)
+    answers = await asyncio.gather(running.chat(), running.stream())
+    assert [answer.status for answer in answers] == [200, 200]
+
+
+async def test_an_engine_that_loads_for_long_is_503_with_retry_after(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 0.2}}, loading_seconds=60)
+    answer = await running.chat()
+    assert answer.status == 503
+    assert answer.error["code"] == "model_loading"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (await running.lines())[0]["outcome"] == "rejected"
+
+
+async def test_an_engine_that_is_not_there_is_502(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 0.2}})
+    await running.engine.stop()
+    answer = await running.chat()
+    assert answer.status == 502
+    assert answer.error["code"] == "engine_unreachable"
+
+
+async def test_a_request_survives_a_restart_of_the_engine(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 5.0}})
+    assert (await running.chat()).status == 200
+    request = asyncio.create_task(running.chat(delay=0.3))
+    await running.until(lambda: len(running.engine.asked) == 2)
+    await running.engine.stop()
+    await asyncio.sleep(0.3)
+    await running.engine.start()
+    assert (await request).status == 200
+    assert running.gateway.health()["engine"] == {"status": "ready", "restarts": 1}

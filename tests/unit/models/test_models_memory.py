@@ -1,0 +1,240 @@
+"""The memory plan, held to what llama-server itself reports before it loads a model."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_gguf.models.architecture import read_architecture
+from llama_gguf.models.gguf_header import read_header
+from llama_gguf.models.memory import MIB, Machine, MemoryPlan, Weights, host_experts, plan_memory
+from llama_gguf.models.present import all_tensors
+from llama_gguf.settings.engine import Engine
+from support.sparse_model import Dimensions, write_sparse_model
+
+LLAMA_8B = Dimensions()
+LLAMA_1B = Dimensions(layers=16, width=2048, head=64, feed_forward=8192)
+QWEN_30B_A3B = Dimensions(
+    layers=48,
+    width=2048,
+    kv_heads=4,
+    feed_forward=768,
+    vocabulary=151936,
+    experts=128,
+    experts_used=8,
+)
+GEMMA_12B = Dimensions(
+    layers=48,
+    width=3840,
+    heads=16,
+    kv_heads=8,
+    head=256,
+    feed_forward=15360,
+    vocabulary=262144,
+)
+GEMMA_EXTRA = {"attention.sliding_window": 1024}
+_ROW = re.compile(r"- (?:Host|CPU_REPACK)\s+\|\s+\d+ =\s+(\d+) \+\s+(\d+) \+\s+(\d+)")
+
+
+def weights_of(path: Path) -> Weights:
+    return Weights(all_tensors(path), read_architecture(read_header(path)))
+
+
+def plan(path: Path, device: int | None = 0, host: int | None = None, **engine: Any) -> MemoryPlan:
+    return plan_memory(weights_of(path), Engine(**engine), Machine(device, host))
+
+
+def reported(binary: Path, model: Path, socket: Path, engine: Engine) -> tuple[int, int, int]:
+    """Return what llama-server projects in MiB: weights, context, compute."""
+    argv = [
+        *(str(binary), "-m", str(model), "--host", str(socket), "--offline", "-lv", "4", "--log-colors", "off"),
+        *("-c", str(engine.context_per_slot * engine.slots), "-np", str(engine.slots)),
+        *("-b", str(engine.batch_size), "-ub", str(engine.ubatch_size), "-fa", engine.flash_attention),
+        *("-ctk", engine.cache_type_k, "-ctv", engine.cache_type_v, "--fit", "on"),
+    ]
+    rows: list[tuple[int, ...]] = []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if match := _ROW.search(line):
+                rows.append(tuple(map(int, match.groups())))
+            if "fitting params to free memory took" in line:
+                break
+        process.kill()
+    assert rows, "".join(said[-10:])
+    weights, context, compute = (sum(column) for column in zip(*rows, strict=True))
+    return weights, context, compute
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("llama", LLAMA_8B, {}, {}),
+        ("llama", LLAMA_8B, {}, {"context_per_slot": 8192, "slots": 16}),
+        ("llama", LLAMA_8B, {}, {"context_per_slot": 131072, "slots": 1}),
+        ("llama", LLAMA_8B, {}, {"cache_type_k": "q8_0", "cache_type_v": "q4_0"}),
+        ("llama", LLAMA_8B, {}, {"flash_attention": "off"}),
+        ("llama", LLAMA_8B, {}, {"ubatch_size": 2048}),
+        ("llama", LLAMA_1B, {}, {"context_per_slot": 1000, "slots": 3}),
+        ("qwen3moe", QWEN_30B_A3B, {}, {"context_per_slot": 32768}),
+        ("gemma3", GEMMA_12B, GEMMA_EXTRA, {}),
+        ("gemma3", GEMMA_12B, GEMMA_EXTRA, {"context_per_slot": 32768, "slots": 8}),
+    ],
+)
+def test_agrees_with_llama_server(
+    engine_binary: Path, tmp_path: Path, case: tuple[str, Dimensions, dict[str, Any], dict[str, Any]]
+) -> None:
+    architecture, size, extra, engine = case
+    model = write_sparse_model(tmp_path / "m.gguf", architecture, size, extra=extra)
+    _compare(engine_binary, model, tmp_path / "e.sock", Engine(**engine), compute_tolerance=0.10)
+
+
+@pytest.mark.starter
+def test_agrees_with_llama_server_on_real_models(
+    engine_binary: Path, starter_model: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    for model in (starter_model, tiny_model):
+        _compare(engine_binary, model, tmp_path / "e.sock", Engine(slots=2), compute_tolerance=0.25)
+
+
+def _compare(binary: Path, model: Path, socket: Path, engine: Engine, *, compute_tolerance: float) -> None:
+    socket.unlink(missing_ok=True)
+    weights, context, compute = reported(binary, model, socket, engine)
+    items = {item.name: item.host / MIB for item in plan_memory(weights_of(model), engine, Machine(0, None)).items}
+    assert items["weights"] == pytest.approx(weights, rel=0.02, abs=2)
+    assert items["KV cache"] == pytest.approx(context, rel=0.01, abs=1)
+    assert items["work buffers"] == pytest.approx(compute, rel=compute_tolerance, abs=2)
+    assert items["work buffers"] >= compute - 1, "an estimate of memory has to be on the safe side"
+
+
+@pytest.fixture(scope="module")
+def llama_8b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sparse_model(tmp_path_factory.mktemp("m") / "l.gguf", "llama", LLAMA_8B)
+
+
+def device(found: MemoryPlan, name: str) -> int:
+    return sum(item.device for item in found.items if item.name == name)
+
+
+def host(found: MemoryPlan, name: str) -> int:
+    return sum(item.host for item in found.items if item.name == name)
+
+
+def test_layers_go_from_the_output_downwards(llama_8b: Path) -> None:
+    everything = plan(llama_8b, 80 << 30, gpu_layers="all")
+    assert (everything.layers_on_device, everything.layers) == (33, 33)
+    embeddings = host(everything, "weights")
+    assert embeddings == weights_of(llama_8b).tensors[0].byte_size
+    half = plan(llama_8b, 80 << 30, gpu_layers=17)
+    assert device(half, "KV cache") == host(half, "KV cache") == 1024 * MIB
+    assert host(half, "weights") + device(half, "weights") == device(everything, "weights") + embeddings
+    assert plan(llama_8b, 80 << 30, gpu_layers=500).layers_on_device == 33
+    cpu = plan(llama_8b, 80 << 30, gpu_layers=0)
+    assert (cpu.device, cpu.layers_on_device) == (0, 0)
+
+
+def test_auto_takes_what_fits(llama_8b: Path) -> None:
+    large, small, tiny = (plan(llama_8b, gigabytes << 30) for gigabytes in (24, 6, 1))
+    assert large.layers_on_device == 33
+    assert large.advice == ()
+    assert 0 < small.layers_on_device < 33
+    assert small.device <= 5 << 30
+    assert small.verdict == "fits"
+    assert re.fullmatch(rf"{small.layers_on_device} of 33 layers .* \d+ MiB more would take all", small.advice[0])
+    assert tiny.layers_on_device == 0
+    assert tiny.advice[0].startswith("0 of 33 layers")
+    assert plan(llama_8b, 6 << 30, fit=False).layers_on_device == 33
+    assert plan(llama_8b, None).layers_on_device == 33
+
+
+def test_what_does_not_fit_says_what_would(llama_8b: Path) -> None:
+    found = plan(llama_8b, 8 << 30, gpu_layers="all", slots=8, context_per_slot=8192)
+    assert found.verdict == "does not fit"
+    slots, context, layers, cache = found.advice
+    most = int(layers.split()[1])
+    for count, verdict in ((most, "fits"), (most + 1, "does not fit")):
+        tried = plan(llama_8b, 8 << 30, gpu_layers=count, slots=8, context_per_slot=8192)
+        assert tried.verdict == verdict
+    fewer = int(slots.split()[1])
+    shorter = int(context.split()[1])
+    assert 1 <= fewer < 8
+    assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=fewer, context_per_slot=8192).verdict == "fits"
+    assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=fewer + 1, context_per_slot=8192).verdict == "does not fit"
+    assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=8, context_per_slot=shorter).verdict == "fits"
+    assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=8, context_per_slot=shorter + 256).verdict == "does not fit"
+    assert cache == "engine.cache_type_k and cache_type_v: q8_0 would save 3840 MiB"
+    hopeless = plan(llama_8b, 2 << 30, gpu_layers="all")
+    assert hopeless.advice[-1] == "take a smaller model or a smaller quantisation of it"
+
+
+def test_main_memory_counts_too(llama_8b: Path) -> None:
+    assert plan(llama_8b, 0, 4 << 30).verdict == "does not fit"
+    assert plan(llama_8b, 0, 16 << 30).verdict == "fits"
+    assert plan(llama_8b, None, None).verdict == "unknown"
+
+
+def test_context_as_llama_cpp_rounds_it(llama_8b: Path) -> None:
+    assert plan(llama_8b, context_per_slot=1000).context_per_slot == 1024
+    assert plan(llama_8b, context_per_slot=0, slots=4).context_per_slot == 32768
+
+
+def test_experts_in_main_memory(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "m.gguf", "qwen3moe", QWEN_30B_A3B)
+    everything = plan(model, 80 << 30, gpu_layers="all")
+    without = plan(model, 80 << 30, gpu_layers="all", extra_args=("--cpu-moe",))
+    some = plan(model, 80 << 30, gpu_layers="all", extra_args=("--n-cpu-moe", "24"))
+    assert device(without, "weights") < device(some, "weights") < device(everything, "weights")
+    assert device(without, "weights") < 1500 * MIB
+    assert any("extra_args" in line for line in without.assumptions)
+    assert host_experts(("--n-cpu-moe",)) == 0
+    assert host_experts(("-ncmoe", "x")) == 0
+
+
+def test_companions(llama_8b: Path, tmp_path: Path) -> None:
+    draft = weights_of(write_sparse_model(tmp_path / "d.gguf", "llama", LLAMA_1B))
+    tensors = draft.tensors[:4]
+    found = plan_memory(
+        weights_of(llama_8b),
+        Engine(prompt_cache_mib=2048),
+        Machine(80 << 30, 64 << 30),
+        draft=draft,
+        mmproj=tensors,
+        adapters=tensors,
+    )
+    size = sum(tensor.byte_size for tensor in tensors)
+    assert device(found, "multimodal projector") == 2 * size
+    assert device(found, "LoRA adapters") == size
+    assert device(found, "draft model") > 800 * MIB
+    assert host(found, "prompt cache (up to)") == 2048 * MIB
+    assert any("projector" in line for line in found.assumptions)
+    on_cpu = plan_memory(weights_of(llama_8b), Engine(), Machine(0, None), draft=draft)
+    assert device(on_cpu, "draft model") == 0
+    assert host(on_cpu, "draft model") > 800 * MIB
+
+
+def test_a_tied_output_layer_is_copied_to_the_gpu(tmp_path: Path) -> None:
+    size = Dimensions(layers=2, tied=True)
+    tied = weights_of(write_sparse_model(tmp_path / "t.gguf", "llama", size))
+    found = plan_memory(tied, Engine(gpu_layers="all"), Machine(80 << 30, None))
+    embeddings = tied.tensors[0].byte_size
+    assert device(found, "weights") + host(found, "weights") == sum(t.byte_size for t in tied.tensors) + embeddings
+    assert host(found, "weights") == embeddings
+
+
+def test_windowed_models_keep_copies_of_their_state(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "g.gguf", "gemma3", GEMMA_12B, extra=GEMMA_EXTRA)
+    found = plan(model, context_per_slot=16384, slots=2)
+    one = 1536 * 40 * 2 * 8 * 256 * 2  # cells x windowed layers x (keys, values) x width x f16
+    assert host(found, "context checkpoints (up to)") == 2 * 3 * one
+
+
+def test_embedding_models_take_the_batch_at_once(llama_8b: Path) -> None:
+    generate, embed = plan(llama_8b), plan(llama_8b, task="embed")
+    assert host(embed, "work buffers") > 3 * host(generate, "work buffers")
