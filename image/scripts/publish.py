@@ -77,17 +77,31 @@ def push(variant: recipe.Variant, source: Path, repository: str, run: str) -> st
     return _run(["skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{whole}"])
 
 
-def tag(repository: str, digest: str, names: list[str]) -> None:
-    """Give the image `digest` its public tags. A version that exists already and is another image is an error."""
-    source = f"docker://{repository.lower()}@{digest}"
+def published_digest(reference: str) -> str | None:
+    """Return the digest behind `reference` in the registry, None where there is none."""
+    command = ["/usr/bin/skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{reference}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def tag(repository: str, digest: str, names: list[str]) -> list[str]:
+    """Give the image `digest` its public tags; return those given.
+
+    A version that is published already as another image is an error. A commit's tag stays with the first image of that
+    commit: a weekly rebuild of it goes to the moving names only.
+    """
+    repository = repository.lower()
+    given = []
     for name in names:
-        target = f"docker://{repository.lower()}:{name}"
-        if tags.is_exact(name):
-            command = ["/usr/bin/skopeo", "inspect", "--format", "{{.Digest}}", target]
-            found = subprocess.run(command, capture_output=True, text=True, check=False)
-            if found.returncode == 0 and found.stdout.strip() != digest:
-                raise PublishError(f"{name} is published already as {found.stdout.strip()}; versions are never moved")
+        present = published_digest(f"{repository}:{name}") if tags.is_exact(name) or tags.is_commit(name) else None
+        if present and present != digest:
+            if tags.is_commit(name):
+                continue
+            raise PublishError(f"{name} is published already as {present}; versions are never moved")
+        source, target = f"docker://{repository}@{digest}", f"docker://{repository}:{name}"
         _run(["skopeo", "copy", "--quiet", "--all", "--preserve-digests", source, target])
+        given.append(name)
+    return given
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -111,18 +125,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; `push` prints `digest=…`, as GITHUB_OUTPUT wants it."""
+    """Run the command line; `push` prints `digest=…` and `repository=…`, as GITHUB_OUTPUT wants them."""
     options = parse_arguments(argv)
     try:
         variant = recipe.load().variant(options.variant)
         if options.action == "save":
             sys.stdout.write(f"{save(variant.name, options.out)}\n")
         elif options.action == "push":
-            sys.stdout.write(f"digest={push(variant, options.source, options.repository, options.run)}\n")
+            digest = push(variant, options.source, options.repository, options.run)
+            sys.stdout.write(f"digest={digest}\nrepository={options.repository.lower()}\n")
         else:
             names = tags.image_tags(options.ref, options.sha, variant.tag_prefixes, tags.git_release_tags())
-            tag(options.repository, options.digest, names)
-            sys.stdout.write(json.dumps(names) + "\n")
+            sys.stdout.write(json.dumps(tag(options.repository, options.digest, names)) + "\n")
     except (PublishError, recipe.RecipeError, tags.TagError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

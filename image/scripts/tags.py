@@ -42,6 +42,11 @@ def is_exact(tag: str) -> bool:
     return re.search(r"(^|-)\d+\.\d+\.\d+(-[a-z]+\.\d+)?$", tag) is not None
 
 
+def is_commit(tag: str) -> bool:
+    """Return whether the image tag `tag` names a commit."""
+    return re.search(r"(^|-)sha-[0-9a-f]{12}$", tag) is not None
+
+
 def _final_versions(tags: Iterable[str]) -> list[Version]:
     parsed = [parse_release(tag) for tag in tags]
     return [release[0] for release in parsed if release and not release[1]]

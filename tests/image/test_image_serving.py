@@ -216,7 +216,6 @@ def test_keys_survive_a_restart_on_a_volume(image: str, tiny_mount: str) -> None
         podman("volume", "rm", "--force", volume, check=False)
 
 
-@pytest.mark.xfail(reason="settings/locations.py takes /data because it exists, mounted or not", strict=True)
 def test_a_volume_at_workspace_is_taken_before_the_images_own_data_folder(image: str, tiny_mount: str) -> None:
     """As on RunPod, whose volumes lie at /workspace or /runpod-volume: keys written to /data would be gone."""
     options = [tiny_mount, "--tmpfs=/workspace:mode=0777", "--env=MODEL_PATH=/models/tiny.gguf", *first_key()]

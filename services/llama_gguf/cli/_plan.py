@@ -17,7 +17,8 @@ from llama_gguf.engine.environment import engine_environment
 from llama_gguf.errors import LaunchError, ModelError
 from llama_gguf.models.architecture import read_architecture
 from llama_gguf.models.gguf_header import read_header
-from llama_gguf.models.memory import Machine, MemoryPlan, Weights, plan_memory
+from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
+from llama_gguf.models.memory_items import Weights
 from llama_gguf.models.present import Whereabouts, all_tensors, all_wanted, expected_files, whereabouts
 from llama_gguf.models.source import Sources, plan_sources, served_names
 from llama_gguf.runtime.programs import Program, build_programs

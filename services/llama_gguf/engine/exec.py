@@ -39,7 +39,7 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     check_surroundings(snapshot, SYSTEM_CONFIG)
     files = resolve_patiently(snapshot.settings.model, snapshot.locations, env, state)
     engine_env = engine_environment(env, run_dir.root)
-    warn_without_gpu(snapshot, binary, engine_env)
+    check_gpu(snapshot, binary, engine_env)
     host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
     argv = build_argv(snapshot.settings, snapshot.locations, files, host)
     # A socket file that a killed llama-server left behind makes the next one fail to bind.
@@ -49,14 +49,33 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     execve(binary, [str(binary), *argv], engine_env)
 
 
-def warn_without_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> None:
-    """Say it loudly when layers were asked to be on a GPU and there is none: llama-server would just be slow."""
+def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> None:
+    """Raise when layers must be on a GPU and a build for GPUs sees none: it would run on, far slower.
+
+    A build without any GPU backend only says so loudly: old deployments set NGL on CPU images too. `auto` is a wish.
+    """
     wanted = snapshot.settings.engine.gpu_layers
-    if wanted in ("auto", 0) or (has_gpu_backend(binary) and devices(binary, env)):
+    if wanted == 0:
         return
-    log.error(
-        "no GPU is usable, the model will run on the CPU",
-        extra=fields(gpu_layers=wanted, hint="give the container GPU access and use the CUDA image, or set it to 0"),
+    if not has_gpu_backend(binary):
+        if wanted != "auto":
+            log.error(
+                "no GPU is usable, the model will run on the CPU",
+                extra=fields(
+                    gpu_layers=wanted, hint="this llama-server is built for CPUs: use the CUDA image, or set 0"
+                ),
+            )
+        return
+    if devices(binary, env):
+        return
+    hint = "start the container with GPU access (docker: --gpus all) on a host whose driver fits, or use the CPU image"
+    if wanted == "auto":
+        log.warning("no GPU is visible, the model will run on the CPU", extra=fields(gpu_layers=wanted, hint=hint))
+        return
+    raise LaunchError(
+        f"engine.gpu_layers is {wanted}, but no GPU is visible: the NVIDIA driver is missing, too old, or hides them",
+        hint=f"{hint}, or set engine.gpu_layers to auto",
+        exit_code=ExitCode.CONFIG,
     )
 
 

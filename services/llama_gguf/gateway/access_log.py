@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import functools
 import logging
 import queue
 import threading
@@ -27,48 +28,55 @@ MAX_BATCHES = 600  # a minute of lines that nobody reads
 _log = logging.getLogger(__name__)
 
 
-def access_record(exchange: Exchange, now: float, timestamp: str) -> dict[str, object]:
-    """Return the facts about one request; `now` is the loop's clock. Milliseconds count from arrival."""
-    route, tokens = exchange.route, exchange.tokens
-    path = route.template if route is not None else exchange.request.path[:256]
-    first = exchange.first_byte
-    return {
-        "ts": timestamp,
-        "event": "request",
-        "request_id": exchange.request_id,
-        "key": exchange.key.id if exchange.key is not None else None,
-        "method": exchange.request.method[:16],
-        "route": path,
-        "status": exchange.status or None,
-        "outcome": exchange.outcome,
-        "error": exchange.error_code or None,
-        "model": exchange.model or None,
-        "stream": exchange.stream,
-        "queue_ms": _ms(exchange.queued_seconds),
-        "ttft_ms": _ms(first - exchange.arrived) if first else None,
-        "total_ms": _ms(now - exchange.arrived),
-        "bytes": exchange.bytes_sent,
-        "tokens_in": tokens.prompt if tokens is not None else None,
-        "tokens_cached": tokens.cached if tokens is not None else None,
-        "tokens_out": tokens.completion if tokens is not None else None,
-        "finish": (tokens.finish_reason or None) if tokens is not None else None,
-        "peer": exchange.request.peer or None,
-    }
+def json_line(exchange: Exchange, now: float, timestamp: str) -> bytes:
+    """Return the facts about one request as a line of JSON. `now` is monotonic; milliseconds count from arrival.
+
+    Written out by hand, because it is a tenth of what a plain request costs. Only what a client or an operator may
+    have put quotes or control characters into goes through a JSON encoder; the rest is numbers and names of ours.
+    """
+    key, tokens, first = exchange.key, exchange.tokens, exchange.first_byte
+    counts = (
+        f'"tokens_in":{tokens.prompt},"tokens_cached":{tokens.cached},"tokens_out":{tokens.completion},'
+        f'"finish":{_name(tokens.finish_reason)}'
+        if tokens is not None
+        else '"tokens_in":null,"tokens_cached":null,"tokens_out":null,"finish":null'
+    )
+    line = (
+        f'{{"ts":"{timestamp}","event":"request","request_id":"{exchange.request_id}",'
+        f'"key":{_name(key.id) if key is not None else "null"},{_call(exchange)},'
+        f'"status":{exchange.status or "null"},"outcome":"{exchange.outcome}","error":{_name(exchange.error_code)},'
+        f'"model":{_quoted(exchange.model)},"stream":{"true" if exchange.stream else "false"},'
+        f'"queue_ms":{exchange.queued_seconds * 1000:.1f},'
+        f'"ttft_ms":{f"{(first - exchange.arrived) * 1000:.1f}" if first else "null"},'
+        f'"total_ms":{(now - exchange.arrived) * 1000:.1f},"bytes":{exchange.bytes_sent},{counts},'
+        f'"peer":{_name(exchange.request.peer)}}}\n'
+    )
+    return line.encode("utf-8", "replace")
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+def _call(exchange: Exchange) -> str:
+    route = exchange.route
+    if route is not None:
+        return f'"method":"{exchange.request.method}","route":"{route.template}"'
+    request = exchange.request
+    return f'"method":{_quoted(request.method[:16])},"route":{_quoted(request.path[:256])}'
 
 
-def json_line(record: dict[str, object]) -> bytes:
-    """Return the record as a line of JSON (which escapes control characters)."""
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+def _name(value: str) -> str:
+    """Return one of our own names (or a validated one) in quotes, null where it is empty."""
+    return f'"{value}"' if value else "null"
 
 
-def text_line(record: dict[str, object]) -> bytes:
-    """Return the record as `ts | INFO | gateway | request | k=v k=v`, like every other log line in text."""
+@functools.lru_cache(maxsize=256)
+def _quoted(value: str) -> str:
+    return orjson.dumps(value.encode("utf-8", "replace").decode()).decode() if value else "null"
+
+
+def text_line(exchange: Exchange, now: float, timestamp: str) -> bytes:
+    """Return the same facts as `ts | INFO | gateway | request | k=v k=v`, like every other log line in text."""
+    record: dict[str, object] = orjson.loads(json_line(exchange, now, timestamp))
     values = [f"{name}={_text(value)}" for name, value in record.items() if name not in ("ts", "event")]
-    return f"{record['ts']} | INFO | gateway | request | {' '.join(values)}\n".encode("utf-8", "replace")
+    return f"{timestamp} | INFO | gateway | request | {' '.join(values)}\n".encode("utf-8", "replace")
 
 
 def _text(value: object) -> str:
@@ -113,7 +121,7 @@ class AccessLog:
         if self._batches.qsize() > MAX_BATCHES:
             self.dropped += 1
             return
-        self._lines.append(self._render(access_record(exchange, time.monotonic(), self._timestamp())))
+        self._lines.append(self._render(exchange, time.monotonic(), self._timestamp()))
         if self._flush_handle is None:
             self._flush_handle = loop.call_later(FLUSH_SECONDS, self._flush)
 

@@ -103,8 +103,8 @@ class Admission:
         self._serve()
 
     def try_acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket | None:
-        """Take a slot at once, or return None when there is none free or somebody waits."""
-        if self._active >= self._capacity or len(self._queue):
+        """Take a slot at once, or return None when there is none free. While somebody waits, there is none."""
+        if self._active >= self._capacity:
             return None
         self._active += 1
         return Ticket(self, cost_tokens, self._clock(), 0.0, None)

@@ -28,7 +28,8 @@ from llama_gguf.settings.snapshot import Snapshot
 from .access_log import AccessLog
 from .admission import Admission
 from .cors import Cors
-from .engine_client import EngineClient, EngineFailure, fetch
+from .engine_client import EngineClient, fetch
+from .engine_http import EngineFailure
 from .engine_state import EngineState, State
 from .forward import Forwarder, Rules
 from .front import Front

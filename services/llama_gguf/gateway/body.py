@@ -45,6 +45,20 @@ def model_name(body: dict[str, Any]) -> str:
     return model
 
 
+def sequences(body: dict[str, Any]) -> int:
+    """Return how many answers a generating request asks for: its choices times its prompts."""
+    count = 1
+    for name in ("n", "n_cmpl"):
+        value = body.get(name)
+        if type(value) is int and value > 1:  # bool is an int, and no count
+            count = value
+            break
+    prompts = body.get("prompt")
+    if isinstance(prompts, list) and len(prompts) > 1 and not any(isinstance(item, int) for item in prompts):
+        count *= len(prompts)
+    return count
+
+
 def check_media(raw: bytes, body: dict[str, Any], *, allow_remote: bool) -> None:
     """Refuse media that the engine would fetch from the network or from its own disk. Raises GatewayError 400.
 

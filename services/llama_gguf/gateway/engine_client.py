@@ -12,41 +12,15 @@ import asyncio
 import time
 from collections import deque
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
-import httptools
-
-from .headers import content_type, passed_from_engine
+from .engine_http import AnswerHead, Decoding, EngineFailure, Framing, parse_answer_head
 
 MAX_HEAD_BYTES = 65_536
 IDLE_SECONDS = 4.0
 MAX_REQUESTS = 90
 MAX_IDLE = 64
 MAX_HEADS = 512
-
-Headers = list[tuple[bytes, bytes]]
-FailureReason = Literal["connect", "closed", "protocol", "timeout", "stalled"]
-
-
-class EngineFailure(Exception):  # noqa: N818 - a failure of the engine, translated to a GatewayError at the border
-    """The engine did not answer as HTTP wants it, or in time, or (`stalled`) the client did not take the answer."""
-
-    def __init__(self, reason: FailureReason, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-
-
-class AnswerHead:
-    """A parsed response head. `length` is None for a chunked body; `passed` are the headers that clients get."""
-
-    __slots__ = ("keep_alive", "length", "media_type", "passed", "status")
-
-    def __init__(self, status: int, headers: Headers, length: int | None, *, keep_alive: bool) -> None:
-        self.status = status
-        self.length = length
-        self.keep_alive = keep_alive
-        self.media_type = content_type(headers)
-        self.passed = passed_from_engine(headers)
 
 
 class Receiver(Protocol):
@@ -64,69 +38,6 @@ class Receiver(Protocol):
         """Learn that no more will come, though more was due."""
 
 
-class _Parsed:
-    """The parser's callbacks for one answer, and the parser, which holds the state of a chunked body."""
-
-    __slots__ = ("begun", "complete", "headers", "keep_alive", "parser", "parts")
-
-    def __init__(self) -> None:
-        self.headers: Headers = []
-        self.parts: list[bytes] = []
-        self.begun = 0
-        self.complete = False
-        self.keep_alive = True
-        self.parser = httptools.HttpResponseParser(self)
-
-    def on_message_begin(self) -> None:
-        self.begun += 1
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self.keep_alive = self.parser.should_keep_alive()  # the parser knows it only now
-
-    def on_body(self, part: bytes) -> None:
-        self.parts.append(part)
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-    def feed(self, data: bytes) -> None:
-        """Parse on. Raises EngineFailure."""
-        try:
-            self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise EngineFailure("protocol", str(error)) from None
-        if self.begun > 1:  # a second answer to one request must never reach the client
-            raise EngineFailure("protocol", "more than one answer")
-
-    def take(self) -> bytes:
-        """Return what came of the body, without its framing."""
-        body = b"".join(self.parts)
-        self.parts.clear()
-        return body
-
-
-def parse_answer_head(data: bytes) -> AnswerHead:
-    """Parse a response head that ends with its empty line. Raises EngineFailure."""
-    parsed = _Parsed()
-    parsed.feed(data)
-    status = parsed.parser.get_status_code()
-    if not 200 <= status <= 599:
-        raise EngineFailure("protocol", f"status {status}")
-    lengths = [value for name, value in parsed.headers if name == b"content-length"]
-    if any(name == b"transfer-encoding" for name, _ in parsed.headers):
-        length = None
-    elif lengths:
-        length = int(lengths[0])  # the parser has seen to it that it is one number
-    elif status in (204, 304):
-        length = 0
-    else:
-        raise EngineFailure("protocol", "response body without a length")
-    return AnswerHead(status, parsed.headers, length, keep_alive=parsed.keep_alive)
-
-
 class EngineConnection(asyncio.Protocol):
     """One connection to the engine."""
 
@@ -137,7 +48,7 @@ class EngineConnection(asyncio.Protocol):
         self._begun = b""  # what came of a head that is not yet whole
         self._head: AnswerHead | None = None  # of the answer whose body is coming
         self._missing = 0  # bytes of that body that have not come, where its length is known
-        self._chunks: _Parsed | None = None  # else the parser of its chunks
+        self._chunks: Framing | None = None  # else the parser of its chunks
         self.paused = False
         self.served = 0
         self.idle_since = 0.0
@@ -161,8 +72,12 @@ class EngineConnection(asyncio.Protocol):
         try:
             if self._head is None:
                 self._take_head(receiver, data)
-            elif self._chunks is not None:
-                self._take_chunks(receiver, self._head, self._chunks, data)
+            elif (chunks := self._chunks) is not None:
+                chunks.feed(data)
+                complete = chunks.complete
+                if complete:
+                    self._finish(self._head)
+                receiver.on_data(chunks.take(data), complete=complete)
             else:
                 self._take_body(receiver, self._head, data)
         except EngineFailure as failure:
@@ -184,13 +99,13 @@ class EngineConnection(asyncio.Protocol):
         self._begun = b""
         head = self._client.head(data[:end])
         if head.length is None:
-            chunks = _Parsed()
+            chunks = Framing() if receiver.raw else Decoding()
             chunks.feed(data)
             if chunks.complete:
                 self._finish(head)
             else:
                 self._head, self._chunks = head, chunks
-            receiver.on_head(head, data[end:] if receiver.raw else chunks.take(), complete=chunks.complete)
+            receiver.on_head(head, chunks.take(data[end:]), complete=chunks.complete)
             return
         first = data[end:]
         missing = head.length - len(first)
@@ -210,17 +125,6 @@ class EngineConnection(asyncio.Protocol):
         if complete:
             self._finish(head)
         receiver.on_data(data, complete=complete)
-
-    def _take_chunks(self, receiver: Receiver, head: AnswerHead, chunks: _Parsed, data: bytes) -> None:
-        chunks.feed(data)
-        complete = chunks.complete
-        if complete:
-            self._finish(head)
-        if receiver.raw:
-            chunks.parts.clear()
-            receiver.on_data(data, complete=complete)
-        else:
-            receiver.on_data(chunks.take(), complete=complete)
 
     def _finish(self, head: AnswerHead) -> None:
         self._receiver = self._head = self._chunks = None

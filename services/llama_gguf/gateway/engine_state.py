@@ -19,7 +19,8 @@ from typing import Literal
 from llama_gguf.errors import Extra, GatewayError
 from llama_gguf.logs import fields
 
-from .engine_client import EngineClient, EngineFailure, fetch
+from .engine_client import EngineClient, fetch
+from .engine_http import EngineFailure
 from .render import model_loading
 
 State = Literal["unknown", "loading", "ready", "down"]

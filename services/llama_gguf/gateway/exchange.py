@@ -97,6 +97,7 @@ class Exchange:
     key: KeyRecord | None = None
     model = ""
     stream = False
+    sequences = 1  # answers that were asked for in one
     started = False  # a status line has gone out; nothing may be answered a second time
     closed = False  # recorded as ended
     broken_event = False  # part of an event has gone out: nothing well formed can follow

@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.errors import GatewayError, KeysError
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.logs import fields
 
 from . import auth, body
-from .engine_client import EngineClient, EngineConnection, EngineFailure
+from .engine_client import EngineClient, EngineConnection
+from .engine_http import EngineFailure
 from .engine_state import EngineState
 from .estimate import estimate_tokens
 from .exchange import Exchange, HeaderList
@@ -86,7 +87,7 @@ class Forwarder:
         assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
         cost = self._inspect(exchange, route, key)
         if route.group == "admin":
-            await self._audit(key.id, f"engine.{route.method.lower()}", exchange.request.path)
+            await self._note_admin_call(exchange, route, key)
         reservation = await self._limiter.reserve(key, cost)
         exchange.base_headers = (*exchange.base_headers, *reservation.headers)
         heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
@@ -110,6 +111,16 @@ class Forwarder:
                 self._sweeper.discard(heartbeat.check)
             await self._settle(reservation, used.total if used is not None else 0)
 
+    async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
+        """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
+        try:
+            await self._audit(key.id, f"engine.{route.method.lower()}", exchange.request.path)
+        except KeysError as error:
+            _log.error("the audit log cannot be written", extra=fields(reason=error.message))
+            raise GatewayError(
+                500, "audit_unavailable", "Admin calls are refused while the audit log cannot be written."
+            ) from error
+
     def _conclude(self, exchange: Exchange, route: Route, relay: Relay, cost: int) -> None:
         """Count a complete answer, and pass it on where that has not been done event by event."""
         head = relay.head
@@ -117,8 +128,7 @@ class Forwarder:
         if head.status >= 400:
             raise engine_error(head.status, relay.body)
         if route.generates:
-            # Without counts of the engine the estimate stands, or a client could make its use invisible.
-            exchange.tokens = relay.tokens() or Tokens(prompt=cost)
+            exchange.tokens = _counted(exchange, relay, cost)
         if relay.mode == "stream":
             return
         if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
@@ -147,12 +157,14 @@ class Forwarder:
         """Check the body and return the request's estimated cost in tokens."""
         rules = self._rules
         raw = exchange.request.body
-        if not route.json_body:
+        if not route.json_body or (route.group == "admin" and not raw):
             exchange.model = rules.served_models[0]
             return 0
         content = body.parse(raw)
         exchange.model = auth.require_model(key, body.model_name(content), rules.served_models)
-        exchange.stream = route.generates and body.wants_stream(content)
+        if route.generates:
+            exchange.stream = body.wants_stream(content)
+            exchange.sequences = body.sequences(content)
         body.check_media(raw, content, allow_remote=rules.allow_remote_media)
         return estimate_tokens(route.group, content, len(raw), rules.context) if route.generates else 0
 
@@ -262,6 +274,21 @@ class _Heartbeat:
 def _is_loading(relay: Relay) -> bool:
     head = relay.head
     return head is not None and head.status == 503 and engine_error(503, relay.body).code == "model_loading"
+
+
+def _counted(exchange: Exchange, relay: Relay, cost: int) -> Tokens:
+    """Return the tokens of a complete answer: the engine's counts, or what must stand in for them.
+
+    Where the engine tells none (its own embeddings route, or a client that had them left out) the estimate stands, so
+    that nobody can make its use invisible. Of several answers in one it counts a single one.
+    """
+    tokens = relay.tokens()
+    if tokens is None:
+        return Tokens(prompt=cost)
+    if exchange.sequences > 1:
+        times = exchange.sequences
+        return tokens._replace(prompt=tokens.prompt * times, completion=tokens.completion * times, exact=False)
+    return tokens
 
 
 def _seen_so_far(exchange: Exchange, relay: Relay) -> Tokens:

@@ -1,30 +1,28 @@
-"""The server side of HTTP: one Protocol a client, which parses, runs the pipeline and is the Sink of its answers.
+"""The server side of HTTP: one Protocol a client, which takes requests and runs the pipeline on each.
 
-Parsing is llhttp's (`wire`); here are the order of things on a connection, its timeouts, pipelining and backpressure.
-The engine's bytes reach the client's transport in one call. There is no framework below: aiohttp's server costs 25 us
-a request, 0.2 s at the start and, on the same llhttp, leaves a handler waiting when a chunked body goes wrong.
+Parsing is llhttp's (`wire`), writing is `client_sink`'s; here are the order of things on a connection, its timeouts
+and pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start and, on the
+same llhttp, leaves a handler waiting when a chunked body goes wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Literal, cast
 
 from llama_gguf.errors import GatewayError
 
-from .exchange import Exchange, HeaderList, Request, RequestHead
+from .client_sink import HIGH_WATER_BYTES, LOW_WATER_BYTES, ClientSink
+from .exchange import Exchange, Request, RequestHead
 from .job import Job
 from .pipeline import Pipeline
 from .request_head import HttpLimits
-from .sse import LAST_CHUNK, chunk
 from .wire import CONTINUE, ChunkedBody, Head, HeadWriter, check_unfinished, parse_head
 
-HIGH_WATER_BYTES = 65_536
-LOW_WATER_BYTES = 16_384
 MAX_PIPELINED_BYTES = 65_536
 LINGER_SECONDS = 2.0
+STALL_SECONDS = 30.0
 CHECK_SECONDS = 0.25
 
 State = Literal["head", "body", "serving", "lingering", "gone"]
@@ -70,8 +68,8 @@ class Front:
             connection.abort()
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client connection, and the Sink of the request it is serving."""
+class ClientConnection(ClientSink):
+    """The reading half of one client connection: takes requests from it one after the other."""
 
     __slots__ = (
         "_body",
@@ -81,40 +79,29 @@ class ClientConnection(asyncio.Protocol):
         "_exchange",
         "_head",
         "_head_bytes",
-        "_head_only",
         "_job",
-        "_keep_alive",
         "_missing",
         "_peer",
         "_server",
         "_state",
-        "_transport",
-        "_writable",
-        "on_writable",
-        "takes_chunks",
+        "_unread",
     )
 
     def __init__(self, server: Front) -> None:
+        super().__init__(server.heads)
         self._server = server
-        self._transport: asyncio.Transport | None = None
         self._state: State = "head"
         self._buffer = b""  # what came of a head, or behind the request that is being served
         self._body: list[bytes] = []
         self._missing = 0  # bytes of the body that have not come
         self._chunked: ChunkedBody | None = None
-        self.takes_chunks = True
         self._head: Head | None = None  # of the last request; a client that repeats its head exactly gets it again
         self._head_bytes = b""
-        self._head_only = False  # the request is HEAD: the answer has no body
         self._exchange: Exchange | None = None
         self._job: Job | None = None
-        self._keep_alive = True
         self._peer = ""
-        self._writable = True
         self._deadline = 0.0
-        self.on_writable: Callable[[], None] | None = None
-
-    # --- the connection
+        self._unread = 0  # bytes the client had not taken at the last look
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -150,20 +137,33 @@ class ClientConnection(asyncio.Protocol):
         """Act if the client has taken too long."""
         if self._state == "serving" or now < self._deadline:
             return
-        if self._state == "lingering" or (self._state == "head" and not self._buffer):
+        if self._is_reading(now):
+            return
+        if self._state == "gone":
+            self.abort()
+        elif self._state == "lingering" or (self._state == "head" and not self._buffer):
             self._close()
         elif self._state == "body" and self._exchange is not None:
             self._answer_and_close(GatewayError(408, "request_timeout", "The request body took too long to arrive."))
         else:
             self._refuse(GatewayError(408, "request_timeout", "The request's headers took too long to arrive."))
 
+    def _is_reading(self, now: float) -> bool:
+        """Return whether the client still takes an answer that was written long ago; if not, cut it off."""
+        unread = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        before, self._unread = self._unread, unread
+        if not unread:
+            return False
+        if 0 < before <= unread:
+            self.abort()
+        self._deadline = now + STALL_SECONDS
+        return True
+
     def close_if_idle(self) -> None:
         """Close now if nothing is being worked on; else the answer under way is the last."""
         self._keep_alive = False
         if self._state == "head" and not self._buffer:
             self._close()
-
-    # --- requests
 
     def _take_head(self, data: bytes) -> None:
         end = data.find(b"\r\n\r\n")
@@ -288,6 +288,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer a request whose head cannot be used."""
         request = Request(RequestHead("", "", {}), peer=self._peer)
+        self._head_only = False
         self._exchange = self._server.pipeline.begin(request, self)
         self._answer_and_close(error)
 
@@ -314,56 +315,6 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._state = "gone"
+        self._deadline = time.monotonic() + LINGER_SECONDS
         if self._transport is not None:
             self._transport.close()
-
-    # --- the Sink
-
-    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
-        """Answer as a whole."""
-        if self._transport is not None:
-            head = self._server.heads.whole(status, headers, len(body), close=not self._keep_alive)
-            self._transport.write(head if self._head_only else head + body)
-
-    def open(self, status: int, headers: HeaderList, first: bytes, *, framed: bool) -> bool:
-        """Begin an answer of unknown length."""
-        if self._transport is None:
-            return True
-        head = self._server.heads.stream(status, headers, chunked=self.takes_chunks, close=not self._keep_alive)
-        if first and not framed and self.takes_chunks:
-            first = chunk(first)
-        self._transport.write(head + first)
-        return self._writable
-
-    def write_framed(self, data: bytes) -> bool:
-        """Write bytes that carry their chunk framing."""
-        if self._transport is not None:
-            self._transport.write(data)
-        return self._writable
-
-    def write(self, data: bytes) -> bool:
-        """Write bytes of the body, in a chunk where the client takes chunks."""
-        if self._transport is not None and data:
-            self._transport.write(chunk(data) if self.takes_chunks else data)
-        return self._writable
-
-    def end(self, *, framed: bool = False) -> None:
-        """Finish an answer of unknown length; without chunks its end is the connection's."""
-        if not framed and self.takes_chunks and self._transport is not None:
-            self._transport.write(LAST_CHUNK)
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self._keep_alive = False
-        if self._transport is not None:
-            self._transport.abort()
-
-    def pause_writing(self) -> None:
-        """Note that the client is slow."""
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        """Note that the client has caught up."""
-        self._writable = True
-        if self.on_writable is not None:
-            self.on_writable()

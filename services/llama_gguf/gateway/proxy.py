@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from .engine_client import AnswerHead, EngineConnection, EngineFailure, FailureReason
+from .engine_client import EngineConnection
+from .engine_http import AnswerHead, EngineFailure, FailureReason
 from .exchange import Exchange
 from .job import Signal
-from .sse import Observer, Tokens, read_tokens, whole_events
+from .sse import EVENT_END, EVENT_END_FRAMED, Observer, Tokens, read_tokens
 
 HOLD_BYTES = 1_048_576
 """Longest unfinished event that is held back; a longer one passes in pieces."""
@@ -35,6 +36,7 @@ class Relay:
     """Receives the engine's answer to one request. `done` is set when the answer ended, well or not."""
 
     __slots__ = (
+        "_boundary",
         "_connection",
         "_exchange",
         "_held",
@@ -73,6 +75,7 @@ class Relay:
             self.mode = "stream"
             self._observer = Observer()
             self._held = b""
+            self._boundary = EVENT_END_FRAMED if self.raw else EVENT_END
             exchange.sink.on_writable = self._resume
         else:
             self.mode = "collect"
@@ -80,28 +83,23 @@ class Relay:
 
     def on_data(self, data: bytes, *, complete: bool) -> None:
         """Pass on or collect the next bytes."""
-        if self.mode == "collect":
-            self._parts.append(data)
-            if complete:
-                self.done.set()
-            else:
-                self._last_byte = time.monotonic()
-            return
         self._last_byte = time.monotonic()
-        self._observer.see(data)
-        self._pass(data, complete)
+        if self.mode == "stream":
+            self._observer.see(data)
+            self._pass(data, complete)
+            if complete:
+                self._exchange.sink.end(framed=self.raw)
+        else:
+            self._parts.append(data)
         if complete:
-            self._exchange.sink.end(framed=self.raw)
             self.done.set()
 
     def _pass(self, data: bytes, complete: bool) -> None:
         if self._held:
             data = self._held + data
             self._held = b""
-        if not complete:
-            whole = whole_events(data, framed=self.raw)
-            if whole < len(data):
-                data = self._hold(data, whole)
+        if not complete and not data.endswith(self._boundary):
+            data = self._hold(data)
         exchange = self._exchange
         if exchange.started:
             if not data:
@@ -114,7 +112,11 @@ class Relay:
         if not writable and not complete:
             self._connection.pause()
 
-    def _hold(self, data: bytes, whole: int) -> bytes:
+    def _hold(self, data: bytes) -> bytes:
+        """Keep back what stands behind the last whole event; return the rest."""
+        whole = data.rfind(self._boundary) + len(self._boundary)
+        if whole < len(self._boundary):
+            whole = 0
         if len(data) - whole > HOLD_BYTES:
             self._exchange.broken_event = True
             return data

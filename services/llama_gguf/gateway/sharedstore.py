@@ -141,8 +141,7 @@ class SharedStore:
         """Make the charge what was really used, and end the request."""
         difference = tokens_used - charge.tokens
         minute = int(now // WINDOW_SECONDS) if difference > 0 else charge.minute
-        slid_out = now - charge.at >= 2 * WINDOW_SECONDS
-        await self._adjust(charge, minute, 0, 0 if difference < 0 and slid_out else difference, difference)
+        await self._adjust(charge, minute, 0, difference, difference)
 
     async def aclose(self) -> None:
         """Finish what runs in the background and close the connections."""

@@ -15,7 +15,10 @@ import orjson
 
 TAIL_BYTES = 8192
 HEAD_BYTES = 2048
-_EVENT_END = b"\n\n"
+EVENT_END = b"\n\n"
+EVENT_END_FRAMED = b"\n\n\r\n"
+"""The end of an event that is also the end of a chunk. The engine puts whole events into each chunk, and raw newlines
+cannot occur inside an event's JSON, so among framed bytes this is always both."""
 _TIMINGS = b'"timings":{'
 _USAGE = b'"usage":{'
 _FINISH = re.compile(rb'"(?:finish_reason|stop_reason|stop_type)":"([a-z_]{1,32})"')
@@ -57,7 +60,7 @@ class Observer:
         if not self.size:
             self._head = data[:HEAD_BYTES]
         self.size += len(data)
-        self.events += data.count(_EVENT_END)
+        self.events += data.count(EVENT_END)
         self._kept.append(data)
         self._size += len(data)
         if self._size > 4 * TAIL_BYTES:
@@ -138,16 +141,3 @@ def chunk(data: bytes) -> bytes:
 
 KEEPALIVE_EVENT = b": keep-alive\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
-
-
-def whole_events(data: bytes, *, framed: bool) -> int:
-    """Return how many bytes of `data` end with a finished event, 0 when none does.
-
-    The engine puts whole events into each chunk, and raw newlines cannot occur inside an event's JSON, so in `framed`
-    bytes an empty line followed by a chunk's end is always both.
-    """
-    end = b"\n\n\r\n" if framed else b"\n\n"
-    if data.endswith(end):
-        return len(data)
-    at = data.rfind(end)
-    return at + len(end) if at >= 0 else 0

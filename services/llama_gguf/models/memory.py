@@ -1,49 +1,31 @@
-"""How much memory a model will take, before a second of GPU time is paid. Pure: headers and settings in, a plan out.
+"""How much memory a model will take, before a second of GPU time is paid: the plan, the verdict and what to lower.
 
-Weights and caches are counted as llama.cpp allocates them; the work buffers are estimated by a formula fitted to
-what llama-server reports (tests/unit/models/test_models_memory.py holds it to that). `assumptions` says what was not
-looked at.
+Pure: headers and settings in, a plan out. `assumptions` says what was not looked at.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from llama_gguf.models.architecture import Architecture, Layer
-from llama_gguf.models.ggml_types import CACHE_TYPES
 from llama_gguf.models.gguf_header import Tensor
+from llama_gguf.models.memory_items import (
+    CELLS,
+    DEVICE_CONTEXT_BYTES,
+    MIB,
+    Inputs,
+    Item,
+    Weights,
+    cells_per_slot,
+    count_items,
+    host_experts,
+)
 from llama_gguf.settings.engine import Engine
 
-MIB = 1 << 20
+__all__ = ["Item", "Machine", "MemoryPlan", "Weights", "plan_memory"]
 
-_CELLS = 256  # llama.cpp rounds contexts and windows up to a multiple of this
-_CHECKPOINT_TOKENS, _MAX_CHECKPOINTS = 8192, 32  # of windowed and recurrent state, in main memory
-_DEVICE_CONTEXT_BYTES = 512 * MIB  # CUDA's context and its libraries' workspaces
 _FIT_MARGIN_BYTES = 1024 * MIB  # what llama-server's --fit leaves free
-_PROCESS_BYTES = 48 * MIB
-_BYTES_PER_TOKEN_OF_VOCABULARY = 350
-_BLOCK = re.compile(r"blk\.(\d+)\.")
-_EXPERTS = re.compile(r"\.ffn_\w+_(?:ch)?exps")
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """One model's tensors (all parts of a split one) and its architecture."""
-
-    tensors: tuple[Tensor, ...]
-    architecture: Architecture
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One use of memory, in bytes."""
-
-    name: str
-    device: int
-    host: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +79,10 @@ def plan_memory(
     adapters: Sequence[Tensor] = (),
 ) -> MemoryPlan:
     """Return what serving `model` under `engine` takes on `machine`."""
-    inputs = _Inputs(model, engine, tuple(mmproj), draft, tuple(adapters), host_experts(engine.extra_args))
+    inputs = Inputs(model, engine, tuple(mmproj), draft, tuple(adapters), host_experts(engine.extra_args))
     top = len(model.architecture.layers) + 1
     layers = _layers_on_device(inputs, machine, top)
-    items = _items(inputs, layers)
+    items = count_items(inputs, layers)
     plan = MemoryPlan(
         items=items,
         layers=top,
@@ -114,33 +96,7 @@ def plan_memory(
     return replace(plan, advice=_advice(inputs, plan))
 
 
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    model: Weights
-    engine: Engine
-    mmproj: tuple[Tensor, ...]
-    draft: Weights | None
-    adapters: tuple[Tensor, ...]
-    host_experts: int  # layers whose experts stay in main memory
-
-
-def host_experts(extra_args: Sequence[str]) -> int:
-    """Return how many layers' experts --cpu-moe or --n-cpu-moe keep in main memory."""
-    for index, argument in enumerate(extra_args):
-        if argument in ("--cpu-moe", "-cmoe"):
-            return 1 << 30
-        if argument in ("--n-cpu-moe", "-ncmoe") and index + 1 < len(extra_args) and extra_args[index + 1].isdigit():
-            return int(extra_args[index + 1])
-    return 0
-
-
-def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
-    """Return the tokens of context each slot really gets, as llama.cpp rounds them."""
-    wanted = engine.context_per_slot or max(1, architecture.trained_context // engine.slots)
-    return -(-wanted // _CELLS) * _CELLS
-
-
-def _layers_on_device(inputs: _Inputs, machine: Machine, top: int) -> int:
+def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
     wanted = inputs.engine.gpu_layers
     if machine.device_bytes == 0:
         return 0
@@ -150,133 +106,12 @@ def _layers_on_device(inputs: _Inputs, machine: Machine, top: int) -> int:
         return top
     room = machine.device_bytes - _FIT_MARGIN_BYTES
     for layers in range(top, 0, -1):
-        if sum(item.device for item in _items(inputs, layers)) <= room:
+        if sum(item.device for item in count_items(inputs, layers)) <= room:
             return layers
     return 0
 
 
-def _items(inputs: _Inputs, layers: int) -> tuple[Item, ...]:
-    engine, architecture = inputs.engine, inputs.model.architecture
-    items = [
-        *_weights(inputs.model, layers, inputs.host_experts),
-        *_caches(architecture, engine, layers, (engine.cache_type_k, engine.cache_type_v)),
-        _placed("work buffers", compute_bytes(architecture, engine), on_device=layers > 0),
-    ]
-    if inputs.adapters:
-        items.append(_placed("LoRA adapters", _sum(inputs.adapters), on_device=layers > 0))
-    if inputs.mmproj:
-        # Its work buffers grow with the image: about as much as its weights at the usual sizes.
-        items.append(_placed("multimodal projector", 2 * _sum(inputs.mmproj), on_device=layers > 0))
-    if inputs.draft:
-        items.append(_draft(inputs.draft, engine, layers))
-    if engine.prompt_cache_mib:
-        items.append(Item("prompt cache (up to)", 0, engine.prompt_cache_mib * MIB))
-    if checkpoints := _checkpoints(architecture, engine):
-        items.append(Item("context checkpoints (up to)", 0, checkpoints))
-    vocabulary = architecture.vocabulary * _BYTES_PER_TOKEN_OF_VOCABULARY
-    items.append(Item("program", _DEVICE_CONTEXT_BYTES if layers else 0, _PROCESS_BYTES + vocabulary))
-    return tuple(items)
-
-
-def _placed(name: str, size: int, *, on_device: bool) -> Item:
-    return Item(name, size, 0) if on_device else Item(name, 0, size)
-
-
-def _sum(tensors: Sequence[Tensor]) -> int:
-    return sum(tensor.byte_size for tensor in tensors)
-
-
-def _weights(model: Weights, layers_on_device: int, experts_on_host: int) -> list[Item]:
-    """The input layer stays in main memory; from the output layer downwards the rest goes to the device."""
-    count = len(model.architecture.layers)
-    first_on_device = count + 1 - layers_on_device
-    device = host = 0
-    names = {tensor.name for tensor in model.tensors}
-    for tensor in model.tensors:
-        block = _BLOCK.match(tensor.name)
-        if block:
-            index = int(block[1])
-            stays = index < first_on_device or (index < experts_on_host and _EXPERTS.search(tensor.name))
-        else:
-            stays = layers_on_device == 0 or "token_embd" in tensor.name
-        if stays:
-            host += tensor.byte_size
-        else:
-            device += tensor.byte_size
-        if tensor.name == "token_embd.weight" and layers_on_device and "output.weight" not in names:
-            device += tensor.byte_size  # the output layer uses the same numbers, from a copy of its own
-    return [Item("weights", device, host)]
-
-
-def _caches(architecture: Architecture, engine: Engine, layers_on_device: int, types: tuple[str, str]) -> list[Item]:
-    cells = cells_per_slot(engine, architecture)
-    first_on_device = len(architecture.layers) + 1 - layers_on_device
-    sizes = {"KV cache": [0, 0], "recurrent state": [0, 0]}
-    for index, layer in enumerate(architecture.layers):
-        place = 0 if index >= first_on_device else 1
-        sizes["KV cache"][place] += engine.slots * _layer_cache(layer, cells, engine, types)
-        sizes["recurrent state"][place] += engine.slots * layer.state_floats * 4
-    return [Item(name, *places) for name, places in sizes.items() if any(places)]
-
-
-def _layer_cache(layer: Layer, cells: int, engine: Engine, types: tuple[str, str]) -> int:
-    kept = _window_cells(layer, cells, engine)
-    keys, values = CACHE_TYPES[types[0]], CACHE_TYPES[types[1]]
-    return kept * (keys.bytes_of(layer.key_width) + values.bytes_of(layer.value_width))
-
-
-def _window_cells(layer: Layer, cells: int, engine: Engine) -> int:
-    if layer.window == 0:
-        return cells
-    return -(-min(cells, layer.window + _ubatch(engine)) // _CELLS) * _CELLS
-
-
-def _ubatch(engine: Engine) -> int:
-    return min(engine.batch_size, engine.ubatch_size if engine.task == "generate" else engine.batch_size)
-
-
-def compute_bytes(architecture: Architecture, engine: Engine) -> int:
-    """Estimate the work buffers: what lives at the widest point of the graph, the masks and the logits."""
-    batch = _ubatch(engine)
-    width, cells = architecture.width, cells_per_slot(engine, architecture)
-    attention = 11 * max(width, architecture.query_width) // 2
-    used = architecture.experts_used
-    if used:
-        feed_forward = 2 * used * (architecture.expert_feed_forward + width)
-    else:
-        feed_forward = 3 * architecture.feed_forward + 4 * width
-    windows = {_window_cells(layer, cells, engine) for layer in architecture.layers if layer.key_width}
-    without_flash = engine.flash_attention == "off"
-    mask = sum(windows) * batch * (4 if without_flash else 2)
-    logits = engine.slots * architecture.vocabulary * 4
-    if without_flash:
-        scores = max(windows, default=0) * architecture.heads
-        return 4 * batch * max(attention + scores, feed_forward) + mask + logits
-    return 4 * batch * max(attention, feed_forward) + mask + logits
-
-
-def _checkpoints(architecture: Architecture, engine: Engine) -> int:
-    """Windowed and recurrent state cannot be rewound, so llama-server keeps copies of it in main memory."""
-    cells = cells_per_slot(engine, architecture)
-    state = sum(
-        layer.state_floats * 4
-        + (_layer_cache(layer, cells, engine, (engine.cache_type_k, engine.cache_type_v)) if layer.window else 0)
-        for layer in architecture.layers
-    )
-    return engine.slots * min(_MAX_CHECKPOINTS, 1 + cells // _CHECKPOINT_TOKENS) * state
-
-
-def _draft(draft: Weights, engine: Engine, layers_on_device: int) -> Item:
-    layers = len(draft.architecture.layers) + 1 if layers_on_device else 0
-    items = [
-        *_weights(draft, layers, 0),
-        *_caches(draft.architecture, engine, layers, ("f16", "f16")),
-        _placed("", compute_bytes(draft.architecture, engine), on_device=layers > 0),
-    ]
-    return Item("draft model", sum(item.device for item in items), sum(item.host for item in items))
-
-
-def _advice(inputs: _Inputs, plan: MemoryPlan) -> tuple[str, ...]:
+def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
     """Say what to lower, and by how much, if it does not fit; or what the GPU is missing."""
     advice = []
     if plan.verdict == "does not fit":
@@ -293,7 +128,9 @@ def _advice(inputs: _Inputs, plan: MemoryPlan) -> tuple[str, ...]:
         if not slots:
             advice.append("take a smaller model or a smaller quantisation of it")
     elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
-        missing = sum(item.device for item in _items(inputs, plan.layers)) + _FIT_MARGIN_BYTES - plan.device_capacity
+        missing = (
+            sum(item.device for item in count_items(inputs, plan.layers)) + _FIT_MARGIN_BYTES - plan.device_capacity
+        )
         advice.append(
             f"{plan.layers_on_device} of {plan.layers} layers fit on the GPU, the rest is slow; "
             f"{missing / MIB:.0f} MiB more would take all"
@@ -301,21 +138,21 @@ def _advice(inputs: _Inputs, plan: MemoryPlan) -> tuple[str, ...]:
     return tuple(advice)
 
 
-def _largest(inputs: _Inputs, plan: MemoryPlan, field: str, current: int) -> int:
+def _largest(inputs: Inputs, plan: MemoryPlan, field: str, current: int) -> int:
     """Return the largest value of an engine setting below `current` that fits, 0 if none does."""
-    step = 1 if field == "slots" else _CELLS
+    step = 1 if field == "slots" else CELLS
     low, high = 0, (current - 1) // step
     while low < high:
         middle = (low + high + 1) // 2
         tried = replace(inputs, engine=inputs.engine.model_copy(update={field: middle * step}))
-        items = _items(tried, plan.layers_on_device)
+        items = count_items(tried, plan.layers_on_device)
         device, host = sum(item.device for item in items), sum(item.host for item in items)
         fits = device <= (plan.device_capacity or device) and host <= (plan.host_capacity or host)
         low, high = (middle, high) if fits else (low, middle - 1)
     return low * step
 
 
-def _most_layers(inputs: _Inputs, plan: MemoryPlan) -> int:
+def _most_layers(inputs: Inputs, plan: MemoryPlan) -> int:
     """Return how many layers fit on the GPU if not all that were asked for do, else 0."""
     capacity = plan.device_capacity or 0
     if plan.device <= capacity:
@@ -323,17 +160,15 @@ def _most_layers(inputs: _Inputs, plan: MemoryPlan) -> int:
     fitting = (
         layers
         for layers in range(plan.layers_on_device - 1, 0, -1)
-        if sum(item.device for item in _items(inputs, layers)) <= capacity
+        if sum(item.device for item in count_items(inputs, layers)) <= capacity
     )
     return next(fitting, 0)
 
 
-def _assumptions(inputs: _Inputs, machine: Machine, layers: int) -> tuple[str, ...]:
+def _assumptions(inputs: Inputs, machine: Machine, layers: int) -> tuple[str, ...]:
     said = ["weights in main memory are mapped from the file and count in full"]
     if layers:
-        said.append(
-            f"{_DEVICE_CONTEXT_BYTES // MIB} MiB for CUDA's own use on one GPU, and flash attention works on it"
-        )
+        said.append(f"{DEVICE_CONTEXT_BYTES // MIB} MiB for CUDA's own use on one GPU, and flash attention works on it")
     if machine.device_bytes is None and inputs.engine.gpu_layers != 0:
         said.append("no GPU was looked at: all layers are taken to fit")
     if inputs.mmproj:

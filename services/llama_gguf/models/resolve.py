@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
+from llama_gguf.models.architecture import read_architecture
 from llama_gguf.models.checksum import VerifiedFiles, verify
 from llama_gguf.models.files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.gguf_header import Header
@@ -26,6 +27,7 @@ from llama_gguf.settings.model import Model
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
+_MOST_VOCABULARY_DIFFERENCE = 128  # llama.cpp's own bound
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 2.0, 60.0
 
 
@@ -44,8 +46,11 @@ def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter
             verify(path, wanted.sha256, wanted.setting, means.verified, reporter)
         return path, header
 
-    path, _ = have(sources.model, "model")
+    path, header = have(sources.model, "model")
     draft, draft_header = have(sources.draft, "draft") if sources.draft else (None, None)
+    names_its_kind = draft_header is not None and _names_its_kind(draft_header)
+    if draft_header and not names_its_kind:
+        _check_same_words(header, draft_header)
     return ModelFiles(
         model=path,
         mmproj=have(sources.mmproj, "mmproj")[0] if sources.mmproj else None,
@@ -55,7 +60,7 @@ def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter
             for wanted, adapter in zip(sources.lora, model.lora, strict=True)
         ),
         chat_template=sources.chat_template,
-        draft_names_its_kind=draft_header is not None and _names_its_kind(draft_header),
+        draft_names_its_kind=names_its_kind,
     )
 
 
@@ -102,6 +107,19 @@ def _locate(wanted: Wanted, means: Means) -> Path:
             from llama_gguf.models.url import fetch_url  # noqa: PLC0415 - as above
 
             return fetch_url(wanted, origin, means)
+
+
+def _check_same_words(model: Header, draft: Header) -> None:
+    """Raise unless the draft can speak for the model: llama-server only logs it, and then works without a draft."""
+    ours, theirs = read_architecture(model).vocabulary, read_architecture(draft).vocabulary
+    kinds = [header.text("tokenizer.ggml.model") for header in (model, draft)]
+    if kinds[0] != kinds[1] or abs(ours - theirs) > _MOST_VOCABULARY_DIFFERENCE:
+        raise ModelError(
+            f"model.draft: {draft.path.name} has another vocabulary ({kinds[1]}, {theirs} tokens) than the model "
+            f"({kinds[0]}, {ours})",
+            code="model_wrong_kind",
+            hint="take a small model of the same family as draft",
+        )
 
 
 def _names_its_kind(draft: Header) -> bool:

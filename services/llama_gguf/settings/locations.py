@@ -120,12 +120,18 @@ def can_write(path: Path) -> bool:
     return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
-def _find_data_dir(settings: Settings, env: Mapping[str, str], exists: Callable[[Path], bool]) -> tuple[Path, str]:
+def _find_data_dir(
+    settings: Settings, env: Mapping[str, str], is_dir: Callable[[Path], bool], is_mount: Callable[[Path], bool]
+) -> tuple[Path, str]:
     if settings.paths.data_dir != "auto":
         return Path(settings.paths.data_dir).absolute(), "paths.data_dir"
-    for candidate in map(Path, DATA_DIR_CANDIDATES):
-        if exists(candidate):
-            return candidate, f"auto: {candidate} exists"
+    candidates = [Path(candidate) for candidate in DATA_DIR_CANDIDATES if is_dir(Path(candidate))]
+    # A volume comes first: the image has a /data of its own, which must not hide a platform's mounted /workspace.
+    for candidate in candidates:
+        if is_mount(candidate):
+            return candidate, f"auto: a volume is mounted at {candidate}"
+    for candidate in candidates:
+        return candidate, f"auto: {candidate} exists"
     base = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME") or "/tmp") / ".local/share")  # noqa: S108
     return base / "llama-gguf", f"auto: none of {', '.join(DATA_DIR_CANDIDATES)} exists"
 
@@ -157,9 +163,10 @@ def locate(
     is_dir: Callable[[Path], bool] = Path.is_dir,
     writable: Callable[[Path], bool] = can_write,
     is_file: Callable[[Path], bool] = Path.is_file,
+    is_mount: Callable[[Path], bool] = os.path.ismount,
 ) -> Locations:
     """Make every path of `settings` concrete for this machine."""
-    data_dir, data_dir_reason = _find_data_dir(settings, env, is_dir)
+    data_dir, data_dir_reason = _find_data_dir(settings, env, is_dir, is_mount)
     run_dir, run_dir_reason = _find_run_dir(settings, env, writable)
 
     def below(value: str | None, default: str) -> Path:

@@ -13,8 +13,8 @@ class Paths(Section):
     data_dir: PathText = Field(
         "auto",
         description=(
-            "Directory for models, keys, logs and usage; `auto` takes the first that exists of /data, /runpod-volume "
-            "and /workspace, else the user's own data directory."
+            "Directory for models, keys, logs and usage; `auto` takes the first mounted volume of /data, "
+            "/runpod-volume and /workspace, else the first that exists, else the user's own data directory."
         ),
     )
     models_dir: PathText | None = Field(None, description="Directory that holds GGUF files; default DATA_DIR/models.")

@@ -92,6 +92,30 @@ def test_a_missing_gpu_is_said_loudly(
     assert ("no GPU is usable" in caplog.text) is loud
 
 
+def server_built_for_gpus(folder: Path, devices: str) -> Path:
+    """A llama-server with a CUDA backend beside it that lists `devices`."""
+    binary = folder / "bin" / "llama-server"
+    binary.parent.mkdir()
+    (binary.parent / "libggml-cuda.so").touch()
+    binary.write_text(f"#!/bin/sh\necho '{devices}'\n")
+    binary.chmod(0o755)
+    return binary
+
+
+@pytest.mark.parametrize("gpu_layers", ["all", 12])
+def test_a_build_for_gpus_refuses_to_run_on_the_cpu(tmp_path: Path, tiny_model: Path, gpu_layers: str | int) -> None:
+    binary = server_built_for_gpus(tmp_path, "Available devices:")
+    with pytest.raises(LaunchError, match="no GPU is visible: the NVIDIA driver") as caught:
+        run(snapshot_for(tmp_path, tiny_model, gpu_layers=gpu_layers, binary=str(binary)), {"PATH": "/bin"})
+    assert caught.value.exit_code == ExitCode.CONFIG
+
+
+def test_auto_warns_and_runs(tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    binary = server_built_for_gpus(tmp_path, "Available devices:")
+    run(snapshot_for(tmp_path, tiny_model, gpu_layers="auto", binary=str(binary)), {"PATH": "/bin"})
+    assert "no GPU is visible" in caplog.text
+
+
 def test_a_gpu_that_is_there_is_no_news(tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     binary = tmp_path / "bin" / "llama-server"
     binary.parent.mkdir()

@@ -418,6 +418,36 @@ def test_pushing_without_an_architecture_fails_and_leaves_no_manifest(
     assert not [command for command in calls if command[:3] == ["buildah", "manifest", "push"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "present", "outcome"),
+    [
+        ("cpu-1.2.3", None, ["cpu-1.2.3"]),
+        ("cpu-1.2.3", DIGEST, ["cpu-1.2.3"]),
+        ("cpu-1.2.3", "sha256:other", None),
+        ("cpu-sha-0123456789ab", "sha256:other", []),
+        ("latest", "sha256:other", ["latest"]),
+    ],
+)
+def test_published_versions_are_never_moved(
+    monkeypatch: pytest.MonkeyPatch, name: str, present: str | None, outcome: list[str] | None
+) -> None:
+    calls: list[list[str]] = []
+
+    def note(command: list[str]) -> str:
+        calls.append(command)
+        return ""
+
+    monkeypatch.setattr(publish, "_run", note)
+    monkeypatch.setattr(publish, "published_digest", lambda _reference: present)
+    if outcome is None:
+        with pytest.raises(publish.PublishError, match="never moved"):
+            publish.tag("ghcr.io/Me/It", DIGEST, [name])
+        assert calls == []
+        return
+    assert publish.tag("ghcr.io/Me/It", DIGEST, [name]) == outcome
+    assert [command[-1] for command in calls] == [f"docker://ghcr.io/me/it:{given}" for given in outcome]
+
+
 # --- the starter model
 
 

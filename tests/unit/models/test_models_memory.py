@@ -11,7 +11,8 @@ import pytest
 
 from llama_gguf.models.architecture import read_architecture
 from llama_gguf.models.gguf_header import read_header
-from llama_gguf.models.memory import MIB, Machine, MemoryPlan, Weights, host_experts, plan_memory
+from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
+from llama_gguf.models.memory_items import MIB, Weights, host_experts
 from llama_gguf.models.present import all_tensors
 from llama_gguf.settings.engine import Engine
 from support.sparse_model import Dimensions, write_sparse_model

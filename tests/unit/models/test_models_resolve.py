@@ -87,6 +87,12 @@ def test_a_draft_that_says_how_to_speculate(models: Path, tmp_path: Path) -> Non
     assert run(tmp_path, {"name": "Tiny-Q8_0", "draft": {"name": "mtp.gguf"}}).draft_names_its_kind
 
 
+@pytest.mark.starter
+def test_a_draft_that_speaks_another_language(models: Path, tmp_path: Path, starter_model: Path) -> None:
+    wrong = failure(tmp_path, {"name": "Tiny-Q8_0", "draft": {"path": str(starter_model)}})
+    assert wrong.message.endswith("has another vocabulary (llama, 262144 tokens) than the model (llama, 264)")
+
+
 def test_names_that_are_not_there(models: Path, tmp_path: Path) -> None:
     near = failure(tmp_path, {"name": "tiny-q8_0.gguf"})
     assert near.message == f"model.name: tiny-q8_0.gguf is not in {models}"

@@ -95,6 +95,17 @@ def test_data_dir_is_the_first_that_exists(there: set[str], expected: str, reaso
     assert found.models_dir == found.data_dir / "models"
 
 
+def test_a_mounted_volume_is_taken_before_a_folder_of_the_image() -> None:
+    found = locate(parse(MODEL), {}, is_dir=lambda _: True, is_mount=lambda path: str(path) == "/workspace")
+    assert (str(found.data_dir), found.data_dir_reason) == ("/workspace", "auto: a volume is mounted at /workspace")
+
+
+def test_an_old_keys_file_is_found_where_there_is_no_new_one() -> None:
+    old = locate(parse(MODEL), {}, is_file=lambda path: path.name == "api_keys.txt")
+    both = locate(parse(MODEL), {}, is_file=lambda path: path.name in {"api_keys.txt", "keys.json"})
+    assert (old.keys_file.name, both.keys_file.name) == ("api_keys.txt", "keys.json")
+
+
 def test_xdg_directories_are_used() -> None:
     env = {"XDG_DATA_HOME": "/x/share", "XDG_RUNTIME_DIR": "/x/run"}
     found = locate(parse(MODEL), env, is_dir=lambda _: False, writable=lambda path: str(path).startswith("/x"))
