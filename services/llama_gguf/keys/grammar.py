@@ -184,6 +184,7 @@ def _parse_line(line: str, read_at: dt.datetime) -> KeyRecord:
         digest=digest(secret),
         prefix=visible_prefix(secret),
         created=read_at,
+        scopes=frozenset({"inference", "metrics"}),  # where metrics wanted a key, the old system took any
         requests_per_minute=_rate(rate.strip()),
         expires=_moment(expiry) if expiry.strip() else None,
     )

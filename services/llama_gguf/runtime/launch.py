@@ -59,6 +59,9 @@ class Launch:
 
 def launch(what: Launch) -> int:
     """Run the appliance to its end and return the exit code. Raises LaunchError when it cannot even be started."""
+    # Whatever the caller's mask: nothing we or our programs write is for others. The group may read, because images
+    # run as any uid with group 0.
+    os.umask(os.umask(0) | 0o027)
     with _signals() as signals:
         run = what.snapshot.locations.run
         lock = rundir.prepare(run)

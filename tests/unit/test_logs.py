@@ -1,0 +1,63 @@
+"""Log lines: one event, one line, whatever the values hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from llama_gguf import logs
+
+NASTY = "a\nb\x1b[31m\x7f\x85\u2028\x00é"
+
+
+@pytest.fixture
+def restored_root() -> Iterator[None]:
+    """Give the root logger its handlers and level back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def emit(format: Literal["text", "json"], **values: object) -> str:  # noqa: A002 - the parameter's name in logs
+    stream = io.StringIO()
+    logs.configure("probe", format=format, level="info", stream=stream)
+    logging.getLogger("x").info("something %s", "happened", extra=logs.fields(**values))
+    logging.getLogger("x").debug("unheard")
+    return stream.getvalue()
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_a_json_line_is_one_line_and_reads_back() -> None:
+    line = emit("json", value=NASTY, number=3)
+    assert len(line.splitlines()) == 1
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line.rstrip("\n"))
+    found = json.loads(line)
+    assert (found["level"], found["program"], found["event"]) == ("info", "probe", "something happened")
+    assert (found["value"], found["number"]) == (NASTY, 3)
+    assert found["ts"].endswith("Z")
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_a_text_line_is_one_line_with_control_characters_replaced() -> None:
+    line = emit("text", value=NASTY)
+    assert len(line.splitlines()) == 1
+    assert line.rstrip("\n").endswith(" | INFO | probe | something happened | value=a?b?[31m????é")
+
+
+@pytest.mark.usefixtures("restored_root")
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_an_exception_is_told(format: Literal["text", "json"]) -> None:  # noqa: A002
+    stream = io.StringIO()
+    logs.configure("probe", format=format, level="error", stream=stream)
+    try:
+        int("why")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    assert "ValueError: invalid literal" in stream.getvalue()
