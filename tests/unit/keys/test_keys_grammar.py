@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.grammar import parse, render
-from llama_gguf.keys.record import KeyFile, KeyRecord, PreviousSecret
+from llama_gguf.keys.record import KeyFile, KeyRecord, PreviousSecret, Scope
 from support.keys_made import ALICE, BOB, NOW, key_files, patient, record, secrets, sha, times
 
 HEX = "ab" * 32
@@ -211,7 +211,8 @@ def test_the_old_format_of_parity() -> None:
         ("erin", None, noon),
         ("frank", 5, None),
     ]
-    assert keys.records[0] == KeyRecord(id="alice", digest=sha(ALICE), prefix="sk-Alice", created=NOW)
+    scopes: frozenset[Scope] = frozenset({"inference", "metrics"})  # where metrics wanted a key, any would do
+    assert keys.records[0] == KeyRecord(id="alice", digest=sha(ALICE), prefix="sk-Alice", created=NOW, scopes=scopes)
 
 
 def test_the_old_format_is_never_written() -> None:
