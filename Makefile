@@ -155,12 +155,15 @@ pin-bases-pull-request: ## Open a pull request with new digests
 
 # --- benchmarks: numbers, never tests
 
-.PHONY: bench-gateway bench-end-to-end bench-start
+.PHONY: bench-gateway bench-end-to-end bench-fairness bench-start
 bench-gateway: $(VENV)/.dev.done ## Gateway against nginx and the engine direct, side by side (needs nginx and gcc)
 	$(BIN)/python tests/bench/gateway.py
 
 bench-end-to-end: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done ## Tokens/s and first token, appliance against engine
 	$(BIN)/python tests/bench/end_to_end.py
+
+bench-fairness: $(VENV)/.dev.done $(VENV)/.engine.done ## What one key's flood costs another key, on the real engine
+	PYTHONPATH=tests $(BIN)/python tests/bench/fairness.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of the tree (the user's cache stays)

@@ -267,7 +267,10 @@ def measure(bench: Bench, servers: dict[str, Server], rounds: int, console: Cons
             for server in order if number % 2 == 0 else reversed(order):
                 if server.pid is None and scenario in (bench.paced_cpu, bench.bad_keys):
                     continue  # the engine has no CPU of its own here and knows no keys
-                figures[name].setdefault(server.name, []).append(scenario(server))
+                figure = scenario(server)
+                if figure <= 0:
+                    sys.exit(f"{name}: {server.name} got nothing done; is the machine busy, or --seconds too short?")
+                figures[name].setdefault(server.name, []).append(figure)
     return figures
 
 

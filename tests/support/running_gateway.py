@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from llama_gguf.gateway.app import Found, Gateway
+from llama_gguf.gateway.app import Gateway
+from llama_gguf.gateway.startup import Found
 
 from .fake_engine import FakeEngine
 from .gateway_box import ENGINE_KEY, Box, make_box
@@ -38,6 +39,10 @@ class Running:
     async def stream(self, **fake: Any) -> Answer:
         """Make one chat request that streams."""
         return await self.ask("POST", "/v1/chat/completions", body=chat(stream=True, **fake))
+
+    def log_bytes(self) -> bytes:
+        """Return what has been written to the access log."""
+        return self._log.getvalue()
 
     async def lines(self, count: int = 1) -> list[dict[str, Any]]:
         """Return the access log once it has at least `count` lines."""

@@ -53,6 +53,8 @@ def write_tiny_model(
     writer.add_uint32("tokenizer.ggml.fim_pre_token_id", 5)
     writer.add_uint32("tokenizer.ggml.fim_suf_token_id", 6)
     writer.add_uint32("tokenizer.ggml.fim_mid_token_id", 7)
+    # Grammars (structured output, tools) work on text as it is, without a blank put in front of it.
+    writer.add_add_space_prefix(False)
     writer.add_chat_template(CHAT_TEMPLATE)
     if rerank:
         writer.add_key_length(DIM // HEADS)

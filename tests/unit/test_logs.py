@@ -20,7 +20,7 @@ def restored_root() -> Iterator[None]:
     """Give the root logger its handlers and level back afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield root
+    yield
     root.handlers[:] = handlers
     root.setLevel(level)
 

@@ -26,12 +26,18 @@ SECTIONS: tuple[str, ...] = (
     "llama_gguf.cli.gen:problems_section",
     "llama_gguf.keys.codes:reference_section",
     "llama_gguf.platforms.codes:reference_section",
+    "llama_gguf.cli._reference_gateway:routes_section",
+    "llama_gguf.cli._reference_gateway:errors_section",
+    "llama_gguf.cli._reference_gateway:metrics_section",
+    "llama_gguf.engine.known_failures:failures_section",
     "llama_gguf.cli.gen:exit_codes_section",
 )
 """Sections of schema/reference.md in their order, as "module:function"; each returns markdown that opens with ##."""
 FILES: Mapping[str, str] = {
     "config.schema.json": "llama_gguf.cli.gen:config_schema",
     "reference.md": "llama_gguf.cli.gen:reference",
+    "engine/flags.json": "llama_gguf.engine.flags:flag_dump",
+    "openapi.json": "llama_gguf.cli._openapi:openapi",
 }
 """File below schema/ -> the function that makes its text."""
 
@@ -46,8 +52,8 @@ def gen(*, out: Path, only_check: bool) -> int:
         for name in stale:
             click.echo(f"{out / name} is stale: run `make gen`", err=True)
         return 1 if stale else ExitCode.OK
-    out.mkdir(parents=True, exist_ok=True)
     for name, content in generate():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(content, encoding="utf-8")
         click.echo(f"{out / name}{'' if name in stale else ' (as it was)'}")
     return ExitCode.OK

@@ -15,8 +15,8 @@ from llama_gguf.settings import snapshot
 from llama_gguf.settings.locations import RunDir
 from llama_gguf.settings.snapshot import RUN_DIR_VARIABLE
 
-from .app import look
 from .server import serve
+from .startup import look
 
 
 def main() -> int:

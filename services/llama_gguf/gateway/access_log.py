@@ -42,7 +42,8 @@ def json_line(exchange: Exchange, now: float, timestamp: str) -> bytes:
         else '"tokens_in":null,"tokens_cached":null,"tokens_out":null,"finish":null'
     )
     line = (
-        f'{{"ts":"{timestamp}","event":"request","request_id":"{exchange.request_id}",'
+        f'{{"ts":"{timestamp}","level":"info","program":"gateway","event":"request",'
+        f'"request_id":"{exchange.request_id}",'
         f'"key":{_name(key.id) if key is not None else "null"},{_call(exchange)},'
         f'"status":{exchange.status or "null"},"outcome":"{exchange.outcome}","error":{_name(exchange.error_code)},'
         f'"model":{_quoted(exchange.model)},"stream":{"true" if exchange.stream else "false"},'
@@ -75,7 +76,9 @@ def _quoted(value: str) -> str:
 def text_line(exchange: Exchange, now: float, timestamp: str) -> bytes:
     """Return the same facts as `ts | INFO | gateway | request | k=v k=v`, like every other log line in text."""
     record: dict[str, object] = orjson.loads(json_line(exchange, now, timestamp))
-    values = [f"{name}={_text(value)}" for name, value in record.items() if name not in ("ts", "event")]
+    values = [
+        f"{name}={_text(value)}" for name, value in record.items() if name not in ("ts", "level", "program", "event")
+    ]
     return f"{timestamp} | INFO | gateway | request | {' '.join(values)}\n".encode("utf-8", "replace")
 
 

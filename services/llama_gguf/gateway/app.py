@@ -7,42 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
-import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from llama_gguf import __version__
-from llama_gguf.errors import KeysError, LaunchError
+from llama_gguf.errors import KeysError
 from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.watch import KeyState, KeyWatcher
 from llama_gguf.logs import fields
 from llama_gguf.models.source import served_names
-from llama_gguf.settings import Settings
 from llama_gguf.settings.snapshot import Snapshot
 
 from .access_log import AccessLog
 from .admission import Admission
 from .cors import Cors
+from .engine_call import EngineCaller
 from .engine_client import EngineClient, fetch
 from .engine_http import EngineFailure
 from .engine_state import EngineState, State
 from .forward import Forwarder, Rules
 from .front import Front
 from .headers import engine_head, engine_request
-from .limitstore import LocalStore, Store
 from .metrics import Metrics
 from .own import OwnRoutes
 from .pipeline import Access, Pipeline
 from .proxy import Limits
 from .ratelimit import RateLimiter
 from .recorder import Listener, MetricsListener, Recorder, UsageListener
-from .request_head import HttpLimits
 from .routes import RouteTable
+from .startup import Found, http_limits, make_limit_store
 from .sweeper import Sweeper
 from .usage import UsageStore
 
@@ -50,34 +45,6 @@ _log = logging.getLogger(__name__)
 
 _ENGINE_METRICS_SECONDS = 2.0
 _CUT_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the gateway finds on the machine besides its settings. `look` reads it before the event loop runs."""
-
-    engine_key: str
-    engine_version: str
-    host_name: str
-    store_password: str | None = None
-
-
-def look(snapshot: Snapshot, env: Mapping[str, str]) -> Found:
-    """Read the engine's key and what else is not in the settings. Raises LaunchError."""
-    path = snapshot.locations.run.engine_key
-    try:
-        engine_key = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LaunchError(
-            f"{path}: cannot read the engine's key: {error}",
-            hint="`llama-gguf up` makes it before it starts the gateway",
-        ) from error
-    try:
-        engine_version = importlib.metadata.version("llama-cpp-python")
-    except importlib.metadata.PackageNotFoundError:
-        engine_version = "unknown"
-    variable = snapshot.settings.limits.store_password_env
-    return Found(engine_key, engine_version, socket.gethostname(), env.get(variable) if variable else None)
 
 
 class Gateway:
@@ -137,16 +104,19 @@ class Gateway:
         timeouts = settings.gateway.timeouts
         rules = Rules(
             served_models=served_names(settings.model),
-            limits=Limits(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
-            wait_for_engine_seconds=settings.gateway.wait_for_engine_seconds,
             keepalive_seconds=settings.gateway.sse_keepalive_seconds,
             allow_remote_media=settings.gateway.allow_remote_media,
             context=settings.engine.context_per_slot,
         )
         return Forwarder(
             rules,
-            client=self.client,
-            engine=self.engine,
+            caller=EngineCaller(
+                self.client,
+                self.engine,
+                self.sweeper,
+                limits=Limits(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
+                wait_for_engine_seconds=settings.gateway.wait_for_engine_seconds,
+            ),
             engine_key=self._engine_key,
             admission=self.admission,
             limiter=self.limiter,
@@ -267,33 +237,3 @@ class Gateway:
         await self.limiter.aclose()
         await asyncio.to_thread(self.usage.close)
         await self._access_log.stop()
-
-
-def http_limits(settings: Settings) -> HttpLimits:
-    """Return what clients must keep to."""
-    gateway = settings.gateway
-    return HttpLimits(
-        max_body_bytes=gateway.max_body_bytes,
-        max_headers=gateway.max_headers,
-        max_header_line_bytes=gateway.max_header_line_bytes,
-        max_request_line_bytes=gateway.max_request_line_bytes,
-        header_seconds=gateway.timeouts.header_seconds,
-        body_seconds=gateway.timeouts.body_seconds,
-    )
-
-
-def make_limit_store(
-    settings: Settings, password: str | None, month_tokens: Callable[[str], int], metrics: Metrics
-) -> Store:
-    """Return the store of the limits: memory, or a shared one with memory to fall back on."""
-    local = LocalStore(month_tokens=month_tokens)
-    if settings.limits.store == "memory":
-        return local
-    from .sharedstore import FallbackStore, SharedStore  # noqa: PLC0415 - its client costs a start 100 ms
-
-    return FallbackStore(
-        SharedStore(settings.limits.store, password),
-        local,
-        on_state=metrics.limit_store,
-        on_failure=metrics.limit_store_failed,
-    )

@@ -1,7 +1,7 @@
-"""A request's way to the engine and back: checks of the body, limits, queue, waiting for the engine, one retry.
+"""A request's way to the engine and back: checks of its body, limits, queue, the engine's answer, the settling.
 
-Owns the order in which a request gets and gives back what it holds (reservation, place in the engine, connection),
-and what the engine's failures mean for the client.
+Owns the order in which a request gets what it holds (a reservation, a place in the engine) and gives it back,
+whichever way it ends.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from llama_gguf.keys.record import KeyRecord
 from llama_gguf.logs import fields
 
 from . import auth, body
-from .engine_client import EngineClient, EngineConnection
-from .engine_http import EngineFailure
-from .engine_state import EngineState
+from .accounting import counted
+from .engine_call import EngineCaller
 from .estimate import estimate_tokens
 from .exchange import Exchange, HeaderList
 from .headers import engine_head, engine_request
 from .models import present_models
 from .ports import Admission, Limiter, Reservation
-from .proxy import Limits, Relay
+from .proxy import Relay
 from .render import engine_error
 from .routes import Route
-from .sse import KEEPALIVE_EVENT, Tokens
+from .sse import KEEPALIVE_EVENT
 from .sweeper import Sweeper
 
 _log = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ _log = logging.getLogger(__name__)
 AuditCall = Callable[[str, str, str], Awaitable[None]]
 
 _JSON = b"application/json"
-_BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,6 @@ class Rules:
     """What the configuration says about relayed requests."""
 
     served_models: tuple[str, ...]
-    limits: Limits
-    wait_for_engine_seconds: float
     keepalive_seconds: float
     allow_remote_media: bool
     context: int  # tokens one request can use, 0 = not known
@@ -58,8 +54,7 @@ class Forwarder:
         self,
         rules: Rules,
         *,
-        client: EngineClient,
-        engine: EngineState,
+        caller: EngineCaller,
         engine_key: str,
         admission: Admission,
         limiter: Limiter,
@@ -68,8 +63,7 @@ class Forwarder:
         settle_apart: bool,
     ) -> None:
         self._rules = rules
-        self._client = client
-        self._engine = engine
+        self._caller = caller
         self._engine_key = engine_key
         self._admission = admission
         self._limiter = limiter
@@ -101,7 +95,7 @@ class Forwarder:
                 )
                 exchange.admitted = True
                 exchange.queued_seconds = time.monotonic() - exchange.arrived
-            relay = await self._ask_engine(exchange, self._request_bytes(exchange, route))
+            relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
             used = exchange.tokens
@@ -128,7 +122,7 @@ class Forwarder:
         if head.status >= 400:
             raise engine_error(head.status, relay.body)
         if route.generates:
-            exchange.tokens = _counted(exchange, relay, cost)
+            exchange.tokens = counted(exchange, relay, cost)
         if relay.mode == "stream":
             return
         if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
@@ -179,64 +173,6 @@ class Forwarder:
                 self._heads[target] = head
         return engine_request(head, exchange.request.body, _JSON)
 
-    async def _ask_engine(self, exchange: Exchange, request: bytes) -> Relay:
-        """Send a request to the engine and wait for the end of its answer. Raises GatewayError.
-
-        Waits for an engine that loads, and asks once more where a connection broke before the first byte.
-        """
-        deadline = exchange.arrived + self._rules.wait_for_engine_seconds
-        retried = False
-        while True:
-            if self._engine.state != "ready":
-                await asyncio.sleep(0)  # on as a task: what follows has timeouts
-                await self._engine.wait_ready(deadline)
-            connection = None if retried else self._client.take()
-            if connection is None:
-                connection = await self._connect(deadline)
-                if connection is None:
-                    continue
-            relay = await self._one_answer(exchange, connection, request)
-            failure = relay.failure
-            if failure is None:
-                if time.monotonic() < deadline and _is_loading(relay):
-                    self._engine.lost()
-                    continue
-                return relay
-            if failure.reason == "closed":
-                self._engine.lost()
-                if relay.mode == "waiting" and not retried:
-                    retried = True
-                    deadline = max(deadline, time.monotonic() + self._rules.wait_for_engine_seconds)
-                    continue
-            if relay.events:
-                exchange.tokens = _seen_so_far(exchange, relay)
-            raise _translate(failure, self._engine)
-
-    async def _connect(self, deadline: float) -> EngineConnection | None:
-        """Return a new connection, or None when it is worth another look at the engine's state."""
-        await asyncio.sleep(0)  # on as a task: what follows has a timeout
-        try:
-            return await self._client.connect()
-        except EngineFailure as failure:
-            self._engine.lost()
-            if failure.reason == "timeout" or time.monotonic() >= deadline:
-                raise _translate(failure, self._engine) from None
-            return None
-
-    async def _one_answer(self, exchange: Exchange, connection: EngineConnection, request: bytes) -> Relay:
-        relay = Relay(exchange, connection, self._rules.limits)
-        self._sweeper.add(relay.check)
-        try:
-            connection.send(request, relay)
-            await relay.done
-        except asyncio.CancelledError:
-            connection.abort()
-            exchange.tokens = _seen_so_far(exchange, relay)
-            raise
-        finally:
-            self._sweeper.discard(relay.check)
-        return relay
-
     async def models(self, exchange: Exchange) -> tuple[int, HeaderList, bytes]:
         """Answer the models routes: the engine's data under the configured names, filtered by the key."""
         route, key = exchange.route, exchange.key
@@ -245,7 +181,7 @@ class Forwarder:
         reservation = await self._limiter.reserve(key, 0)
         exchange.base_headers = (*exchange.base_headers, *reservation.headers)
         try:
-            relay = await self._ask_engine(exchange, request)
+            relay = await self._caller.ask(exchange, request)
         finally:
             await self._settle(reservation, 0)
         if relay.head is None or relay.head.status != 200:
@@ -269,45 +205,3 @@ class _Heartbeat:
         if self._exchange.first_byte == 0.0 and now - self._last >= self._interval:
             self._last = now
             self._exchange.write_event(KEEPALIVE_EVENT)
-
-
-def _is_loading(relay: Relay) -> bool:
-    head = relay.head
-    return head is not None and head.status == 503 and engine_error(503, relay.body).code == "model_loading"
-
-
-def _counted(exchange: Exchange, relay: Relay, cost: int) -> Tokens:
-    """Return the tokens of a complete answer: the engine's counts, or what must stand in for them.
-
-    Where the engine tells none (its own embeddings route, or a client that had them left out) the estimate stands, so
-    that nobody can make its use invisible. Of several answers in one it counts a single one.
-    """
-    tokens = relay.tokens()
-    if tokens is None:
-        return Tokens(prompt=cost)
-    if exchange.sequences > 1:
-        times = exchange.sequences
-        return tokens._replace(prompt=tokens.prompt * times, completion=tokens.completion * times, exact=False)
-    return tokens
-
-
-def _seen_so_far(exchange: Exchange, relay: Relay) -> Tokens:
-    """Return what an answer that was cut short has cost, as far as can be seen: the engine's counts come at its end.
-
-    An event is a token, as a rule; the prompt is taken for four bytes a token.
-    """
-    return Tokens(prompt=-(-len(exchange.request.body) // _BYTES_PER_TOKEN), completion=relay.events)
-
-
-def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:
-    if failure.reason == "stalled":
-        return GatewayError(504, "client_stalled", "The client took nothing for too long.", type="server_error")
-    if failure.reason == "timeout":
-        return GatewayError(504, "timeout", f"The engine took too long ({failure}).", type="server_error")
-    if failure.reason == "protocol":
-        return GatewayError(502, "engine_protocol", "The engine's answer could not be understood.", type="server_error")
-    if failure.reason == "connect":
-        return engine.refusal()
-    return GatewayError(
-        502, "engine_closed", "The engine broke off before its answer was complete.", type="server_error"
-    )

@@ -220,7 +220,11 @@ class ClientConnection(ClientSink):
         if head.expects_continue and not rest and self._transport is not None:
             self._transport.write(CONTINUE)
         if length is None:
-            self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
+            try:
+                self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
+            except GatewayError as error:
+                self._answer_and_close(error)
+                return
         else:
             self._body = []
             self._missing = length

@@ -9,6 +9,7 @@ on in a real task. Until then there is no current task: `await asyncio.sleep(0)`
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import types
 from collections.abc import Callable, Coroutine, Generator
@@ -85,6 +86,12 @@ class Job:
                 self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        if (
+            inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CLOSED
+        ):  # the task was cancelled before it ran at all
+            self._task = None
+            self._step(asyncio.CancelledError())
+            return
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a request's coroutine failed", exc_info=error)
         self._on_end()

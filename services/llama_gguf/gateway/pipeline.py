@@ -164,10 +164,10 @@ class Pipeline:
             if route.kind == "relay":
                 await self._forwarder.relay(exchange)
                 self._close(exchange)
-            elif route.kind == "models":
-                self.answer(exchange, *await self._forwarder.models(exchange))
-            else:
-                self.answer(exchange, *await self._own.answer(exchange))
+                return
+            await asyncio.sleep(0)  # on as a task: what follows has timeouts
+            answering = self._forwarder.models if route.kind == "models" else self._own.answer
+            self.answer(exchange, *await answering(exchange))
         except asyncio.CancelledError:
             self.lost(exchange)
             raise

@@ -33,6 +33,7 @@ _ENGINE_CODES = {
     "not_supported_error": "not_supported",
     "unavailable_error": "model_loading",
     "server_error": "engine_error",
+    "not_found_error": "not_found",
 }
 _PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 

@@ -12,7 +12,8 @@ from llama_gguf.errors import LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.settings.snapshot import Snapshot
 
-from .app import Found, Gateway
+from .app import Gateway
+from .startup import Found
 
 _log = logging.getLogger(__name__)
 

@@ -69,13 +69,21 @@ class Observer:
             self._size = len(tail)
 
     def tokens(self) -> Tokens | None:
-        """Return the engine's counts, or None where the answer (so far) holds none."""
-        return read_tokens(b"".join(self._kept)) or read_tokens(self._head)
+        """Return the engine's counts, or None where the answer (so far) holds none.
+
+        Anthropic's streams tell the prompt's tokens in their first event and the answer's in their last.
+        """
+        last, first = read_tokens(b"".join(self._kept)), read_tokens(self._head)
+        if last is not None and first is not None and not last.prompt:
+            return last._replace(prompt=first.prompt, cached=first.cached)
+        return last or first
 
 
 def read_tokens(data: bytes) -> Tokens | None:
     """Return the counts that stand last in the text of an answer, or None where there are none."""
-    timings = _last_object(_TIMINGS, data)
+    # The engine's own counts stand last; an object of that name further in front is a tool call's or a schema's.
+    own = data.rfind(_TIMINGS) > data.rfind(_USAGE)
+    timings = _last_object(_TIMINGS, data) if own else None
     if timings is not None and "predicted_n" in timings:
         cached = _count(timings, "cache_n")
         speed = timings.get("predicted_per_second")

@@ -20,6 +20,7 @@ from .exchange import HeaderList, RequestHead
 from .request_head import HttpLimits, bad_request, check_framing, join_headers, too_large
 
 SERVER: Final = "llama-gguf"
+MAX_FRAMING_BYTES: Final = 65_536
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -77,6 +78,7 @@ class ChunkedBody:
         self._parsed = _Parsed()
         self._parser = httptools.HttpRequestParser(self._parsed)
         self._max_bytes = max_bytes
+        self._taken = -len(head)
         self.feed(head)
 
     def feed(self, data: bytes) -> bool:
@@ -89,8 +91,13 @@ class ChunkedBody:
             if not self._parsed.complete:
                 raise bad_request(f"The request body is not valid HTTP: {error}.") from None
             self._parsed.excess = True
-        if len(self._parsed.body) > self._max_bytes:
+        size = len(self._parsed.body)
+        if size > self._max_bytes:
             raise too_large(self._max_bytes)
+        self._taken += len(data)
+        # One-byte chunks take six bytes each; the rest is extensions and trailers, which nobody needs.
+        if not self._parsed.complete and self._taken > MAX_FRAMING_BYTES + 9 * size:
+            raise bad_request("The chunked body has too much in its framing.")
         return self._parsed.complete
 
     @property

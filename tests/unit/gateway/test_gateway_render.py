@@ -74,7 +74,7 @@ def test_an_error_as_an_event_is_one_event() -> None:
         (400, "exceed_context_size_error", "context_length_exceeded"),
         (501, "not_supported_error", "not_supported"),
         (500, "server_error", "engine_error"),
-        (404, "not_found_error", "bad_request"),
+        (404, "not_found_error", "not_found"),
         (500, "something_new", "engine_error"),
     ],
 )

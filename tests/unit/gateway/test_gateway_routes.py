@@ -39,7 +39,6 @@ def refusal(method: str, path: str, found: RouteTable | None = None) -> GatewayE
         "/slots/x",
         "/slots/../props",
         "/v1/models/",
-        "/v1/models/{id}",
         "/models/sse",
         "/v1/audio/transcriptions",
     ],
@@ -83,13 +82,10 @@ def test_props_are_for_admins_unless_they_are_exposed() -> None:
 
 @pytest.mark.parametrize("path", ["/slots", "/slots/3", "/lora-adapters", "/engine/metrics", "/models/load", "/reload"])
 def test_what_touches_other_people_is_for_admins(path: str) -> None:
-    for method in ("GET", "POST"):
-        try:
-            route, _ = table().find(method, path)
-        except GatewayError as error:
-            assert error.status == 405
-        else:
-            assert route.scope == "admin"
+    methods = [method for method in table().methods(path) if method in ("GET", "POST")]
+    assert methods
+    for method in methods:
+        assert table().find(method, path)[0].scope == "admin"
 
 
 def test_metrics_can_want_a_key_or_be_off() -> None:

@@ -93,5 +93,16 @@ def test_an_observer_finds_counts_at_the_beginning_too() -> None:
     assert observer.tokens() == Tokens(5, 0, 0, exact=True)
 
 
+@pytest.mark.parametrize("filler", [0, 100_000])
+def test_anthropic_streams_tell_the_prompt_first_and_the_answer_last(filler: int) -> None:
+    first = {"type": "message_start", "message": {"usage": {"cache_read_input_tokens": 30, "input_tokens": 1}}}
+    last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 8}}
+    observer = Observer()
+    observer.see(b"event: message_start\ndata: " + dump(first) + b"\n\n")
+    observer.see(b"x" * filler)
+    observer.see(b"event: message_delta\ndata: " + dump(last) + b"\n\nevent: message_stop\ndata: {}\n\n")
+    assert observer.tokens() == Tokens(31, 30, 8, exact=True, finish_reason="end_turn")
+
+
 def test_chunk() -> None:
     assert chunk(b"x" * 18) == b"12\r\n" + b"x" * 18 + b"\r\n"

@@ -1,0 +1,40 @@
+"""The gateway's sections of schema/reference.md: its routes, error codes and metrics."""
+
+from __future__ import annotations
+
+from llama_gguf.gateway.catalogue import ERROR_CODES, route_rows
+from llama_gguf.gateway.series import ENGINE_SERIES, PROCESS_SERIES, SERIES
+
+from .gen import table, text
+
+
+def routes_section() -> str:
+    """Return the table of the gateway's routes."""
+    rows = [(row.method, f"`{row.path}`", row.group, row.scope, text(row.summary)) for row in route_rows()]
+    return (
+        "## Routes\n\nWhat the gateway can open. Groups other than `admin` and `own` are open where `gateway.routes` "
+        f"names them.\n\n{table(('method', 'path', 'group', 'scope of the key', ''), rows)}"
+    )
+
+
+def errors_section() -> str:
+    """Return the table of error codes."""
+    rows = [(f"`{e.code}`", str(e.status), text(e.meaning), text(e.remedy)) for e in ERROR_CODES]
+    return (
+        "## Errors\n\nThe `code` in every error answer of the gateway. Errors of the engine keep their status.\n\n"
+        f"{table(('code', 'status', 'meaning', 'what to do'), rows)}"
+    )
+
+
+def metrics_section() -> str:
+    """Return the table of metrics."""
+    rows = []
+    for series in SERIES:
+        labels = [*series.labels, *(["key"] if series.per_key else [])]
+        rows.append((f"`{series.name}`", series.kind, ", ".join(f"`{label}`" for label in labels), text(series.help)))
+    engine, process = (", ".join(f"`{name}`" for name in names) for names in (ENGINE_SERIES, PROCESS_SERIES))
+    return (
+        "## Metrics\n\nOn the gateway's `/metrics`. All of these carry the label `worker_type` too; `key` only with "
+        f"`metrics.key_label`.\n\n{table(('series', 'kind', 'labels', ''), rows)}\n\n"
+        f"Of the gateway's process: {process}.\n\nOf the engine, with `metrics.engine_series`: {engine}."
+    )

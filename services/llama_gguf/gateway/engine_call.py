@@ -1,0 +1,116 @@
+"""Asks the engine and sees to it that an answer comes: waits while it loads, and asks once more where nothing came.
+
+Owns what the engine's failures mean for the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from llama_gguf.errors import GatewayError
+
+from .accounting import seen_so_far
+from .engine_client import EngineClient, EngineConnection
+from .engine_http import EngineFailure
+from .engine_state import EngineState
+from .exchange import Exchange
+from .proxy import Limits, Relay
+from .render import engine_error
+from .sweeper import Sweeper
+
+
+class EngineCaller:
+    """Takes requests to the engine over pooled connections. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        engine: EngineState,
+        sweeper: Sweeper,
+        *,
+        limits: Limits,
+        wait_for_engine_seconds: float,
+    ) -> None:
+        self._client = client
+        self._engine = engine
+        self._sweeper = sweeper
+        self._limits = limits
+        self._wait_seconds = wait_for_engine_seconds
+
+    async def ask(self, exchange: Exchange, request: bytes) -> Relay:
+        """Send a request to the engine and wait for the end of its answer. Raises GatewayError.
+
+        Waits for an engine that loads, and asks once more where a connection broke before the first byte.
+        """
+        deadline = exchange.arrived + self._wait_seconds
+        retried = False
+        while True:
+            if self._engine.state != "ready":
+                await asyncio.sleep(0)  # on as a task: what follows has timeouts
+                await self._engine.wait_ready(deadline)
+            connection = None if retried else self._client.take()
+            if connection is None:
+                connection = await self._connect(deadline)
+                if connection is None:
+                    continue
+            relay = await self._one_answer(exchange, connection, request)
+            failure = relay.failure
+            if failure is None:
+                if time.monotonic() < deadline and _is_loading(relay):
+                    self._engine.lost()
+                    continue
+                return relay
+            if failure.reason == "closed":
+                self._engine.lost()
+                if relay.mode == "waiting" and not retried:
+                    retried = True
+                    deadline = max(deadline, time.monotonic() + self._wait_seconds)
+                    continue
+            if relay.events:
+                exchange.tokens = seen_so_far(exchange, relay)
+            raise _translate(failure, self._engine)
+
+    async def _connect(self, deadline: float) -> EngineConnection | None:
+        """Return a new connection, or None when it is worth another look at the engine's state."""
+        await asyncio.sleep(0)  # on as a task: what follows has a timeout
+        try:
+            return await self._client.connect()
+        except EngineFailure as failure:
+            self._engine.lost()
+            if failure.reason == "timeout" or time.monotonic() >= deadline:
+                raise _translate(failure, self._engine) from None
+            return None
+
+    async def _one_answer(self, exchange: Exchange, connection: EngineConnection, request: bytes) -> Relay:
+        relay = Relay(exchange, connection, self._limits)
+        self._sweeper.add(relay.check)
+        try:
+            connection.send(request, relay)
+            await relay.done
+        except asyncio.CancelledError:
+            connection.abort()
+            exchange.tokens = seen_so_far(exchange, relay)
+            raise
+        finally:
+            self._sweeper.discard(relay.check)
+        return relay
+
+
+def _is_loading(relay: Relay) -> bool:
+    head = relay.head
+    return head is not None and head.status == 503 and engine_error(503, relay.body).code == "model_loading"
+
+
+def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:
+    if failure.reason == "stalled":
+        return GatewayError(504, "client_stalled", "The client took nothing for too long.", type="server_error")
+    if failure.reason == "timeout":
+        return GatewayError(504, "timeout", f"The engine took too long ({failure}).", type="server_error")
+    if failure.reason == "protocol":
+        return GatewayError(502, "engine_protocol", "The engine's answer could not be understood.", type="server_error")
+    if failure.reason == "connect":
+        return engine.refusal()
+    return GatewayError(
+        502, "engine_closed", "The engine broke off before its answer was complete.", type="server_error"
+    )
