@@ -1,7 +1,7 @@
-"""A client that goes away frees its slot of the real engine within a second: the matrix of schema/reference.md.
+"""A client that goes away frees its slot of the real engine within a second.
 
 Routes times streamed or not times where the request is: waiting in the queue, reading its prompt, generating. The
-engine's own /slots tell. `CANCEL_ROWS` is what the generated reference prints.
+engine's own /slots tell.
 
 The gateway closes its connection to the engine at once in every case. llama-server notices that on a running stream
 with its next token, but before the first token, and on a plain answer, only after a second in which it had no result
@@ -52,12 +52,6 @@ PREFILLING: dict[str, dict[str, Any]] = {
 }
 EMBEDDINGS: dict[str, Any] = {"input": [f"{number} " + "x" * 1500 for number in range(400)]}
 RERANK: dict[str, Any] = {"query": "q", "documents": [f"{number} " + "x" * 1500 for number in range(400)]}
-
-CANCEL_ROWS: tuple[tuple[str, str, str], ...] = (
-    *((path, "stream", phase) for path in GENERATING for phase in ("queued", "prefill", "generating")),
-    *((path, "plain", phase) for path in GENERATING for phase in ("queued", "prefill", "generating")),
-    *((path, "plain", phase) for path in ("/v1/embeddings", "/v1/rerank") for phase in ("queued",)),
-)
 
 
 @pytest.fixture(scope="module")
