@@ -165,6 +165,9 @@ bench-end-to-end: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done #
 bench-fairness: $(VENV)/.dev.done $(VENV)/.engine.done ## What one key's flood costs another key, on the real engine
 	PYTHONPATH=tests $(BIN)/python tests/bench/fairness.py
 
+bench-start: $(VENV)/.dev.done $(VENV)/.engine.done ## From `up` to the first answers and to ready, on a tiny model
+	PYTHONPATH=tests $(BIN)/python tests/bench/start.py
+
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of the tree (the user's cache stays)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* build
