@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ def main() -> int:
         shot = snapshot.read(RunDir(root=Path(root)).snapshot)
         logs.configure("gateway", format=shot.settings.logging.format, level=shot.settings.logging.level)
         found = look(shot, os.environ)
+        # What the start has made lives as long as the process, and requests leave few cycles behind.
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(shot, found))
     except LlamaGgufError as error:

@@ -35,7 +35,7 @@ from .own import OwnRoutes
 from .pipeline import Access, Pipeline
 from .proxy import Limits
 from .ratelimit import RateLimiter
-from .recorder import Listener, MetricsListener, Recorder, UsageListener
+from .recorder import Recorder
 from .routes import RouteTable
 from .startup import Found, http_limits, make_limit_store
 from .sweeper import Sweeper
@@ -79,9 +79,8 @@ class Gateway:
             on_refused=self.metrics.limited,
         )
         self.audit = AuditLog(places.audit_file)
-        self._access_log = AccessLog(
-            access_stream or sys.stdout.buffer, format=settings.logging.format, clock=time.time
-        )
+        self._access_log = AccessLog(access_stream or sys.stdout.buffer, format=settings.logging.format)
+        self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
         self.forwarder = self._make_forwarder()
         self.pipeline = self._make_pipeline()
         self.front = Front(self.pipeline, http_limits(settings), extra_key_header=self._extra_header)
@@ -127,16 +126,13 @@ class Gateway:
 
     def _make_pipeline(self) -> Pipeline:
         settings = self._settings
-        listeners: list[Listener] = [MetricsListener(self.metrics), UsageListener(self.usage)]
-        if settings.logging.access_log:
-            listeners.append(self._access_log)
         return Pipeline(
             routes=RouteTable(
                 settings.gateway.routes,
                 metrics_need_key=settings.metrics.require_key,
                 metrics_enabled=settings.metrics.enabled,
             ),
-            access=Access(settings.auth.enabled, lambda: self.keys.ring, time.time, self._extra_header),
+            access=Access(settings.auth.enabled, self.keys, time.time, self._extra_header),
             cors=Cors(settings.gateway.cors.allow_origins, settings.gateway.cors.max_age_seconds),
             forwarder=self.forwarder,
             own=OwnRoutes(
@@ -145,13 +141,14 @@ class Gateway:
                 reload_keys=self.keys.reload_now,
                 audit=self._write_audit,
             ),
-            recorder=Recorder(listeners),
+            recorder=self._recorder,
         )
 
     async def _metrics_text(self, accept: bytes) -> tuple[str, bytes]:
         engine_text = None
         if self._settings.metrics.engine_series and self.engine.state == "ready":
             engine_text = await self._engine_metrics()
+        self._recorder.flush()
         body, media_type = self.metrics.render(accept.decode("latin-1"), engine_text)
         return media_type, body
 
@@ -217,8 +214,8 @@ class Gateway:
         await asyncio.to_thread(self.usage.open)
         self._access_log.start()
         self.sweeper.start()
-        self.sweeper.add(self.client.check)
-        self.sweeper.add(self.front.check)
+        self.sweeper.add(self.client)
+        self.sweeper.add(self.front)
         if self._settings.auth.enabled:
             await self.keys.start()
         await self.engine.start()
@@ -235,5 +232,6 @@ class Gateway:
         self.sweeper.stop()
         self.client.close()
         await self.limiter.aclose()
+        self._recorder.flush()
         await asyncio.to_thread(self.usage.close)
         await self._access_log.stop()

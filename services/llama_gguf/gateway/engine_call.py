@@ -54,10 +54,20 @@ class EngineCaller:
                 connection = await self._connect(deadline)
                 if connection is None:
                     continue
-            relay = await self._one_answer(exchange, connection, request)
+            relay = Relay(exchange, connection, self._limits)
+            self._sweeper.add(relay)
+            try:
+                connection.send(request, relay)
+                await relay
+            except asyncio.CancelledError:
+                connection.abort()
+                exchange.tokens = seen_so_far(exchange, relay)
+                raise
+            finally:
+                self._sweeper.discard(relay)
             failure = relay.failure
             if failure is None:
-                if time.monotonic() < deadline and _is_loading(relay):
+                if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):
                     self._engine.lost()
                     continue
                 return relay
@@ -82,24 +92,9 @@ class EngineCaller:
                 raise _translate(failure, self._engine) from None
             return None
 
-    async def _one_answer(self, exchange: Exchange, connection: EngineConnection, request: bytes) -> Relay:
-        relay = Relay(exchange, connection, self._limits)
-        self._sweeper.add(relay.check)
-        try:
-            connection.send(request, relay)
-            await relay.done
-        except asyncio.CancelledError:
-            connection.abort()
-            exchange.tokens = seen_so_far(exchange, relay)
-            raise
-        finally:
-            self._sweeper.discard(relay.check)
-        return relay
-
 
 def _is_loading(relay: Relay) -> bool:
-    head = relay.head
-    return head is not None and head.status == 503 and engine_error(503, relay.body).code == "model_loading"
+    return engine_error(relay.status, relay.body).code == "model_loading"
 
 
 def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:

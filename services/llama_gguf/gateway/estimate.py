@@ -87,7 +87,10 @@ def _weigh(value: object, depth: int) -> int:
             total += _BYTES_PER_TOKEN if type(item) is int else _weigh(item, depth - 1)  # bool is an int, and no token
     elif isinstance(value, dict):
         for name, item in value.items():
-            total += _MEDIA_TOKENS * _BYTES_PER_TOKEN if name in _MEDIA_FIELDS else _weigh(item, depth - 1)
+            if item.__class__ is str and name not in _MEDIA_FIELDS and item.isascii():
+                total += len(item)  # nearly always
+            else:
+                total += _MEDIA_TOKENS * _BYTES_PER_TOKEN if name in _MEDIA_FIELDS else _weigh(item, depth - 1)
     return total
 
 

@@ -109,6 +109,8 @@ class Exchange:
     first_byte = 0.0
     bytes_sent = 0
     tokens: Tokens | None = None
+    ended = 0.0
+    ended_at = 0.0  # the same moment by the calendar, seconds since the epoch
     base_headers: tuple[tuple[str, str], ...] = ()  # what every answer to this request carries: CORS, rate limits
 
     def __init__(self, request: Request, sink: Sink, request_id: str, arrived: float) -> None:

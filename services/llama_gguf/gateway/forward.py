@@ -73,7 +73,7 @@ class Forwarder:
         # be cancelled at any moment. With counts in memory it never waits.
         self._settle_apart = settle_apart
         self._settling: set[asyncio.Task[None]] = set()
-        self._heads: dict[str, bytes] = {}
+        self._heads: dict[Route, bytes] = {}  # constant for routes that generate
 
     async def relay(self, exchange: Exchange) -> None:
         """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
@@ -88,7 +88,7 @@ class Forwarder:
         ticket = None
         try:
             if heartbeat is not None:
-                self._sweeper.add(heartbeat.check)
+                self._sweeper.add(heartbeat)
             if route.queued:
                 ticket = self._admission.try_acquire(key.id, cost, key.priority) or await self._admission.acquire(
                     key.id, cost, key.priority
@@ -98,12 +98,12 @@ class Forwarder:
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
-            used = exchange.tokens
+            used = exchange.tokens.total if exchange.tokens is not None else None
             if ticket is not None:
-                ticket.release(used.total if used is not None else None)
+                ticket.release(used)
             if heartbeat is not None:
-                self._sweeper.discard(heartbeat.check)
-            await self._settle(reservation, used.total if used is not None else 0)
+                self._sweeper.discard(heartbeat)
+            await self._settle(reservation, used or 0)
 
     async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
@@ -156,21 +156,23 @@ class Forwarder:
             return 0
         content = body.parse(raw)
         exchange.model = auth.require_model(key, body.model_name(content), rules.served_models)
-        if route.generates:
-            exchange.stream = body.wants_stream(content)
-            exchange.sequences = body.sequences(content)
         body.check_media(raw, content, allow_remote=rules.allow_remote_media)
-        return estimate_tokens(route.group, content, len(raw), rules.context) if route.generates else 0
+        if not route.generates:
+            return 0
+        exchange.stream = content.get("stream") is True  # the engine takes anything else for false
+        if "n" in content or "n_cmpl" in content or "prompt" in content:
+            exchange.sequences = body.sequences(content)
+        return estimate_tokens(route.group, content, len(raw), rules.context)
 
     def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
-        target = route.target.replace("{id}", exchange.variable)
-        if route.group == "admin" and exchange.request.query:
-            target += f"?{exchange.request.query}"
-        head = self._heads.get(target)
+        head = self._heads.get(route)
         if head is None:
+            target = route.target.replace("{id}", exchange.variable)
+            if route.group == "admin" and exchange.request.query:
+                target += f"?{exchange.request.query}"
             head = engine_head(route.method, target, self._engine_key)
-            if not exchange.variable and not exchange.request.query:
-                self._heads[target] = head
+            if route.generates:
+                self._heads[route] = head
         return engine_request(head, exchange.request.body, _JSON)
 
     async def models(self, exchange: Exchange) -> tuple[int, HeaderList, bytes]:

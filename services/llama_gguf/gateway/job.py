@@ -78,7 +78,7 @@ class Job:
             _log.exception("a request's coroutine failed")
             self._on_end()
         else:
-            if waited.__class__ is Signal:
+            if isinstance(waited, Signal):
                 self._signal = waited
                 waited.wait_with(self._step)
             else:

@@ -15,9 +15,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.keys.record import KeyRecord, Scope
+from llama_gguf.keys.record import Scope
 from llama_gguf.keys.ring import Ring
 
 from . import auth
@@ -28,41 +29,41 @@ from .headers import request_id
 from .own import OwnRoutes
 from .ports import Recorder
 from .render import error_body, error_event, error_headers
-from .routes import Route, RouteTable
+from .routes import RouteTable
 
 _log = logging.getLogger(__name__)
 
 JSON = ("Content-Type", "application/json")
 
 
+class RingHolder(Protocol):
+    """Who knows the keys in force."""
+
+    ring: Ring
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call: whether keys are wanted, the current ring, the time, and one more header for the key."""
+    """Who may call: whether keys are wanted, who holds the ring, the time, and one more header for the key."""
 
     enabled: bool
-    ring: Callable[[], Ring]
+    keys: RingHolder
     clock: Callable[[], float]
     extra_header: bytes | None
 
 
-class _Admitted:
-    """What `admit` found for a request's head, good while `ring` is in force (and the key never expires by itself)."""
+class _Findings:
+    """What `admit` found for a request's head: good while `ring` is in force, and for keys that no time can end."""
 
-    __slots__ = ("base_headers", "key", "ring", "route", "variable")
+    __slots__ = ("base_headers", "error", "key", "ring", "route", "variable")
 
-    def __init__(
-        self,
-        ring: Ring,
-        route: Route,
-        variable: str,
-        key: KeyRecord | None,
-        base_headers: tuple[tuple[str, str], ...],
-    ) -> None:
+    def __init__(self, ring: Ring, exchange: Exchange, error: GatewayError | None) -> None:
         self.ring = ring
-        self.route = route
-        self.variable = variable
-        self.key = key
-        self.base_headers = base_headers
+        self.route = exchange.route
+        self.variable = exchange.variable
+        self.key = exchange.key
+        self.base_headers = exchange.base_headers
+        self.error = error
 
 
 class Pipeline:
@@ -95,48 +96,49 @@ class Pipeline:
         identity = request_id(sent) if sent is not None else f"{self._id_prefix}{next(self._ids):x}"
         self.in_flight += 1
         exchange = Exchange(request, sink, identity, time.monotonic())
-        self._recorder.began(exchange)
+        self._recorder.began()
         return exchange
 
     def admit(self, exchange: Exchange) -> bool:
         """Check route and key. Returns False when the request has been answered and its body is not wanted."""
-        request = exchange.request
-        try:
-            if self._remembered(exchange):
+        head = exchange.request.head
+        memo = head.memo
+        if memo.__class__ is _Findings and memo.ring is self._access.keys.ring:
+            # The same head as before, byte for byte, and the same keys in force: the same findings.
+            exchange.route, exchange.variable, exchange.key = memo.route, memo.variable, memo.key
+            exchange.base_headers = memo.base_headers
+            if memo.error is None:
                 return True
-            if self._cors.enabled:
-                exchange.base_headers = tuple(self._cors.headers(request.headers.get(b"origin")))
-            if request.method == "OPTIONS":
-                self._preflight(exchange)
+            self.refuse(exchange, memo.error)
+            return False
+        try:
+            if self._answered_at_once(exchange):
                 return False
-            route, exchange.variable = self._routes.find(request.method, request.path)
-            exchange.route = route
-            if route.scope is not None:
-                self._authorise(exchange, route.scope)
-            if route.kind in ("ping", "live", "health"):
-                self.answer(exchange, *self._own.answer_now(route.kind))
-                return False
-            self._remember(exchange)
         except GatewayError as error:
+            head.memo = _Findings(self._access.keys.ring, exchange, error)  # no time makes a bad key good
             self.refuse(exchange, error)
             return False
-        return True
-
-    def _remembered(self, exchange: Exchange) -> bool:
-        """Take over what `admit` found for the same head before, as long as the same ring is in force."""
-        memo = exchange.request.head.memo
-        if memo.__class__ is not _Admitted or memo.ring is not self._access.ring():
-            return False
-        exchange.route, exchange.variable, exchange.key = memo.route, memo.variable, memo.key
-        exchange.base_headers = memo.base_headers
-        return True
-
-    def _remember(self, exchange: Exchange) -> None:
         key = exchange.key
-        if exchange.route is not None and (key is None or (key.expires is None and not key.previous)):
-            exchange.request.head.memo = _Admitted(
-                self._access.ring(), exchange.route, exchange.variable, key, exchange.base_headers
-            )
+        if key is None or (key.expires is None and not key.previous):
+            head.memo = _Findings(self._access.keys.ring, exchange, None)
+        return True
+
+    def _answered_at_once(self, exchange: Exchange) -> bool:
+        """Find route and key; answer preflights and signs of life. Raises GatewayError."""
+        request = exchange.request
+        if self._cors.enabled:
+            exchange.base_headers = tuple(self._cors.headers(request.headers.get(b"origin")))
+        if request.method == "OPTIONS":
+            self._preflight(exchange)
+            return True
+        route, exchange.variable = self._routes.find(request.method, request.path)
+        exchange.route = route
+        if route.scope is not None:
+            self._authorise(exchange, route.scope)
+        if route.kind in ("ping", "live", "health"):
+            self.answer(exchange, *self._own.answer_now(route.kind))
+            return True
+        return False
 
     def _authorise(self, exchange: Exchange, scope: Scope) -> None:
         access = self._access
@@ -144,7 +146,7 @@ class Pipeline:
             exchange.key = auth.ANONYMOUS
         else:
             exchange.key = auth.authenticate(
-                exchange.request.headers, access.ring(), access.clock(), access.extra_header
+                exchange.request.headers, access.keys.ring, access.clock(), access.extra_header
             )
         auth.require_scope(exchange.key, scope)
 

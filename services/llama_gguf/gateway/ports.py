@@ -60,7 +60,7 @@ class Admission(Protocol):
 class Recorder(Protocol):
     """Metrics, usage and the access log."""
 
-    def began(self, exchange: Exchange) -> None:
+    def began(self) -> None:
         """Note a request that has come in."""
 
     def ended(self, exchange: Exchange) -> None:

@@ -32,8 +32,8 @@ class Limits:
     total_seconds: float
 
 
-class Relay:
-    """Receives the engine's answer to one request. `done` is set when the answer ended, well or not."""
+class Relay(Signal):
+    """Receives the engine's answer to one request; set when the answer has ended, well or not."""
 
     __slots__ = (
         "_boundary",
@@ -44,15 +44,16 @@ class Relay:
         "_limits",
         "_observer",
         "_parts",
-        "done",
         "failure",
         "head",
         "mode",
         "raw",
         "sent_at",
+        "status",
     )
 
     def __init__(self, exchange: Exchange, connection: EngineConnection, limits: Limits) -> None:
+        super().__init__()
         self._exchange = exchange
         self._connection = connection
         self._limits = limits
@@ -60,15 +61,16 @@ class Relay:
         self.raw = exchange.stream and exchange.sink.takes_chunks
         self.mode: Literal["waiting", "collect", "stream"] = "waiting"
         self.head: AnswerHead | None = None
+        self.status = 0
         self.failure: EngineFailure | None = None
         self.sent_at = self._last_byte = time.monotonic()
-        self.done = Signal()
 
     def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
         """Decide by the head how the answer is carried."""
         now = time.monotonic()
         self._last_byte = now
         self.head = head
+        self.status = head.status
         exchange = self._exchange
         exchange.first_byte = exchange.first_byte or now
         if head.status == 200 and head.media_type == b"text/event-stream":
@@ -77,9 +79,12 @@ class Relay:
             self._held = b""
             self._boundary = EVENT_END_FRAMED if self.raw else EVENT_END
             exchange.sink.on_writable = self._resume
+            self.on_data(first, complete=complete)
         else:
             self.mode = "collect"
-        self.on_data(first, complete=complete)
+            self._parts.append(first)
+            if complete:
+                self.set()
 
     def on_data(self, data: bytes, *, complete: bool) -> None:
         """Pass on or collect the next bytes."""
@@ -92,7 +97,7 @@ class Relay:
         else:
             self._parts.append(data)
         if complete:
-            self.done.set()
+            self.set()
 
     def _pass(self, data: bytes, complete: bool) -> None:
         if self._held:
@@ -131,11 +136,11 @@ class Relay:
     def on_failure(self, failure: EngineFailure) -> None:
         """End: the engine's connection broke or made no sense."""
         self.failure = failure
-        self.done.set()
+        self.set()
 
     def check(self, now: float) -> None:
         """End if the engine has taken too long."""
-        if self.done.is_set:
+        if self.is_set:
             return
         limits = self._limits
         if self.mode == "waiting" and now - self.sent_at > limits.first_byte_seconds:

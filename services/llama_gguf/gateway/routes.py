@@ -19,9 +19,9 @@ Dialect = Literal["openai", "anthropic"]
 Kind = Literal["relay", "models", "health", "ping", "live", "metrics", "reload"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One path and method as clients may call it.
+    """One path and method as clients may call it. Compared by identity: there is one object for each.
 
     `generates`: makes tokens that are counted and charged. `queued`: takes a slot of the engine, so it waits for one.
     `template` names the route in metrics and logs, `{id}` in place of what varies.

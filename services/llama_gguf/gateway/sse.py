@@ -8,7 +8,6 @@ about `"usage":{` is never mistaken for one.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import orjson
@@ -21,7 +20,15 @@ EVENT_END_FRAMED = b"\n\n\r\n"
 cannot occur inside an event's JSON, so among framed bytes this is always both."""
 _TIMINGS = b'"timings":{'
 _USAGE = b'"usage":{'
-_FINISH = re.compile(rb'"(?:finish_reason|stop_reason|stop_type)":"([a-z_]{1,32})"')
+_FINISH = (b'_reason":"', b'"stop_type":"')
+_REASONS = {
+    reason.encode("ascii"): reason
+    for reason in (
+        *("stop", "length", "tool_calls", "content_filter", "function_call"),  # OpenAI
+        *("end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"),  # Anthropic
+        *("eos", "limit", "word", "none"),  # llama.cpp
+    )
+}
 
 
 class Tokens(NamedTuple):
@@ -81,22 +88,34 @@ class Observer:
 
 def read_tokens(data: bytes) -> Tokens | None:
     """Return the counts that stand last in the text of an answer, or None where there are none."""
+    at = data.rfind(_TIMINGS)
     # The engine's own counts stand last; an object of that name further in front is a tool call's or a schema's.
-    own = data.rfind(_TIMINGS) > data.rfind(_USAGE)
-    timings = _last_object(_TIMINGS, data) if own else None
-    if timings is not None and "predicted_n" in timings:
-        cached = _count(timings, "cache_n")
-        speed = timings.get("predicted_per_second")
-        return Tokens(
-            _count(timings, "prompt_n") + cached,
-            cached,
-            _count(timings, "predicted_n"),
-            exact=True,
-            finish_reason=_finish_reason(data),
-            tokens_per_second=float(speed) if isinstance(speed, int | float) else None,
-        )
+    if at >= 0 and data.find(_USAGE, at) < 0:
+        tokens = _from_timings(data, at + len(_TIMINGS) - 1)
+        if tokens is not None:
+            return tokens
     usage = _last_object(_USAGE, data)
     return None if usage is None else _from_usage(usage, _finish_reason(data))
+
+
+def _from_timings(data: bytes, start: int) -> Tokens | None:
+    """Read the flat object that begins at `start`. Every plain request passes here, so it makes few calls."""
+    try:
+        timings = orjson.loads(data[start : data.find(b"}", start) + 1])
+        completion = timings["predicted_n"]
+    except (orjson.JSONDecodeError, KeyError):
+        return None
+    prompt, cached, speed = timings.get("prompt_n"), timings.get("cache_n"), timings.get("predicted_per_second")
+    # bool is an int, and no count
+    cached = cached if type(cached) is int and cached > 0 else 0
+    return Tokens(
+        (prompt if type(prompt) is int and prompt > 0 else 0) + cached,
+        cached,
+        completion if type(completion) is int and completion > 0 else 0,
+        exact=True,
+        finish_reason=_finish_reason(data),
+        tokens_per_second=speed if type(speed) is float else None,
+    )
 
 
 def _from_usage(usage: dict[str, object], reason: str) -> Tokens:
@@ -133,8 +152,12 @@ def _last_object(name: bytes, data: bytes) -> dict[str, object] | None:
 
 
 def _finish_reason(data: bytes) -> str:
-    found = _FINISH.findall(data)
-    return found[-1].decode("ascii") if found else ""
+    for name in _FINISH:
+        at = data.rfind(name)
+        if at >= 0:
+            at += len(name)
+            return _REASONS.get(data[at : data.find(b'"', at)], "")
+    return ""
 
 
 def _count(values: dict[str, object], name: str) -> int:

@@ -9,28 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-
-Check = Callable[[float], None]
+from typing import Protocol
 
 _log = logging.getLogger(__name__)
 
 
+class Watched(Protocol):
+    """Something that may take too long."""
+
+    def check(self, now: float) -> None:
+        """Act if it has; `now` is monotonic."""
+
+
 class Sweeper:
-    """Calls every registered check with the monotonic time, once a tick. Belongs to one event loop."""
+    """Calls `check` of everything registered, once a tick. Belongs to one event loop."""
 
     def __init__(self, *, tick_seconds: float = 0.1) -> None:
         self._tick = tick_seconds
-        self._checks: set[Check] = set()
+        self._watched: set[Watched] = set()
         self._handle: asyncio.TimerHandle | None = None
 
-    def add(self, check: Check) -> None:
-        """Begin to call `check`; registering it twice is registering it once."""
-        self._checks.add(check)
+    def add(self, watched: Watched) -> None:
+        """Begin to check; registering twice is registering once."""
+        self._watched.add(watched)
 
-    def discard(self, check: Check) -> None:
-        """Stop calling `check`."""
-        self._checks.discard(check)
+    def discard(self, watched: Watched) -> None:
+        """Stop checking."""
+        self._watched.discard(watched)
 
     def start(self) -> None:
         """Begin to tick."""
@@ -45,9 +50,9 @@ class Sweeper:
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        for check in tuple(self._checks):
+        for watched in tuple(self._watched):
             try:
-                check(now)
+                watched.check(now)
             except Exception:  # noqa: BLE001 - a defect in one check must not end every timeout
                 _log.exception("a timeout check failed")
         self._handle = loop.call_later(self._tick, self._run)

@@ -219,15 +219,16 @@ class HeadWriter:
 
     def whole(self, status: int, headers: HeaderList, length: int, *, close: bool) -> bytes:
         """Return the head of an answer with a body of `length` bytes (or to HEAD, without)."""
+        prefix = self._prefixes.get(status) if time.time() < self._until else None
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         framing = "" if status in (204, 304) else f"Content-Length: {length}\r\n"
-        return self._head(status, headers, framing, close=close)
+        end = "Connection: close\r\n\r\n" if close else "\r\n"
+        return f"{prefix or self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")
 
     def stream(self, status: int, headers: HeaderList, *, chunked: bool, close: bool) -> bytes:
         """Return the head of an answer whose length is not known: chunked, or up to the connection's end."""
-        return self._head(status, headers, "Transfer-Encoding: chunked\r\n" if chunked else "", close=close)
-
-    def _head(self, status: int, headers: HeaderList, framing: str, *, close: bool) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
         end = "Connection: close\r\n\r\n" if close else "\r\n"
         return f"{self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")
 

@@ -39,13 +39,6 @@ def test_of_a_repeated_name_the_last_counts_as_in_the_engine() -> None:
     assert body.parse(b'{"stream": true, "stream": false}') == {"stream": False}
 
 
-@pytest.mark.parametrize(
-    ("value", "streams"), [(True, True), (False, False), (None, False), ("true", False), (1, False), ([], False)]
-)
-def test_stream(value: object, streams: bool) -> None:
-    assert body.wants_stream({"stream": value}) is streams
-
-
 def test_model() -> None:
     assert body.model_name({}) == ""
     assert body.model_name({"model": None}) == ""

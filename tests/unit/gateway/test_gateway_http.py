@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support.gateway_box import KEY
+from support.gateway_box import KEY, key_record
 from support.http_client import Answer, exchange, read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
 
@@ -203,6 +203,22 @@ async def test_two_heads_are_not_mixed_up_on_one_connection(running: Running) ->
     bad = request_bytes("POST", "/v1/chat/completions", body=chat(), key="sk-" + "0" * 40)
     answers = await exchange(running.port, good + bad + good + good, answers=4)
     assert [answer.status for answer in answers] == [200, 401, 200, 200]
+
+
+async def test_a_refused_head_is_refused_again_and_its_key_works_once_it_is_good(running: Running) -> None:
+    late = "sk-late-" + "l" * 30
+    request = request_bytes("POST", "/v1/chat/completions", body=chat(), key=late)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for _ in range(3):
+        writer.write(request)
+        answer = await read_answer(reader)
+        assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    await asyncio.to_thread(running.box.write_keys, [key_record("late", late)])
+    await running.gateway.keys.reload_now()
+    writer.write(request)
+    assert (await read_answer(reader)).status == 200
+    writer.close()
+    assert [line["status"] for line in await running.lines(4)] == [401, 401, 401, 200]
 
 
 async def test_empty_lines_before_a_request_are_let_pass(running: Running) -> None:

@@ -138,20 +138,29 @@ def test_the_catalogue_lists_every_route() -> None:
 
 
 async def test_a_defect_in_one_check_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[float] = []
+    class Watched:
+        """Something to look after, which counts the looks."""
 
-    def broken(now: float) -> None:
-        raise ZeroDivisionError
+        def __init__(self, *, broken: bool) -> None:
+            self.broken = broken
+            self.looks = 0
 
+        def check(self, now: float) -> None:
+            assert now > 0
+            self.looks += 1
+            if self.broken:
+                raise ZeroDivisionError
+
+    good, broken = Watched(broken=False), Watched(broken=True)
     sweeper = Sweeper(tick_seconds=0.01)
     sweeper.add(broken)
-    sweeper.add(seen.append)
+    sweeper.add(good)
     sweeper.start()
     await asyncio.sleep(0.05)
     sweeper.discard(broken)
     sweeper.stop()
     sweeper.stop()
-    assert len(seen) >= 2
+    assert good.looks >= 2
     assert "a timeout check failed" in caplog.text
 
 

@@ -34,6 +34,13 @@ async def test_a_stream_is_relayed_byte_for_byte(running: Running) -> None:
     assert (line["tokens_in"], line["tokens_cached"], line["tokens_out"]) == (PROMPT_TOKENS, CACHED_TOKENS, 4)
 
 
+@pytest.mark.parametrize("value", [False, None, "true", 1, []])
+async def test_only_true_asks_for_a_stream_as_in_the_engine(running: Running, value: object) -> None:
+    answer = await running.ask("POST", "/v1/chat/completions", body={**chat(), "stream": value})
+    assert answer.headers["content-type"].startswith("application/json")
+    assert (await running.lines())[0]["stream"] is False
+
+
 async def test_the_engine_sees_its_own_key_and_none_of_the_clients_headers(running: Running) -> None:
     await running.ask("POST", "/v1/chat/completions", body=chat(), headers={"X-Conversation-Id": "me", "Cookie": "c=1"})
     seen = running.engine.asked[0]
