@@ -167,3 +167,24 @@ def test_an_unknown_host_is_said_so(tmp_path: Path) -> None:
     done = run_gateway({RUN_DIR_VARIABLE: str(box.shot.locations.run.root)})
     assert done.returncode == 69
     assert "gateway.host" in done.stderr
+
+
+def test_sigterm_lets_a_slow_client_take_its_answer(box: Box) -> None:
+    gateway = box.start_gateway()
+    with stopping(gateway):
+        body = json.dumps({"messages": [], "fake": {"tokens": 1, "event_bytes": 20_000_000}}).encode()
+        sock = socket.create_connection(("127.0.0.1", box.port), timeout=20)
+        sock.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {KEY}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        data = sock.recv(100_000)
+        gateway.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses_connections(box), 3)
+        time.sleep(0.3)
+        data += read_all(sock)
+        head, _, answer = data.partition(b"\r\n\r\n")
+        assert head.endswith(f"\r\nContent-Length: {len(answer)}".encode())
+        assert len(answer) > 20_000_000
+        assert gateway.wait(5) == 0

@@ -30,14 +30,16 @@ from .engine_state import EngineState, State
 from .forward import Forwarder, Rules
 from .front import Front
 from .headers import engine_head, engine_request
+from .limitstore import open_store
 from .metrics import Metrics
+from .outbox import Outbox
 from .own import OwnRoutes
 from .pipeline import Access, Pipeline
 from .proxy import Limits
 from .ratelimit import RateLimiter
 from .recorder import Recorder
 from .routes import RouteTable
-from .startup import Found, http_limits, make_limit_store
+from .startup import Found, http_limits
 from .sweeper import Sweeper
 from .usage import UsageStore
 
@@ -62,7 +64,10 @@ class Gateway:
             key_label=settings.metrics.key_label,
         )
         self.sweeper = Sweeper()
-        self.client = EngineClient(places.run.engine_socket, connect_timeout=settings.gateway.timeouts.connect_seconds)
+        outbox = Outbox()
+        self.client = EngineClient(
+            places.run.engine_socket, outbox, connect_timeout=settings.gateway.timeouts.connect_seconds
+        )
         self.engine = EngineState(self.client, places.run.engine_state, on_change=self._engine_changed)
         self.keys = KeyWatcher(
             places.keys_file, interval_seconds=settings.auth.reload_interval_seconds, on_change=self._keys_changed
@@ -75,7 +80,13 @@ class Gateway:
         self.usage = UsageStore(places.usage_file)
         self.limiter = RateLimiter(
             settings.limits,
-            make_limit_store(settings, found.store_password, self.usage.month_tokens, self.metrics),
+            open_store(
+                settings.limits,
+                found.store_password,
+                month_tokens=self.usage.month_tokens,
+                on_state=self.metrics.limit_store,
+                on_failure=self.metrics.limit_store_failed,
+            ),
             on_refused=self.metrics.limited,
         )
         self.audit = AuditLog(places.audit_file)
@@ -83,7 +94,7 @@ class Gateway:
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
         self.forwarder = self._make_forwarder()
         self.pipeline = self._make_pipeline()
-        self.front = Front(self.pipeline, http_limits(settings), extra_key_header=self._extra_header)
+        self.front = Front(self.pipeline, http_limits(settings), outbox, extra_key_header=self._extra_header)
         self.draining = False
         self._engine_restarts = 0
         self._watch()
@@ -112,7 +123,6 @@ class Gateway:
             caller=EngineCaller(
                 self.client,
                 self.engine,
-                self.sweeper,
                 limits=Limits(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
                 wait_for_engine_seconds=settings.gateway.wait_for_engine_seconds,
             ),
@@ -198,11 +208,16 @@ class Gateway:
         """Return the protocol for a new connection."""
         return self.front()
 
+    async def _finished(self) -> None:
+        """Wait until every request has been answered and every client has taken its answer."""
+        await self.pipeline.idle()
+        await self.front.empty()
+
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
         """Wait until the requests that run have ended, `seconds` have passed or `hurry` is set."""
         self.draining = True
         self.front.drain()
-        stops = [asyncio.ensure_future(self.pipeline.idle()), asyncio.ensure_future(hurry.wait())]
+        stops = [asyncio.ensure_future(self._finished()), asyncio.ensure_future(hurry.wait())]
         await asyncio.wait(stops, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for stop in stops:
             stop.cancel()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .exchange import HeaderList
+from .exchange import HeaderLines
+from .outbox import Outbox
 from .sse import LAST_CHUNK, chunk
 from .wire import HeadWriter
 
@@ -24,14 +25,16 @@ class ClientSink(asyncio.Protocol):
         "_head_only",
         "_heads",
         "_keep_alive",
+        "_outbox",
         "_transport",
         "_writable",
         "on_writable",
         "takes_chunks",
     )
 
-    def __init__(self, heads: HeadWriter) -> None:
+    def __init__(self, heads: HeadWriter, outbox: Outbox) -> None:
         self._heads = heads
+        self._outbox = outbox
         self._transport: asyncio.Transport | None = None
         self._keep_alive = True  # the connection goes on after this answer
         self._head_only = False  # the request is HEAD: the answer has no body
@@ -39,38 +42,38 @@ class ClientSink(asyncio.Protocol):
         self.takes_chunks = True
         self.on_writable: Callable[[], None] | None = None
 
-    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Answer as a whole."""
         if self._transport is not None:
-            head = self._heads.whole(status, headers, len(body), close=not self._keep_alive)
-            self._transport.write(head if self._head_only else head + body)
+            head = self._heads.whole(status, lines, len(body), close=not self._keep_alive)
+            self._outbox.write(self._transport, head if self._head_only else head + body)
 
-    def open(self, status: int, headers: HeaderList, first: bytes, *, framed: bool) -> bool:
+    def open(self, status: int, lines: HeaderLines, first: bytes, *, framed: bool) -> bool:
         """Begin an answer of unknown length."""
         if self._transport is None:
             return True
-        head = self._heads.stream(status, headers, chunked=self.takes_chunks, close=not self._keep_alive)
+        head = self._heads.stream(status, lines, chunked=self.takes_chunks, close=not self._keep_alive)
         if first and not framed and self.takes_chunks:
             first = chunk(first)
-        self._transport.write(head + first)
+        self._outbox.write(self._transport, head + first)
         return self._writable
 
     def write_framed(self, data: bytes) -> bool:
         """Write bytes that carry their chunk framing."""
         if self._transport is not None:
-            self._transport.write(data)
+            self._outbox.write(self._transport, data)
         return self._writable
 
     def write(self, data: bytes) -> bool:
         """Write bytes of the body, in a chunk where the client takes chunks."""
         if self._transport is not None and data:
-            self._transport.write(chunk(data) if self.takes_chunks else data)
+            self._outbox.write(self._transport, chunk(data) if self.takes_chunks else data)
         return self._writable
 
     def end(self, *, framed: bool = False) -> None:
         """Finish an answer of unknown length; without chunks its end is the connection's."""
         if not framed and self.takes_chunks and self._transport is not None:
-            self._transport.write(LAST_CHUNK)
+            self._outbox.write(self._transport, LAST_CHUNK)
 
     def abort(self) -> None:
         """Cut the connection."""

@@ -17,7 +17,6 @@ from .engine_state import EngineState
 from .exchange import Exchange
 from .proxy import Limits, Relay
 from .render import engine_error
-from .sweeper import Sweeper
 
 
 class EngineCaller:
@@ -27,14 +26,12 @@ class EngineCaller:
         self,
         client: EngineClient,
         engine: EngineState,
-        sweeper: Sweeper,
         *,
         limits: Limits,
         wait_for_engine_seconds: float,
     ) -> None:
         self._client = client
         self._engine = engine
-        self._sweeper = sweeper
         self._limits = limits
         self._wait_seconds = wait_for_engine_seconds
 
@@ -55,7 +52,6 @@ class EngineCaller:
                 if connection is None:
                     continue
             relay = Relay(exchange, connection, self._limits)
-            self._sweeper.add(relay)
             try:
                 connection.send(request, relay)
                 await relay
@@ -63,8 +59,6 @@ class EngineCaller:
                 connection.abort()
                 exchange.tokens = seen_so_far(exchange, relay)
                 raise
-            finally:
-                self._sweeper.discard(relay)
             failure = relay.failure
             if failure is None:
                 if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from .engine_http import AnswerHead, Decoding, EngineFailure, Framing, parse_answer_head
+from .outbox import Outbox
 
 MAX_HEAD_BYTES = 65_536
 IDLE_SECONDS = 4.0
@@ -36,6 +37,9 @@ class Receiver(Protocol):
 
     def on_failure(self, failure: EngineFailure) -> None:
         """Learn that no more will come, though more was due."""
+
+    def check(self, now: float) -> None:
+        """Give up if the answer has taken too long; called now and then while it is due."""
 
 
 class EngineConnection(asyncio.Protocol):
@@ -62,7 +66,7 @@ class EngineConnection(asyncio.Protocol):
         assert self._transport is not None  # noqa: S101 - set before anybody sees this object
         self.served += 1
         self._receiver = receiver
-        self._transport.write(request)
+        self._client.outbox.write(self._transport, request)
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
@@ -77,7 +81,7 @@ class EngineConnection(asyncio.Protocol):
                 complete = chunks.complete
                 if complete:
                     self._finish(self._head)
-                receiver.on_data(chunks.take(data), complete=complete)
+                receiver.on_data(data if receiver.raw else chunks.take(), complete=complete)
             else:
                 self._take_body(receiver, self._head, data)
         except EngineFailure as failure:
@@ -105,7 +109,7 @@ class EngineConnection(asyncio.Protocol):
                 self._finish(head)
             else:
                 self._head, self._chunks = head, chunks
-            receiver.on_head(head, chunks.take(data[end:]), complete=chunks.complete)
+            receiver.on_head(head, data[end:] if receiver.raw else chunks.take(), complete=chunks.complete)
             return
         first = data[end:]
         missing = head.length - len(first)
@@ -155,6 +159,11 @@ class EngineConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def check(self, now: float) -> None:
+        """Have the receiver, if there is one, look at the time."""
+        if self._receiver is not None:
+            self._receiver.check(now)
+
     def pause(self) -> None:
         """Stop reading: the client cannot take more just now."""
         if not self.paused and self._transport is not None and not self._transport.is_closing():
@@ -172,7 +181,8 @@ class EngineConnection(asyncio.Protocol):
 class EngineClient:
     """The pool of connections to one engine."""
 
-    def __init__(self, socket: Path, *, connect_timeout: float) -> None:
+    def __init__(self, socket: Path, outbox: Outbox, *, connect_timeout: float) -> None:
+        self.outbox = outbox
         self._socket = str(socket)
         self._connect_timeout = connect_timeout
         self._idle: deque[EngineConnection] = deque()
@@ -226,7 +236,9 @@ class EngineClient:
             self._idle.remove(connection)
 
     def check(self, now: float) -> None:
-        """Close connections that have been idle too long; called now and then."""
+        """Close connections that have been idle too long, and have the others' receivers look at the time."""
+        for connection in tuple(self._open):
+            connection.check(now)
         while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
             self._idle.popleft().close()
 
@@ -264,6 +276,9 @@ class _Collector:
     def on_failure(self, failure: EngineFailure) -> None:
         if not self._done.done():
             self._done.set_exception(failure)
+
+    def check(self, now: float) -> None:
+        """Do nothing: `fetch` has a timeout of its own."""
 
 
 async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) -> tuple[int, bytes]:

@@ -70,9 +70,9 @@ class Framing:
         if self.begun > 1:  # a second answer to one request must never reach the client
             raise EngineFailure("protocol", "more than one answer")
 
-    def take(self, data: bytes) -> bytes:
-        """Return the part of `data` for the receiver: all of it, framing included."""
-        return data
+    def take(self) -> bytes:
+        """Return what came of the body, without its framing."""
+        raise NotImplementedError("only a Decoding takes bodies apart")
 
 
 class Decoding(Framing):
@@ -87,7 +87,8 @@ class Decoding(Framing):
     def on_body(self, part: bytes) -> None:
         self.parts.append(part)
 
-    def take(self, data: bytes) -> bytes:
+    def take(self) -> bytes:
+        """Return what came of the body since the last time."""
         body = b"".join(self.parts)
         self.parts.clear()
         return body

@@ -58,7 +58,9 @@ def _prompt_tokens(group: str, fields: tuple[str, ...], body: Mapping[str, Any],
     """Return the tokens of all prompts of a body, and how many prompts it holds."""
     weight = 0
     for name in fields:
-        weight += _weigh(body.get(name), _DEPTH)
+        value = body.get(name)
+        if value is not None:
+            weight += _weigh(value, _DEPTH)
     tokens = -(-weight // _BYTES_PER_TOKEN)
     tokens = min(tokens, max(1, body_bytes))
     if group == "rerank":

@@ -5,7 +5,7 @@ Owns plain values only; `pipeline` acts on them. `front` makes the Request and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from llama_gguf.keys.record import KeyRecord
@@ -16,13 +16,10 @@ from .sse import Tokens
 Outcome = Literal[
     "ok", "rejected", "client_error", "client_gone", "engine_error", "upstream_error", "timeout", "internal_error"
 ]
-HeaderList = Sequence[tuple[str, str]]
+HeaderLines = str
+"""Header fields as they go over the wire: whole lines, each with its line end (`headers.lines` makes them)."""
 
-_STREAM_HEADERS: HeaderList = (
-    ("Content-Type", "text/event-stream"),
-    ("Cache-Control", "no-cache"),
-    ("X-Accel-Buffering", "no"),
-)
+_STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
 
 
 class RequestHead:
@@ -67,10 +64,10 @@ class Sink(Protocol):
     on_writable: Callable[[], None] | None
     """Called when the client has taken enough of what was written, after a write returned False."""
 
-    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Answer as a whole."""
 
-    def open(self, status: int, headers: HeaderList, first: bytes, *, framed: bool) -> bool:
+    def open(self, status: int, lines: HeaderLines, first: bytes, *, framed: bool) -> bool:
         """Begin a chunked answer; `first` carries its chunk framing or not. False: let the client catch up."""
 
     def write_framed(self, data: bytes) -> bool:
@@ -111,7 +108,7 @@ class Exchange:
     tokens: Tokens | None = None
     ended = 0.0
     ended_at = 0.0  # the same moment by the calendar, seconds since the epoch
-    base_headers: tuple[tuple[str, str], ...] = ()  # what every answer to this request carries: CORS, rate limits
+    base_lines: HeaderLines = ""  # what every answer to this request carries: CORS, rate limits
 
     def __init__(self, request: Request, sink: Sink, request_id: str, arrived: float) -> None:
         self.request = request
@@ -119,20 +116,20 @@ class Exchange:
         self.request_id = request_id
         self.arrived = arrived
 
-    def send(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Answer as a whole."""
         self.started = True
         self.status = status
         self.bytes_sent += len(body)
-        self.sink.send(status, [*headers, ("X-Request-Id", self.request_id), *self.base_headers], body)
+        self.sink.send(status, f"{lines}X-Request-Id: {self.request_id}\r\n{self.base_lines}", body)
 
     def open_stream(self, first: bytes, *, framed: bool) -> bool:
         """Send the head of an event stream and its first bytes; `framed` as the sink takes chunks."""
         self.started = True
         self.status = 200
         self.bytes_sent += len(first)
-        headers = [*_STREAM_HEADERS, ("X-Request-Id", self.request_id), *self.base_headers]
-        return self.sink.open(200, headers, first, framed=framed)
+        lines = f"{_STREAM_LINES}X-Request-Id: {self.request_id}\r\n{self.base_lines}"
+        return self.sink.open(200, lines, first, framed=framed)
 
     def write_event(self, event: bytes) -> bool:
         """Write an event of the gateway's own into the stream, beginning it where it has not begun."""

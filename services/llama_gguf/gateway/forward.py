@@ -20,7 +20,7 @@ from . import auth, body
 from .accounting import counted
 from .engine_call import EngineCaller
 from .estimate import estimate_tokens
-from .exchange import Exchange, HeaderList
+from .exchange import Exchange, HeaderLines
 from .headers import engine_head, engine_request
 from .models import present_models
 from .ports import Admission, Limiter, Reservation
@@ -83,7 +83,7 @@ class Forwarder:
         if route.group == "admin":
             await self._note_admin_call(exchange, route, key)
         reservation = await self._limiter.reserve(key, cost)
-        exchange.base_headers = (*exchange.base_headers, *reservation.headers)
+        exchange.base_lines += reservation.lines
         heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
         ticket = None
         try:
@@ -175,13 +175,13 @@ class Forwarder:
                 self._heads[route] = head
         return engine_request(head, exchange.request.body, _JSON)
 
-    async def models(self, exchange: Exchange) -> tuple[int, HeaderList, bytes]:
+    async def models(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:
         """Answer the models routes: the engine's data under the configured names, filtered by the key."""
         route, key = exchange.route, exchange.key
         assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
         request = engine_request(engine_head("GET", "/v1/models", self._engine_key), b"", _JSON)
         reservation = await self._limiter.reserve(key, 0)
-        exchange.base_headers = (*exchange.base_headers, *reservation.headers)
+        exchange.base_lines += reservation.lines
         try:
             relay = await self._caller.ask(exchange, request)
         finally:
@@ -189,7 +189,7 @@ class Forwarder:
         if relay.head is None or relay.head.status != 200:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
         answer = present_models(relay.body, self._rules.served_models, key.models, wanted=exchange.variable)
-        return 200, [("Content-Type", "application/json")], answer
+        return 200, "Content-Type: application/json\r\n", answer
 
 
 class _Heartbeat:

@@ -16,6 +16,7 @@ from llama_gguf.errors import GatewayError
 from .client_sink import HIGH_WATER_BYTES, LOW_WATER_BYTES, ClientSink
 from .exchange import Exchange, Request, RequestHead
 from .job import Job
+from .outbox import Outbox
 from .pipeline import Pipeline
 from .request_head import HttpLimits
 from .wire import CONTINUE, ChunkedBody, Head, HeadWriter, check_unfinished, parse_head
@@ -35,16 +36,19 @@ class Front:
         self,
         pipeline: Pipeline,
         limits: HttpLimits,
+        outbox: Outbox,
         *,
         extra_key_header: bytes | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.limits = limits
+        self.outbox = outbox
         self.extra_key_header = extra_key_header
         self.heads = HeadWriter()
         self.draining = False
         self.connections: set[ClientConnection] = set()
         self._checked = 0.0
+        self._lost = asyncio.Event()
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self)
@@ -61,6 +65,17 @@ class Front:
         self.draining = True
         for connection in tuple(self.connections):
             connection.close_if_idle()
+
+    async def empty(self) -> None:
+        """Wait until every connection is gone, its last answer taken."""
+        while self.connections:
+            self._lost.clear()
+            await self._lost.wait()
+
+    def forget(self, connection: ClientConnection) -> None:
+        """Let go of a connection that was lost."""
+        self.connections.discard(connection)
+        self._lost.set()
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -88,7 +103,7 @@ class ClientConnection(ClientSink):
     )
 
     def __init__(self, server: Front) -> None:
-        super().__init__(server.heads)
+        super().__init__(server.heads, server.outbox)
         self._server = server
         self._state: State = "head"
         self._buffer = b""  # what came of a head, or behind the request that is being served
@@ -112,7 +127,7 @@ class ClientConnection(ClientSink):
         self._deadline = time.monotonic() + self._server.limits.header_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self._server.forget(self)
         state, self._state = self._state, "gone"
         self._transport = None
         if self._job is not None:
@@ -218,7 +233,7 @@ class ClientConnection(ClientSink):
         self._state = "body"
         self._deadline = time.monotonic() + server.limits.body_seconds
         if head.expects_continue and not rest and self._transport is not None:
-            self._transport.write(CONTINUE)
+            self._outbox.write(self._transport, CONTINUE)
         if length is None:
             try:
                 self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
@@ -263,7 +278,7 @@ class ClientConnection(ClientSink):
     def _serve(self, exchange: Exchange) -> None:
         self._state = "serving"
         self._job = Job(self._server.pipeline.serve(exchange), self._served)
-        self._job.start()
+        self._job.step()
 
     def _served(self) -> None:
         self._exchange = None
@@ -314,6 +329,7 @@ class ClientConnection(ClientSink):
             return
         self._state = "lingering"
         self._deadline = time.monotonic() + LINGER_SECONDS
+        self._outbox.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -321,4 +337,5 @@ class ClientConnection(ClientSink):
         self._state = "gone"
         self._deadline = time.monotonic() + LINGER_SECONDS
         if self._transport is not None:
+            self._outbox.flush()
             self._transport.close()

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterable
 
+from .exchange import HeaderLines
+
+_LINE_END = re.compile(r"[\r\n]+")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 # What the engine may say about its body; everything else it sends is its own business.
@@ -31,9 +35,14 @@ def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b""
 
 
-def passed_from_engine(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+def lines(headers: Iterable[tuple[str, str]]) -> HeaderLines:
+    """Return header fields as they go over the wire. A line end inside a value becomes a blank."""
+    return "".join([f"{name}: {_LINE_END.sub(' ', value)}\r\n" for name, value in headers])
+
+
+def passed_from_engine(headers: list[tuple[bytes, bytes]]) -> HeaderLines:
     """Return the engine's headers that clients get."""
-    return tuple(
+    return lines(
         (name.decode("latin-1").title(), value.decode("latin-1"))
         for name, value in headers
         if name in PASSED_FROM_ENGINE

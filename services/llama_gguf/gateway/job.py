@@ -21,24 +21,20 @@ _log = logging.getLogger(__name__)
 class Signal:
     """Something that happens once and that at most one coroutine waits for."""
 
-    __slots__ = ("_waiter", "is_set")
+    __slots__ = ("is_set", "waiter")
 
     def __init__(self) -> None:
         self.is_set = False
-        self._waiter: Callable[[], None] | None = None
+        self.waiter: Callable[[], None] | None = None  # called when the signal is set
 
     def set(self) -> None:
         """Let the waiter go on, now; later calls do nothing."""
         if self.is_set:
             return
         self.is_set = True
-        waiter, self._waiter = self._waiter, None
+        waiter, self.waiter = self.waiter, None
         if waiter is not None:
             waiter()
-
-    def wait_with(self, waiter: Callable[[], None] | None) -> None:
-        """Call `waiter` when the signal is set; None = nobody waits any more."""
-        self._waiter = waiter
 
     def __await__(self) -> Generator[Any, None, None]:
         if not self.is_set:
@@ -56,19 +52,16 @@ class Job:
         self._signal: Signal | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Run until the coroutine waits for something, or ends."""
-        self._step()
-
     def cancel(self) -> None:
         """Have CancelledError raised where the coroutine waits."""
         if self._task is not None:
             self._task.cancel()
         elif self._signal is not None:
-            self._signal.wait_with(None)
-            self._step(asyncio.CancelledError())
+            self._signal.waiter = None
+            self.step(asyncio.CancelledError())
 
-    def _step(self, error: BaseException | None = None) -> None:
+    def step(self, error: BaseException | None = None) -> None:
+        """Run until the coroutine waits for something, or ends; `error` is raised where it waits now."""
         self._signal = None
         try:
             waited = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
@@ -80,7 +73,7 @@ class Job:
         else:
             if isinstance(waited, Signal):
                 self._signal = waited
-                waited.wait_with(self._step)
+                waited.waiter = self.step
             else:
                 self._task = asyncio.get_running_loop().create_task(_go_on(self._coroutine, waited))
                 self._task.add_done_callback(self._ended)
@@ -90,7 +83,7 @@ class Job:
             inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CLOSED
         ):  # the task was cancelled before it ran at all
             self._task = None
-            self._step(asyncio.CancelledError())
+            self.step(asyncio.CancelledError())
             return
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a request's coroutine failed", exc_info=error)
@@ -127,5 +120,5 @@ def _as_future(signal: Signal) -> Generator[Any, None, None]:
         if not future.done():
             future.set_result(None)
 
-    signal.wait_with(wake)
+    signal.waiter = wake
     yield from future

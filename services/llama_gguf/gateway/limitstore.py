@@ -78,6 +78,14 @@ class LocalStore:
 
     async def take(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
         """Charge one request of `tokens`, if it fits. Never waits."""
+        return self.take_now(key_id, quota, tokens, now)
+
+    async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Make the charge what was really used. Never waits."""
+        self.settle_now(charge, tokens_used, now)
+
+    def take_now(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
+        """Do what `take` does, without a coroutine: every request passes here."""
         counts = self.counts_of(key_id, now)
         refusal = judge(quota, counts, tokens, now)
         if refusal is not None:
@@ -98,8 +106,8 @@ class LocalStore:
             counts.previous_tokens * weight + counts.tokens,
         )
 
-    async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Make the charge what was really used. Never waits."""
+    def settle_now(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Do what `settle` does, without a coroutine."""
         counts = self.counts_of(charge.key_id, now)
         counts.in_flight -= 1
         difference = tokens_used - charge.tokens

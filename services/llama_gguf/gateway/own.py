@@ -11,12 +11,14 @@ import orjson
 
 from llama_gguf.errors import GatewayError, KeysError
 
-from .exchange import Exchange, HeaderList
+from .exchange import Exchange, HeaderLines
+from .headers import lines
 from .routes import Kind
 
-Answer = tuple[int, HeaderList, bytes]
+Answer = tuple[int, HeaderLines, bytes]
 
-_JSON: HeaderList = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+_NO_STORE = "Cache-Control: no-store\r\n"
+_JSON = f"Content-Type: application/json\r\n{_NO_STORE}"
 
 
 class OwnRoutes:
@@ -38,8 +40,8 @@ class OwnRoutes:
     def answer_now(self, kind: Kind) -> Answer:
         """Answer what needs no waiting."""
         if kind == "health":
-            return 200, list(_JSON), orjson.dumps(self._health())
-        return 200, [("Cache-Control", "no-store")], b""
+            return 200, _JSON, orjson.dumps(self._health())
+        return 200, _NO_STORE, b""
 
     async def answer(self, exchange: Exchange) -> Answer:
         """Answer `metrics` or `reload`. Raises GatewayError."""
@@ -47,7 +49,7 @@ class OwnRoutes:
         assert route is not None  # noqa: S101 - the pipeline found it
         if route.kind == "metrics":
             media_type, body = await self._metrics(exchange.request.headers.get(b"accept", b""))
-            return 200, [("Content-Type", media_type)], body
+            return 200, lines([("Content-Type", media_type)]), body
         return await self._reload(exchange)
 
     async def _reload(self, exchange: Exchange) -> Answer:
@@ -64,4 +66,4 @@ class OwnRoutes:
                 type="server_error",
             ) from error
         await self._audit(actor, "keys.reload", str(loaded))
-        return 200, list(_JSON), orjson.dumps({"status": "ok", "keys_loaded": loaded})
+        return 200, _JSON, orjson.dumps({"status": "ok", "keys_loaded": loaded})

@@ -23,9 +23,9 @@ from llama_gguf.keys.ring import Ring
 
 from . import auth
 from .cors import Cors
-from .exchange import Exchange, HeaderList, Outcome, Request, Sink
+from .exchange import Exchange, HeaderLines, Outcome, Request, Sink
 from .forward import Forwarder
-from .headers import request_id
+from .headers import lines, request_id
 from .own import OwnRoutes
 from .ports import Recorder
 from .render import error_body, error_event, error_headers
@@ -55,14 +55,14 @@ class Access:
 class _Findings:
     """What `admit` found for a request's head: good while `ring` is in force, and for keys that no time can end."""
 
-    __slots__ = ("base_headers", "error", "key", "ring", "route", "variable")
+    __slots__ = ("base_lines", "error", "key", "ring", "route", "variable")
 
     def __init__(self, ring: Ring, exchange: Exchange, error: GatewayError | None) -> None:
         self.ring = ring
         self.route = exchange.route
         self.variable = exchange.variable
         self.key = exchange.key
-        self.base_headers = exchange.base_headers
+        self.base_lines = exchange.base_lines
         self.error = error
 
 
@@ -106,7 +106,7 @@ class Pipeline:
         if memo.__class__ is _Findings and memo.ring is self._access.keys.ring:
             # The same head as before, byte for byte, and the same keys in force: the same findings.
             exchange.route, exchange.variable, exchange.key = memo.route, memo.variable, memo.key
-            exchange.base_headers = memo.base_headers
+            exchange.base_lines = memo.base_lines
             if memo.error is None:
                 return True
             self.refuse(exchange, memo.error)
@@ -127,7 +127,7 @@ class Pipeline:
         """Find route and key; answer preflights and signs of life. Raises GatewayError."""
         request = exchange.request
         if self._cors.enabled:
-            exchange.base_headers = tuple(self._cors.headers(request.headers.get(b"origin")))
+            exchange.base_lines = lines(self._cors.headers(request.headers.get(b"origin")))
         if request.method == "OPTIONS":
             self._preflight(exchange)
             return True
@@ -153,10 +153,10 @@ class Pipeline:
     def _preflight(self, exchange: Exchange) -> None:
         headers = exchange.request.headers
         methods = self._routes.methods(exchange.request.path) or ["GET", "POST"]
-        exchange.base_headers = tuple(
+        exchange.base_lines = lines(
             self._cors.preflight(headers.get(b"origin"), headers.get(b"access-control-request-headers"), methods)
         )
-        self.answer(exchange, 204, (), b"")
+        self.answer(exchange, 204, "", b"")
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer a request that `admit` let in and whose body is there. Raises only CancelledError."""
@@ -179,9 +179,9 @@ class Pipeline:
             _log.exception("request failed", extra={"fields": {"request_id": exchange.request_id}})
             self.refuse(exchange, GatewayError(500, "internal_error", "The gateway failed.", type="server_error"))
 
-    def answer(self, exchange: Exchange, status: int, headers: HeaderList, body: bytes) -> None:
+    def answer(self, exchange: Exchange, status: int, fields: HeaderLines, body: bytes) -> None:
         """Answer as a whole and record."""
-        exchange.send(status, headers, body)
+        exchange.send(status, fields, body)
         self._close(exchange)
 
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
@@ -190,8 +190,8 @@ class Pipeline:
         exchange.outcome = _outcome(error)
         dialect = exchange.route.dialect if exchange.route is not None else "openai"
         if not exchange.started:
-            headers = [JSON, *error_headers(error)]
-            exchange.send(error.status, headers, error_body(error, dialect, exchange.request_id))
+            fields = lines([JSON, *error_headers(error)])
+            exchange.send(error.status, fields, error_body(error, dialect, exchange.request_id))
         elif exchange.broken_event or error.code == "client_stalled":
             exchange.sink.abort()
         else:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from llama_gguf.keys.record import KeyRecord, Priority
 
-from .exchange import Exchange
+from .exchange import Exchange, HeaderLines
 
 
 class Reservation(Protocol):
     """Tokens set aside for one request."""
 
     @property
-    def headers(self) -> Sequence[tuple[str, str]]:
-        """The x-ratelimit headers."""
+    def lines(self) -> HeaderLines:
+        """The x-ratelimit headers, as lines."""
 
     async def settle(self, tokens_used: int) -> None:
         """Replace the estimate by what was used. Doing it again changes nothing."""

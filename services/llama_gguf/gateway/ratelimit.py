@@ -14,7 +14,7 @@ from llama_gguf.errors import Extra, GatewayError
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.limits import Limits
 
-from .limitstore import Charge, Store
+from .limitstore import Charge, LocalStore, Store
 from .quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
 
 Headers = tuple[tuple[str, str], ...]
@@ -45,6 +45,27 @@ class Reservation:
         charge = self._charge
         return rate_headers(self._quota, charge.used_requests, charge.used_tokens, charge.at)
 
+    @property
+    def lines(self) -> str:
+        """The same as lines of an answer's head. Every answer carries them, so they are written out by hand."""
+        charge = self._charge
+        quota = self._quota
+        reset = math.ceil(2 * WINDOW_SECONDS - charge.at % WINDOW_SECONDS)
+        lines = ""
+        if quota.requests is not None:
+            left = int(quota.requests - charge.used_requests)
+            lines = (
+                f"x-ratelimit-limit-requests: {quota.requests}\r\n"
+                f"x-ratelimit-remaining-requests: {left if left > 0 else 0}\r\nx-ratelimit-reset-requests: {reset}s\r\n"
+            )
+        if quota.tokens is not None:
+            left = int(quota.tokens - charge.used_tokens)
+            lines += (
+                f"x-ratelimit-limit-tokens: {quota.tokens}\r\n"
+                f"x-ratelimit-remaining-tokens: {left if left > 0 else 0}\r\nx-ratelimit-reset-tokens: {reset}s\r\n"
+            )
+        return lines
+
     async def settle(self, tokens_used: int) -> None:
         """Charge what was used instead of the estimate and end the request; later calls do nothing."""
         if self._settled:
@@ -70,6 +91,7 @@ class RateLimiter:
     ) -> None:
         self._defaults = limits
         self._store = store
+        self._local = store if isinstance(store, LocalStore) else None
         self._clock = clock
         self._on_refused = on_refused
         self._quotas: dict[str, tuple[KeyRecord, Quota]] = {}
@@ -82,7 +104,11 @@ class RateLimiter:
         """
         quota = self._quota(record)
         now = self._clock()
-        charge = await self._store.take(record.id, quota, tokens, now)
+        local = self._local
+        if local is not None:
+            charge = local.take_now(record.id, quota, tokens, now)
+        else:
+            charge = await self._store.take(record.id, quota, tokens, now)
         if charge.__class__ is Refusal:
             self._on_refused(charge.limit, record.id)
             raise self._refused(charge, quota, tokens, now)
@@ -92,7 +118,10 @@ class RateLimiter:
         """Settle a charge. For Reservation only, which calls it once."""
         now = self._clock()
         self._hold += _SMOOTHING * (now - charge.at - self._hold)
-        await self._store.settle(charge, tokens_used, now)
+        if self._local is not None:
+            self._local.settle_now(charge, tokens_used, now)
+        else:
+            await self._store.settle(charge, tokens_used, now)
 
     async def aclose(self) -> None:
         """Let go of the store."""

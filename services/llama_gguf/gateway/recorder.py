@@ -46,7 +46,6 @@ class Recorder:
         ended, self._ended = self._ended, []
         for exchange in ended:
             self._count(exchange)
-            self._charge(exchange)
         if self._access_log is not None and ended:
             self._access_log.write(ended)
 
@@ -74,20 +73,15 @@ class Recorder:
             completion_tokens=completion,
             tokens_per_second=speed,
         )
-        if exchange.outcome == "client_gone":
+        outcome, key = exchange.outcome, exchange.key
+        if outcome == "client_gone":
             self._metrics.cancelled(template, "answering" if first else "waiting")
-
-    def _charge(self, exchange: Exchange) -> None:
-        """Put a request into the usage, if a key used the model."""
-        key = exchange.key
-        if key is None or not exchange.model or exchange.route is None or exchange.route.group == "admin":
-            return
-        tokens = exchange.tokens
-        self._usage.record(
-            key.id,
-            exchange.model,
-            prompt=tokens.prompt if tokens is not None else 0,
-            cached=tokens.cached if tokens is not None else 0,
-            completion=tokens.completion if tokens is not None else 0,
-            error=exchange.outcome not in ("ok", "client_gone"),
-        )
+        if key is not None and exchange.model and route is not None and route.group != "admin":  # a key used the model
+            self._usage.record(
+                key.id,
+                exchange.model,
+                prompt=prompt,
+                cached=cached,
+                completion=completion,
+                error=outcome not in ("ok", "client_gone"),
+            )

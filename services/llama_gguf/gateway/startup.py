@@ -1,4 +1,4 @@
-"""What the gateway needs to know before it runs: the engine's key, and collaborators that the settings choose.
+"""What the gateway needs to know before it runs: the engine's key, and what clients must keep to.
 
 `look` reads files and the environment, and is called before there is an event loop.
 """
@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_gguf.errors import LaunchError
 from llama_gguf.settings import Settings, Snapshot
 
-from .limitstore import LocalStore, Store
-from .metrics import Metrics
 from .request_head import HttpLimits
 
 
@@ -56,21 +54,4 @@ def http_limits(settings: Settings) -> HttpLimits:
         max_request_line_bytes=gateway.max_request_line_bytes,
         header_seconds=gateway.timeouts.header_seconds,
         body_seconds=gateway.timeouts.body_seconds,
-    )
-
-
-def make_limit_store(
-    settings: Settings, password: str | None, month_tokens: Callable[[str], int], metrics: Metrics
-) -> Store:
-    """Return the store of the limits: memory, or a shared one with memory to fall back on."""
-    local = LocalStore(month_tokens=month_tokens)
-    if settings.limits.store == "memory":
-        return local
-    from .sharedstore import FallbackStore, SharedStore  # noqa: PLC0415 - its client costs a start 100 ms
-
-    return FallbackStore(
-        SharedStore(settings.limits.store, password),
-        local,
-        on_state=metrics.limit_store,
-        on_failure=metrics.limit_store_failed,
     )

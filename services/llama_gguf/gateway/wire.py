@@ -16,7 +16,7 @@ import httptools
 
 from llama_gguf.errors import GatewayError
 
-from .exchange import HeaderList, RequestHead
+from .exchange import HeaderLines, RequestHead
 from .request_head import HttpLimits, bad_request, check_framing, join_headers, too_large
 
 SERVER: Final = "llama-gguf"
@@ -217,17 +217,15 @@ class HeadWriter:
         self._prefixes: dict[int, str] = {}
         self._until = 0.0
 
-    def whole(self, status: int, headers: HeaderList, length: int, *, close: bool) -> bytes:
+    def whole(self, status: int, lines: HeaderLines, length: int, *, close: bool) -> bytes:
         """Return the head of an answer with a body of `length` bytes (or to HEAD, without)."""
         prefix = self._prefixes.get(status) if time.time() < self._until else None
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         framing = "" if status in (204, 304) else f"Content-Length: {length}\r\n"
         end = "Connection: close\r\n\r\n" if close else "\r\n"
         return f"{prefix or self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")
 
-    def stream(self, status: int, headers: HeaderList, *, chunked: bool, close: bool) -> bytes:
+    def stream(self, status: int, lines: HeaderLines, *, chunked: bool, close: bool) -> bytes:
         """Return the head of an answer whose length is not known: chunked, or up to the connection's end."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
         end = "Connection: close\r\n\r\n" if close else "\r\n"
         return f"{self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")

@@ -307,6 +307,7 @@ def test_slots_are_never_exceeded_lost_or_denied(
 
         work = [asyncio.create_task(client(plan)) for plan in plans]
         await asyncio.gather(*[operator(moment, slots) for moment, slots in changes])
+        shrunk_at.append(gate.active)
         gate.set_capacity(capacity)
         outcomes = await asyncio.gather(*work)
         assert (gate.active, gate.waiting) == (0, 0)

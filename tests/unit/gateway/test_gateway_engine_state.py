@@ -15,6 +15,7 @@ import pytest
 from llama_gguf.errors import GatewayError
 from llama_gguf.gateway.engine_client import EngineClient
 from llama_gguf.gateway.engine_state import EngineState, State
+from llama_gguf.gateway.outbox import Outbox
 from support.fake_engine import FakeEngine
 
 
@@ -24,7 +25,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "e.sock"
         self.file = folder / "engine.json"
-        self.client = EngineClient(self.socket, connect_timeout=1.0)
+        self.client = EngineClient(self.socket, Outbox(), connect_timeout=1.0)
         self.history: list[State] = []
         self.engine = EngineState(self.client, self.file, on_change=self.history.append)
 

@@ -29,7 +29,7 @@ async def test_it_runs_at_once_and_is_resumed_in_the_call_that_sets_the_signal()
         trace.seen.append("woken")
 
     job = Job(work(), trace.end)
-    job.start()
+    job.step()
     assert trace.seen == ["begin"]
     signal.set()
     assert trace.seen == ["begin", "woken", "end"]
@@ -45,7 +45,7 @@ async def test_a_signal_that_is_set_is_not_waited_for() -> None:
     async def work() -> None:
         await signal
 
-    Job(work(), trace.end).start()
+    Job(work(), trace.end).step()
     assert trace.seen == ["end"]
 
 
@@ -67,7 +67,7 @@ async def test_what_waits_for_anything_else_goes_on_as_a_task() -> None:
             async with asyncio.timeout(0.01):
                 await Signal()
 
-    Job(work(), trace.end).start()
+    Job(work(), trace.end).step()
     await asyncio.sleep(0.05)
     assert trace.seen == ["slept"]
     signal.set()
@@ -94,7 +94,7 @@ async def test_cancelling_raises_where_it_waits(as_task: bool, waits_in_finally:
             trace.seen.append("cleaned")
 
     job = Job(work(), trace.end)
-    job.start()
+    job.step()
     if as_task:
         await asyncio.sleep(0.01)
     job.cancel()
@@ -112,7 +112,7 @@ async def test_cancelling_while_it_waits_for_a_future() -> None:
             trace.seen.append("cleaned")
 
     job = Job(work(), trace.end)
-    job.start()
+    job.step()
     job.cancel()
     await asyncio.sleep(0.01)
     assert trace.seen == ["cleaned", "end"]
@@ -127,7 +127,7 @@ async def test_exceptions_of_what_it_waits_for_reach_it() -> None:
             await future
         trace.seen.append("caught")
 
-    Job(work(), trace.end).start()
+    Job(work(), trace.end).step()
     future.set_exception(ValueError("no"))
     await asyncio.sleep(0.01)
     assert trace.seen == ["caught", "end"]
@@ -143,7 +143,7 @@ async def test_a_defect_ends_the_job_and_is_logged(caplog: pytest.LogCaptureFixt
         raise ZeroDivisionError
 
     with caplog.at_level(logging.ERROR):
-        Job(work(), trace.end).start()
+        Job(work(), trace.end).step()
         await asyncio.sleep(0.01)
     assert trace.seen == ["end"]
     assert "coroutine failed" in caplog.text

@@ -8,18 +8,23 @@ import json
 import re
 import socket
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llama_gguf.errors import GatewayError, LaunchError
 from llama_gguf.gateway import catalogue, server
-from llama_gguf.gateway.headers import content_type, engine_head, engine_request, request_id
+from llama_gguf.gateway.headers import content_type, engine_head, engine_request, lines, request_id
+from llama_gguf.gateway.limitstore import LocalStore
 from llama_gguf.gateway.models import present_models
+from llama_gguf.gateway.ratelimit import RateLimiter, Reservation
 from llama_gguf.gateway.request_head import HttpLimits, check_framing, join_headers
 from llama_gguf.gateway.startup import look
 from llama_gguf.gateway.sweeper import Sweeper
 from llama_gguf.gateway.wire import HeadWriter, parse_head
+from llama_gguf.settings.limits import Limits
 from support.gateway_box import KEY, key_record, make_box
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Start, chat
@@ -59,6 +64,27 @@ def test_requests_to_the_engine() -> None:
     assert content_type([(b"x", b"y")]) == b""
 
 
+def test_no_value_can_end_its_header_line() -> None:
+    assert lines([("A", "b\r\nSet-Cookie: c"), ("D", "e\nf")]) == "A: b Set-Cookie: c\r\nD: e f\r\n"
+
+
+def test_rate_headers_as_lines_are_the_rate_headers() -> None:
+    for requests, tokens in ((5, 900), (5, None), (None, 900), (None, None)):
+        limiter = RateLimiter(Limits(requests_per_minute=requests, tokens_per_minute=tokens), LocalStore())
+        reservation = run(limiter.reserve(key_record("k", KEY), 30))
+        assert reservation.lines == lines(reservation.headers)
+
+
+def run(reserving: Coroutine[Any, Any, Reservation]) -> Reservation:
+    """Return what a coroutine that never waits returns."""
+    try:
+        reserving.send(None)
+    except StopIteration as end:
+        found: Reservation = end.value
+        return found
+    raise AssertionError("it waited")
+
+
 def test_repeated_headers() -> None:
     assert join_headers([(b"Accept", b"a"), (b"accept", b"b")]) == {b"accept": b"a, b"}
     for name in (b"Authorization", b"Host", b"X-Own"):
@@ -96,25 +122,25 @@ def test_a_parsed_request_head() -> None:
 
 def test_written_heads() -> None:
     writer = HeadWriter()
-    whole = writer.whole(200, [("A", "b")], 5, close=True)
+    whole = writer.whole(200, "A: b\r\n", 5, close=True)
     assert re.fullmatch(
         rb"HTTP/1.1 200 OK\r\nServer: llama-gguf\r\nDate: [^\r]+ GMT\r\nA: b\r\nContent-Length: 5\r\n"
         rb"Connection: close\r\n\r\n",
         whole,
     )
-    assert b"Content-Length" not in writer.whole(204, [], 0, close=False)
-    assert writer.whole(599, [], 0, close=False).startswith(b"HTTP/1.1 599 Unknown\r\n")
-    assert b"Transfer-Encoding: chunked" in writer.stream(200, [], chunked=True, close=False)
-    assert b"Transfer-Encoding" not in writer.stream(200, [], chunked=False, close=True)
+    assert b"Content-Length" not in writer.whole(204, "", 0, close=False)
+    assert writer.whole(599, "", 0, close=False).startswith(b"HTTP/1.1 599 Unknown\r\n")
+    assert b"Transfer-Encoding: chunked" in writer.stream(200, "", chunked=True, close=False)
+    assert b"Transfer-Encoding" not in writer.stream(200, "", chunked=False, close=True)
 
 
 def test_dates_move_on(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = HeadWriter()
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    first = writer.whole(200, [], 0, close=False)
-    assert writer.whole(200, [], 0, close=False) == first
+    first = writer.whole(200, "", 0, close=False)
+    assert writer.whole(200, "", 0, close=False) == first
     monkeypatch.setattr(time, "time", lambda: 1001.0)
-    assert writer.whole(200, [], 0, close=False) != first
+    assert writer.whole(200, "", 0, close=False) != first
 
 
 def test_the_catalogue_names_every_code_the_gateway_can_answer_with() -> None:
