@@ -31,7 +31,7 @@ $(VENV)/.dev.done: pyproject.toml $(VENV)/.run.done
 	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.engine.done: image/variants.yaml image/engine/build.py pyproject.toml $(VENV)/.run.done
+$(VENV)/.engine.done: image/variants.yaml image/engine/build.py image/engine/patches.cmake pyproject.toml $(VENV)/.run.done
 	$(BIN)/python image/engine/build.py --variant native --install-into $(VENV)
 	@touch $@
 
@@ -87,13 +87,17 @@ lock: $(VENV)/.dev.done ## Resolve the image's packages with hashes (after a cha
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python image/scripts/lock.py
 
-# --- images: VARIANT=cpu|cuda; BASE=auto (the bootstrapped one where it exists), pinned (by digest) or a reference
+# --- images: VARIANT=cpu|cuda; BASE=auto (the bootstrapped one where it exists, else as registry), local, registry (by
+# digest where variants.yaml has one, else by tag), pinned (by digest or not at all) or newest (by tag)
 
 BASE ?= auto
 
-.PHONY: image-tools base-image image image-size image-size-check image-test
+.PHONY: image-tools free-space base-image image image-size image-size-check image-test
 image-tools: ## Install buildah, podman and friends (Debian, root)
 	bash image/scripts/install-tools.sh
+
+free-space: ## Make room for a CUDA build on a hosted runner
+	bash image/scripts/free-space.sh
 
 base-image: ## Bootstrap a Debian root filesystem as base image, where there is no registry
 	bash image/scripts/base-image.sh
@@ -114,7 +118,8 @@ image-test: $(VENV)/.dev.done ## Test the built image VARIANT as running contain
 
 .PHONY: image-matrix image-save image-push image-tag image-sign registry-login
 image-matrix: ## Print the variants to build, for a workflow's matrix
-	@python3 image/scripts/matrix.py $(if $(HOSTED),--hosted)
+	@$(MAKE) --silent setup >&2
+	@$(BIN)/python image/scripts/matrix.py $(if $(HOSTED),--hosted)
 
 image-save: $(VENV)/.dev.done ## Save the tested image of VARIANT below build/images
 	$(BIN)/python image/scripts/publish.py save --variant $(VARIANT) --out build/images
@@ -132,7 +137,9 @@ image-sign: ## Sign the pushed image without a key of our own
 	cosign sign --yes $(REPOSITORY)@$(DIGEST)
 
 registry-login: ## Log in to the registry with REGISTRY_USER and REGISTRY_PASSWORD
-	@echo "$$REGISTRY_PASSWORD" | docker login ghcr.io -u "$$REGISTRY_USER" --password-stdin
+	@mkdir -p "$$HOME/.docker"
+	@echo "$$REGISTRY_PASSWORD" | skopeo login --authfile "$$HOME/.docker/config.json" \
+		--username "$$REGISTRY_USER" --password-stdin ghcr.io
 
 .PHONY: release-check release-notes release-publish ci-gate pin-bases pin-bases-pull-request
 release-check: $(VENV)/.dev.done ## Fail unless REF fits the version and the changelog
@@ -155,18 +162,21 @@ pin-bases-pull-request: ## Open a pull request with new digests
 
 # --- benchmarks: numbers, never tests
 
-.PHONY: bench-gateway bench-end-to-end bench-fairness bench-start
+.PHONY: bench-gateway bench-end-to-end bench-fairness bench-start bench-download
 bench-gateway: $(VENV)/.dev.done ## Gateway against nginx and the engine direct, side by side (needs nginx and gcc)
 	$(BIN)/python tests/bench/gateway.py
 
 bench-end-to-end: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done ## Tokens/s and first token, appliance against engine
-	$(BIN)/python tests/bench/end_to_end.py
+	PYTHONPATH=. $(BIN)/python tests/bench/end_to_end.py
 
 bench-fairness: $(VENV)/.dev.done $(VENV)/.engine.done ## What one key's flood costs another key, on the real engine
 	PYTHONPATH=tests $(BIN)/python tests/bench/fairness.py
 
 bench-start: $(VENV)/.dev.done $(VENV)/.engine.done ## From `up` to the first answers and to ready, on a tiny model
 	PYTHONPATH=tests $(BIN)/python tests/bench/start.py
+
+bench-download: $(VENV)/.dev.done ## A big file by one connection and by eight, from a throttled server and a fast one
+	PYTHONPATH=tests $(BIN)/python tests/bench/download.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of the tree (the user's cache stays)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from image.engine import starter
 
 from support.tiny_model import write_tiny_model
 
@@ -46,8 +47,7 @@ def tiny_rerank_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def starter_model() -> Path:
     """The real starter model that `make starter-model` assembled in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "llama-gguf" / "models" / "gemma-3-270m-q4_k_m.gguf"
+    path = starter.default_path(os.environ)
     if not path.is_file():
         pytest.fail(f"{path} is missing: run `make starter-model`")
     return path

@@ -87,7 +87,8 @@ def make_plan(name: str, cache: Path, architectures: tuple[str, ...] | None = No
     variant = recipes.variant(name)
     version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
     arguments = recipe.cmake_arguments(variant, architectures=architectures)
-    key = recipe.cache_key(recipes, variant, version, arguments, this_machine())
+    patches = recipe.PATCHES_FILE.read_text(encoding="utf-8")
+    key = recipe.cache_key(recipes, variant, version, arguments, this_machine(), patches=patches)
     return Plan(recipes, variant, version, arguments, key, cache)
 
 
@@ -170,10 +171,16 @@ def pip_has_build_constraints() -> bool:
     return (int(major), int(minor)) >= (25, 3)
 
 
-def build_environment(plan: Plan, toolkit_arguments: tuple[str, ...], constraints: Path) -> dict[str, str]:
-    """Return the environment for pip: our CMake arguments and nothing the user's own would add to them."""
+def build_environment(plan: Plan, toolkit_arguments: tuple[str, ...], scratch: Path) -> dict[str, str]:
+    """Return the environment for pip: our CMake arguments and nothing the user's own would add to them.
+
+    Writes into `scratch` what they refer to, because the path of our own tree may hold blanks.
+    """
+    constraints = scratch / "constraints.txt"
+    constraints.write_text("\n".join(plan.recipes.build_constraints) + "\n", encoding="utf-8")
+    patches = Path(shutil.copy(recipe.PATCHES_FILE, scratch))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SKBUILD_", "CMAKE_"))}
-    arguments = (*plan.arguments, *toolkit_arguments)
+    arguments = (*plan.arguments, f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={patches}", *toolkit_arguments)
     if any(" " in argument for argument in arguments):
         raise BuildError("a CMake argument holds a blank, which CMAKE_ARGS cannot carry; use a cache path without one")
     env["CMAKE_ARGS"] = " ".join(arguments)
@@ -193,13 +200,11 @@ def compile_wheel(plan: Plan) -> Path:
         toolkit = plan.recipes.toolkits[plan.variant.toolkit]
         toolkit_arguments = cuda_toolkit.assemble(toolkit, plan.toolkits).cmake_arguments()
     with tempfile.TemporaryDirectory(prefix=f"{plan.key}.", dir=plan.cache) as scratch:
-        constraints = Path(scratch, "constraints.txt")
-        constraints.write_text("\n".join(plan.recipes.build_constraints) + "\n", encoding="utf-8")
         out = Path(scratch, "out")
         command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-cache-dir", "--no-deps", "--require-hashes"]
         command += ["--no-binary", "llama-cpp-python", "-r", str(recipe.ENGINE_LOCK), "-w", str(out)]
         say(f"building llama.cpp (llama-cpp-python {plan.version}, variant {plan.variant.name}); log: {log}")
-        env = build_environment(plan, toolkit_arguments, constraints)
+        env = build_environment(plan, toolkit_arguments, Path(scratch))
         code = run_with_progress(command, env, log, f"engine {plan.variant.name}")
         if code != 0:
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])

@@ -19,6 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 VARIANTS_FILE = ROOT / "image/variants.yaml"
 ENGINE_LOCK = ROOT / "image/engine/requirements.lock"
+PATCHES_FILE = ROOT / "image/engine/patches.cmake"
 
 
 T = TypeVar("T")
@@ -205,10 +206,15 @@ class Machine:
         return cls(architecture, libc, " ".join([model, *sorted(features.split())]).strip())
 
 
-def cache_key(recipes: Recipes, variant: Variant, version: str, arguments: tuple[str, ...], machine: Machine) -> str:
-    """Return the name under which this build is cached: everything that changes the binary changes the key."""
+def cache_key(
+    recipes: Recipes, variant: Variant, version: str, arguments: tuple[str, ...], machine: Machine, *, patches: str
+) -> str:
+    """Return the name under which this build is cached: everything that changes the binary changes the key.
+
+    `patches` is the text of image/engine/patches.cmake.
+    """
     toolkit = list(recipes.toolkits[variant.toolkit].packages) if variant.toolkit else []
-    facts: list[object] = [version, toolkit, list(arguments), machine.architecture, machine.libc]
+    facts: list[object] = [version, toolkit, list(arguments), machine.architecture, machine.libc, patches]
     if variant.per_cpu:
         facts.append(machine.cpu)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

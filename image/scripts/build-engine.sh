@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The engine stage of the Containerfile: a finished wheel from /engine-cache, or a build, unpacked into /out.
+# The engine stage of the Containerfile: a finished wheel from /engine-cache, or a build, unpacked into /out. What was
+# compiled here lies in /out/wheel as well, for the cache of the machine that builds the image.
 # Reads VARIANT, CUDA_ARCHITECTURES and CUDA_LIBRARIES, which the Containerfile declares.
 set -euo pipefail
 
@@ -10,13 +11,17 @@ arguments=(--variant "${VARIANT:?}")
 [ -z "${CUDA_ARCHITECTURES:-}" ] || arguments+=(--cuda-architectures "$CUDA_ARCHITECTURES")
 
 key=$(python3 image/engine/build.py "${arguments[@]}" --print-key)
+mkdir -p /out/wheel
+compiled=
 if [ ! -d "/engine-cache/$key" ]; then
+    compiled=yes
     echo "no finished build $key in the cache; compiling it"
     apt-get update -qq
     # git tells llama.cpp's build which commit it is.
     apt-get install -y -qq --no-install-recommends cmake g++ git ninja-build python3-pip python3-venv
 fi
 wheel=$(python3 image/engine/build.py "${arguments[@]}" --cache /engine-cache --print-path)
+[ -z "$compiled" ] || cp -a "/engine-cache/$key" /out/wheel/
 
 [ -z "${CUDA_LIBRARIES:-}" ] || arguments+=(--cuda-libraries "$CUDA_LIBRARIES")
 python3 image/scripts/stage_engine.py "${arguments[@]}" --wheel "$wheel" --out /out

@@ -1,6 +1,6 @@
 """Build the image of a variant with buildah: `make image VARIANT=cpu`.
 
-    python image/scripts/build_image.py --variant cpu [--base auto|local|registry] [--cuda-architectures 89-real]
+    python image/scripts/build_image.py --variant cpu [--base BASE] [--cuda-architectures 89-real]
 
 The image is called localhost/llama-gguf-inference:VARIANT. Finished engine wheels of the user's cache go into the
 build, and a wheel compiled there comes back, so the engine is compiled once a machine. Ends with the layers' sizes.
@@ -82,7 +82,12 @@ def choose_base(base: recipe.Base, mode: str, *, exists: bool) -> str:
         raise ImageError(
             f"{base.reference} has no digest in image/variants.yaml; run `make pin-bases` where there is a registry"
         )
-    return base.reference
+    return f"{base.image}:{base.tag}" if mode == "newest" else base.reference
+
+
+def how_fixed(reference: str) -> str:
+    """Return what to say of a base that may be another one tomorrow."""
+    return "" if "@sha256:" in reference or reference.startswith("localhost/") else " (by tag, not pinned by digest)"
 
 
 def cuda_libraries(variant: recipe.Variant) -> str:
@@ -161,15 +166,22 @@ def _run(command: list[str]) -> None:
         raise ImageError(f"{command[0]} failed; its messages are above")
 
 
-def compile_engine(recipes: recipe.Recipes, arguments: Mapping[str, str], contexts: Path, cache: Path) -> list[Path]:
-    """Compile the engine in the builder stage and put its wheel into the cache; return its folder there."""
-    variant = arguments["VARIANT"]
-    build.say(f"no finished engine for {variant} in {cache}: it will be compiled in the image build")
+def keep_compiled(command: list[str], contexts: Path, cache: Path) -> list[Path]:
+    """Build the engine stage by `command`, which compiles only what no finished wheel fits.
+
+    A wheel that it did compile goes into the cache and into the build's context. Returns the folders of such wheels.
+    Only the stage knows the key of its own machine, so whether a wheel fits is not for us to say.
+    """
     fetched = contexts / "fetched"
-    _run(command_line(recipes, arguments, contexts, "engine-wheel", ["--output", str(fetched)]))
-    for folder in cached_builds(fetched, variant):
-        folder.rename(cache / folder.name)
-    return cached_builds(cache, variant)
+    _run([*command[:-1], "--output", str(fetched), command[-1]])
+    kept = []
+    for folder in sorted(path.parent for path in fetched.glob("*/*.whl")):
+        target = cache / folder.name
+        if not target.exists():  # two builds at once: the first one's is as good
+            folder.rename(target)
+        shutil.copytree(target, contexts / "engine-cache" / target.name, copy_function=os.link, dirs_exist_ok=True)
+        kept.append(target)
+    return kept
 
 
 def build_variant(options: argparse.Namespace) -> str:
@@ -196,10 +208,11 @@ def build_variant(options: argparse.Namespace) -> str:
         contexts = Path(scratch)
         (contexts / "engine-cache").mkdir()
         link_cuda_libraries(recipes, variant, cache, contexts / "cuda-libraries")
-        ready = cached_builds(cache, variant.name) or compile_engine(recipes, arguments, contexts, cache)
-        for folder in ready:
+        for folder in cached_builds(cache, variant.name):
             shutil.copytree(folder, contexts / "engine-cache" / folder.name, copy_function=os.link)
-        build.say(f"building {name} on {bases['runtime']}")
+        for folder in keep_compiled(command_line(recipes, arguments, contexts, "engine-wheel", []), contexts, cache):
+            build.say(f"kept the new engine for the next build: {folder}")
+        build.say(f"building {name} on {bases['runtime']}{how_fixed(bases['runtime'])}")
         fresh = ["--no-cache"] if options.no_cache else []
         _run(command_line(recipes, arguments, contexts, variant.name, [*fresh, "--tag", name]))
     return name
@@ -211,9 +224,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--variant", required=True)
     parser.add_argument(
         "--base",
-        choices=("auto", "local", "registry", "pinned"),
+        choices=("auto", "local", "registry", "pinned", "newest"),
         default="auto",
-        help="whence base images; auto: the local one if `make base-image` made it; pinned: by digest or not at all",
+        help="whence base images; auto: the local one if `make base-image` made it; registry: by digest where there is "
+        "one; pinned: by digest or not at all; newest: by tag",
     )
     parser.add_argument("--cuda-architectures", help="override the variant's list, to build for one kind of GPU")
     parser.add_argument("--no-cache", action="store_true", help="reuse no layer of an earlier build")

@@ -6,7 +6,9 @@ set -euo pipefail
 sudo=()
 [ "$(id -u)" -eq 0 ] || sudo=(sudo)
 
-packages=(buildah podman runc skopeo debootstrap)
+packages=(buildah podman skopeo debootstrap)
+# Docker's own packages bring a runc that Debian's would replace, and Docker with it.
+command -v runc >/dev/null || packages+=(runc)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

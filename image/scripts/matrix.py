@@ -1,8 +1,9 @@
-"""The workflow's build matrix, from variants.yaml: one entry for each variant and architecture.
+"""The workflow's build matrix, from variants.yaml: one entry for each variant and architecture, with its engine's key.
 
     python image/scripts/matrix.py [--hosted]       # prints `matrix={…}`, as GITHUB_OUTPUT wants it
 
-Without --hosted the variants that only a release builds are left out.
+Without --hosted the variants that only a release builds are left out. The key names the cache of the compiled engine:
+it changes exactly when the engine would be compiled anew, so neither a stale wheel nor a needless hour slips through.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ from image.engine import recipe
 RUNNERS = {"amd64": "ubuntu-24.04", "arm64": "ubuntu-24.04-arm"}
 """Every architecture is built on its own kind of machine: nothing is emulated."""
 
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def engine_key(recipes: recipe.Recipes, variant: recipe.Variant, architecture: str) -> str:
+    """Return what names the engine of `variant` among all; the base's tag stands for the C library of its builder."""
+    machine = recipe.Machine(MACHINES[architecture], recipes.bases[variant.bases["build"]].tag, "")
+    version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
+    patches = recipe.PATCHES_FILE.read_text(encoding="utf-8")
+    return recipe.cache_key(recipes, variant, version, recipe.cmake_arguments(variant), machine, patches=patches)
+
 
 def entries(recipes: recipe.Recipes, *, hosted: bool) -> list[dict[str, str]]:
     """Return the matrix's entries."""
@@ -29,7 +40,8 @@ def entries(recipes: recipe.Recipes, *, hosted: bool) -> list[dict[str, str]]:
             continue
         for platform in variant.platforms:
             architecture = platform.removeprefix("linux/")
-            found.append({"variant": variant.name, "architecture": architecture, "runner": RUNNERS[architecture]})
+            entry = {"variant": variant.name, "architecture": architecture, "runner": RUNNERS[architecture]}
+            found.append(entry | {"engine": engine_key(recipes, variant, architecture)})
     return found
 
 

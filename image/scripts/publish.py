@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ if not __package__:  # run by path: `image` is found from the repository's root
 from image.engine import recipe
 from image.scripts import build_image, tags
 
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ABSENT = re.compile(r"(manifest|name) unknown", re.IGNORECASE)
+"""What a registry says of a tag or a repository that is not there."""
 
 
 class PublishError(Exception):
@@ -78,10 +80,17 @@ def push(variant: recipe.Variant, source: Path, repository: str, run: str) -> st
 
 
 def published_digest(reference: str) -> str | None:
-    """Return the digest behind `reference` in the registry, None where there is none."""
-    command = ["/usr/bin/skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{reference}"]
+    """Return the digest behind `reference` in the registry, None where there is none.
+
+    Raises PublishError for any other answer: silence is no proof that a version is free.
+    """
+    command = ["skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{reference}"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
+    if found.returncode == 0:
+        return found.stdout.strip()
+    if _ABSENT.search(found.stderr):
+        return None
+    raise PublishError(f"cannot tell whether {reference} is published: {found.stderr.strip()}")
 
 
 def tag(repository: str, digest: str, names: list[str]) -> list[str]:

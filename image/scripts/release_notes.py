@@ -7,6 +7,7 @@ python image/scripts/release_notes.py --ref refs/tags/v1.2.3 --check    # versio
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -48,6 +49,14 @@ def check(version: str, package_init: str, changelog: str) -> str:
     return section(changelog, version)
 
 
+def hub_note(dockerfile: str, repository: str) -> str:
+    """Return what to say where RunPod's Hub would not build the image of this `repository`; "" where it would."""
+    image = f"ghcr.io/{repository.lower()}"
+    if not repository or f"\nFROM {image}:" in f"\n{dockerfile}":
+        return ""
+    return f"note: .runpod/Dockerfile does not take {image}, so RunPod's Hub cannot build this release"
+
+
 def size_table(folders: list[Path]) -> str:
     """Return a table of the saved images."""
     lines = ["| image | compressed | unpacked | ours, unpacked |", "|---|---|---|---|"]
@@ -76,6 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     except NotesError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    if note := hub_note(
+        (ROOT / ".runpod/Dockerfile").read_text(encoding="utf-8"), os.environ.get("GITHUB_REPOSITORY", "")
+    ):
+        sys.stderr.write(note + "\n")
     if options.sizes:
         saved = sorted(path.parent for path in options.sizes.glob("*/manifest.json"))
         notes += f"\n\n## Sizes\n\n{size_table(saved)}"

@@ -11,6 +11,7 @@ production. Runs in the builder stage; needs binutils.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
@@ -100,13 +101,22 @@ def stage(wheel: Path, engine: Path, given: frozenset[str]) -> list[str]:
     return kept
 
 
-def describe(program: Path, version: str, arguments: tuple[str, ...]) -> dict[str, object]:
-    """Return what /versions.json says of the engine; asks the program itself for its build."""
+def describe(program: Path, version: str, arguments: tuple[str, ...], patches: Path) -> dict[str, object]:
+    """Return what /versions.json says of the engine; asks the program itself for its build.
+
+    Its source is not llama.cpp's as it was published: the file `patches` edits it, so that is told too. The commit that
+    the program names is llama-cpp-python's, in whose sdist llama.cpp comes without a history of its own.
+    """
     done = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=True)
     match = re.search(r"^version:\s*(.+?)\s*$", done.stdout + done.stderr, re.MULTILINE)
     if not match:
         raise StageError(f"{program} --version says nothing of its version")
-    return {"package": f"llama-cpp-python=={version}", "llama_cpp": match[1], "flags": list(arguments)}
+    return {
+        "package": f"llama-cpp-python=={version}",
+        "llama_cpp": match[1],
+        "patched_by": {"file": patches.name, "sha256": hashlib.sha256(patches.read_bytes()).hexdigest()},
+        "flags": list(arguments),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         cuda.mkdir(parents=True, exist_ok=True)
         if runtime_libraries:
             cuda_toolkit.copy_runtime_libraries(options.cuda_libraries, runtime_libraries, cuda)
-        facts = describe(engine / "bin" / PROGRAM, version, arguments)
+        facts = describe(engine / "bin" / PROGRAM, version, arguments, recipe.PATCHES_FILE)
         (engine / "engine.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except StageError as error:
         sys.stderr.write(f"error: {error}\n")

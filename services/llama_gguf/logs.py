@@ -1,7 +1,8 @@
 """Logging set-up, called by program mains only: JSON lines or text, one line an event, to stdout.
 
-Owns the two formatters. A log line is a fact with fields: `log.info("engine ready", extra=fields(load_seconds=4.2))`.
-Control characters never reach a line, so no value can forge one.
+Owns the two formatters, and the form of a program's last words, which the fatal listener and the diagnosis read. A
+log line is a fact with fields: `log.info("engine ready", extra=fields(load_seconds=4.2))`. Control characters never
+reach a line, so no value can forge one.
 """
 
 from __future__ import annotations
@@ -77,3 +78,8 @@ def configure(program: str, *, format: Literal["text", "json"], level: str, stre
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def last_words(message: str, hint: str) -> None:
+    """Say on stderr why a program ends: a line for what is wrong, and one for what to do where that is known."""
+    sys.stderr.write(f"error: {clean(message)}\n" + (f"hint: {clean(hint)}\n" if hint else ""))

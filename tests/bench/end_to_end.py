@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 from gateway import answers, compile_native, running, wait_for
+from image.engine import starter
 from rich.console import Console
 from rich.table import Table
 
@@ -27,18 +28,12 @@ STREAMS = (1, 4, 16)
 TOKENS = 128
 
 
-def starter_model() -> Path:
-    """Return the starter model that `make starter-model` put into the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "llama-gguf" / "models" / "gemma-3-270m-q4_k_m.gguf"
-
-
 def write_config(folder: Path) -> Path:
     """Write the configuration of an appliance with 16 slots and every feature on."""
     config = folder / "config.yaml"
     tree = {
         "paths": {"data_dir": str(folder / "data"), "run_dir": str(folder / "run")},
-        "model": {"path": str(starter_model()), "aliases": ["bench"]},
+        "model": {"path": str(starter.default_path(os.environ)), "aliases": ["bench"]},
         "engine": {"slots": 16, "context_per_slot": 512},
         "gateway": {"host": "127.0.0.1", "port": PORT},
         "health": {"host": "127.0.0.1", "port": HEALTH_PORT},

@@ -57,7 +57,7 @@ def test_these_are_all_workflows() -> None:
 )
 def test_every_step_is_a_pinned_action_or_one_make_target_that_exists(where: str, step: dict[str, Any]) -> None:
     if "uses" in step:
-        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", step["uses"]), f"{where}: {step['uses']} is not pinned"
+        assert re.fullmatch(r"[\w.-]+(/[\w.-]+)+@[0-9a-f]{40}", step["uses"]), f"{where}: {step['uses']} is not pinned"
         return
     match = STEP.fullmatch(step["run"].strip())
     assert match, f"{where}: `{step['run']}` is more than a make target"
@@ -68,7 +68,7 @@ def test_a_pin_tells_its_version_and_is_the_same_everywhere() -> None:
     found: dict[str, set[str]] = {}
     for name in NAMES:
         for line in (FOLDER / f"{name}.yml").read_text(encoding="utf-8").splitlines():
-            if match := re.search(r"uses: ([\w-]+/[\w.-]+)@(\S+)(.*)", line):
+            if match := re.search(r"uses: ([\w-]+/[\w.-]+)[\w./-]*@(\S+)(.*)", line):
                 assert re.match(r" # v\d+\.\d+\.\d+", match[3]), f"{name}: {line.strip()} has no version"
                 found.setdefault(match[1], set()).add(match[2])
     assert {action: pins for action, pins in found.items() if len(pins) != 1} == {}
@@ -100,7 +100,7 @@ def test_one_gate_needs_every_job_of_a_pull_request() -> None:
 
 def test_a_release_is_tested_pinned_and_complete_before_anything_is_public() -> None:
     release = load("release")["jobs"]
-    assert release["images"]["with"] == {"hosted": True, "pinned": True, "save": True}
+    assert release["images"]["with"] == {"hosted": True, "base": "pinned", "save": True}
     assert [release[job]["needs"] for job in ("images", "publish", "release")] == ["check", "images", "publish"]
     order = [step.get("run") or step["uses"].partition("@")[0] for step in load("publish")["jobs"]["publish"]["steps"]]
     wanted = [
@@ -114,6 +114,27 @@ def test_a_release_is_tested_pinned_and_complete_before_anything_is_public() -> 
     positions = [order.index(step) for step in wanted]
     assert positions == sorted(positions)
     assert order[-1] == "make image-tag"
+
+
+def test_the_engine_is_cached_under_its_own_key_and_before_a_test_can_fail() -> None:
+    steps = load("images")["jobs"]["build"]["steps"]
+    order = [step.get("run") or step["uses"].partition("@")[0] for step in steps]
+    restore, save = (steps[order.index(f"actions/cache/{what}")] for what in ("restore", "save"))
+    assert restore["with"] == save["with"] == {"path": "~/.cache/llama-gguf", "key": "engine-${{ matrix.engine }}"}
+    assert order.index("make image") < order.index("actions/cache/save") < order.index("make image-test")
+    assert save["if"] == f"steps.{restore['id']}.outputs.cache-hit != 'true'"
+
+
+def test_the_cache_of_ones_own_engine_follows_everything_that_shapes_it() -> None:
+    cache = next(step for where, step in steps() if where == "ci.test" and "actions/cache@" in step.get("uses", ""))
+    assert "hashFiles('image/variants.yaml', 'image/engine/*')" in cache["with"]["key"]
+
+
+def test_room_is_made_for_cuda_before_anything_big_is_there() -> None:
+    steps = load("images")["jobs"]["build"]["steps"]
+    order = [step.get("run", "") for step in steps]
+    assert steps[order.index("make free-space")]["if"] == "matrix.variant != 'cpu'"
+    assert order.index("make free-space") < order.index("make image")
 
 
 def test_nothing_is_built_between_the_test_and_the_push() -> None:
@@ -134,4 +155,6 @@ def test_a_rebuild_runs_every_week() -> None:
         True
     ]  # YAML reads the key `on` as a boolean
     assert len(on["schedule"]) == 1
+    # By tag: a pinned digest would give last month's Debian again.
+    assert load("weekly")["jobs"]["images"]["with"]["base"] == "newest"
     assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", on["schedule"][0]["cron"])

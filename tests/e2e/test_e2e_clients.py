@@ -14,7 +14,7 @@ from typing import Any, Literal
 import anthropic
 import openai
 import pytest
-from anthropic.types import MessageParam, ToolParam
+from anthropic.types import MessageParam, ToolChoiceAnyParam, ToolParam
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from support.appliance import KEY, Appliance, running
@@ -52,8 +52,8 @@ Tools:
 {%- endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-# llama-server leaves message_start out of a stream whose first token is a part of a character, so: letters only.
 LETTERS = ["--grammar", "root ::= [a-z] root"]
+SMILES = ["--grammar", 'root ::= "\U0001f600" root']  # each is four tokens of the random model
 END, OPEN_CALL = SPECIAL.index("</s>"), SPECIAL.index("<PRE>")
 STEERING = [
     *("--logit-bias", f"{END}+200"),
@@ -165,7 +165,7 @@ def test_openai_models(client: openai.OpenAI) -> None:
 
 def test_openai_embeddings(tmp_path: Path, tiny_model: Path) -> None:
     # A model made for embeddings says how it pools; this one has to be told.
-    overrides = named("tiny") | {"engine": {"task": "embed", "extra_args": ["--pooling", "mean"]}}
+    overrides = named("tiny") | {"engine": {"task": "embed", "pooling": "mean"}}
     with running(tmp_path, model=tiny_model, overrides=overrides) as appliance, openai_client(appliance) as client:
         appliance.wait_ready()
         # Left alone the client asks for base64; with "float" it gets lists. It must come to the same.
@@ -198,6 +198,13 @@ def test_openai_errors_are_the_clients_own_types(client: openai.OpenAI, tiny: Ap
     with pytest.raises(openai.InternalServerError) as unable:
         client.embeddings.create(model="tiny", input="one")
     assert (unable.value.status_code, unable.value.code) == (501, "not_supported")
+    with pytest.raises(openai.InternalServerError, match="audio") as deaf:
+        client.audio.transcriptions.create(model="tiny", file=("a.wav", b"RIFF", "audio/wav"), prompt="hm")
+    assert (deaf.value.status_code, deaf.value.code) == (501, "not_supported")
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        client.audio.transcriptions.create(
+            model="tiny", file=("a.wav", b"RIFF", "audio/wav"), extra_body={"max_tokens": "many"}
+        )
     with pytest.raises(openai.NotFoundError) as missing:
         client.images.generate(prompt="a cat")
     assert missing.value.code == "not_found"
@@ -304,6 +311,20 @@ def test_anthropic_stream(claude: anthropic.Anthropic) -> None:
     assert final.usage.output_tokens == 8
 
 
+def test_anthropic_stream_that_begins_with_half_a_character(tmp_path: Path, tiny_model: Path) -> None:
+    """llama-server leaves message_start out of it, and without one the client gives up."""
+    overrides = named("tiny") | {"engine": {"extra_args": SMILES}}
+    with running(tmp_path, model=tiny_model, overrides=overrides) as appliance, anthropic_client(appliance) as claude:
+        appliance.wait_ready()
+        with claude.messages.stream(model="tiny", max_tokens=8, messages=MESSAGES) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_message()
+    assert kinds[0] == "message_start"
+    assert kinds[-1] == "message_stop"
+    assert (final.model, final.usage.output_tokens) == ("tiny", 8)
+    assert [block.text for block in final.content if block.type == "text"] == ["\U0001f600" * 2]
+
+
 def test_anthropic_count_tokens(claude: anthropic.Anthropic) -> None:
     few = claude.messages.count_tokens(model="tiny", messages=MESSAGES).input_tokens
     more = claude.messages.count_tokens(model="tiny", messages=[{"role": "user", "content": "Hi!you"}]).input_tokens
@@ -321,6 +342,7 @@ def test_anthropic_errors_have_their_own_shape(claude: anthropic.Anthropic, tiny
     with stranger, pytest.raises(anthropic.AuthenticationError) as no:
         stranger.messages.create(model="tiny", max_tokens=8, messages=MESSAGES)
     assert error_of(no.value)["type"] == "authentication_error"
+    assert no.value.request_id
     too_long: list[MessageParam] = [{"role": "user", "content": TOO_LONG}]
     with pytest.raises(anthropic.BadRequestError, match="context size") as long:
         claude.messages.create(model="tiny", max_tokens=8, messages=too_long)
@@ -337,7 +359,7 @@ def error_of(error: anthropic.APIStatusError) -> dict[str, Any]:
     body = error.body
     assert isinstance(body, dict)
     assert body["type"] == "error"
-    assert body["request_id"]
+    assert body["request_id"] == error.request_id
     found: dict[str, Any] = body["error"]
     return found
 
@@ -354,17 +376,18 @@ def test_anthropic_tools(steered: Appliance) -> None:
         {"role": "assistant", "content": "done"},
         {"role": "user", "content": "Paint it red"},
     ]
+    choice: ToolChoiceAnyParam = {"type": "any", "disable_parallel_tool_use": True}
     with anthropic_client(steered) as client:
-        answer = client.messages.create(
-            model="tiny",
-            max_tokens=1000,
-            messages=talk,
-            tools=[tool],
-            tool_choice={"type": "any", "disable_parallel_tool_use": True},
-        )
-    assert answer.stop_reason == "tool_use"
-    used = [block for block in answer.content if block.type == "tool_use"]
-    assert used
-    for block in used:
+        answer = client.messages.create(model="tiny", max_tokens=1000, messages=talk, tools=[tool], tool_choice=choice)
+        with client.messages.stream(
+            model="tiny", max_tokens=1000, messages=talk, tools=[tool], tool_choice=choice
+        ) as stream:
+            streamed = stream.get_final_message()
+    assert answer.stop_reason == streamed.stop_reason == "tool_use"
+    for blocks in (answer.content, streamed.content):
+        assert [block for block in blocks if block.type == "tool_use"]
+    for block in [*answer.content, *streamed.content]:
+        if block.type != "tool_use":
+            continue
         assert block.name == "paint"
         assert block.input in PAINTED

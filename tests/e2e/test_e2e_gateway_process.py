@@ -148,7 +148,7 @@ def test_a_port_in_use_is_said_so(box: Box) -> None:
 
 def test_without_a_run_directory_it_says_how_programs_are_started() -> None:
     done = run_gateway({RUN_DIR_VARIABLE: ""})
-    assert done.returncode == 64
+    assert done.returncode == 78
     assert "llama-gguf up" in done.stderr
 
 

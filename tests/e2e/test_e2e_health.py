@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -48,6 +49,26 @@ def test_failed_for_good_is_500_where_the_container_is_to_stay(tmp_path: Path, t
         assert appliance.process.poll() is None
         appliance.wait_for(lambda: "llama-gguf: engine " in appliance.stderr, 5, "the reason on stderr")
         assert appliance.stop() == 78
+
+
+def test_strangers_learn_no_paths(tmp_path: Path) -> None:
+    """The health port asks for no key; the log, `status` and failure.json tell the rest to those who may know."""
+    missing = tmp_path / "private place" / "absent.gguf"
+    overrides = {"model": {"aliases": ["nice-name"]}, "supervisor": {"exit_on_failure": False}}
+    with running(tmp_path / "box", model=missing, overrides=overrides) as appliance:
+        appliance.wait_for(lambda: appliance.ping() == 500, 20, "failed")
+        bodies = [
+            appliance.ask(appliance.health_port, path).body for path in ("/health", "/readyz", "/livez", "/startupz")
+        ]
+        bodies += [appliance.ask(appliance.gateway_port, path).body for path in ("/health", "/ping", "/nowhere")]
+        bodies.append(appliance.post("/v1/completions", {"prompt": "a"}).body)
+        assert not any(b"private place" in body or str(tmp_path).encode() in body for body in bodies)
+        details = appliance.health()
+        assert details is not None
+        assert (details["model"], details["state"]) == ("nice-name", "failed")
+        assert "engine refused to start" in details["reason"]
+        assert str(missing) in json.dumps(appliance.status()["failure"])
+        assert str(missing) in appliance.cli("status", "--run-dir", str(appliance.run_dir)).stdout.replace("\n", "")
 
 
 def test_platforms_are_detected_and_answered_their_own_way(tmp_path: Path, tiny_model: Path) -> None:

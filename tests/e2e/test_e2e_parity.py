@@ -23,9 +23,10 @@ from typing import Any
 
 import pytest
 
-from support.appliance import COMMAND, Appliance, free_port
+from support.appliance import COMMAND, Appliance
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record, make_box, stopping
 from support.http_client import Answer, ask, exchange, read_answer, request_bytes
+from support.ports import free_port
 from support.running_gateway import Running, chat, running_gateway
 
 ALICE, BOB, CAROL, DAVE, ERIN = (f"sk-old-{name}-{'0' * 32}" for name in ("alice", "bob", "carol", "dave", "erin"))

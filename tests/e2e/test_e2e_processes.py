@@ -130,12 +130,17 @@ def test_kill_9_of_each_program_while_serving(tmp_path: Path, tiny_model: Path) 
             after = {name: appliance.pid(name) for name in names}
             assert {name for name in names if before[name] != after[name]} == {victim}
             time.sleep(1.2)
+        before = {name: appliance.pid(name) for name in names}
+        os.kill(before["listener"], signal.SIGKILL)
+        appliance.wait_for(lambda: appliance.pid("listener") not in {0, before["listener"]}, 15, "the listener again")
+        assert appliance.ping() == 200
+        assert all(appliance.pid(name) == before[name] for name in names if name != "listener")
         found = appliance.status()
         assert {item["name"]: item["restarts"] for item in found["programs"]} == {
             "engine": 1,
             "gateway": 1,
             "health": 1,
-            "listener": 0,
+            "listener": 1,
         }
         assert "SIGKILL" in next(item["last_end"] for item in found["programs"] if item["name"] == "engine")
         assert appliance.stop() == 0

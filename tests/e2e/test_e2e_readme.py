@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.engine, pytest.mark.starter]
@@ -37,12 +38,6 @@ def readme_commands() -> list[str]:
             elif found and found[-1].endswith("\\"):
                 found[-1] = found[-1][:-1] + line.strip()
     return [re.sub(r"\s+#.*$", "", command) for command in found]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Newcomer:
@@ -85,6 +80,17 @@ class Newcomer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+def programs_of(run_dir: Path) -> list[str]:
+    """Command lines of all processes that an appliance in `run_dir` has started, or runs as."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            if f"LLAMA_GGUF_RUN_DIR={run_dir}".encode() in variables:
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 @contextlib.contextmanager
@@ -147,7 +153,9 @@ def test_a_newcomer_gets_through_the_readme(tmp_path: Path, starter_model: Path)
             if expected == 78:
                 assert 'did you mean "port"?' in done.stderr + done.stdout
             assert key[0] not in done.stdout + done.stderr
+        assert len(programs_of(tmp_path / "run")) >= 4
     # make ends itself by the signal once `up`, which got it too, has exited; `up`'s own status is tested elsewhere.
     assert process.returncode in (0, -signal.SIGINT), log.read_text(encoding="utf-8")
     assert not (tmp_path / "run" / "engine.sock").exists()
+    assert programs_of(tmp_path / "run") == []
     assert log.read_text(encoding="utf-8").count(key[0]) == 2  # printed, and in the line to paste

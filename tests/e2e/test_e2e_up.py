@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.appliance import KEY, KEY_VARIABLE, running
+from support.file_server import Remote, file_server
 
 pytestmark = pytest.mark.engine
 
@@ -34,18 +35,11 @@ def test_the_printed_call_works_when_pasted(tmp_path: Path, tiny_model: Path) ->
         assert "shown only this once" not in again.stderr
 
 
-def test_secrets_stay_out_of_logs_and_of_what_does_not_need_them(tmp_path: Path, tiny_model: Path) -> None:
-    env = {"HF_TOKEN": "hf_0123456789abcdefghij"}
-    with running(tmp_path, model=tiny_model, env=env) as appliance:
+def test_secrets_stay_out_of_logs(tmp_path: Path, tiny_model: Path) -> None:
+    with running(tmp_path, model=tiny_model, env={"HF_TOKEN": "hf_0123456789abcdefghij"}) as appliance:
         appliance.wait_ready()
         assert "starting | version=" in appliance.stdout
         assert "configuration | settings=" in appliance.stdout
-        for name in ("engine", "gateway", "health"):
-            environment = Path(f"/proc/{appliance.pid(name)}/environ").read_text()
-            assert KEY not in environment
-            assert KEY_VARIABLE not in environment
-        engine = Path(f"/proc/{appliance.pid('engine')}/environ").read_text()
-        assert "hf_0123456789" not in engine
         for text in (appliance.stdout, appliance.stderr, (appliance.run_dir / "settings.json").read_text()):
             assert "hf_0123456789" not in text
             assert KEY not in text
@@ -54,6 +48,34 @@ def test_secrets_stay_out_of_logs_and_of_what_does_not_need_them(tmp_path: Path,
             assert key not in Path(f"/proc/{appliance.pid(name)}/cmdline").read_text()
         assert appliance.stop() == 0
         assert key not in appliance.stdout
+
+
+def test_secrets_reach_only_the_program_that_needs_them(tmp_path: Path, tiny_model: Path) -> None:
+    """The engine's program fetches the model with its token, and llama-server, which it becomes, has none."""
+    hub, weights, store, proxy = "hf_0123456789abcdefghij", "weights-token-1", "store-password-1", "u:pass@10.0.0.1"
+    foreign = {"RUNPOD_API_KEY": "rpa_foreign", "AWS_SECRET_ACCESS_KEY": "foreign", "DATABASE_URL": "x://a:foreign@b"}
+    env = {"HF_TOKEN": hub, "WEIGHTS": weights, "STORE": store, "HTTPS_PROXY": f"http://{proxy}", **foreign}
+    with file_server() as site:
+        site.files["/m.gguf"] = Remote(tiny_model.read_bytes(), token=weights)
+        overrides = {
+            "model": {"url": site.url("/m.gguf"), "token_env": "WEIGHTS"},
+            "limits": {"store_password_env": "STORE"},
+        }
+        with running(tmp_path, model=None, overrides=overrides, env=env) as appliance:
+            appliance.wait_ready()
+            seen = {
+                name: Path(f"/proc/{appliance.pid(name)}/environ").read_text()
+                for name in ("engine", "gateway", "health", "listener", "supervisord")
+            }
+            ini = (appliance.run_dir / "supervisord.ini").read_text()
+    for name, environment in seen.items():
+        held = {word for word in (hub, weights, store, proxy, KEY, "foreign") if word in environment}
+        # llama-server may reach the network through the proxy: for pictures that a request names.
+        assert held == {"gateway": {store}, "supervisord": {hub, weights, store, proxy}, "engine": {proxy}}.get(
+            name, set()
+        )
+        assert KEY_VARIABLE not in environment
+    assert not any(word in ini for word in (hub, weights, store, proxy))
 
 
 def test_a_wrong_config_is_refused_before_anything_starts(tmp_path: Path, tiny_model: Path) -> None:
@@ -93,7 +115,7 @@ def test_status(tmp_path: Path, tiny_model: Path) -> None:
         # Found through the configuration, as `up` found it.
         done = appliance.cli("status", "--config", str(appliance.config))
         assert done.returncode == 0
-        assert done.stdout.startswith(f"ready: http://127.0.0.1:{appliance.gateway_port}, serving")
+        assert done.stdout.startswith(f"ready: http://127.0.0.1:{appliance.gateway_port}, tiny, serving")
         for name in ("engine", "gateway", "health"):
             assert re.search(rf"^{name} +(?:running|starting) +\d+ ", done.stdout, re.MULTILINE)
         found = appliance.status()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import subprocess
+import tarfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from image.engine import recipe
 from image.scripts import image_size
 from testinfra.host import Host
 
+from llama_gguf.settings.locations import DATA_DIR_CANDIDATES
 from support.podman import Container, podman
 
 HOME = "/opt/llama-gguf"
@@ -60,6 +65,9 @@ def test_versions_file_is_true(host: Host, variant: recipe.Variant, versions: di
     pinned = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
     assert versions["engine"]["package"] == f"llama-cpp-python=={pinned}"
     assert "-DGGML_NATIVE=OFF" in versions["engine"]["flags"]
+    patches = recipe.PATCHES_FILE
+    sha256 = hashlib.sha256(patches.read_bytes()).hexdigest()
+    assert versions["engine"]["patched_by"] == {"file": patches.name, "sha256": sha256}
     said = host.run("llama-server --version")
     assert f"version: {versions['engine']['llama_cpp']}" in said.stdout + said.stderr
     assert host.run("python3 --version").stdout.strip() == f"Python {versions['python']}"
@@ -73,9 +81,18 @@ def test_nothing_of_ours_can_be_changed_from_inside(still: Container) -> None:
 
 
 def test_places_that_any_user_may_write_through_group_zero(host: Host) -> None:
-    for path, mode in (("/data", 0o770), ("/home/appliance", 0o770), ("/run", 0o775)):
+    for path in (*DATA_DIR_CANDIDATES, "/home/appliance"):
         found = host.file(path)
-        assert (found.gid, found.mode) == (0, mode), path
+        assert (found.uid, found.gid, found.mode) == (10001, 0, 0o770), path
+    run = host.file("/run")
+    assert (run.uid, run.gid, run.mode) == (0, 0, 0o775)
+
+
+def test_caches_of_libraries_lie_where_a_read_only_root_has_a_place(config: dict[str, Any]) -> None:
+    env = dict(entry.split("=", 1) for entry in config["Env"])
+    assert env["HF_XET_CACHE"].startswith("/tmp/")
+    # It would decide where models are kept, and that is paths.models_dir's to say.
+    assert not {"HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"} & set(env)
 
 
 def test_no_setuid_and_no_world_writable_beyond_the_base(still: Container, versions: dict[str, Any]) -> None:
@@ -171,6 +188,21 @@ def test_no_secret_in_environment_history_or_files(facts: dict[str, Any], still:
     places = [HOME, "/etc/llama-gguf", "/home", "/data"]
     assert still.exec("grep", "-rlE", pattern, *places, check=False) == ""
     assert "pip-cert" not in still.exec("sh", "-c", "ls -A /run /run/secrets 2>/dev/null", check=False, user="0")
+
+
+def test_no_layer_brings_a_secret_not_even_one_that_a_later_layer_hides(image: str, tmp_path: Path) -> None:
+    copy = ["skopeo", "copy", "--quiet", "--dest-compress", f"containers-storage:{image}", f"dir:{tmp_path}"]
+    subprocess.run(copy, check=True)
+    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    suspicious = re.compile(
+        r"(\.netrc|\.env|\.git|pip\.conf|pip-cert|id_(rsa|ed25519)|.*\.key|.*token.*\.json|secrets)"
+    )
+    found = []
+    for layer in manifest["layers"]:
+        with tarfile.open(tmp_path / layer["digest"].removeprefix("sha256:")) as archive:
+            names = (PurePosixPath(name) for name in archive.getnames())
+            found += [str(name) for name in names if suspicious.fullmatch(name.name.removeprefix(".wh."))]
+    assert found == []
 
 
 def test_size_limits(image: str, variant: recipe.Variant) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client as http_client
 import json
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -14,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from support.file_server import Remote, file_server
 from support.podman import LOCKED_DOWN, Answer, Container, container, eventually, http, podman
 
 KEY = "sk-image-test-0123456789abcdefghijklmnopqrstuvwx"
 CHAT = {"messages": [{"role": "user", "content": "A secret prompt."}], "max_tokens": 16}
-RANDOM_USER = "--user=54321:0"
+OUR_USER, RANDOM_USER = "--user=10001:0", "--user=54321:0"
 
 WriteConfig = Callable[[dict[str, Any] | str], str]
 
@@ -29,6 +31,14 @@ def first_key() -> list[str]:
 
 def chat(box: Container, key: str = KEY, port: int = 8000) -> Answer:
     return http(box.url("/v1/chat/completions", port), body=CHAT, key=key)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on, for a container in the machine's own network."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def is_loud(line: str) -> bool:
@@ -216,12 +226,55 @@ def test_keys_survive_a_restart_on_a_volume(image: str, tiny_mount: str) -> None
         podman("volume", "rm", "--force", volume, check=False)
 
 
-def test_a_volume_at_workspace_is_taken_before_the_images_own_data_folder(image: str, tiny_mount: str) -> None:
+@pytest.mark.parametrize("user", [OUR_USER, RANDOM_USER])
+@pytest.mark.parametrize(("place", "mount"), [("/data", []), ("/workspace", ["--volume=/workspace"])])
+def test_data_lies_on_a_mounted_volume_if_there_is_one_and_any_user_may_write_it(
+    image: str, tiny_mount: str, user: str, place: str, mount: list[str]
+) -> None:
     """As on RunPod, whose volumes lie at /workspace or /runpod-volume: keys written to /data would be gone."""
-    options = [tiny_mount, "--tmpfs=/workspace:mode=0777", "--env=MODEL_PATH=/models/tiny.gguf", *first_key()]
+    options = [user, tiny_mount, *mount, "--env=MODEL_PATH=/models/tiny.gguf", *first_key()]
     with container(image, options=options) as box:
         box.wait_ready()
-        assert box.exec("ls", "/workspace/keys.json").strip() == "/workspace/keys.json"
+        found = box.exec("sh", "-c", "ls -d /*/keys.json 2>/dev/null").split()
+        assert found == [f"{place}/keys.json"]
+
+
+def test_a_model_from_a_hub_is_fetched_with_a_read_only_root_by_any_user(image: str, tiny_model: Path) -> None:
+    """Nothing that comes with a download may need HOME: caches, logs and bookkeeping of the hub's own library."""
+    gateway, health = free_port(), free_port()
+    with file_server() as site:
+        site.hub["acme/tiny"] = {"tiny.gguf": Remote(tiny_model.read_bytes())}
+        options = [
+            *LOCKED_DOWN,
+            RANDOM_USER,
+            "--tmpfs=/data:mode=0770",
+            "--network=host",
+            f"--env=HF_ENDPOINT={site.address}",
+            "--env=LLAMA_GGUF__MODEL__HF__REPO=acme/tiny",
+            "--env=LLAMA_GGUF__MODEL__HF__FILE=tiny.gguf",
+            "--env=LLAMA_GGUF__ENGINE__CONTEXT_PER_SLOT=256",
+            f"--env=LLAMA_GGUF__GATEWAY__PORT={gateway}",
+            f"--env=LLAMA_GGUF__HEALTH__PORT={health}",
+            *first_key(),
+        ]
+        with container(image, options=options, ports=()) as box:
+            eventually("readiness", lambda: http(f"http://127.0.0.1:{health}/ping").status == 200, 60)
+            assert http(f"http://127.0.0.1:{gateway}/v1/chat/completions", body=CHAT, key=KEY).status == 200
+            assert box.exec("find", "/data/models", "-name", "tiny.gguf", "-path", "*acme*").strip()
+            # The library for large files speaks up as soon as it is loaded, if it has no place to write to.
+            program = "import hf_xet, huggingface_hub.constants as c, os; print(os.access(c.HF_XET_CACHE, os.W_OK))"
+            assert box.exec("/opt/llama-gguf/venv/bin/python", "-I", "-c", program).strip() == "True"
+            assert [line for line in box.logs().splitlines() if is_loud(line)] == []
+
+
+def test_data_that_cannot_be_written_is_told_and_not_worked_around(image: str, tiny_mount: str) -> None:
+    """A read-only root and no volume: keys would be lost without a word."""
+    options = [*LOCKED_DOWN, tiny_mount, "--env=MODEL_PATH=/models/tiny.gguf", *first_key()]
+    with container(image, options=options) as box:
+        assert box.wait_end(60) not in {0, 1}
+        logs = box.logs()
+        assert "/data" in logs
+        assert "Traceback" not in logs
 
 
 def test_second_signal_hurries(image: str, slow_model: Path) -> None:

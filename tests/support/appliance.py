@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.runtime.rpc import Supervisord
+
+from .ports import free_port
 
 KEY = "sk-test-0123456789abcdefghijklmnopqrstuvwxyzABCDE"
 KEY_VARIABLE = "TEST_FIRST_KEY"
@@ -179,13 +180,6 @@ class Appliance:
 
 
 COMMAND = (sys.executable, "-m", "llama_gguf.cli")
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings_tree(folder: Path, run_dir: Path, model: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ What one request gets is said in its body's `fake` object; the last `default` of
 
     tokens          events of a stream, or tokens an answer claims (default 3)
     delay           seconds before the first byte
+    prefill         seconds between the head of a stream and its first event
     pause           seconds between two events
     die_after       cut the connection after this many events (0 = right after the head, -1 = before any byte)
     cut_event       with die_after: send half of the next event first
@@ -14,6 +15,9 @@ What one request gets is said in its body's `fake` object; the last `default` of
     status, error   answer with this status and an error object of this type
     garbage         answer with bytes that are no HTTP
     twice           send a second answer behind the first
+    ping            send a comment in front of the first event, as llama-server does when it takes long
+    no_start        leave the first event of an Anthropic stream out
+    several         answer twice in one, each with its counts, as llama.cpp's own route does
     event_bytes     size of the text in each event
     timings         false: report no counts
     drop_first      cut the connection before any byte, the first so many times
@@ -62,6 +66,7 @@ class FakeEngine:
         self.most_per_connection = 0
         self.ready_at = time.monotonic() + loading_seconds
         self.drops = 0
+        self.counts = 0  # how often it was asked to count tokens
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,8 +94,8 @@ class FakeEngine:
 
     @property
     def asked(self) -> list[Seen]:
-        """Requests other than health checks."""
-        return [seen for seen in self.seen if seen.target != "/health"]
+        """Requests other than health checks and counting."""
+        return [seen for seen in self.seen if not seen.target.endswith(("/health", "_tokens", "/tokenize"))]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -151,6 +156,10 @@ class FakeEngine:
             await self._state(seen.target, writer)
             seen.finished = True
             return True
+        if seen.target.endswith(("_tokens", "/tokenize")):
+            await self._count(seen.target, body, writer)
+            seen.finished = True
+            return True
         await asyncio.sleep(knobs.get("delay", 0))
         if knobs.get("hang_after") == -1:
             await asyncio.sleep(3600)
@@ -167,11 +176,21 @@ class FakeEngine:
             if not await self._stream(seen, knobs, writer):
                 return False
         else:
-            await _whole(writer, 200, answer(knobs), knobs.get("content_type", "application/json"), knobs)
+            count = int(body.get("n") or 1)
+            value: Any = [answer(knobs), answer(knobs)] if knobs.get("several") else answer(knobs, count)
+            await _whole(writer, 200, value, knobs.get("content_type", "application/json"), knobs)
         if knobs.get("twice"):
             await _whole(writer, 200, {"second": "answer"})
         seen.finished = True
         return True
+
+    async def _count(self, target: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        """Count tokens: a chat has as many as it always has, and of other texts each byte is one."""
+        self.counts += 1
+        if target == "/tokenize":
+            await _whole(writer, 200, {"tokens": list(body["content"].encode())})
+        else:
+            await _whole(writer, 200, {"input_tokens": PROMPT_TOKENS, "object": "response.input_tokens"})
 
     async def _state(self, target: str, writer: asyncio.StreamWriter) -> None:
         if target == "/metrics":
@@ -187,6 +206,8 @@ class FakeEngine:
                 "meta": {"n_ctx_train": 2048, "n_params": 9, "file": "/models/secret/tiny.gguf"},
             }
             await _whole(writer, 200, {"object": "list", "data": [entry], "models": [{"name": "/models/secret"}]})
+        elif target.startswith("/props"):
+            await _whole(writer, 200, {"total_slots": 2, "model_path": "/models/secret/tiny.gguf", "ui_settings": {}})
         else:
             await _whole(writer, 200, [{"id": 0, "target": target}])
 
@@ -196,6 +217,12 @@ class FakeEngine:
             f"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\n{CORS}Content-Type: {media}\r\n"
             "Transfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n".encode()
         )
+        await writer.drain()
+        await asyncio.sleep(knobs.get("prefill", 0))
+        if knobs.get("ping"):
+            writer.write(_chunk(b":\n\n"))
+            await writer.drain()
+            await asyncio.sleep(0.05)
         for number in range(knobs["tokens"] + 2):
             await writer.drain()
             if knobs.get("die_after") == number:
@@ -208,14 +235,17 @@ class FakeEngine:
                 await asyncio.sleep(3600)
             if number and knobs.get("pause"):
                 await asyncio.sleep(knobs["pause"])
-            writer.write(_chunk(_event(number, knobs)))
+            if event := _event(number, knobs, anthropic=seen.target == "/v1/messages"):
+                writer.write(_chunk(event))
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
 
 
-def _event(number: int, knobs: dict[str, Any]) -> bytes:
+def _event(number: int, knobs: dict[str, Any], *, anthropic: bool = False) -> bytes:
     """Return the n-th event: tokens, then the one with the counts, then [DONE]."""
+    if anthropic:
+        return _anthropic(number, knobs)
     if number < knobs["tokens"]:
         text = "x" * knobs.get("event_bytes", 4)
         chunk: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
@@ -226,6 +256,29 @@ def _event(number: int, knobs: dict[str, Any]) -> bytes:
     else:
         return b"data: [DONE]\n\n"
     return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _anthropic(number: int, knobs: dict[str, Any]) -> bytes:
+    """Return what is sent for the n-th token, with the events that belong to its place in the stream."""
+    events: list[dict[str, Any]] = []
+    if number == 0:
+        usage = {"input_tokens": PROMPT_TOKENS - CACHED_TOKENS, "cache_read_input_tokens": CACHED_TOKENS}
+        if not knobs.get("no_start"):
+            events.append({"type": "message_start", "message": {"id": "m", "usage": usage, "stop_reason": None}})
+        events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+    if number < knobs["tokens"]:
+        text = "x" * knobs.get("event_bytes", 4)
+        events.append({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})
+    elif number == knobs["tokens"]:
+        events.append({"type": "content_block_stop", "index": 0})
+        ended: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+        if knobs.get("timings", True):
+            ended["usage"] = {"output_tokens": knobs["tokens"]}
+        events += [ended, {"type": "message_stop"}]
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event, separators=(",", ":")).encode())
+        for event in events
+    )
 
 
 def timings(tokens: int) -> dict[str, Any]:
@@ -240,12 +293,12 @@ def timings(tokens: int) -> dict[str, Any]:
     }
 
 
-def answer(knobs: dict[str, Any]) -> dict[str, Any]:
-    """Return a whole chat answer."""
+def answer(knobs: dict[str, Any], choices: int = 1) -> dict[str, Any]:
+    """Return a whole chat answer. Like llama-server it tells the counts of the first choice only."""
     tokens = knobs["tokens"]
-    text = "x" * (knobs.get("event_bytes", 4) * tokens)
+    message = {"role": "assistant", "content": "x" * (knobs.get("event_bytes", 4) * tokens)}
     body: dict[str, Any] = {
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "choices": [{"index": index, "message": message, "finish_reason": "stop"} for index in range(choices)],
         "object": "chat.completion",
     }
     if knobs.get("timings", True):

@@ -10,7 +10,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,17 @@ class Remote:
 
 
 @dataclass
+class Fate:
+    """What happens to one answer instead of the usual."""
+
+    status: int | None = None  # this, without a body
+    retry_after: int | None = None
+    cut_after: int | None = None  # break off after that many bytes of the body
+    stall: bool = False  # say nothing more after that many bytes, until the server ends
+    bytes_per_second: float | None = None
+
+
+@dataclass
 class FileServer:
     """What the server has, how it misbehaves, and what it was asked."""
 
@@ -47,6 +59,12 @@ class FileServer:
     redirects: dict[str, str] = field(default_factory=dict)
     commit: str = COMMIT
     wrong_range: bool = False
+    heeds_if_range: bool = True
+    connections: int = 0  # so far
+    signature: str = "secret"  # what the hub signs addresses with; older ones are refused
+    fate: Callable[[str, dict[str, str]], Fate | None] | None = None  # of each GET, by target and headers
+    bytes_per_second: float | None = None  # of each connection
+    ended: threading.Event = field(default_factory=threading.Event)
     hold: threading.Event | None = None  # answers wait in the middle of the body until it is set
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
@@ -62,6 +80,10 @@ class FileServer:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     site: FileServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.site.connections += 1
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
@@ -89,7 +111,14 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
         elif remote := self.site.files.get(path):
-            self._file(remote, headers, with_body=with_body)
+            if path.startswith("/cdn/") and urlsplit(self.path).query != f"signature={self.site.signature}":
+                self._empty(403)
+                return
+            fate = self.site.fate(self.path, headers) if self.site.fate and with_body else None
+            if fate and fate.status:
+                self._empty(fate.status, **({"Retry-After": str(fate.retry_after)} if fate.retry_after else {}))
+                return
+            self._file(remote, headers, fate or Fate(), with_body=with_body)
         else:
             self._empty(404)
 
@@ -111,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             digest = hashlib.sha256(remote.body).hexdigest()
             self._empty(
                 302,
-                Location=self.site.url(where).replace("127.0.0.1", "localhost") + "?signature=secret",  # another host
+                Location=self.site.url(where).replace("127.0.0.1", "localhost")
+                + f"?signature={self.site.signature}",  # another host
                 **{
                     "X-Repo-Commit": self.site.commit,
                     "X-Linked-Etag": f'"{digest}"',
@@ -119,33 +149,47 @@ class _Handler(BaseHTTPRequestHandler):
                 },
             )
 
-    def _file(self, remote: Remote, headers: dict[str, str], *, with_body: bool) -> None:
+    def _file(self, remote: Remote, headers: dict[str, str], fate: Fate, *, with_body: bool) -> None:
         if remote.token and headers.get("authorization") != f"Bearer {remote.token}":
             self._empty(401)
             return
         size, start, status = len(remote.body), 0, 200
+        end = size
         validator = remote.etag or remote.last_modified
-        wanted = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
-        if wanted and remote.ranges and headers.get("if-range", validator) == validator:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", ""))
+        if (
+            wanted
+            and remote.ranges
+            and (headers.get("if-range", validator) == validator or not self.site.heeds_if_range)
+        ):
             start, status = int(wanted[1]), 206
             if start >= size:
                 self._empty(416, **{"Content-Range": f"bytes */{size}"})
                 return
-        answer = {"Content-Type": remote.content_type, "Connection": "close"}
+            end = min(int(wanted[2]) + 1, size) if wanted[2] else size
+        answer = {"Content-Type": remote.content_type}
         if remote.etag:
             answer["ETag"] = remote.etag
         if remote.last_modified:
             answer["Last-Modified"] = remote.last_modified
         if status == 206:
             claimed = start + 1 if self.site.wrong_range else start
-            answer["Content-Range"] = f"bytes {claimed}-{size - 1}/{size}"
-        body = remote.body[start:]
-        self._send(status, body if with_body else b"", answer, length=len(body) if remote.length else None)
+            answer["Content-Range"] = f"bytes {claimed}-{end - 1}/{size}"
+        length = end - start if remote.length else None
+        self._send(status, memoryview(remote.body)[start:end] if with_body else b"", answer, fate, length=length)
 
     def _empty(self, status: int, **headers: str) -> None:
         self._send(status, b"", headers, length=0)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], *, length: int | None = -1) -> None:
+    def _send(
+        self,
+        status: int,
+        body: bytes | memoryview,
+        headers: dict[str, str],
+        fate: Fate | None = None,
+        *,
+        length: int | None = -1,
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -158,17 +202,31 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self.site.hold.wait(30)
             body = body[len(body) // 2 :]
+        fate = fate or Fate()
         if body and self.site.cut_after:
-            self.wfile.write(body[: self.site.cut_after.pop(0)])
-            self.wfile.flush()
+            fate = Fate(cut_after=self.site.cut_after.pop(0))
+        self._trickle(body[: fate.cut_after], fate.bytes_per_second or self.site.bytes_per_second)
+        if fate.stall:
+            self.site.ended.wait(60)
+        if fate.cut_after is not None:
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
+
+    def _trickle(self, body: bytes | memoryview, bytes_per_second: float | None) -> None:
+        if bytes_per_second is None:
+            self.wfile.write(body)
             return
-        self.wfile.write(body)
+        began_at, step = time.monotonic(), max(1, int(bytes_per_second / 50))
+        for start in range(0, len(body), step):
+            self.wfile.write(body[start : start + step])
+            ahead = began_at + (start + step) / bytes_per_second - time.monotonic()
+            if ahead > 0 and self.site.ended.wait(ahead):
+                return
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # else the kernel drops some of many connections that come at once
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: clients of these tests do leave early."""
@@ -186,6 +244,7 @@ def file_server() -> Iterator[FileServer]:
     try:
         yield site
     finally:
+        site.ended.set()
         if site.hold:
             site.hold.set()
         server.shutdown()

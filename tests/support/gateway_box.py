@@ -22,17 +22,12 @@ from llama_gguf.keys import grammar, secret
 from llama_gguf.keys.record import KeyFile, KeyRecord
 from llama_gguf.settings import RUN_DIR_VARIABLE, Snapshot, locate, parse, snapshot
 
+from .ports import free_port
+
 ENGINE_KEY = "engine-key-of-the-tests-0123456789"
 KEY = "sk-test-inference-0000000000000000"
 ADMIN_KEY = "sk-test-admin-000000000000000000000"
 STARTED = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def key_record(key_id: str, key: str, **changes: Any) -> KeyRecord:

@@ -31,7 +31,7 @@ STANDIN = str(Path(__file__).with_name("standin.py"))
 def standin(name: str, *knobs: str, priority: int = 20, stop_seconds: int = 5, **more: Any) -> Program:
     """A program that does as the knobs of support/standin.py say."""
     argv = (Path(sys.executable).name, "-P", STANDIN, f"--name={name}", *knobs)
-    return Program(name, argv, priority, stop_seconds, **more)
+    return Program(name, argv, priority, stop_seconds, variables=("STANDIN_*",), **more)
 
 
 def listener() -> Program:
@@ -146,7 +146,10 @@ def main() -> int:
     """Launch what the spec says."""
     spec = json.loads(Path(sys.argv[1]).read_text())
     settings = parse(spec["settings"])
-    programs = [Program(**{**item, "argv": tuple(item["argv"])}) for item in spec["programs"]]
+    programs = [
+        Program(**{**item, "argv": tuple(item["argv"]), "variables": tuple(item["variables"])})
+        for item in spec["programs"]
+    ]
     logs.configure("up", format=settings.logging.format, level="debug")
     snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
     return launch(Launch(snapshot, programs, os.environ, stdout=1, stderr=sys.stderr))

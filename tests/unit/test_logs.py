@@ -61,3 +61,10 @@ def test_an_exception_is_told(format: Literal["text", "json"]) -> None:  # noqa:
     except ValueError:
         logging.getLogger("x").exception("failed")
     assert "ValueError: invalid literal" in stream.getvalue()
+
+
+def test_last_words_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.last_words("bad\nthing", "mend\x1b it")
+    assert capsys.readouterr().err == "error: bad?thing\nhint: mend? it\n"
+    logs.last_words("gone", "")
+    assert capsys.readouterr().err == "error: gone\n"

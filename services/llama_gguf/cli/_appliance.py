@@ -34,6 +34,7 @@ class Facts:
     programs: tuple[ProgramInfo, ...]
     crashes: tuple[Crash, ...]
     health: dict[str, Any] | None  # the health server's own words; None when it does not answer
+    engine: dict[str, Any] | None  # what the engine's program wrote of itself: more than the health server tells
     failure: Failure | None
 
     @property
@@ -90,7 +91,7 @@ def inspect(run: RunDir) -> Facts:
     """Look at the appliance of `run`."""
     snapshot = None
     if run.snapshot.exists():
-        snapshot = snapshots.read(run.snapshot)
+        snapshot = snapshots.read_validated(run.snapshot)
     try:
         programs = tuple(Supervisord(run.supervisord_socket).programs())
     except SupervisordError:
@@ -101,6 +102,7 @@ def inspect(run: RunDir) -> Facts:
         programs=programs,
         crashes=tuple(CrashFile(run.crashes).read()),
         health=ask_health(snapshot) if snapshot else None,
+        engine=read_engine_state(run),
         failure=failures.read(run.failure),
     )
 
@@ -118,6 +120,15 @@ def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:
     finally:
         connection.close()
     return value if isinstance(value, dict) and "state" in value else None
+
+
+def read_engine_state(run: RunDir) -> dict[str, Any] | None:
+    """Return what the engine's program does, or did, before llama-server answers; None before it has begun."""
+    try:
+        value = json.loads(run.engine_state.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def public_url(snapshot: Snapshot) -> str:

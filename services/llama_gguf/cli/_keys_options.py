@@ -17,11 +17,12 @@ from llama_gguf.errors import KeysError
 from llama_gguf.keys.admin import KeyAdmin, actor
 from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.operations import KeyFields
-from llama_gguf.keys.record import ID_PATTERN, Priority, Scope
+from llama_gguf.keys.record import ID_PATTERN, Priority
 from llama_gguf.keys.store import KeyStore
 from llama_gguf.keys.times import parse_expiry, parse_span
 from llama_gguf.settings.auth import Bootstrap
 from llama_gguf.settings.locations import locate
+from llama_gguf.settings.scope import Scope
 
 from ._common import config_options, load_or_exit
 

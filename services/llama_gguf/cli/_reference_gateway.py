@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_gguf.gateway.catalogue import ERROR_CODES, route_rows
+from llama_gguf.gateway.catalogue import CANCEL_MATRIX, COUNTING, ERROR_CODES, ROUTE_NOTES, Phase, route_rows
 from llama_gguf.gateway.series import ENGINE_SERIES, PROCESS_SERIES, SERIES
 
 from .gen import table, text
@@ -13,7 +13,32 @@ def routes_section() -> str:
     rows = [(row.method, f"`{row.path}`", row.group, row.scope, text(row.summary)) for row in route_rows()]
     return (
         "## Routes\n\nWhat the gateway can open. Groups other than `admin` and `own` are open where `gateway.routes` "
-        f"names them.\n\n{table(('method', 'path', 'group', 'scope of the key', ''), rows)}"
+        f"names them.\n\n{table(('method', 'path', 'group', 'scope of the key', ''), rows)}\n\n"
+        + "\n\n".join(ROUTE_NOTES)
+    )
+
+
+def counting_section() -> str:
+    """Return the table of how tokens come to be known."""
+    rows = [(text(row.answer), text(row.prompt), text(row.completion)) for row in COUNTING]
+    return (
+        "## Tokens\n\nWhat limits charge is what usage, metrics and the access log report, whichever way an answer "
+        "ends. `Counted afterwards` is by the engine, for the same prompt or text, beside other requests.\n\n"
+        f"{table(('answer', 'prompt', 'completion'), rows)}"
+    )
+
+
+def cancel_section() -> str:
+    """Return the table of where a client that goes away frees its slot."""
+    phases: dict[Phase, str] = {"queued": "in the queue", "prefill": "prompt being read", "generating": "generating"}
+    rows = [
+        (f"`{route}`", *(", ".join(kinds.get(phase, ())) or "-" for phase in phases))
+        for route, kinds in CANCEL_MATRIX.items()
+    ]
+    return (
+        "## Clients that go away\n\nA client that closes its connection leaves the queue at once and frees the "
+        "engine's slot within a second, whatever the engine does for others meanwhile. Each entry is a test on the "
+        f"real engine, whose `/slots` tells.\n\n{table(('route', *phases.values()), rows)}"
     )
 
 

@@ -13,12 +13,15 @@ import click
 from llama_gguf.errors import ExitCode, Problem
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.explain import as_data, count, explain
-from llama_gguf.settings.file_checks import check_files
+from llama_gguf.settings.file_checks import ModelFacts, check_files
 from llama_gguf.settings.load import InvalidConfigError, Loaded, load
 
 from ._common import chosen, config_argument, find_config
 
 Format = Literal["text", "json"]
+
+_NO_POOLING, _RANK_POOLING = 0, 4
+"""Of the numbers that a GGUF file names poolings by."""
 
 
 @click.command()
@@ -60,11 +63,11 @@ def examine(
 def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ...]:
     """Return the problems between a valid configuration and this machine, with their places."""
     locations = locate(loaded.settings, env)
-    return loaded.placed(check_files(loaded.settings, locations, env, training_context=training_context))
+    return loaded.placed(check_files(loaded.settings, locations, env, read_model=read_model))
 
 
-def training_context(settings: Settings, locations: Locations) -> int | None:
-    """Return the context that a model on this disk was trained with; None for one to be downloaded."""
+def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
+    """Return what the header of a model on this disk says; None for one to be downloaded."""
     from llama_gguf.models.gguf_header import read_header  # noqa: PLC0415 - only where there is a file to read
 
     model = settings.model
@@ -75,7 +78,12 @@ def training_context(settings: Settings, locations: Locations) -> int | None:
     if file is None:
         return None
     header = read_header(file)
-    return header.number(f"{header.architecture}.context_length") or None
+    pooling = header.number(f"{header.architecture}.pooling_type")
+    return ModelFacts(
+        training_context=header.number(f"{header.architecture}.context_length"),
+        pools=pooling != _NO_POOLING,
+        reranks=pooling == _RANK_POOLING or any(tensor.name.startswith("cls.") for tensor in header.tensors),
+    )
 
 
 def _ok(name: str, problems: tuple[Problem, ...]) -> str:

@@ -24,12 +24,14 @@ SECTIONS: tuple[str, ...] = (
     "llama_gguf.cli.gen:settings_section",
     "llama_gguf.cli.gen:variables_section",
     "llama_gguf.cli.gen:problems_section",
-    "llama_gguf.keys.codes:reference_section",
-    "llama_gguf.platforms.codes:reference_section",
+    "llama_gguf.cli._reference_problems:keys_section",
+    "llama_gguf.cli._reference_problems:rendering_section",
     "llama_gguf.cli._reference_gateway:routes_section",
     "llama_gguf.cli._reference_gateway:errors_section",
+    "llama_gguf.cli._reference_gateway:cancel_section",
+    "llama_gguf.cli._reference_gateway:counting_section",
     "llama_gguf.cli._reference_gateway:metrics_section",
-    "llama_gguf.engine.known_failures:failures_section",
+    "llama_gguf.cli._reference_problems:failures_section",
     "llama_gguf.cli.gen:exit_codes_section",
 )
 """Sections of schema/reference.md in their order, as "module:function"; each returns markdown that opens with ##."""

@@ -23,16 +23,13 @@ if TYPE_CHECKING:
 @functools.cache
 def _listener() -> FatalListener:
     # Imported at the first event, for the reason above.
-    from pathlib import Path  # noqa: PLC0415
-
     from llama_gguf import logs  # noqa: PLC0415
     from llama_gguf.runtime.fatal_listener import FatalListener  # noqa: PLC0415
     from llama_gguf.runtime.rpc import Supervisord  # noqa: PLC0415
-    from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir  # noqa: PLC0415
-    from llama_gguf.settings import snapshot as snapshots  # noqa: PLC0415
+    from llama_gguf.settings.snapshot import read_from_environment  # noqa: PLC0415
 
-    run = RunDir(root=Path(os.environ[RUN_DIR_VARIABLE]))
-    settings = snapshots.read(run.snapshot).settings
+    snapshot = read_from_environment(os.environ)
+    settings, run = snapshot.settings, snapshot.locations.run
     # stdout belongs to the event protocol
     logs.configure("listener", format=settings.logging.format, level=settings.logging.level, stream=sys.stderr)
     return FatalListener(run, settings.supervisor, Supervisord(run.supervisord_socket), _diagnose)

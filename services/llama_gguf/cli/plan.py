@@ -16,9 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_gguf.models.memory import MemoryPlan
+from llama_gguf.models.present import Whereabouts
+from llama_gguf.models.source import Named, OnDisk
+from llama_gguf.settings.explain import as_data as problems_as_data
+from llama_gguf.settings.explain import explain
 
 from ._common import chosen, config_argument, load_or_exit
 from ._plan import PlanFacts, as_data, gather
+from .check import on_this_machine
 
 Format = Literal["text", "json"]
 
@@ -57,9 +62,13 @@ def plan(
     ram: int | None,
 ) -> None:
     """Print what `up` would run with FILE, and how much memory it takes, without running it."""
-    facts = gather(load_or_exit(chosen(file, config), sets), os.environ, vram=vram, ram=ram)
+    loaded = load_or_exit(chosen(file, config), sets)
+    facts, problems = gather(loaded, os.environ, vram=vram, ram=ram), on_this_machine(loaded, os.environ)
+    if problems:
+        click.echo(explain(problems, loaded.text), err=True)
     if form == "json":
-        click.echo(json.dumps(as_data(facts), indent=1, ensure_ascii=False))
+        report = {**as_data(facts), "problems": problems_as_data((*loaded.problems, *problems))}
+        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         show(facts, Console(soft_wrap=True, highlight=False))
 
@@ -91,9 +100,7 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         ],
     )
     rows = [("served as", ", ".join(facts.names))]
-    for place in facts.files:
-        there = f"{human(place.bytes_on_disk)} on disk" if place.present else "not here yet"
-        rows.append((place.wanted.setting, f"{place.path} ({there}; from {place.wanted.description})"))
+    rows += [(place.wanted.setting, f"{place.path} ({_whence(place)})") for place in facts.files]
     yield "model", rows
     gpus = [f"{device.id}: {device.name}, {human(device.total_bytes)}" for device in facts.engine.devices]
     yield (
@@ -115,6 +122,15 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         ],
     )
     yield "programs", [(program.name, shlex.join(program.argv)) for program in facts.programs]
+
+
+def _whence(place: Whereabouts) -> str:
+    origin = place.wanted.origin
+    if place.present:
+        said = f"{human(place.bytes_on_disk)} on disk"
+    else:
+        said = "does not exist" if isinstance(origin, OnDisk | Named) else "not here yet"
+    return said if isinstance(origin, OnDisk) else f"{said}; from {place.wanted.description}"
 
 
 def command_lines(program: str, argv: tuple[str, ...]) -> list[str]:

@@ -55,6 +55,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
             for info in facts.programs
         ],
         "health": facts.health,
+        "engine": facts.engine,
         "failure": None
         if facts.failure is None
         else {
@@ -89,7 +90,8 @@ def _readiness(facts: Facts) -> str:
     address = public_url(facts.snapshot) if facts.snapshot else ""
     if facts.health is None:
         return f"{address}, the health server does not answer"
-    parts = [address, facts.health["phase"], facts.health["detail"], facts.health["reason"]]
+    detail = str((facts.engine or {}).get("detail", "")) if facts.state == "starting" else ""
+    parts = [address, facts.health["model"], facts.health["phase"], detail, facts.health["reason"]]
     progress = facts.health.get("progress") or {}
     if progress.get("percent") is not None:
         parts.append(f"{progress['percent']} %")

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("llama_gguf.up")
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")
+INSTANCE_VARIABLES = {"runpod": "RUNPOD_POD_ID", "vast": "CONTAINER_ID"}
+"""Platform -> the variable in which it names this instance."""
 
 
 @click.command()
@@ -53,9 +56,16 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
 
 
 def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
-    """Return the settings with `health.platform: auto` made concrete: programs don't look at the environment."""
+    """Return the settings with platform and instance made concrete: programs don't look at the environment."""
     platform = resolve_platform(settings.health.platform, env)
-    return settings.model_copy(update={"health": settings.health.model_copy(update={"platform": platform})})
+    given = env.get(INSTANCE_VARIABLES.get(platform, ""), "").strip()
+    instance = settings.logging.instance_id or given or socket.gethostname()
+    return settings.model_copy(
+        update={
+            "health": settings.health.model_copy(update={"platform": platform}),
+            "logging": settings.logging.model_copy(update={"instance_id": instance}),
+        }
+    )
 
 
 def first_key(snapshot: Snapshot, env: Mapping[str, str]) -> BootstrapResult | None:
@@ -85,6 +95,7 @@ def log_boot(snapshot: Snapshot, file: Path | None) -> None:
             data_dir=f"{locations.data_dir} ({locations.data_dir_reason})",
             run_dir=f"{locations.run.root} ({locations.run_dir_reason})",
             platform=snapshot.settings.health.platform,
+            instance=snapshot.settings.logging.instance_id,
         ),
     )
     masked = mask_value("", snapshot.settings.model_dump(mode="json"))

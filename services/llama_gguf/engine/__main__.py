@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from llama_gguf import logs
 from llama_gguf.engine import exec as engine_exec
-from llama_gguf.errors import ExitCode, LlamaGgufError
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
-from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.errors import LlamaGgufError
+from llama_gguf.settings.snapshot import read_from_environment
 
 
 def main() -> int:
     """Prepare everything and become llama-server; returns only when that fails, with the exit code."""
-    root = os.environ.get(RUN_DIR_VARIABLE)
-    if not root:
-        sys.stderr.write(f"error: {RUN_DIR_VARIABLE} is not set\nhint: programs are started by `llama-gguf up`\n")
-        return ExitCode.CONFIG
     try:
-        snapshot = snapshots.read(RunDir(root=Path(root)).snapshot)
+        snapshot = read_from_environment(os.environ)
         logs.configure("engine", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
         engine_exec.run(snapshot, os.environ)
     except LlamaGgufError as error:
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        sys.stderr.write(f"error: {logs.clean(error.message)}{hint}\n")
+        logs.last_words(error.message, error.hint)
         return error.exit_code
 
 

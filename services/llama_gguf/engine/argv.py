@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.models.files import LoraFile, ModelFiles
 from llama_gguf.models.source import served_names
-from llama_gguf.settings import Locations, Settings
+from llama_gguf.settings import Locations
+
+if TYPE_CHECKING:
+    from llama_gguf.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,8 @@ def _compute(settings: Settings, host: Host) -> list[str]:
 def _task(settings: Settings) -> list[str]:
     match settings.engine.task:
         case "embed":
-            return ["--embeddings"]
+            pooling = settings.engine.pooling
+            return ["--embeddings"] if pooling == "auto" else ["--embeddings", "--pooling", pooling]
         case "rerank":
             return ["--reranking"]
         case "generate":

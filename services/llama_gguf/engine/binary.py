@@ -15,9 +15,12 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ExitCode, LaunchError
-from llama_gguf.settings import Settings
+
+if TYPE_CHECKING:
+    from llama_gguf.settings import Settings
 
 PROGRAM = "llama-server"
 _GPU_LIBRARIES = tuple(f"libggml-{name}." for name in ("cuda", "hip", "vulkan", "sycl", "musa", "metal", "opencl"))

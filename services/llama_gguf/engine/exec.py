@@ -20,6 +20,7 @@ from llama_gguf.engine.state import StateFile
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.models.resolve import resolve_patiently
+from llama_gguf.models.source import served_names
 from llama_gguf.settings import Snapshot
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ _UNIX_SOCKET_PATH_BYTES = 107
 def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoReturn] = os.execve) -> NoReturn:
     """Become llama-server. Raises ConfigError, ModelError or LaunchError when that cannot be."""
     run_dir = snapshot.locations.run
-    state = StateFile(run_dir.engine_state)
+    state = StateFile(run_dir.engine_state, served_names(snapshot.settings.model)[0])
     state.phase("resolving", "looking for llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)

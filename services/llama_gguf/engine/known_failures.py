@@ -268,14 +268,3 @@ SIGNALS = {
         "llama-server gave up (abort)", "see the last lines of its log; if it recurs, report it to llama.cpp"
     ),
 }
-
-
-def failures_section() -> str:
-    """Return the markdown section of the reference that lists the failures of the engine that are explained."""
-    rows = [(rule.cause, rule.fix) for rule in RULES] + [(known.cause, known.fix) for known in SIGNALS.values()]
-    table = "\n".join(f"| {_cell(cause)} | {_cell(fix)} |" for cause, fix in rows)
-    return f"## Failures of the engine that are explained\n\n| cause | what to do |\n|---|---|\n{table}\n"
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\{\w+\}", "…", text).replace("……", "…").replace("|", "\\|")

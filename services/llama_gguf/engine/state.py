@@ -14,16 +14,21 @@ _MIN_INTERVAL_SECONDS = 0.5
 
 
 class StateFile:
-    """Writes the state file, each time whole and by rename; progress of a step at once, then twice a second."""
+    """Writes the state file, each time whole and by rename; progress of a step at once, then twice a second.
+
+    `model` is the name clients know it by, for answers to strangers; the details may hold paths and addresses.
+    """
 
     def __init__(
         self,
         path: Path,
+        model: str,
         *,
         clock: Callable[[], float] = time.time,
         tick: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
+        self._model = model
         self._clock = clock
         self._tick = tick
         self._state: dict[str, object] = {}
@@ -33,6 +38,7 @@ class StateFile:
         """Record that a new step begins."""
         self._state = {
             "phase": phase,
+            "model": self._model,
             "detail": detail,
             "bytes_done": None,
             "bytes_total": None,

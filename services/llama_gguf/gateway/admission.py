@@ -10,13 +10,15 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.errors import Extra, GatewayError
 from llama_gguf.keys.record import Priority
-from llama_gguf.settings.limits import Queue
 
 from .fairqueue import Entry, FairQueue
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.limits import Queue
 
 Rejection = Literal["queue", "key", "timeout"]
 

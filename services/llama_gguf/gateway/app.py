@@ -38,6 +38,7 @@ from .pipeline import Access, Pipeline
 from .proxy import Limits
 from .ratelimit import RateLimiter
 from .recorder import Recorder
+from .recount import Recounter
 from .routes import RouteTable
 from .startup import Found, http_limits
 from .sweeper import Sweeper
@@ -68,7 +69,12 @@ class Gateway:
         self.client = EngineClient(
             places.run.engine_socket, outbox, connect_timeout=settings.gateway.timeouts.connect_seconds
         )
-        self.engine = EngineState(self.client, places.run.engine_state, on_change=self._engine_changed)
+        self.engine = EngineState(
+            self.client,
+            places.run.engine_state,
+            failure_file=places.run.failure,
+            on_change=self._engine_changed,
+        )
         self.keys = KeyWatcher(
             places.keys_file, interval_seconds=settings.auth.reload_interval_seconds, on_change=self._keys_changed
         )
@@ -129,6 +135,8 @@ class Gateway:
             engine_key=self._engine_key,
             admission=self.admission,
             limiter=self.limiter,
+            recounter=Recounter(self.client, self.engine, self._engine_key),
+            pace=self.metrics.mean_speed,
             sweeper=self.sweeper,
             audit=self._write_audit,
             settle_apart=settings.limits.store != "memory",
@@ -186,9 +194,9 @@ class Gateway:
 
     def health(self) -> dict[str, object]:
         """Return what /health tells: states and numbers of the queue, nothing of keys but whether they load."""
-        ready = self.engine.state == "ready"
+        status = {"ready": "ok", "failed": "failed"}.get(self.engine.state, "unready")
         return {
-            "status": "draining" if self.draining else ("ok" if ready else "unready"),
+            "status": "draining" if self.draining else status,
             "engine": {"status": self.engine.state, "restarts": self.engine.restarts},
             "gateway": {"status": "draining" if self.draining else "ok", "in_flight": self.pipeline.in_flight},
             "queue": {

@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.keys.record import KeyRecord, Scope
+from llama_gguf.keys.record import KeyRecord
 from llama_gguf.keys.ring import Ring
+from llama_gguf.settings.scope import Scope
 
 _BEARER = b"bearer "
 

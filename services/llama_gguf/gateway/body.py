@@ -38,16 +38,16 @@ def model_name(body: dict[str, Any]) -> str:
     return model
 
 
-def sequences(body: dict[str, Any]) -> int:
-    """Return how many answers a generating request asks for: its choices times its prompts."""
+def sequences(body: dict[str, Any]) -> tuple[int, int]:
+    """Return how many answers a generating request asks for to each of its prompts, and how many prompts it has."""
     value = body.get("n")
     if value is None:
         value = body.get("n_cmpl")
-    count = value if type(value) is int and value > 1 else 1  # bool is an int, and no count
+    choices = value if type(value) is int and value > 1 else 1  # bool is an int, and no count
     prompts = body.get("prompt")
     if isinstance(prompts, list) and len(prompts) > 1 and not any(isinstance(item, int) for item in prompts):
-        count *= len(prompts)
-    return count
+        return choices, len(prompts)
+    return choices, 1
 
 
 def check_media(raw: bytes, body: dict[str, Any], *, allow_remote: bool) -> None:

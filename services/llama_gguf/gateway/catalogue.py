@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from .routes import ROUTES
 
@@ -78,6 +80,12 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
     ErrorCode("engine_protocol", 502, "The engine's answer could not be understood.", "See the engine's log."),
     ErrorCode("engine_refused", 502, "The engine refused the gateway's own key.", "Restart the appliance."),
     ErrorCode("model_loading", 503, "The model is still loading.", "Wait as long as Retry-After says."),
+    ErrorCode(
+        "engine_failed",
+        503,
+        "The engine could not be started, and is not tried again.",
+        "`llama-gguf status` says why; correct that and restart the appliance.",
+    ),
     ErrorCode("queue_full", 503, "Too many requests wait already.", "Wait as long as Retry-After says."),
     ErrorCode("queue_timeout", 503, "No slot became free in time.", "Wait as long as Retry-After says."),
     ErrorCode(
@@ -112,3 +120,77 @@ def route_rows() -> list[RouteRow]:
     return [
         RouteRow(route.method, route.template, route.group, route.scope or "none", route.summary) for route in ROUTES
     ]
+
+
+ROUTE_NOTES: tuple[str, ...] = (
+    (
+        "Errors on `/v1/messages` and below are in Anthropic's shape, and every answer there carries `request-id` "
+        "beside `x-request-id`."
+    ),
+    (
+        "llama-server leaves `message_start` out of an Anthropic stream whose first token is no whole character (many "
+        "an emoji); the gateway puts one in its place, with `input_tokens` 0. From OpenAI's streams it leaves out the "
+        "first chunk's role, and `response.created`, in that case; these pass as they are."
+    ),
+    (
+        "Transcriptions take multipart/form-data with the fields `file`, `model`, `prompt`, `language`, `temperature`, "
+        "`max_tokens`, `stream` and `response_format` (`json` only); other fields do not reach the engine. Without a "
+        "model that hears (`model.mmproj`) they are answered with 501 `not_supported`."
+    ),
+)
+"""What the table of routes cannot say."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountingRow:
+    """How the tokens of one kind of answer come to be known."""
+
+    answer: str
+    prompt: str
+    completion: str
+
+
+_ENGINE_COUNTS = "the engine's count"
+COUNTING: tuple[CountingRow, ...] = (
+    CountingRow("complete, streamed or plain", _ENGINE_COUNTS, _ENGINE_COUNTS),
+    CountingRow("several in one (`n`, lists of prompts): streamed, or llama.cpp's own routes", *[_ENGINE_COUNTS] * 2),
+    CountingRow(
+        "several in one: plain, on OpenAI's routes",
+        "the engine's count; of several prompts, counted afterwards",
+        "the engine's count of the first; the others' texts, counted afterwards",
+    ),
+    CountingRow("embeddings on llama.cpp's own routes", "counted afterwards", "-"),
+    CountingRow(
+        "a stream that was left or cut",
+        "counted afterwards; none if the engine had not begun",
+        "the tokens that came: some milliseconds' worth are missing, and tokens that are no whole character",
+    ),
+    CountingRow(
+        "a plain answer that was left",
+        "counted afterwards",
+        "estimated: the time it took at the mean speed of answers, at most what it was allowed",
+    ),
+    CountingRow(
+        "rerankings and transcriptions that were left; bodies over 1 MiB; an engine that is not ready",
+        "estimated: a token for four bytes, at most what was reserved",
+        "as above",
+    ),
+    CountingRow("one whose counts the client had left out", "all that was reserved", "-"),
+)
+"""What is charged, reported and logged for an answer: `counted afterwards` is by the engine, for the same prompt."""
+
+
+Phase = Literal["queued", "prefill", "generating"]
+_GENERATES: Mapping[Phase, tuple[str, ...]] = dict.fromkeys(("queued", "prefill", "generating"), ("stream", "plain"))
+_SCORES: Mapping[Phase, tuple[str, ...]] = dict.fromkeys(("queued", "prefill"), ("plain",))
+CANCEL_MATRIX: Mapping[str, Mapping[Phase, tuple[str, ...]]] = {
+    "/v1/chat/completions": _GENERATES,
+    "/v1/completions": _GENERATES,
+    "/v1/responses": _GENERATES,
+    "/v1/messages": _GENERATES,
+    "/infill": _GENERATES,
+    "/v1/embeddings": _SCORES,
+    "/v1/rerank": _SCORES,
+}
+"""Route -> where a request may be -> the kinds of answer of which a client that goes away frees the engine's slot
+within a second. Each combination is a test on the real engine (tests/e2e/test_e2e_gateway_cancel.py)."""

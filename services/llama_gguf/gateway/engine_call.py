@@ -10,7 +10,7 @@ import time
 
 from llama_gguf.errors import GatewayError
 
-from .accounting import seen_so_far
+from .accounting import note_cut
 from .engine_client import EngineClient, EngineConnection
 from .engine_http import EngineFailure
 from .engine_state import EngineState
@@ -57,22 +57,23 @@ class EngineCaller:
                 await relay
             except asyncio.CancelledError:
                 connection.abort()
-                exchange.tokens = seen_so_far(exchange, relay)
+                note_cut(exchange, relay)
                 raise
             failure = relay.failure
             if failure is None:
                 if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):
                     self._engine.lost()
+                    exchange.first_byte = 0.0
                     continue
                 return relay
             if failure.reason == "closed":
                 self._engine.lost()
-                if relay.mode == "waiting" and not retried:
+                if relay.silent and not retried:
                     retried = True
                     deadline = max(deadline, time.monotonic() + self._wait_seconds)
                     continue
             if relay.events:
-                exchange.tokens = seen_so_far(exchange, relay)
+                note_cut(exchange, relay)
             raise _translate(failure, self._engine)
 
     async def _connect(self, deadline: float) -> EngineConnection | None:

@@ -2,7 +2,7 @@
 
 While the engine is not ready it is asked every quarter of a second, so a waiting request goes on at once; while it is
 ready, every few seconds. A socket that refuses is `loading` as long as the engine's program says that it works towards
-an engine (downloading, starting), else `down`.
+an engine (downloading, starting), else `down`; once the appliance has written down that it gave up, it is `failed`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .engine_client import EngineClient, fetch
 from .engine_http import EngineFailure
 from .render import model_loading
 
-State = Literal["unknown", "loading", "ready", "down"]
+State = Literal["unknown", "loading", "ready", "down", "failed"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +42,13 @@ class EngineState:
         client: EngineClient,
         state_file: Path,
         *,
+        failure_file: Path,
         on_change: Callable[[State], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._state_file = state_file
+        self._failure_file = failure_file
         self._on_change = on_change
         self._clock = clock
         self._changed = asyncio.Event()
@@ -74,8 +76,10 @@ class EngineState:
         self._poke.set()
 
     async def wait_ready(self, deadline: float) -> None:
-        """Return once the engine is ready, or raise GatewayError at `deadline` (monotonic)."""
+        """Return once the engine is ready; raise GatewayError at `deadline` (monotonic), or if it never will be."""
         while self.state != "ready":
+            if self.state == "failed":
+                raise self.refusal()
             left = deadline - time.monotonic()
             if left <= 0 and self.state != "unknown":
                 raise self.refusal()
@@ -90,6 +94,14 @@ class EngineState:
         """Return the answer for a request that cannot wait any longer."""
         if self.state == "loading":
             return model_loading(_RETRY_AFTER_SECONDS)
+        if self.state == "failed":
+            return GatewayError(
+                503,
+                "engine_failed",
+                "The inference engine could not be started and is not tried again until the operator restarts it.",
+                type="server_error",
+                extra=Extra(headers=(("x-should-retry", "false"),)),  # the official clients heed it
+            )
         return GatewayError(
             502,
             "engine_unreachable",
@@ -122,7 +134,9 @@ class EngineState:
         return "ready" if status == 200 else "loading"
 
     def _without_socket(self) -> State:
-        """Tell by the engine program's state file whether an engine is on its way."""
+        """Tell by the files of the run directory whether an engine is on its way."""
+        if self._failure_file.exists():
+            return "failed"
         try:
             told = json.loads(self._state_file.read_bytes())
             pid, phase, since = int(told["pid"]), str(told["phase"]), float(told["since"])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _BYTES_PER_TOKEN = 4
+_AUDIO_BYTES_PER_TOKEN = 1024  # about 30 tokens a second of 16 kHz WAV; what it really takes depends on the projector
 _MEDIA_TOKENS = 256  # an image or a clip; what it really takes depends on the projector
 _UNKNOWN_CONTEXT = 4096
 _MAX_CHOICES = 64
@@ -52,6 +53,13 @@ def estimate_tokens(group: str, body: Mapping[str, Any], body_bytes: int, contex
         total = per_sequence + answer
         total = min(total, context) if context else total
     return max(1, total * sequences * _choices(body))
+
+
+def estimate_transcription(file_bytes: int, prompt: str, max_tokens: int | None, context: int = 0) -> int:
+    """Return the most tokens that the transcription of an audio file may use."""
+    read = -(-file_bytes // _AUDIO_BYTES_PER_TOKEN) + -(-len(prompt.encode()) // _BYTES_PER_TOKEN)
+    total = context or max(_UNKNOWN_CONTEXT, read)
+    return max(1, total if max_tokens is None else min(total, read + max_tokens))
 
 
 def _prompt_tokens(group: str, fields: tuple[str, ...], body: Mapping[str, Any], body_bytes: int) -> tuple[int, int]:

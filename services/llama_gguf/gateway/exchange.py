@@ -5,7 +5,9 @@ Owns plain values only; `pipeline` acts on them. `front` makes the Request and i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from llama_gguf.keys.record import KeyRecord
@@ -20,6 +22,16 @@ HeaderLines = str
 """Header fields as they go over the wire: whole lines, each with its line end (`headers.lines` makes them)."""
 
 _STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What of a request's tokens is a guess, so that the engine can be asked afterwards."""
+
+    prompt: bool = False  # how long the prompt was
+    answers: tuple[str, ...] = ()  # texts whose tokens are guessed
+    told: int = 0  # completion tokens besides those that are certain
+    unseen_seconds: float = 0.0  # for so long an answer was made of which nothing was seen
 
 
 class RequestHead:
@@ -95,6 +107,7 @@ class Exchange:
     model = ""
     stream = False
     sequences = 1  # answers that were asked for in one
+    choices = 1  # how many of them to each prompt
     started = False  # a status line has gone out; nothing may be answered a second time
     closed = False  # recorded as ended
     broken_event = False  # part of an event has gone out: nothing well formed can follow
@@ -106,9 +119,13 @@ class Exchange:
     first_byte = 0.0
     bytes_sent = 0
     tokens: Tokens | None = None
+    doubt: Doubt | None = None  # what of `tokens` is a guess
+    recount: asyncio.Future[None] | None = None  # ends when the guess has been replaced
     ended = 0.0
     ended_at = 0.0  # the same moment by the calendar, seconds since the epoch
     base_lines: HeaderLines = ""  # what every answer to this request carries: CORS, rate limits
+    id_name = "X-Request-Id: "  # what stands before the id in the answer's head
+    body_type = b"application/json"  # of the request as the engine gets it
 
     def __init__(self, request: Request, sink: Sink, request_id: str, arrived: float) -> None:
         self.request = request
@@ -116,19 +133,23 @@ class Exchange:
         self.request_id = request_id
         self.arrived = arrived
 
+    def speak_anthropic(self) -> None:
+        """Name the id in the answer's head as Anthropic's clients look for it, too."""
+        self.id_name = f"Request-Id: {self.request_id}\r\nX-Request-Id: "
+
     def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Answer as a whole."""
         self.started = True
         self.status = status
         self.bytes_sent += len(body)
-        self.sink.send(status, f"{lines}X-Request-Id: {self.request_id}\r\n{self.base_lines}", body)
+        self.sink.send(status, f"{lines}{self.id_name}{self.request_id}\r\n{self.base_lines}", body)
 
     def open_stream(self, first: bytes, *, framed: bool) -> bool:
         """Send the head of an event stream and its first bytes; `framed` as the sink takes chunks."""
         self.started = True
         self.status = 200
         self.bytes_sent += len(first)
-        lines = f"{_STREAM_LINES}X-Request-Id: {self.request_id}\r\n{self.base_lines}"
+        lines = f"{_STREAM_LINES}{self.id_name}{self.request_id}\r\n{self.base_lines}"
         return self.sink.open(200, lines, first, framed=framed)
 
     def write_event(self, event: bytes) -> bool:

@@ -69,6 +69,13 @@ class FallbackStore:
         except StoreUnreachableError as error:
             self._failed(error)
 
+    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Change a settled charge of either store."""
+        try:
+            await charge.store.correct(charge, tokens_used, now)
+        except StoreUnreachableError as error:
+            self._failed(error)
+
     async def aclose(self) -> None:
         """Let go of both stores."""
         await self._shared.aclose()

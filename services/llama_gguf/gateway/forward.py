@@ -17,14 +17,17 @@ from llama_gguf.keys.record import KeyRecord
 from llama_gguf.logs import fields
 
 from . import auth, body
-from .accounting import counted
+from .accounting import note_whole, with_unseen
 from .engine_call import EngineCaller
-from .estimate import estimate_tokens
-from .exchange import Exchange, HeaderLines
+from .estimate import estimate_tokens, estimate_transcription
+from .exchange import Doubt, Exchange, HeaderLines
+from .form import read_form
 from .headers import engine_head, engine_request
 from .models import present_models
 from .ports import Admission, Limiter, Reservation
+from .props import present_props
 from .proxy import Relay
+from .recount import Recounter
 from .render import engine_error
 from .routes import Route
 from .sse import KEEPALIVE_EVENT
@@ -33,8 +36,6 @@ from .sweeper import Sweeper
 _log = logging.getLogger(__name__)
 
 AuditCall = Callable[[str, str, str], Awaitable[None]]
-
-_JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Forwarder:
         engine_key: str,
         admission: Admission,
         limiter: Limiter,
+        recounter: Recounter,
+        pace: Callable[[], float],
         sweeper: Sweeper,
         audit: AuditCall,
         settle_apart: bool,
@@ -67,6 +70,8 @@ class Forwarder:
         self._engine_key = engine_key
         self._admission = admission
         self._limiter = limiter
+        self._recounter = recounter
+        self._pace = pace  # how many tokens a second an answer makes
         self._sweeper = sweeper
         self._audit = audit
         # A shared store is asked over the network: settling with it must not depend on this request's task, which may
@@ -79,6 +84,8 @@ class Forwarder:
         """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
         route, key = exchange.route, exchange.key
         assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
+        if route.dialect == "anthropic":
+            exchange.speak_anthropic()
         cost = self._inspect(exchange, route, key)
         if route.group == "admin":
             await self._note_admin_call(exchange, route, key)
@@ -98,12 +105,15 @@ class Forwarder:
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
+            if exchange.doubt is not None:
+                exchange.recount = self._recount(exchange, exchange.doubt, reservation, cost)
             used = exchange.tokens.total if exchange.tokens is not None else None
             if ticket is not None:
                 ticket.release(used)
             if heartbeat is not None:
                 self._sweeper.discard(heartbeat)
-            await self._settle(reservation, used or 0)
+            if exchange.recount is None:
+                await self._settle(reservation, used or 0)
 
     async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
@@ -122,7 +132,7 @@ class Forwarder:
         if head.status >= 400:
             raise engine_error(head.status, relay.body)
         if route.generates:
-            exchange.tokens = counted(exchange, relay, cost)
+            note_whole(exchange, relay, cost)
         if relay.mode == "stream":
             return
         if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
@@ -136,6 +146,31 @@ class Forwarder:
         task = asyncio.create_task(reservation.settle(tokens_used))
         self._settling.add(task)
         task.add_done_callback(self._settled)
+
+    def _recount(
+        self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int
+    ) -> asyncio.Future[None] | None:
+        """Settle with the guess and ask the engine for the rest; return None where it is not worth asking."""
+        guess = exchange.tokens
+        assert guess is not None  # noqa: S101 - a doubt is about a guess
+        if doubt.prompt:  # guessed by the size of the body, in which media count for more than they cost
+            exchange.tokens = guess = guess._replace(prompt=min(guess.prompt, cost))
+        if not self._recounter.can_ask(exchange):
+            exchange.tokens = with_unseen(guess, doubt, self._pace(), cost)
+            return None
+        task = asyncio.create_task(self._settle_twice(exchange, doubt, reservation, cost))
+        self._settling.add(task)
+        task.add_done_callback(self._settled)
+        return task
+
+    async def _settle_twice(self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int) -> None:
+        """End the request in its key's limits at once, and correct the charge when the engine has counted."""
+        guess = exchange.tokens
+        assert guess is not None  # noqa: S101 - as above
+        await reservation.settle(guess.total)
+        counted = await self._recounter.tokens(exchange, guess, doubt)
+        exchange.tokens = counted = with_unseen(counted, doubt, self._pace(), cost)
+        await reservation.correct(counted.total)
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._settling.discard(task)
@@ -152,6 +187,8 @@ class Forwarder:
         rules = self._rules
         raw = exchange.request.body
         if not route.json_body or (route.group == "admin" and not raw):
+            if route.form_body:
+                return self._inspect_form(exchange, key)
             exchange.model = rules.served_models[0]
             return 0
         content = body.parse(raw)
@@ -161,8 +198,18 @@ class Forwarder:
             return 0
         exchange.stream = content.get("stream") is True  # the engine takes anything else for false
         if "n" in content or "n_cmpl" in content or "prompt" in content:
-            exchange.sequences = body.sequences(content)
+            exchange.choices, prompts = body.sequences(content)
+            exchange.sequences = exchange.choices * prompts
         return estimate_tokens(route.group, content, len(raw), rules.context)
+
+    def _inspect_form(self, exchange: Exchange, key: KeyRecord) -> int:
+        """Do the same for an upload, and put in its place what the engine is to get."""
+        rules, request = self._rules, exchange.request
+        form = read_form(request.body, request.headers.get(b"content-type", b""))
+        exchange.model = auth.require_model(key, form.fields.get("model", ""), rules.served_models)
+        exchange.stream = form.stream
+        exchange.body_type, request.body = form.encode()
+        return estimate_transcription(len(form.file), form.fields.get("prompt", ""), form.max_tokens, rules.context)
 
     def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
         head = self._heads.get(route)
@@ -173,13 +220,16 @@ class Forwarder:
             head = engine_head(route.method, target, self._engine_key)
             if route.generates:
                 self._heads[route] = head
-        return engine_request(head, exchange.request.body, _JSON)
+        return engine_request(head, exchange.request.body, exchange.body_type)
 
-    async def models(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:
-        """Answer the models routes: the engine's data under the configured names, filtered by the key."""
+    async def present(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:
+        """Answer the routes of models and properties with what clients may see of the engine's data."""
         route, key = exchange.route, exchange.key
         assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
-        request = engine_request(engine_head("GET", "/v1/models", self._engine_key), b"", _JSON)
+        if route.group == "admin":
+            await self._note_admin_call(exchange, route, key)
+        path = "/v1/models" if route.kind == "models" else "/props"
+        request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
         reservation = await self._limiter.reserve(key, 0)
         exchange.base_lines += reservation.lines
         try:
@@ -188,7 +238,11 @@ class Forwarder:
             await self._settle(reservation, 0)
         if relay.head is None or relay.head.status != 200:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
-        answer = present_models(relay.body, self._rules.served_models, key.models, wanted=exchange.variable)
+        served = self._rules.served_models
+        if route.kind == "models":
+            answer = present_models(relay.body, served, key.models, wanted=exchange.variable)
+        else:
+            answer = present_props(relay.body, served[0])
         return 200, "Content-Type: application/json\r\n", answer
 
 

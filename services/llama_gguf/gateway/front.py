@@ -19,7 +19,7 @@ from .job import Job
 from .outbox import Outbox
 from .pipeline import Pipeline
 from .request_head import HttpLimits
-from .wire import CONTINUE, ChunkedBody, Head, HeadWriter, check_unfinished, parse_head
+from .wire import CONTINUE, ChunkedBody, Head, HeadWriter, check_unfinished, first_words, parse_head
 
 MAX_PIPELINED_BYTES = 65_536
 LINGER_SECONDS = 2.0
@@ -161,7 +161,9 @@ class ClientConnection(ClientSink):
         elif self._state == "body" and self._exchange is not None:
             self._answer_and_close(GatewayError(408, "request_timeout", "The request body took too long to arrive."))
         else:
-            self._refuse(GatewayError(408, "request_timeout", "The request's headers took too long to arrive."))
+            self._refuse(
+                GatewayError(408, "request_timeout", "The request's headers took too long to arrive."), self._buffer
+            )
 
     def _is_reading(self, now: float) -> bool:
         """Return whether the client still takes an answer that was written long ago; if not, cut it off."""
@@ -190,7 +192,7 @@ class ClientConnection(ClientSink):
             if end < 0:
                 if data and not self._buffer:
                     self._deadline = time.monotonic() + server.limits.header_seconds
-                self._buffer = data
+                self._buffer = raw = data
                 check_unfinished(data, server.limits)
                 return
             raw = data[: end + 4]
@@ -200,7 +202,7 @@ class ClientConnection(ClientSink):
                 self._head, self._head_bytes = head, raw
         except GatewayError as error:
             self._head = None
-            self._refuse(error)
+            self._refuse(error, raw)
             return
         self._buffer = b""
         self._begin(head, raw, data[end + 4 :])
@@ -304,9 +306,9 @@ class ClientConnection(ClientSink):
             data, self._buffer = self._buffer, b""
             self._take_head(data)
 
-    def _refuse(self, error: GatewayError) -> None:
+    def _refuse(self, error: GatewayError, head: bytes) -> None:
         """Answer a request whose head cannot be used."""
-        request = Request(RequestHead("", "", {}), peer=self._peer)
+        request = Request(RequestHead(*first_words(head), {}), peer=self._peer)
         self._head_only = False
         self._exchange = self._server.pipeline.begin(request, self)
         self._answer_and_close(error)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llama_gguf.errors import ConfigError
-from llama_gguf.settings.limits import Limits
 
 from .quota import WINDOW_SECONDS, Counts, Quota, Refusal, judge, month_end, month_of
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.limits import Limits
 
 
 @dataclass(slots=True)
@@ -45,6 +47,9 @@ class Store(Protocol):
         What was too much goes back to the minute and the month it came from. What was too little is charged to the
         present minute, and to the month of the request.
         """
+
+    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Change a charge that was settled with `charge.tokens`: more has become known."""
 
     async def aclose(self) -> None:
         """Let go of connections."""
@@ -84,6 +89,10 @@ class LocalStore:
         """Make the charge what was really used. Never waits."""
         self.settle_now(charge, tokens_used, now)
 
+    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Change a settled charge. Never waits."""
+        self._change(self.counts_of(charge.key_id, now), charge, tokens_used - charge.tokens)
+
     def take_now(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
         """Do what `take` does, without a coroutine: every request passes here."""
         counts = self.counts_of(key_id, now)
@@ -111,8 +120,11 @@ class LocalStore:
         counts = self.counts_of(charge.key_id, now)
         counts.in_flight -= 1
         difference = tokens_used - charge.tokens
-        if not difference:
-            return
+        if difference:
+            self._change(counts, charge, difference)
+
+    @staticmethod
+    def _change(counts: Counts, charge: Charge, difference: int) -> None:
         if charge.month == counts.month:
             counts.month_tokens += difference
         age = counts.minute - charge.minute

@@ -20,7 +20,7 @@ from .exposition import render
 from .quota import LimitName
 from .series import Series
 
-ENGINE_STATES = ("unknown", "loading", "ready", "down")
+ENGINE_STATES = ("unknown", "loading", "ready", "down", "failed")
 OTHER_ROUTE = "other"
 """Label of what is no route of ours, so that a client cannot make series by asking for odd paths."""
 
@@ -141,6 +141,12 @@ class Metrics:
                 cell.inter_token.add(inter_token_seconds, completion_tokens - 1)
             if tokens_per_second is not None:
                 cell.speed.add(tokens_per_second)
+
+    def mean_speed(self) -> float:
+        """Return how many tokens a second answers have made, on the whole; 0 where none has told."""
+        speeds = [cell.speed for cell in self._routes.values()]
+        answers = sum(sum(speed.counts) for speed in speeds)
+        return sum(speed.total for speed in speeds) / answers if answers else 0.0
 
     def cancelled(self, route: str, phase: Literal["waiting", "answering"]) -> None:
         """Note that a client went away: before the first byte of its answer, or after."""

@@ -17,30 +17,40 @@ from .routes import ROUTES, Kind, Route
 
 Object = dict[str, Any]
 
-STREAMING_GROUPS = frozenset({"chat", "completions", "responses", "messages", "infill"})
+STREAMING_GROUPS = frozenset({"chat", "completions", "responses", "messages", "infill", "audio"})
 """Groups whose generating routes the engine answers with an event stream where `stream` is true."""
 
-_HEAD = (
-    "uri_too_long",
-    "unsupported_encoding",
-    "expectation_failed",
-    "header_fields_too_large",
-    "http_version_not_supported",
+_HTTP = (
+    *("bad_request", "request_timeout", "payload_too_large", "uri_too_long", "unsupported_encoding"),
+    *("expectation_failed", "header_fields_too_large", "http_version_not_supported"),
 )
-_HEAD_OR_BODY = ("bad_request", "request_timeout", "payload_too_large")
 _ENGINE = (
     *("rate_limit_exceeded", "insufficient_quota", "internal_error", "engine_error", "engine_unreachable"),
-    *("engine_closed", "engine_protocol", "engine_refused", "model_loading", "timeout"),
+    *("engine_closed", "engine_protocol", "engine_refused", "engine_failed", "model_loading", "timeout"),
 )
-_ASKS_ENGINE = ("relay", "models")
+_PRESENTED = ("models", "props")
+_ASKS_ENGINE = ("relay", *_PRESENTED)
+
+_UPLOAD: Object = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        **{name: {"type": "string"} for name in ("model", "prompt", "language")},
+        "response_format": {"const": "json"},
+        "temperature": {"type": "number"},
+        "max_tokens": {"type": "integer", "minimum": 0},
+        "stream": {"type": "boolean"},
+    },
+    "required": ["file"],
+}
 
 PLACES: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
-    (lambda _: True, _HEAD + _HEAD_OR_BODY),
+    (lambda _: True, _HTTP),
     (lambda route: route.scope is not None, ("invalid_api_key", "insufficient_scope")),
     (lambda route: route.kind in _ASKS_ENGINE, _ENGINE),
     (lambda route: route.kind == "relay", ("not_supported",)),
     (lambda route: route.kind == "relay" and route.json_body, ("media_not_allowed", "model_not_found")),
-    (lambda route: route.kind == "models" and "{id}" in route.template, ("model_not_found",)),
+    (lambda route: route.form_body or (route.kind == "models" and "{id}" in route.template), ("model_not_found",)),
     (lambda route: route.generates, ("context_length_exceeded",)),
     (lambda route: route.queued, ("queue_full", "queue_timeout")),
     (lambda route: route.group in ("admin", "props"), ("audit_unavailable",)),
@@ -110,6 +120,8 @@ def _operation(route: Route, shared: dict[str, Object]) -> Object:
     if route.json_body:
         content = {"application/json": {"schema": {"type": "object"}}}
         operation["requestBody"] = {"required": True, "content": content}
+    if route.form_body:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}
     operation["responses"] = {"200": _success(route, shared)}
     by_status: dict[int, list[ErrorCode]] = {}
     for entry in error_codes(route):
@@ -130,7 +142,7 @@ def _security(route: Route) -> list[Object]:
 
 
 def _success(route: Route, shared: dict[str, Object]) -> Object:
-    names = ["X-Request-Id"]
+    names = _ids(route)
     if route.kind in _ASKS_ENGINE:
         names += [name for name in _headers() if name.startswith("X-RateLimit-")]
     answer: Object = {"description": "Done.", "headers": _refer(names)}
@@ -140,10 +152,20 @@ def _success(route: Route, shared: dict[str, Object]) -> Object:
     if route.kind not in _ASKS_ENGINE:
         return answer
     key = ".".join(
-        ["ok", *(kind.replace("/", "-") for kind in content), *(["object"] if route.kind == "models" else [])]
+        [
+            "ok",
+            *(["anthropic"] if route.dialect == "anthropic" else []),
+            *(kind.replace("/", "-") for kind in content),
+            *(["object"] if route.kind in _PRESENTED else []),
+        ]
     )
     shared[key] = answer
     return {"$ref": f"#/components/responses/{key}"}
+
+
+def _ids(route: Route) -> list[str]:
+    """Return the headers that carry the request's id."""
+    return ["X-Request-Id", *(["Request-Id"] if route.dialect == "anthropic" else [])]
 
 
 def _media(route: Route) -> Object:
@@ -160,6 +182,7 @@ def _media(route: Route) -> Object:
     counted = {"status": {"const": "ok"}, "keys_loaded": {"type": "integer", "minimum": 0}}
     by_kind: dict[Kind, Object] = {
         "models": {"application/json": json_object},
+        "props": {"application/json": json_object},
         "health": {"application/json": json_object},
         "metrics": {"text/plain": text, "application/openmetrics-text": text, "application/json": json_object},
         "reload": {"application/json": {"schema": _record(counted)}},
@@ -171,14 +194,8 @@ def _failure(route: Route, status: int, entries: Iterable[ErrorCode]) -> Object:
     """Return the response for all errors of one status."""
     entries = list(entries)
     codes = [entry.code for entry in entries]
-    anthropic, plain = _shape("AnthropicError", codes), _shape("Error", codes)
-    if route.dialect == "openai" or set(codes) <= set(_HEAD):
-        schema = plain
-    elif set(codes) & set(_HEAD_OR_BODY):  # it depends on whether the route was known by then
-        schema = {"anyOf": [anthropic, plain]}
-    else:
-        schema = anthropic
-    names = ["X-Request-Id", *(["WWW-Authenticate"] if status == 401 else [])]
+    schema = _shape("AnthropicError" if route.dialect == "anthropic" else "Error", codes)
+    names = [*_ids(route), *(["WWW-Authenticate"] if status == 401 else [])]
     names += ["Retry-After"] if any("Retry-After" in entry.remedy for entry in entries) else []
     return {
         "description": "\n".join(f"`{entry.code}`: {entry.meaning} {entry.remedy}" for entry in entries),
@@ -229,6 +246,7 @@ def _headers() -> Mapping[str, Object]:
     text: Object = {"type": "string"}
     headers = {
         "X-Request-Id": ("The id of the request in the logs: the caller's own, or a new one.", text),
+        "Request-Id": ("The same, where Anthropic's clients look for it.", text),
         "Retry-After": ("Seconds after which to try again.", whole),
         "WWW-Authenticate": ("`Bearer`", text),
     }

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.keys.record import Scope
 from llama_gguf.keys.ring import Ring
+from llama_gguf.settings.scope import Scope
 
 from . import auth
 from .cors import Cors
@@ -29,7 +29,7 @@ from .headers import lines, request_id
 from .own import OwnRoutes
 from .ports import Recorder
 from .render import error_body, error_event, error_headers
-from .routes import RouteTable
+from .routes import RouteTable, dialect_of
 
 _log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Pipeline:
                 self._close(exchange)
                 return
             await asyncio.sleep(0)  # on as a task: what follows has timeouts
-            answering = self._forwarder.models if route.kind == "models" else self._own.answer
+            answering = self._forwarder.present if route.kind in ("models", "props") else self._own.answer
             self.answer(exchange, *await answering(exchange))
         except asyncio.CancelledError:
             self.lost(exchange)
@@ -188,7 +188,9 @@ class Pipeline:
         """Answer with an error: a status of its own, or, where a stream has begun, an event in it."""
         exchange.error_code = error.code
         exchange.outcome = _outcome(error)
-        dialect = exchange.route.dialect if exchange.route is not None else "openai"
+        dialect = exchange.route.dialect if exchange.route is not None else dialect_of(exchange.request.path)
+        if dialect == "anthropic":
+            exchange.speak_anthropic()
         if not exchange.started:
             fields = lines([JSON, *error_headers(error)])
             exchange.send(error.status, fields, error_body(error, dialect, exchange.request_id))
@@ -211,7 +213,11 @@ class Pipeline:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
-            self._recorder.ended(exchange)
+            if exchange.recount is None:
+                self._recorder.ended(exchange)
+            else:  # its tokens are still being counted
+                exchange.ended, exchange.ended_at = time.monotonic(), time.time()
+                exchange.recount.add_done_callback(lambda _: self._recorder.ended(exchange))
 
     async def idle(self) -> None:
         """Wait until no request is in flight."""
@@ -225,7 +231,7 @@ def _outcome(error: GatewayError) -> Outcome:
         return "internal_error"
     if error.status == 504:
         return "timeout"
-    if error.code in ("engine_unreachable", "engine_closed", "engine_protocol", "engine_refused"):
+    if error.code in ("engine_unreachable", "engine_failed", "engine_closed", "engine_protocol", "engine_refused"):
         return "upstream_error"
     if error.status in (401, 403, 429, 503):
         return "rejected"

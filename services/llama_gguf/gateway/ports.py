@@ -19,6 +19,9 @@ class Reservation(Protocol):
     async def settle(self, tokens_used: int) -> None:
         """Replace the estimate by what was used. Doing it again changes nothing."""
 
+    async def correct(self, tokens_used: int) -> None:
+        """Replace what it was settled with: more has become known."""
+
 
 class Limiter(Protocol):
     """Rates and concurrency per key."""

@@ -1,8 +1,10 @@
 """Carries one answer from the engine to the client: a stream as it comes, anything else whole.
 
-A plain answer is collected first, so that an engine that dies in the middle of it still leads to a true error. Of a
-stream only whole events are let through, so that after any failure the client's stream stands between two events and
-an error event is well formed. When the client cannot keep up, reading from the engine stops.
+A plain answer is collected first, so that an engine that dies in the middle of it still leads to a true error. A stream
+begins for the client with its first event, not with the engine's head (which llama-server sends before it reads the
+prompt), so until then errors keep their true status. Of a stream only whole events are let through, so that after any
+failure the client's stream stands between two events and an error event is well formed. When the client cannot keep
+up, reading from the engine stops.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from .engine_client import EngineConnection
 from .engine_http import AnswerHead, EngineFailure, FailureReason
 from .exchange import Exchange
 from .job import Signal
-from .sse import EVENT_END, EVENT_END_FRAMED, Observer, Tokens, read_tokens
+from .sse import EVENT_END, EVENT_END_FRAMED, PINGS, ManyObserver, Observer, Tokens, message_start, read_tokens
 
 HOLD_BYTES = 1_048_576
 """Longest unfinished event that is held back; a longer one passes in pieces."""
@@ -39,6 +41,7 @@ class Relay(Signal):
         "_boundary",
         "_connection",
         "_exchange",
+        "_flowing",
         "_held",
         "_last_byte",
         "_limits",
@@ -63,6 +66,7 @@ class Relay(Signal):
         self.head: AnswerHead | None = None
         self.status = 0
         self.failure: EngineFailure | None = None
+        self._flowing = False  # events have come, and may pass as they are
         self.sent_at = self._last_byte = time.monotonic()
 
     def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
@@ -72,15 +76,16 @@ class Relay(Signal):
         self.head = head
         self.status = head.status
         exchange = self._exchange
-        exchange.first_byte = exchange.first_byte or now
         if head.status == 200 and head.media_type == b"text/event-stream":
             self.mode = "stream"
-            self._observer = Observer()
-            self._held = b""
             self._boundary = EVENT_END_FRAMED if self.raw else EVENT_END
+            self._observer = (Observer if exchange.sequences == 1 else ManyObserver)(self._boundary)
+            self._held = b""
             exchange.sink.on_writable = self._resume
-            self.on_data(first, complete=complete)
+            if first or complete:
+                self.on_data(first, complete=complete)
         else:
+            exchange.first_byte = now
             self.mode = "collect"
             self._parts.append(first)
             if complete:
@@ -94,17 +99,31 @@ class Relay(Signal):
         else:
             self._observer.see(data)
             exchange = self._exchange
-            if self.raw and not complete and not self._held and exchange.started and data.endswith(EVENT_END_FRAMED):
+            if self._flowing and not complete and not self._held and data.endswith(EVENT_END_FRAMED):
                 # Nearly every token of every stream comes by here.
                 exchange.bytes_sent += len(data)
                 if not exchange.sink.write_framed(data):
                     self._connection.pause()
                 return
+            if not exchange.first_byte:
+                data = self._first(data)
             self._pass(data, complete)
             if complete:
                 exchange.sink.end(framed=self.raw)
         if complete:
             self.set()
+
+    def _first(self, data: bytes) -> bytes:
+        """Note that the first event has come, unless it is but a sign of life; return what the client gets of it."""
+        if data in PINGS:
+            self._observer.forget()
+            return data
+        self._flowing = self.raw
+        exchange = self._exchange
+        exchange.first_byte = self._last_byte
+        if exchange.route is not None and exchange.route.dialect == "anthropic":
+            return message_start(data, exchange.model, exchange.request_id, framed=self.raw) + data
+        return data
 
     def _pass(self, data: bytes, complete: bool) -> None:
         """Pass on what makes whole events; hold back the rest."""
@@ -151,16 +170,21 @@ class Relay(Signal):
         if self.is_set:
             return
         limits = self._limits
-        if self.mode == "waiting" and now - self.sent_at > limits.first_byte_seconds:
+        if not self._exchange.first_byte and now - self.sent_at > limits.first_byte_seconds:
             self._give_up("first byte")
         elif now - self.sent_at > limits.total_seconds:
             self._give_up("total")
-        elif self.mode != "waiting" and now - self._last_byte > limits.idle_seconds:
+        elif self._exchange.first_byte and now - self._last_byte > limits.idle_seconds:
             self._give_up("idle", reason="stalled" if self._connection.paused else "timeout")
 
     def _give_up(self, stage: str, *, reason: FailureReason = "timeout") -> None:
         self._connection.abort()
         self.on_failure(EngineFailure(reason, stage))
+
+    @property
+    def silent(self) -> bool:
+        """Whether the client has got nothing of this answer, and can have another in its place."""
+        return self.mode == "waiting" or (self.mode == "stream" and not self._exchange.first_byte)
 
     @property
     def body(self) -> bytes:
@@ -169,8 +193,12 @@ class Relay(Signal):
 
     @property
     def events(self) -> int:
-        """Events of a stream that have been passed on."""
+        """What the engine has sent of a stream: an item for each token, as a rule."""
         return self._observer.events if self.mode == "stream" else 0
+
+    def tokens_so_far(self) -> Tokens:
+        """Return what can be told of an answer that was cut: a prompt of 0 where it is not known."""
+        return self._observer.tokens_so_far() if self.mode == "stream" else Tokens()
 
     def tokens(self) -> Tokens | None:
         """Return the engine's counts of a complete answer, or None where it tells none."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llama_gguf.keys.record import KeyRecord
-from llama_gguf.settings.limits import Limits
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.limits import Limits
 
 WINDOW_SECONDS = 60
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import Extra, GatewayError
 from llama_gguf.keys.record import KeyRecord
-from llama_gguf.settings.limits import Limits
 
 from .limitstore import Charge, LocalStore, Store
 from .quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.limits import Limits
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -74,6 +77,12 @@ class Reservation:
         await self._limiter.settle(self._charge, tokens_used)
         self._charge.tokens = tokens_used
 
+    async def correct(self, tokens_used: int) -> None:
+        """Change what a settled request was charged: more has become known of what it used."""
+        if tokens_used != self._charge.tokens:
+            await self._limiter.correct(self._charge, tokens_used)
+            self._charge.tokens = tokens_used
+
 
 class RateLimiter:
     """Applies the limits of each key. `clock` is the time of day in seconds since the epoch: replicas share minutes.
@@ -122,6 +131,10 @@ class RateLimiter:
             self._local.settle_now(charge, tokens_used, now)
         else:
             await self._store.settle(charge, tokens_used, now)
+
+    async def correct(self, charge: Charge, tokens_used: int) -> None:
+        """Change a settled charge. For Reservation only."""
+        await self._store.correct(charge, tokens_used, self._clock())
 
     async def aclose(self) -> None:
         """Let go of the store."""

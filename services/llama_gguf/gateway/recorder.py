@@ -31,8 +31,9 @@ class Recorder:
 
     def ended(self, exchange: Exchange) -> None:
         """Note a request that has ended. Called once for each request."""
-        exchange.ended = time.monotonic()
-        exchange.ended_at = time.time()
+        if not exchange.ended:
+            exchange.ended = time.monotonic()
+            exchange.ended_at = time.time()
         exchange.request.body = b""  # may be large, and nobody needs it any more
         self._ended.append(exchange)
         if self._timer is None:

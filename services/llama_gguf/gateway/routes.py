@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from llama_gguf.errors import Extra, GatewayError
-from llama_gguf.keys.record import Scope
+from llama_gguf.settings.scope import Scope
 
 Dialect = Literal["openai", "anthropic"]
-Kind = Literal["relay", "models", "health", "ping", "live", "metrics", "reload"]
+Kind = Literal["relay", "models", "props", "health", "ping", "live", "metrics", "reload"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,7 @@ class Route:
     generates: bool = False
     queued: bool = False
     json_body: bool = True
+    form_body: bool = False  # multipart/form-data in place of JSON
     engine_path: str = ""  # default: the template
     summary: str = ""
 
@@ -49,8 +50,8 @@ def _post(group: str, *paths: str, summary: str, **options: object) -> list[Rout
     return [Route("POST", path, group, summary=summary, **options) for path in paths]  # type: ignore[arg-type]
 
 
-def _generating(group: str, *paths: str, summary: str, dialect: Dialect = "openai") -> list[Route]:
-    return _post(group, *paths, summary=summary, dialect=dialect, generates=True, queued=True)
+def _generating(group: str, *paths: str, summary: str, **options: object) -> list[Route]:
+    return _post(group, *paths, summary=summary, generates=True, queued=True, **options)
 
 
 def _admin(method: Literal["GET", "POST"], path: str, summary: str, engine_path: str = "") -> Route:
@@ -94,11 +95,26 @@ ROUTES: tuple[Route, ...] = (
         "rerank", "/v1/rerank", "/rerank", "/v1/reranking", "/reranking", summary="Rank documents by relevance"
     ),
     *_generating("infill", "/infill", summary="Fill in the middle of code"),
+    *_generating(
+        "audio",
+        "/v1/audio/transcriptions",
+        "/audio/transcriptions",
+        summary="OpenAI transcriptions, by a model that hears",
+        json_body=False,
+        form_body=True,
+    ),
     *_post("tokenize", "/tokenize", "/detokenize", "/apply-template", summary="Text to tokens, back, and templates"),
     Route("GET", "/v1/models", "models", kind="models", json_body=False, summary="The models, under their aliases"),
     Route("GET", "/models", "models", kind="models", json_body=False, summary="The same"),
     Route("GET", "/v1/models/{id}", "models", kind="models", json_body=False, summary="One model"),
-    Route("GET", "/props", "props", json_body=False, summary="The engine's properties; admin only unless exposed"),
+    Route(
+        "GET",
+        "/props",
+        "props",
+        kind="props",
+        json_body=False,
+        summary="The engine's properties, without paths; admin only unless exposed",
+    ),
     _admin("POST", "/props", "Change the engine's properties"),
     _admin("GET", "/slots", "What each slot works on, prompts included"),
     _admin("POST", "/slots/{id}", "Save, restore or erase a slot's cache"),
@@ -115,6 +131,7 @@ ROUTES: tuple[Route, ...] = (
     _own("POST", "/reload", "reload", "Read the keys file again", scope="admin"),
 )
 
+_ANTHROPIC = "/v1/messages"
 _VARIABLE = {
     "/v1/models/": (re.compile(r"[^\x00-\x1f\x7f?#]{1,256}"), "/v1/models/{id}"),
     "/slots/": (re.compile(r"[0-9]{1,4}"), "/slots/{id}"),
@@ -136,7 +153,7 @@ class RouteTable:
                 if not metrics_enabled:
                     continue
                 route = replace(route, scope="metrics" if metrics_need_key else None)
-            elif route.template == "/props" and route.group not in open_groups:
+            elif route.kind == "props" and route.group not in open_groups:
                 route = replace(route, group="admin", scope="admin")
             elif route.group not in open_groups:
                 continue
@@ -169,6 +186,11 @@ class RouteTable:
     def methods(self, path: str) -> list[str]:
         """Return the methods of a path, for preflight answers; empty where there is no such route."""
         return self._methods.get(_template(path)[0], [])
+
+
+def dialect_of(path: str) -> Dialect:
+    """Return in whose error shape a path that is no route, or of which no more is known yet, is answered."""
+    return "anthropic" if path == _ANTHROPIC or path.startswith(_ANTHROPIC + "/") else "openai"
 
 
 def _template(path: str) -> tuple[str, str]:

@@ -24,11 +24,9 @@ from redis.exceptions import RedisError
 from llama_gguf.errors import ConfigError
 from llama_gguf.logs import fields
 
-from .fallbackstore import FallbackStore, StoreUnreachableError
+from .fallbackstore import StoreUnreachableError
 from .limitstore import Charge
 from .quota import WINDOW_SECONDS, Counts, Quota, Refusal, judge, month_of
-
-__all__ = ["FallbackStore", "SharedStore", "StoreUnreachableError"]
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +140,10 @@ class SharedStore:
         difference = tokens_used - charge.tokens
         minute = int(now // WINDOW_SECONDS) if difference > 0 else charge.minute
         await self._adjust(charge, minute, 0, difference, difference)
+
+    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Change a settled charge. That its request has ended already makes no difference."""
+        await self.settle(charge, tokens_used, now)
 
     async def aclose(self) -> None:
         """Finish what runs in the background and close the connections."""

@@ -8,6 +8,7 @@ about `"usage":{` is never mistaken for one.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import orjson
@@ -20,6 +21,9 @@ EVENT_END_FRAMED = b"\n\n\r\n"
 cannot occur inside an event's JSON, so among framed bytes this is always both."""
 _TIMINGS = b'"timings":{'
 _USAGE = b'"usage":{'
+_MIDDLE = re.compile(rb"(?:[0-9a-fA-F]+\r\n)?event: (?:content_block_|message_delta)")
+_PREDICTED = re.compile(rb'"tokens_predicted":(\d+),"tokens_evaluated":(\d+)')
+_UNFINISHED = (b'"finish_reason":null', b'"stop":false')
 _FINISH = (b'_reason":"', b'"stop_type":"')
 _REASONS = {
     reason.encode("ascii"): reason
@@ -51,15 +55,19 @@ class Tokens(NamedTuple):
 
 
 class Observer:
-    """Sees the bytes of one answer pass and keeps its ends. Costs an append and a count for each read."""
+    """Sees the bytes of one answer pass and keeps its ends. Costs an append and a count for each read.
 
-    __slots__ = ("_head", "_kept", "_size", "events", "size")
+    `boundary` ends what the engine sends at a time: a chunk where they are framed, else an event.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_boundary", "_head", "_kept", "_size", "events", "size")
+
+    def __init__(self, boundary: bytes) -> None:
+        self._boundary = boundary
         self._head = b""
         self._kept: list[bytes] = []
         self._size = 0
-        self.events = 0  # finished server-sent events, chunk framing or not
+        self.events = 0  # what the engine sent: as a rule, one for each token
         self.size = 0
 
     def see(self, data: bytes) -> None:
@@ -67,13 +75,19 @@ class Observer:
         if not self.size:
             self._head = data[:HEAD_BYTES]
         self.size += len(data)
-        self.events += data.count(EVENT_END)
+        self.events += data.count(self._boundary)
         self._kept.append(data)
         self._size += len(data)
         if self._size > 4 * TAIL_BYTES:
             tail = b"".join(self._kept)[-TAIL_BYTES:]
             self._kept = [tail]
             self._size = len(tail)
+
+    def forget(self) -> None:
+        """Take what has been seen for nothing: it was no part of the answer."""
+        self._head = b""
+        self._kept = []
+        self._size = self.events = self.size = 0
 
     def tokens(self) -> Tokens | None:
         """Return the engine's counts, or None where the answer (so far) holds none.
@@ -84,6 +98,58 @@ class Observer:
         if last is not None and first is not None and not last.prompt:
             return last._replace(prompt=first.prompt, cached=first.cached)
         return last or first
+
+    def tokens_so_far(self) -> Tokens:
+        """Return what can be told of an answer that was cut: exact if its end had come, a prompt of 0 if unknown."""
+        tail = b"".join(self._kept)
+        found = self.tokens()
+        if found is not None and found.finish_reason and found.prompt:
+            return found
+        if told := _PREDICTED.findall(tail):  # llama.cpp's own streams count along
+            completion, prompt = map(int, told[-1])
+            return Tokens(prompt, completion=completion)
+        prompt, cached, completion = found[:3] if found is not None else (0, 0, 0)
+        return Tokens(prompt, cached, max(completion, self.events))
+
+
+class ManyObserver(Observer):
+    """The same for a stream of several answers at once, each of which ends with counts of its own."""
+
+    __slots__ = ("_sums", "_unread", "ended")
+
+    def __init__(self, boundary: bytes) -> None:
+        super().__init__(boundary)
+        self._unread = b""
+        self._sums = Tokens()
+        self.ended = 0
+
+    def see(self, data: bytes) -> None:
+        """Take note of bytes on their way to the client."""
+        super().see(data)
+        *whole, self._unread = (self._unread + data).split(EVENT_END)
+        for event in whole:
+            if any(mark in event for mark in _UNFINISHED):
+                continue
+            if (found := read_tokens(event)) is not None:
+                self.ended += 1
+                self._sums = add(self._sums, found)
+
+    def tokens(self) -> Tokens | None:
+        """Return the sum of all counts that have come, or None."""
+        return self._sums if self.ended else None
+
+    def tokens_so_far(self) -> Tokens:
+        """Return what can be told of answers that were cut: how long their prompts were is not known for all."""
+        return Tokens(completion=max(self._sums.completion, self.events))
+
+
+def add(one: Tokens, other: Tokens) -> Tokens:
+    """Return the counts of two answers together; reason and speed are the last one's."""
+    return other._replace(
+        prompt=one.prompt + other.prompt,
+        cached=one.cached + other.cached,
+        completion=one.completion + other.completion,
+    )
 
 
 def read_tokens(data: bytes) -> Tokens | None:
@@ -170,5 +236,22 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def message_start(data: bytes, model: str, identity: str, *, framed: bool) -> bytes:
+    """Return the event that must stand before `data`, the first of an Anthropic stream; empty where it is there.
+
+    llama-server leaves it out when its first token is no whole character (many an emoji), and the official client
+    then gives up. How long the prompt was is not told before the end, so it says 0.
+    """
+    if not _MIDDLE.match(data):
+        return b""
+    usage = {"input_tokens": 0, "output_tokens": 0}
+    message: dict[str, object] = {"id": f"msg_{identity}", "type": "message", "role": "assistant", "model": model}
+    message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+    event = b"event: message_start\ndata: %b\n\n" % orjson.dumps({"type": "message_start", "message": message})
+    return chunk(event) if framed else event
+
+
 KEEPALIVE_EVENT = b": keep-alive\n\n"
+PINGS = frozenset({b":\n\n", b"3\r\n:\n\n\r\n"})
+"""What the engine sends every half a minute while it has nothing to say."""
 LAST_CHUNK = b"0\r\n\r\n"

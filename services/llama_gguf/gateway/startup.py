@@ -9,11 +9,15 @@ import importlib.metadata
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import LaunchError
-from llama_gguf.settings import Settings, Snapshot
+from llama_gguf.settings import Snapshot
 
 from .request_head import HttpLimits
+
+if TYPE_CHECKING:
+    from llama_gguf.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from .request_head import HttpLimits, bad_request, check_framing, join_headers, 
 
 SERVER: Final = "llama-gguf"
 MAX_FRAMING_BYTES: Final = 65_536
+MAX_TOLD_BYTES: Final = 512
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -146,6 +147,17 @@ def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None)
             raise bad_request("HTTP/1.0 knows no chunked bodies.")
         head.keep_alive = head.takes_chunks = False
     return head
+
+
+def first_words(head: bytes) -> tuple[str, str]:
+    """Return method and target of a head that cannot be used, as far as they can be told: for the log and the answer.
+
+    Of a head cut off in its first line the last word may be cut as well.
+    """
+    words = head[:MAX_TOLD_BYTES].partition(b"\r\n")[0].decode("latin-1").split(" ")
+    if len(words) < 2 or not words[0].isalpha():
+        return "", ""
+    return words[0], _origin_form(words[1])
 
 
 def _origin_form(target: str) -> str:

@@ -7,12 +7,10 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot
-from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.snapshot import Snapshot, read_from_environment
 
 from .answers import Answer, answer
 from .monitor import Monitor
@@ -24,25 +22,13 @@ log = logging.getLogger("llama_gguf.health")
 
 def main() -> int:
     """Serve until SIGTERM; return the exit code."""
-    root = os.environ.get(RUN_DIR_VARIABLE)
-    if not root:
-        sys.stderr.write(f"error: {RUN_DIR_VARIABLE} is not set\nhint: programs are started by `llama-gguf up`\n")
-        return ExitCode.CONFIG
     try:
-        snapshot = snapshots.read(RunDir(root=Path(root)).snapshot)
-    except LlamaGgufError as error:
-        sys.stderr.write(f"error: {logs.clean(error.message)}\nhint: {error.hint}\n")
-        return error.exit_code
-    logs.configure("health", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
-    try:
+        snapshot = read_from_environment(os.environ)
+        logs.configure("health", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
         asyncio.run(serve(snapshot))
-    except OSError as error:
-        health = snapshot.settings.health
-        sys.stderr.write(
-            f"error: cannot listen on {health.host}:{health.port}: {error.strerror or error}\n"
-            "hint: set health.port to a free port\n"
-        )
-        return ExitCode.UNAVAILABLE
+    except LlamaGgufError as error:
+        logs.last_words(error.message, error.hint)
+        return error.exit_code
     return ExitCode.OK
 
 

@@ -54,7 +54,7 @@ def _not_ready(status: Status) -> int:
 
 
 def details(status: Status) -> bytes:
-    """Return the status as JSON: state, phase, detail, reason, since, progress."""
+    """Return the status as JSON: state, phase, model, reason, since, progress. Nobody needs a key to read it."""
     progress = None
     if status.bytes_done is not None:
         progress = {"bytes_done": status.bytes_done, "bytes_total": status.bytes_total, "percent": percent(status)}
@@ -62,7 +62,7 @@ def details(status: Status) -> bytes:
         {
             "state": status.state,
             "phase": status.phase,
-            "detail": status.detail,
+            "model": status.model,
             "reason": status.reason,
             "since": dt.datetime.fromtimestamp(status.since, dt.UTC).isoformat(timespec="milliseconds"),
             "progress": progress,
@@ -88,5 +88,5 @@ def vast_line(before: Status, after: Status) -> str | None:
     if after.state == "ready" and not before.was_ready:
         return f"{VAST_READY} model ready"
     if after.state == "failed" and before.state != "failed":
-        return f"{VAST_ERROR} {after.reason}"
+        return f"{VAST_ERROR} {after.reason}" + (f": {after.detail}" if after.detail else "")
     return None

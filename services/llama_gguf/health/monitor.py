@@ -7,13 +7,17 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from llama_gguf.logs import fields
-from llama_gguf.settings import RunDir, Settings
+from llama_gguf.settings import RunDir
 
 from . import probe
 from .answers import percent, vast_line
 from .state import Seen, Status, advance
+
+if TYPE_CHECKING:
+    from llama_gguf.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,8 @@ class Monitor:
 
     def current(self) -> Status:
         """Return the status, with what the files say this very moment: a stop must be seen at once."""
-        now = replace(self._seen, draining=self._run.draining.exists(), failure=probe.read_failure(self._run))
+        failure, cause = probe.read_failure(self._run)
+        now = replace(self._seen, draining=self._run.draining.exists(), failure=failure, cause=cause)
         self._take(now, again=True)
         return self._status
 
@@ -57,12 +62,14 @@ class Monitor:
             probe.ask_engine(self._run.engine_socket, timeout),
             probe.accepts(self._gateway.host, self._gateway.port, timeout),
         )
+        failure, cause = probe.read_failure(self._run)
         self._seen = Seen(
             engine=engine,
             step=probe.read_step(self._run),
             gateway=gateway,
             draining=self._run.draining.exists(),
-            failure=probe.read_failure(self._run),
+            failure=failure,
+            cause=cause,
         )
         self._take(self._seen)
 
@@ -72,8 +79,9 @@ class Monitor:
         if after.was_ready and not before.was_ready:
             self._run.ready.touch(mode=0o600)
         if (after.state, after.phase) != (before.state, before.phase):
-            extra = fields(state=after.state, phase=after.phase, detail=after.detail, percent=percent(after))
-            log.info("health changed", extra=extra)
+            told = {"reason": after.reason, "detail": after.detail, "percent": percent(after)}
+            said = {name: value for name, value in told.items() if value not in ("", None)}
+            log.info("health changed", extra=fields(state=after.state, phase=after.phase, **said))
         if self._health.platform == "vast" and (line := vast_line(before, after)):
             self._tell(line)
         self._status = after

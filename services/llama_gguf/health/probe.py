@@ -61,6 +61,7 @@ def read_step(run: RunDir) -> EngineStep | None:
         return None
     return EngineStep(
         found["phase"],
+        str(found.get("model") or ""),
         str(found.get("detail") or ""),
         _count(found.get("bytes_done")),
         _count(found.get("bytes_total")),
@@ -71,13 +72,12 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def read_failure(run: RunDir) -> str | None:
-    """Return why the appliance gave up, or None while it has not."""
+def read_failure(run: RunDir) -> tuple[str | None, str]:
+    """Return that the appliance gave up (None while it has not), and why."""
     if not run.failure.exists():
-        return None
+        return None, ""
     found = _read_json(run.failure) or {}
-    summary, cause = str(found.get("summary") or "a program could not stay up"), str(found.get("cause") or "")
-    return f"{summary}: {cause}" if cause else summary
+    return str(found.get("summary") or "a program could not stay up"), str(found.get("cause") or "")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

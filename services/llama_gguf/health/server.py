@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
+from llama_gguf.errors import LaunchError
+
 from .answers import Answer
 
 _MAX_HEAD_BYTES = 8192
@@ -27,8 +29,13 @@ class HealthServer:
 
     @contextlib.asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[asyncio.Server]:
-        """Serve while the block runs. Raises OSError when the port cannot be had."""
-        server = await asyncio.start_server(self._connection, host, port, limit=_MAX_HEAD_BYTES)
+        """Serve while the block runs. Raises LaunchError when the port cannot be had."""
+        try:
+            server = await asyncio.start_server(self._connection, host, port, limit=_MAX_HEAD_BYTES)
+        except OSError as error:
+            raise LaunchError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}", hint="set health.port to a free port"
+            ) from error
         async with server:
             yield server
 

@@ -22,6 +22,7 @@ class EngineStep:
     """What the engine program wrote about itself before llama-server took over."""
 
     phase: str
+    model: str = ""  # its name for clients
     detail: str = ""
     bytes_done: int | None = None
     bytes_total: int | None = None
@@ -35,17 +36,19 @@ class Seen:
     step: EngineStep | None = None
     gateway: bool = False  # accepts connections
     draining: bool = False
-    failure: str | None = None  # why it gave up
+    failure: str | None = None  # that it gave up, in one sentence
+    cause: str = ""  # why
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is so, since when, and why."""
+    """What is so, since when, and why. All of it may be told to strangers but `detail`, which may name files."""
 
     state: State
     since: float  # epoch seconds at which `state` began
     phase: str = "starting"  # resolving, downloading, verifying, starting, loading, gateway, serving, …
-    detail: str = ""
+    model: str = ""  # its name for clients
+    detail: str = ""  # for the log only
     reason: str = ""  # why it is not ready
     bytes_done: int | None = None
     bytes_total: int | None = None
@@ -60,12 +63,13 @@ def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> S
         seen = replace(seen, engine="ready")
     after = _judge(seen, was_ready=before.was_ready)
     since = before.since if after.state == before.state else now
-    return replace(after, since=since, silent_checks=silent)
+    model = seen.step.model if seen.step else before.model
+    return replace(after, since=since, model=model, silent_checks=silent)
 
 
 def _judge(seen: Seen, *, was_ready: bool) -> Status:
     if seen.failure is not None:
-        return Status("failed", 0.0, "failed", reason=seen.failure, was_ready=was_ready)
+        return Status("failed", 0.0, "failed", detail=seen.cause, reason=seen.failure, was_ready=was_ready)
     if seen.draining:
         return Status("draining", 0.0, "draining", reason="a stop was asked for", was_ready=was_ready)
     if seen.engine == "ready" and seen.gateway:
@@ -79,8 +83,7 @@ def _unfinished(seen: Seen) -> Status:
     if seen.engine == "ready":
         return Status("starting", 0.0, "gateway", reason="the gateway does not accept connections yet")
     if seen.engine == "loading":
-        detail = seen.step.detail if seen.step else ""
-        return Status("starting", 0.0, "loading", detail, reason="the engine loads the model")
+        return Status("starting", 0.0, "loading", reason="the engine loads the model")
     if seen.engine == "silent":
         return Status("starting", 0.0, "silent", reason="the engine does not answer in time")
     if seen.engine == "broken":
@@ -88,4 +91,6 @@ def _unfinished(seen: Seen) -> Status:
     step = seen.step or EngineStep("starting")
     phase = "starting" if step.phase == "exec" else step.phase
     reason = f"the engine is {phase}"
-    return Status("starting", 0.0, phase, step.detail, reason, step.bytes_done, step.bytes_total)
+    return Status(
+        "starting", 0.0, phase, "", step.detail, reason, bytes_done=step.bytes_done, bytes_total=step.bytes_total
+    )

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.errors import KeysError
-from llama_gguf.settings.auth import Auth, Bootstrap
 from llama_gguf.settings.locations import Locations
 
 from .admin import KeyAdmin, actor
@@ -21,6 +20,9 @@ from .audit import AuditLog
 from .record import KeyFile
 from .secret import check_secret, digest
 from .store import KeyStore
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.auth import Auth, Bootstrap
 
 KEY_ID = "bootstrap"
 _MAX_BYTES = 4096

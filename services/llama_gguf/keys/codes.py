@@ -33,9 +33,3 @@ KEYS_CODES: Mapping[str, str] = {
     "audit-truncated": "The audit log has lost its end.",
     "audit-tampered": "`audit verify` found that the log is not as it was written.",
 }
-
-
-def reference_section() -> str:
-    """Return the table of codes for schema/reference.md."""
-    rows = [f"| `{code}` | {meaning} |" for code, meaning in KEYS_CODES.items()]
-    return "\n".join(["## Problems with keys and the audit log", "", "| code | meaning |", "|---|---|", *rows]) + "\n"

@@ -22,7 +22,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from llama_gguf.errors import KeysError
 
 from . import json_place
-from .record import ID_PATTERN, STRICT, KeyFile, KeyRecord, PreviousSecret, RotationMark, check, reason
+from .record import ID_PATTERN, STRICT, KeyFile, KeyRecord, PreviousSecret, RotationMark
+from .rules import check, reason, rules_of
 from .secret import check_secret, digest, visible_prefix
 from .times import parse_moment, show
 
@@ -40,7 +41,7 @@ class _Document:
 
 @functools.cache
 def _rules() -> TypeAdapter[_Document]:
-    return TypeAdapter(_Document)  # made when first needed, like `record`'s
+    return rules_of(_Document)
 
 
 _FIELD_NAMES = tuple(field.name for kind in (KeyRecord, PreviousSecret, RotationMark) for field in fields(kind))

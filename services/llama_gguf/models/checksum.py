@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from llama_gguf.errors import ModelError
@@ -15,6 +17,7 @@ from llama_gguf.models.files import Reporter
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 4 * 1024 * 1024
+_FOLLOWED_BYTES = 1024 * 1024  # small enough to stay in the processor's cache between reading and digesting
 
 
 def file_sha256(path: Path, reporter: Reporter) -> str:
@@ -30,6 +33,29 @@ def file_sha256(path: Path, reporter: Reporter) -> str:
             done += count
             reporter.progress(done, total)
     return digest.hexdigest()
+
+
+class FrontDigest:
+    """SHA-256 of a file that is still being written: follows behind what is there from the first byte on."""
+
+    def __init__(self, read_into: Callable[[memoryview, int], int]) -> None:
+        self._read_into = read_into
+        self._digest = hashlib.sha256()
+        self._view = memoryview(bytearray(_FOLLOWED_BYTES))
+        self.position = 0
+
+    def follow(self, front: int) -> None:
+        """Go on to `front`, before which every byte is there. Blocks, but lets other threads run."""
+        while self.position < front:
+            count = self._read_into(self._view[: front - self.position], self.position)
+            if count == 0:
+                raise OSError(errno.EIO, "the file is shorter than what was written")
+            self._digest.update(self._view[:count])
+            self.position += count
+
+    def hexdigest(self) -> str:
+        """Return the digest of what it has followed, in lower-case hex."""
+        return self._digest.hexdigest()
 
 
 class VerifiedFiles:

@@ -43,13 +43,3 @@ class Reporter(Protocol):
     def progress(self, done: int, total: int | None) -> None:
         """Say how many bytes of the current step are done, and of how many if that is known."""
         ...
-
-
-class Silent:
-    """A Reporter for callers that need no progress."""
-
-    def phase(self, phase: Phase, detail: str) -> None:
-        """Say nothing."""
-
-    def progress(self, done: int, total: int | None) -> None:
-        """Say nothing."""

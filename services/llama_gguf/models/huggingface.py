@@ -2,7 +2,8 @@
 
 What is on disk starts without the hub: a pinned commit is not even asked about, and for a branch or tag the hub's
 silence or refusal is a warning. huggingface_hub answers questions about files (and is imported only then); the bytes
-come through `download`, because its own downloads cannot be resumed by the next process. Its Xet transfer is used
+come through `download`, because its own downloads use one connection and cannot be resumed by the next process. Files
+in Xet storage come that way too: the hub redirects to a signed address that knows ranges. Its own Xet transfer is used
 where asked for (HF_XET_HIGH_PERFORMANCE) and for files too large for plain HTTP.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_gguf.errors import ConfigError, ModelError
 from llama_gguf.logs import fields
-from llama_gguf.models.download import Remote, download, http_client, prepare_directory
+from llama_gguf.models.download import Remote, download, prepare_directory
 from llama_gguf.models.files import Reporter
 from llama_gguf.models.hub_cache import COMMIT, find_cached, publish, repository
 from llama_gguf.models.lock import hold
@@ -128,8 +129,9 @@ def _fetch_blob(question: _Question, metadata: HfFileMetadata, blob: Path, means
         size=metadata.size,
         sha256=etag if _SHA256.fullmatch(etag) else None,  # the hub names large files by their SHA-256
     )
-    with http_client() as client:
-        means.verified.remember(blob, download(remote, blob, means.reporter, client))
+    download(remote, blob, means.reporter, means.connections)
+    if remote.sha256:
+        means.verified.remember(blob, remote.sha256)
 
 
 def _fetch_by_xet(question: _Question, size: int | None, reporter: Reporter) -> None:

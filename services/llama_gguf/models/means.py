@@ -11,8 +11,9 @@ from llama_gguf.models.files import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """The variables (tokens among them), the memory of checksums, and whom to tell."""
+    """The variables (tokens among them), the memory of checksums, whom to tell, and connections for each file."""
 
     env: Mapping[str, str] = field(repr=False)
     verified: VerifiedFiles
     reporter: Reporter
+    connections: int = 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.models.gguf_header import Tensor
 from llama_gguf.models.memory_items import (
@@ -21,7 +21,9 @@ from llama_gguf.models.memory_items import (
     count_items,
     host_experts,
 )
-from llama_gguf.settings.engine import Engine
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.engine import Engine
 
 __all__ = ["Item", "Machine", "MemoryPlan", "Weights", "plan_memory"]
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llama_gguf.models.architecture import Architecture, Layer
 from llama_gguf.models.ggml_types import CACHE_TYPES
 from llama_gguf.models.gguf_header import Tensor
-from llama_gguf.settings.engine import Engine
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.engine import Engine
 
 MIB = 1 << 20
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_gguf.models.files import LoraFile, ModelFiles
 from llama_gguf.models.gguf_header import Tensor, read_header
 from llama_gguf.models.hub_cache import find_cached, snapshots
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Sources, Wanted, split_names
-from llama_gguf.settings.model import Model
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.model import Model
 
 
 @dataclass(frozen=True, slots=True)

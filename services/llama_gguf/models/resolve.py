@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
@@ -22,7 +23,9 @@ from llama_gguf.models.local import Role, check_model, check_readable, find_name
 from llama_gguf.models.means import Means
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
 from llama_gguf.settings import Locations
-from llama_gguf.settings.model import Model
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 2.0, 60.0
 def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter: Reporter) -> ModelFiles:
     """Have every file of `model` on disk and return their paths. Blocks for as long as a download takes."""
     sources = plan_sources(model, locations, env)
-    means = Means(env, VerifiedFiles(locations.models_dir / ".verified"), reporter)
+    means = Means(env, VerifiedFiles(locations.models_dir / ".verified"), reporter, model.download_connections)
     if sources.chat_template:
         check_readable(sources.chat_template, "model.chat_template")
 
@@ -100,7 +103,7 @@ def _locate(wanted: Wanted, means: Means) -> Path:
         case Named() as named:
             return find_named(named, f"{wanted.setting}.name")
         case OnHub() as origin:
-            from llama_gguf.models.huggingface import fetch_hub  # noqa: PLC0415 - pulls in an HTTP client
+            from llama_gguf.models.huggingface import fetch_hub  # noqa: PLC0415 - not needed for what is on disk
 
             return fetch_hub(wanted, origin, means)
         case AtUrl() as origin:

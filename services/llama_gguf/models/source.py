@@ -10,11 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
-from llama_gguf.settings.model import Artifact, HuggingFace, Model
+from llama_gguf.settings.sources import sources_of
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.model import Artifact, HuggingFace, Model
 
 RUNPOD_CACHE = Path("/runpod-volume/huggingface-cache/hub")
 """Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""
@@ -108,7 +112,7 @@ def plan_sources(model: Model, locations: Locations, env: Mapping[str, str]) -> 
 
 
 def _origin(artifact: Artifact, setting: str, locations: Locations, env: Mapping[str, str]) -> Origin:
-    match artifact.sources():
+    match sources_of(artifact):
         case ["path"]:
             return OnDisk(Path(artifact.path or "").absolute())
         case ["name"]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from llama_gguf.errors import ConfigError
 from llama_gguf.logs import fields
 from llama_gguf.models.checksum import file_sha256
-from llama_gguf.models.download import Remote, download, http_client, prepare_directory
+from llama_gguf.models.download import Remote, download, prepare_directory
 from llama_gguf.models.lock import hold
 from llama_gguf.models.means import Means
 from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
@@ -52,9 +52,11 @@ def _fetch_one(remote: Remote, path: Path, means: Means) -> None:
     def waiting() -> None:
         means.reporter.phase("downloading", f"another worker is fetching {path.name}; waiting for it")
 
-    with hold(path.with_name(path.name + ".lock"), on_wait=waiting), http_client() as client:
+    with hold(path.with_name(path.name + ".lock"), on_wait=waiting):
         if not _have(path, remote.sha256, means):  # the other worker may have fetched it
-            means.verified.remember(path, download(remote, path, means.reporter, client))
+            download(remote, path, means.reporter, means.connections)
+            if remote.sha256:
+                means.verified.remember(path, remote.sha256)
 
 
 def _authorization(wanted: Wanted, env: Mapping[str, str]) -> dict[str, str]:

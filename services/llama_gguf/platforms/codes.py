@@ -27,6 +27,7 @@ RENDER_CODES: Mapping[str, str] = {
     "no-pool": "A GPU endpoint names no GPU pool.",
     "workers-range": "The least number of workers is more than the most.",
     "vcpu-count": "RunPod sells vCPUs in powers of two, from 2 on.",
+    "data-not-kept": "RunPod's Pod would lose keys, usage and logs, because they are not on its volume (warning).",
     "runs-as-root": "RunPod's volumes belong to root, so the container runs as root (warning).",
     "too-many-variables": "More variables than RunPod takes.",
     "body-limit": "Larger bodies are allowed than RunPod's load balancer takes.",
@@ -44,9 +45,3 @@ RENDER_CODES: Mapping[str, str] = {
     "no-autoscaler": "A range of replicas has nothing that scales.",
     "no-queue-metric": "The autoscaler's metric is turned off.",
 }
-
-
-def reference_section() -> str:
-    """Return the table of codes for schema/reference.md."""
-    rows = [f"| `{code}` | {meaning} |" for code, meaning in RENDER_CODES.items()]
-    return "\n".join(["## Problems of rendering", "", "| code | meaning |", "|---|---|", *rows]) + "\n"

@@ -1,7 +1,8 @@
 """Docker Compose: one service for a CPU and one for an NVIDIA GPU, each behind its own profile.
 
 Owns the compose file's layout and its hardening: read-only root, no capabilities, no new privileges. The
-configuration is mounted as a file; secrets come from the shell or `.env`, never from the compose file.
+configuration is mounted as a file; secrets come from the shell or `.env`, never from the compose file. The health
+check is the image's own, which follows the configured port.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from .variables import Patch, config_yaml
 CONFIG_PATH = "/etc/llama-gguf/config.yaml"
 DATA = "/data"
 _TMPFS = {"/run": "64m", "/tmp": "256m"}  # noqa: S108 - paths in the container
-_LOAD_PATIENCE = "30m"  # until then a model that still loads is "starting", not "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +127,6 @@ def _service(launch: Launch, mounts: list[_Mount], address: str | None) -> Tree:
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",
         "stop_grace_period": f"{launch.stop_seconds}s",
-        "healthcheck": {
-            "test": ["CMD", "llama-gguf", "probe"],
-            "interval": "10s",
-            "timeout": "5s",
-            "retries": 3,
-            "start_period": _LOAD_PATIENCE,
-        },
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
     if launch.gpu:

@@ -19,6 +19,7 @@ from .bundle import Bundle
 from .launch import Request
 
 FOLDER = "image/deploy"
+HUB_DOCKERFILE = ".runpod/Dockerfile"
 _Render = Callable[[Settings, Request], Bundle]
 
 
@@ -29,7 +30,6 @@ class _Spec:
     platform: str
     example: str
     render: _Render
-    overrides: tuple[str, ...] = ()  # as `--set` gives them
 
     @property
     def folder(self) -> str:
@@ -38,7 +38,6 @@ class _Spec:
 
 def _specs() -> tuple[_Spec, ...]:
     """Return which example suits which platform. A ready-made endpoint knows no network volume of yours."""
-    local = ("paths.data_dir=auto",)
     several = kubernetes.KubernetesOptions(most_replicas=4, autoscaler="keda")
     return (
         _Spec("compose", "cpu-small", _compose),
@@ -46,8 +45,8 @@ def _specs() -> tuple[_Spec, ...]:
         _Spec("compose", "many-users", _compose),
         _Spec("kubernetes", "gpu-24gb", partial(kubernetes.render, options=kubernetes.KubernetesOptions())),
         _Spec("kubernetes", "many-users", partial(kubernetes.render, options=several)),
-        _Spec("runpod", "gpu-24gb", _runpod),
-        _Spec("runpod", "runpod-serverless", _runpod, local),
+        _Spec("runpod", "gpu-24gb", partial(runpod.render, options=runpod.RunPodOptions())),
+        _Spec("runpod", "runpod-serverless", partial(runpod.render, options=runpod.RunPodOptions(only="endpoint"))),
         _Spec("vast", "gpu-24gb", _vast),
         _Spec("vast", "vast", _vast),
     )
@@ -55,10 +54,6 @@ def _specs() -> tuple[_Spec, ...]:
 
 def _compose(settings: Settings, request: Request) -> Bundle:
     return compose.render(settings, request, compose.ComposeOptions())
-
-
-def _runpod(settings: Settings, request: Request) -> Bundle:
-    return runpod.render(settings, request, runpod.RunPodOptions())
 
 
 def _vast(settings: Settings, request: Request) -> Bundle:
@@ -69,18 +64,23 @@ def ready_made(root: Path) -> dict[str, str]:
     """Return every ready-made file by its path below `root`, the repository."""
     files: dict[str, str] = {}
     for spec in _specs():
-        settings = _settings(root / f"config/examples/{spec.example}.yaml", spec.overrides)
+        settings = _settings(root / f"config/examples/{spec.example}.yaml")
         bundle = spec.render(settings, Request(name=f"llama-gguf-{spec.example}"))
         files |= {f"{spec.folder}/{name}": text for name, text in bundle.files.items()}
     for name in ("hub.json", "tests.json"):  # RunPod's Hub looks for one listing, at the top of the repository
         listed = files[f"{FOLDER}/runpod/runpod-serverless/{name}"]
         files = {path: text for path, text in files.items() if not path.endswith(f"/{name}")}
         files[f".runpod/{name}"] = listed
+    files[HUB_DOCKERFILE] = runpod.hub_dockerfile(_read(root / HUB_DOCKERFILE))
     options = compose.ComposeOptions(config_file="../config/config.yaml")
     own = compose.render(_settings(root / "config/config.yaml"), Request(), options)
     return files | {"image/compose.yaml": own.files["compose.yaml"]}
 
 
-def _settings(file: Path, overrides: tuple[str, ...] = ()) -> Settings:
+def _settings(file: Path) -> Settings:
     """Load a configuration as it is, without this machine's variables."""
-    return load(file, {}, overrides).settings
+    return load(file, {}, ()).settings
+
+
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""

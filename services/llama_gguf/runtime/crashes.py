@@ -12,11 +12,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ExitCode
-from llama_gguf.settings.supervisor import Supervisor
 
 from .programs import ENGINE
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.supervisor import Supervisor
 
 _EXIT = re.compile(r"exited: (\S+) \((?:exit status (\d+)|terminated by (\w+)[^;]*|.*); (?:not )?expected\)")
 _KEPT = 500

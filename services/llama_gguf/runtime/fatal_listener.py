@@ -10,17 +10,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llama_gguf.errors import ExitCode
 from llama_gguf.logs import clean, fields
 from llama_gguf.settings import RunDir
-from llama_gguf.settings.supervisor import Supervisor
 
 from . import failure as failures
 from .crashes import Crash, CrashFile, Exit, last_exit, reason_to_give_up
 from .failure import Failure
 from .programs import ENGINE, LISTENER
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from llama_gguf.settings.masking import masked_environment
 
 from . import failure as failures
 from . import process, rundir
+from .environment import supervised_environment
 from .failure import Failure
 from .fatal_listener import tail_lines
 from .follow import FileTail, Follower, wrap_foreign
@@ -68,8 +69,9 @@ def launch(what: Launch) -> int:
         try:
             process.become_subreaper()
             process.raise_open_files_limit()
-            _write_files(what)
-            code = _Appliance(what, signals, lock).run()
+            env = program_env(what.env, run, sys.executable, what.programs)
+            _write_files(what, env)
+            code = _Appliance(what, env, signals, lock).run()
         finally:
             rundir.tidy(run)
             os.close(lock)
@@ -78,19 +80,19 @@ def launch(what: Launch) -> int:
         return code
 
 
-def _write_files(what: Launch) -> None:
+def _write_files(what: Launch, env: Mapping[str, str]) -> None:
     locations, settings = what.snapshot.locations, what.snapshot.settings
     run = locations.run
     rundir.write_engine_key(run)
     rundir.link_cwd(run)
     rundir.link_logs(locations, settings.logging, tuple(program.name for program in what.programs))
     snapshots.write(what.snapshot, run.snapshot)
-    ini = render_ini(what.programs, settings.logging, as_root=os.geteuid() == 0)
+    ini = render_ini(what.programs, settings.logging, variables=env.keys(), as_root=os.geteuid() == 0)
     run.supervisord_ini.write_text(ini, encoding="ascii")
 
 
-def program_env(env: Mapping[str, str], run: RunDir, python: str) -> dict[str, str]:
-    """Return the environment of supervisord and its programs: ours, with our interpreter first on PATH.
+def program_env(env: Mapping[str, str], run: RunDir, python: str, programs: Sequence[Program]) -> dict[str, str]:
+    """Return the environment of supervisord: what its programs need of ours, with our interpreter first on PATH.
 
     supervisord finds the interpreter through PATH, so that its directory need not stand in the ini.
     """
@@ -102,7 +104,7 @@ def program_env(env: Mapping[str, str], run: RunDir, python: str) -> dict[str, s
             exit_code=ExitCode.CONFIG,
         )
     path = os.pathsep.join(filter(None, (directory, env.get("PATH", os.defpath))))
-    return {**env, "PATH": path, RUN_DIR_VARIABLE: str(run.root)}
+    return {**supervised_environment(env, programs), "PATH": path, RUN_DIR_VARIABLE: str(run.root)}
 
 
 @contextlib.contextmanager
@@ -136,8 +138,16 @@ def _received(reader: int, timeout_seconds: float) -> bytes:
 class _Appliance:
     """supervisord while it lives: one loop over signals, dead children and deadlines."""
 
-    def __init__(self, what: Launch, signals: int, lock: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        what: Launch,
+        env: Mapping[str, str],
+        signals: int,
+        lock: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._what = what
+        self._env = env
         self._run = what.snapshot.locations.run
         self._signals = signals
         self._lock = lock
@@ -152,8 +162,7 @@ class _Appliance:
     def run(self) -> int:
         """Spawn supervisord, serve until it has ended, and return the exit code."""
         argv = (sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", self._run.supervisord_ini.name)
-        env = program_env(self._what.env, self._run, sys.executable)
-        child = process.spawn(argv, cwd=self._run.root, env=env, keep_fds=(self._lock,))
+        child = process.spawn(argv, cwd=self._run.root, env=self._env, keep_fds=(self._lock,))
         follower = self._follower()
         follower.start()
         try:

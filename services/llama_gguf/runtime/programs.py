@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 
 from llama_gguf.settings import Settings
+from llama_gguf.settings.passing import PROXIES
+from llama_gguf.settings.sources import artifacts_of
 
 ENGINE, GATEWAY, HEALTH, LISTENER = "engine", "gateway", "health", "listener"
 
@@ -20,7 +22,8 @@ class Program:
 
     Started in ascending order of `priority` without waiting; stopped in descending order, each after the one before
     it is gone. `stop_seconds` after the stop signal it is killed. A `listener` speaks supervisord's event protocol on
-    its stdin and stdout instead of logging there.
+    its stdin and stdout instead of logging there. `variables` are those of the environment that it gets beyond what
+    all programs get, as patterns of `settings.passing`.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Program:
     start_retries: int = 3
     stop_signal: str = "TERM"
     listener: bool = False
+    variables: tuple[str, ...] = ()
 
 
 def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
@@ -43,9 +47,9 @@ def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
     stop_seconds = math.ceil(supervisor.stop_seconds)
     drain_seconds = math.ceil(settings.gateway.drain_seconds)
 
-    def program(name: str, module: str, priority: int, stop: int) -> Program:
+    def program(name: str, module: str, priority: int, stop: int, variables: tuple[str, ...] = ()) -> Program:
         argv = (python, "-P", "-m", module)
-        return Program(name, argv, priority, stop, start_retries=supervisor.start_retries)
+        return Program(name, argv, priority, stop, start_retries=supervisor.start_retries, variables=variables)
 
     return (
         Program(
@@ -58,6 +62,17 @@ def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
             listener=True,
         ),
         program(HEALTH, "llama_gguf.health", 10, 5),
-        program(GATEWAY, "llama_gguf.gateway", 30, drain_seconds + stop_seconds),
-        program(ENGINE, "llama_gguf.engine", 20, stop_seconds),
+        program(GATEWAY, "llama_gguf.gateway", 30, drain_seconds + stop_seconds, _gateway_variables(settings)),
+        program(ENGINE, "llama_gguf.engine", 20, stop_seconds, _engine_variables(settings)),
     )
+
+
+def _gateway_variables(settings: Settings) -> tuple[str, ...]:
+    password = settings.limits.store_password_env
+    return (password,) if password else ()
+
+
+def _engine_variables(settings: Settings) -> tuple[str, ...]:
+    """Return what downloads need: the hub's variables, its token among them, the proxies, and tokens by name."""
+    tokens = [artifact.token_env for _, artifact in artifacts_of(settings.model) if artifact.token_env]
+    return ("HF_*", "XDG_CACHE_HOME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", *PROXIES, *tokens)

@@ -12,13 +12,16 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.settings import Locations, RunDir
-from llama_gguf.settings.logging import Logging
 
 from .supervisord import CWD_LINK, LOGS_LINK
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.logging import Logging
 
 log = logging.getLogger(__name__)
 

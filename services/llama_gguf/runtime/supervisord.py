@@ -8,11 +8,14 @@ supervisord's working directory: `logs` and `cwd` are links there, whatever the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from llama_gguf.settings.logging import Logging
-
+from .environment import withheld
 from .programs import Program
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.logging import Logging
 
 LOGS_LINK = "logs"
 """Link in the run directory to the directory of this start's log files."""
@@ -24,10 +27,13 @@ _WORD = re.compile(r"[A-Za-z0-9_./=-]+")
 _EVENTS = "PROCESS_STATE_EXITED,PROCESS_STATE_BACKOFF,PROCESS_STATE_FATAL"
 
 
-def render_ini(programs: Iterable[Program], logging: Logging, *, as_root: bool = False) -> str:
+def render_ini(
+    programs: Sequence[Program], logging: Logging, *, variables: Collection[str] = (), as_root: bool = False
+) -> str:
     """Return supervisord's configuration. Raises ValueError for a program that can't be written safely.
 
-    `as_root` says that root is meant to run it, which spares a critical line in supervisord's log.
+    `variables` are the names in supervisord's environment. `as_root` says that root is meant to run it, which spares
+    a critical line in supervisord's log.
     """
     sections: list[tuple[str, Mapping[str, object]]] = [
         (
@@ -52,7 +58,7 @@ def render_ini(programs: Iterable[Program], logging: Logging, *, as_root: bool =
             "rpcinterface:supervisor",
             {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
         ),
-        *(_program_section(program, logging) for program in programs),
+        *(_program_section(program, logging, withheld(program, programs, variables)) for program in programs),
     ]
     text = "; Written by `llama-gguf up` at every start: edit config.yaml instead.\n"
     for name, values in sections:
@@ -60,10 +66,10 @@ def render_ini(programs: Iterable[Program], logging: Logging, *, as_root: bool =
     return text
 
 
-def _program_section(program: Program, logging: Logging) -> tuple[str, dict[str, object]]:
+def _program_section(program: Program, logging: Logging, blanked: list[str]) -> tuple[str, dict[str, object]]:
     if not _NAME.fullmatch(program.name):
         raise ValueError(f"not a program name: {program.name!r}")
-    for word in (*program.argv, program.stop_signal):
+    for word in (*program.argv, program.stop_signal, *blanked):
         if not _WORD.fullmatch(word):
             raise ValueError(f"{program.name}: {word!r} can't be written into supervisord's configuration")
     values: dict[str, object] = {
@@ -77,6 +83,8 @@ def _program_section(program: Program, logging: Logging) -> tuple[str, dict[str,
         "stopwaitsecs": program.stop_seconds,
         "killasgroup": "true",
     }
+    if blanked:
+        values["environment"] = ",".join(f'{name}=""' for name in blanked)
     stream = "stderr" if program.listener else "stdout"
     log = {
         f"{stream}_logfile": f"{LOGS_LINK}/{program.name}.log",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from .base import EnvName, HeaderName, PathText, Section
-
-Scope = Literal["inference", "metrics", "admin"]
-"""What a key may do: call the engine's routes, read metrics, administer the appliance."""
+from .scope import Scope
 
 
 class Bootstrap(Section):

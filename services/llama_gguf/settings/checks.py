@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     Check(checks_model.companions, ("model", "engine.task")),
     Check(checks_engine.cache, ("engine.cache_type_v", "engine.flash_attention")),
     Check(checks_engine.batches, ("engine.batch_size", "engine.ubatch_size", "engine.task", "engine.context_per_slot")),
+    Check(checks_engine.pooling, ("engine.pooling", "engine.task")),
     Check(checks_engine.total_context, ("engine.context_per_slot", "engine.slots")),
     Check(checks_engine.extra_args, ("engine.extra_args", "engine.allow_unsafe_args")),
     Check(checks_engine.in_flight, ("limits.max_in_flight", "engine.slots")),
@@ -47,7 +48,8 @@ CHECKS: tuple[Check, ...] = (
     Check(checks_http.store, ("limits.store", "limits.store_password_env")),
     Check(checks_http.health_path, ("health.path",)),
     Check(checks_paths.run_dir, ("paths.run_dir",)),
-    Check(checks_paths.unexpanded, ()),  # looks only at what is there
+    Check(checks_paths.unexpanded, ()),  # these two look only at what is there
+    Check(checks_paths.quoted, ()),
     Check(checks_http.runpod, ("health.platform", "gateway.max_body_bytes", "gateway.timeouts")),
 )
 

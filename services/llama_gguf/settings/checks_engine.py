@@ -37,6 +37,19 @@ def batches(settings: Settings) -> Iterator[Problem]:
         yield Problem("input-over-batch", message, "engine.batch_size", hint=hint, severity="warning")
 
 
+def pooling(settings: Settings) -> Iterator[Problem]:
+    """Pooling is for embeddings; reranking has its own."""
+    chosen, task = settings.engine.pooling, settings.engine.task
+    if task == "embed" and chosen == "rank":
+        message = "engine.pooling: rank makes the scores of a reranker, not embeddings"
+        hint = "take the one that the model's card names, or set engine.task to rerank"
+        yield Problem("pooling-unfit", message, "engine.pooling", hint=hint, severity="warning")
+    elif chosen != "auto" and not (task == "embed" or (task == "rerank" and chosen == "rank")):
+        why = "a reranker always pools by rank" if task == "rerank" else f"engine.task is {task}"
+        message = f"engine.pooling: has no effect, {why}"
+        yield Problem("no-effect", message, "engine.pooling", severity="warning")
+
+
 def total_context(settings: Settings) -> Iterator[Problem]:
     """The total of all slots is a 32-bit number in llama.cpp."""
     total = settings.engine.context_per_slot * settings.engine.slots

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from llama_gguf.errors import Problem
 
+from .hints import without_curly_quotes
 from .masking import mask_text, url_secrets
 from .root import Settings
 
@@ -41,6 +42,8 @@ def hosts(settings: Settings) -> Iterator[Problem]:
         if not _is_address(host) and (not _HOST_NAME.match(host) or re.fullmatch(r"[\d.]+", host)):
             message = f'{setting}: expected an address or a host name, got "{mask_text(host)}"'
             hint = "without scheme and port, as in 0.0.0.0" if "://" in host or ":" in host else ""
+            if host != without_curly_quotes(host):
+                hint = f'did you mean "{without_curly_quotes(host)}"?'
             yield Problem("bad-host", message, setting, hint=hint)
 
 
@@ -152,7 +155,8 @@ def store(settings: Settings) -> Iterator[Problem]:
         return
     if not _is_store(address):
         message = f'limits.store: expected `memory` or redis://host:port/db, got "{mask_text(address)}"'
-        yield Problem("bad-store", message, "limits.store")
+        hint = "" if "://" in address else "as in redis://valkey:6379/0"
+        yield Problem("bad-store", message, "limits.store", hint=hint)
     elif urlsplit(address).password or "token" in url_secrets(address):
         hint = "put the password in a variable and name the variable in limits.store_password_env"
         yield Problem("secret-in-url", "limits.store: the address holds a password", "limits.store", hint=hint)

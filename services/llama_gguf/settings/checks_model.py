@@ -11,26 +11,16 @@ from llama_gguf.errors import Problem
 from .masking import mask_text, url_secrets
 from .model import Artifact
 from .root import Settings
+from .sources import artifacts_of, sources_of
 from .translate import NO_MODEL_HINT
 
 _ONE_SOURCE = "give exactly one of path, name, hf and url"
 
 
-def artifacts(settings: Settings) -> Iterator[tuple[str, Artifact]]:
-    """Yield the dotted name and value of every file of weights the settings speak of."""
-    model = settings.model
-    yield "model", model
-    for name, companion in (("mmproj", model.mmproj), ("draft", model.draft)):
-        if companion is not None:
-            yield f"model.{name}", companion
-    for index, adapter in enumerate(model.lora):
-        yield f"model.lora[{index}]", adapter
-
-
 def sources(settings: Settings) -> Iterator[Problem]:
     """Exactly one source for every file."""
-    for path, artifact in artifacts(settings):
-        found = artifact.sources()
+    for path, artifact in artifacts_of(settings.model):
+        found = sources_of(artifact)
         if len(found) > 1:
             message = f"{path}: {len(found)} sources ({', '.join(found)}), where one is wanted"
             yield Problem("two-sources", message, f"{path}.{found[1]}", hint=_ONE_SOURCE)
@@ -44,7 +34,7 @@ def sources(settings: Settings) -> Iterator[Problem]:
 
 def addresses(settings: Settings) -> Iterator[Problem]:
     """`url` is an HTTP address and holds no secret."""
-    for path, artifact in artifacts(settings):
+    for path, artifact in artifacts_of(settings.model):
         if artifact.url is None:
             continue
         setting = f"{path}.url"
@@ -75,7 +65,7 @@ def _host(url: str) -> str | None:
 
 def names(settings: Settings) -> Iterator[Problem]:
     """Paths, names and files of repositories look like what they are."""
-    for path, artifact in artifacts(settings):
+    for path, artifact in artifacts_of(settings.model):
         for field, text in (("path", artifact.path), ("name", artifact.name)):
             if text is not None and "://" in text:
                 hint = f"did you mean {path}.url?" if text.lower().startswith("http") else f"see {path}.hf"
@@ -94,8 +84,8 @@ def names(settings: Settings) -> Iterator[Problem]:
 
 def tokens(settings: Settings) -> Iterator[Problem]:
     """`token_env` is of use only for downloads."""
-    for path, artifact in artifacts(settings):
-        found = artifact.sources()
+    for path, artifact in artifacts_of(settings.model):
+        found = sources_of(artifact)
         if artifact.token_env and found and not {"hf", "url"} & set(found):
             message = f"{path}.token_env: has no effect, {path}.{found[0]} is not downloaded"
             yield Problem("no-effect", message, f"{path}.token_env", severity="warning")
@@ -116,12 +106,12 @@ def companions(settings: Settings) -> Iterator[Problem]:
     model, task = settings.model, settings.engine.task
     if model.draft is None:
         return
-    if not model.sources():
+    if not sources_of(model):
         yield Problem("draft-without-target", "model.draft: there is no model for it to speed up", "model.draft")
     elif task != "generate":
         message = f"model.draft: a draft model speeds up generation, but engine.task is {task}"
         yield Problem("draft-without-target", message, "model.draft", hint="remove it")
-    if model.draft.sources() and _same(model, model.draft):
+    if sources_of(model.draft) and _same(model, model.draft):
         yield Problem("draft-is-model", "model.draft: is the model itself", "model.draft", hint="use a smaller one")
 
 

@@ -9,6 +9,8 @@ from pydantic import JsonValue
 
 from llama_gguf.errors import Problem
 
+from .hints import without_curly_quotes
+from .masking import mask_text
 from .root import Settings
 from .shape import Path, dotted, settings_shape
 
@@ -29,6 +31,17 @@ def unexpanded(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 "not-filled-in", message, dotted(path), hint="write the whole value, or set a LLAMA_GGUF__ variable"
             )
+
+
+def quoted(settings: Settings) -> Iterator[Problem]:
+    """No path, name or address in the curly quotes of a word processor, which would be part of it."""
+    for path, text in _texts(settings.model_dump(mode="json", exclude_defaults=True), ()):
+        plain = without_curly_quotes(text)
+        node = settings_shape().at(path) or {}
+        if plain != text and (node.get("format") == "path" or path[-1] in ("url", "name", "file")):
+            message = f"{dotted(path)}: curly quotes are no quotes in YAML, but part of the value"
+            hint = f'did you mean "{mask_text(plain)}"?'
+            yield Problem("curly-quotes", message, dotted(path), hint=hint)
 
 
 def _texts(value: JsonValue, path: Path) -> Iterator[tuple[Path, str]]:

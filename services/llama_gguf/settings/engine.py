@@ -17,6 +17,13 @@ class Engine(Section):
     task: Literal["generate", "embed", "rerank"] = Field(
         "generate", description="What the model does: generate text, make embeddings, or rank documents."
     )
+    pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = Field(
+        "auto",
+        description=(
+            "How `embed` makes one vector of an input's: `auto` as the model's file says; its model card knows what is "
+            "right. With `none` only /embeddings answers, with a vector for each token."
+        ),
+    )
     context_per_slot: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
         4096,
         description=(

@@ -63,6 +63,7 @@ RULES: tuple[ArgRule, ...] = (
     _setting("--sleep-idle-seconds", "engine.sleep_idle_seconds"),
     _setting("--embedding --embeddings", "engine.task", value="embed"),
     _setting("--rerank --reranking", "engine.task", value="rerank"),
+    _setting("--pooling", "engine.pooling"),
     _setting("-a --alias", "model.aliases"),
     _setting("-m --model", "model.path"),
     _setting("-mu --model-url", "model.url"),
@@ -193,6 +194,7 @@ _PLAIN = {
     "engine.prompt_cache_mib",
     "engine.sleep_idle_seconds",
     "engine.task",
+    "engine.pooling",
     "model.aliases",
     "model.chat_template",
 }

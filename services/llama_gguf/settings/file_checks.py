@@ -8,19 +8,31 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_gguf.errors import ModelError, Problem
 
-from .checks_model import artifacts
 from .locations import Locations, can_write
 from .model import Artifact
 from .root import Settings
+from .sources import artifacts_of
 from .suggest import closest
 
 _MAGIC = b"GGUF"
-TrainingContext = Callable[[Settings, Locations], int | None]
-"""The context the model was trained with, None where that is not known yet; raises ModelError for a broken file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the header of the model's file says."""
+
+    training_context: int  # 0: it does not say
+    pools: bool  # it says how to make one vector of many
+    reranks: bool  # it has what reranking takes
+
+
+ReadModel = Callable[[Settings, Locations], ModelFacts | None]
+"""Reads the model's header; None where the file is not here yet. Raises ModelError for a broken one."""
 
 
 def check_files(
@@ -28,7 +40,7 @@ def check_files(
     locations: Locations,
     env: Mapping[str, str],
     *,
-    training_context: TrainingContext | None = None,
+    read_model: ReadModel | None = None,
 ) -> list[Problem]:
     """Return every problem between the settings and this machine."""
     problems = [
@@ -38,13 +50,13 @@ def check_files(
         *_keys(settings, locations),
         *_variables(settings, env),
     ]
-    if training_context is not None and not any(problem.path.startswith("model") for problem in problems):
-        problems += _header(settings, locations, training_context)
+    if read_model is not None and not any(problem.path.startswith("model") for problem in problems):
+        problems += _header(settings, locations, read_model)
     return problems
 
 
 def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:
-    for path, artifact in artifacts(settings):
+    for path, artifact in artifacts_of(settings.model):
         if artifact.path is not None:
             setting, file = f"{path}.path", Path(artifact.path)
         elif artifact.name is not None:
@@ -164,26 +176,38 @@ def _variables(settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
     needed = [("limits.store_password_env", settings.limits.store_password_env)]
     if settings.auth.enabled:
         needed.append(("auth.bootstrap.env", settings.auth.bootstrap.env))
-    needed += [(f"{path}.token_env", artifact.token_env) for path, artifact in artifacts(settings)]
+    needed += [(f"{path}.token_env", artifact.token_env) for path, artifact in artifacts_of(settings.model)]
     for setting, name in needed:
         if name is not None and not env.get(name):
             yield Problem("variable-unset", f"{setting}: the variable {name} is not set", setting, severity="warning")
 
 
-def _header(settings: Settings, locations: Locations, training_context: TrainingContext) -> list[Problem]:
+def _header(settings: Settings, locations: Locations, read_model: ReadModel) -> list[Problem]:
     try:
-        return _context(settings, training_context(settings, locations))
+        facts = read_model(settings, locations)
     except ModelError as error:
         return [Problem("model-unusable", f"model: {error.message}", "model", hint=error.hint)]
+    return [*_context(settings, facts), *_task(settings, facts)] if facts else []
 
 
-def _context(settings: Settings, trained: int | None) -> list[Problem]:
-    engine = settings.engine
-    if trained is None or engine.context_per_slot <= trained:
-        return []
-    message = (
-        f"engine.context_per_slot: {engine.context_per_slot} is more than the {trained} tokens the model was trained "
-        f"with ({engine.slots} slots, {engine.context_per_slot * engine.slots} tokens of memory in all)"
-    )
-    hint = "answers degrade beyond it, unless the model is made for RoPE scaling"
-    return [Problem("context-over-training", message, "engine.context_per_slot", hint=hint, severity="warning")]
+def _context(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
+    engine, trained = settings.engine, facts.training_context
+    if trained and engine.context_per_slot > trained:
+        default = "" if "context_per_slot" in engine.model_fields_set else " (the default)"
+        message = (
+            f"engine.context_per_slot: {engine.context_per_slot}{default} is more than the {trained} tokens the model "
+            f"was trained with ({engine.slots} slots, {engine.context_per_slot * engine.slots} tokens of memory in all)"
+        )
+        hint = "answers degrade beyond it, unless the model is made for RoPE scaling"
+        yield Problem("context-over-training", message, "engine.context_per_slot", hint=hint, severity="warning")
+
+
+def _task(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
+    task, pooling = settings.engine.task, settings.engine.pooling
+    if task == "embed" and pooling == "auto" and not facts.pools:
+        message = "engine.pooling: the model's file does not say how to pool, so /v1/embeddings would refuse everything"
+        hint = "set engine.pooling to what the model's card names: mean, cls or last"
+        yield Problem("no-pooling", message, "engine.pooling", hint=hint, severity="warning")
+    elif task == "rerank" and not facts.reranks:
+        message = "engine.task: the model's file has no head for reranking, so its scores would mean nothing"
+        yield Problem("no-reranker", message, "engine.task", hint="serve a reranker's file", severity="warning")

@@ -9,7 +9,17 @@ from pydantic import Field
 from .base import Port, Seconds, Section, Text
 
 RouteGroup = Literal[
-    "chat", "completions", "responses", "messages", "embeddings", "models", "rerank", "infill", "tokenize", "props"
+    "chat",
+    "completions",
+    "responses",
+    "messages",
+    "embeddings",
+    "models",
+    "rerank",
+    "infill",
+    "audio",
+    "tokenize",
+    "props",
 ]
 
 
@@ -49,7 +59,18 @@ class Gateway(Section):
     max_request_line_bytes: Annotated[int, Field(ge=256, le=65_536)] = Field(8192, description="Longest request line.")
     cors: Cors = Field(default_factory=Cors, description="Cross-origin access for browsers.")
     routes: tuple[RouteGroup, ...] = Field(
-        ("chat", "completions", "responses", "messages", "embeddings", "models", "rerank", "infill", "tokenize"),
+        (
+            "chat",
+            "completions",
+            "responses",
+            "messages",
+            "embeddings",
+            "models",
+            "rerank",
+            "infill",
+            "audio",
+            "tokenize",
+        ),
         description="Groups of engine routes that keys with the scope `inference` may call.",
     )
     allow_remote_media: bool = Field(

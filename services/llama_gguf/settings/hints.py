@@ -19,9 +19,18 @@ _SAME_MEANING = {
     "max": "all",
     "full": "all",
     "llm": "generate",
+    "chat": "generate",
+    "completion": "generate",
+    "average": "mean",
+    "trace": "debug",
+    "fatal": "error",
+    "critical": "error",
 }
 _SIZES = {"k": 1024, "kb": 1024, "kib": 1024, "m": 1024**2, "mb": 1024**2, "mib": 1024**2, "g": 1024**3, "gb": 1024**3}
-_TIMES = {"s": 1.0, "sec": 1.0, "ms": 0.001, "min": 60.0, "h": 3600.0}
+_TIMES = {"s": 1.0, "sec": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb"
+_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+).*")
+_QUANTISED = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<quant>[\w.-]+)")
 _MAX_DIGITS = 15
 
 
@@ -48,8 +57,8 @@ def hint(path: Path, given: object, shape: Shape) -> str:
     node = shape.at(path) or {}
     if given is None:
         return "remove the line, or give it a value"
-    if isinstance(given, str) and (placeholder := _placeholder(given, path)):
-        return placeholder
+    if isinstance(given, str) and (said := _placeholder(given, path) or _repository(given, path)):
+        return said
     if shape.nullable(path) and "properties" not in node and str(given).strip().lower() in _NO_LIMIT_WORDS:
         return "did you mean null?"
     if node.get("type") == "array":
@@ -57,7 +66,7 @@ def hint(path: Path, given: object, shape: Shape) -> str:
     if "properties" in node:
         return _group(given, node)
     meant = (
-        _meant_by_text(given, node, shape.choices(path))
+        _meant_by_text(given, node, shape.choices(path), str(path[-1]) if path else "")
         if isinstance(given, str)
         else _meant(given, node, shape.choices(path))
     )
@@ -65,12 +74,30 @@ def hint(path: Path, given: object, shape: Shape) -> str:
 
 
 def _placeholder(given: str, path: Path) -> str:
+    if re.fullmatch(r"[\w.]+#.*", given):
+        return "a comment needs a space before its #"
     if path and str(path[-1]).endswith("env"):
         named = re.fullmatch(r"\$\{?([A-Za-z_]\w*)\}?", given)
         return f'did you mean "{named[1]}"?' if named else ""
     if re.search(r"\$\{?[A-Za-z_]|\{\{|<[A-Z_ -]+>", given):
         return "nothing is filled in here: set the LLAMA_GGUF__ variable of this setting instead"
     return ""
+
+
+def _repository(given: str, path: Path) -> str:
+    """Return what to make of an address or of `repo:quantisation`, as other tools take them."""
+    if path[-2:] != ("hf", "repo"):
+        return ""
+    if found := _HUB.fullmatch(given):
+        return f'did you mean "{found["repo"]}"?'
+    if found := _QUANTISED.fullmatch(given):
+        return f"write repo: {found['repo']}, and in `file` the name of its {found['quant']} file"
+    return ""
+
+
+def without_curly_quotes(text: str) -> str:
+    """Return `text` without the quotes of a word processor, which are none in YAML."""
+    return text.strip(_CURLY)
 
 
 def _list(given: object, node: Node, shape: Shape) -> str:
@@ -80,19 +107,35 @@ def _list(given: object, node: Node, shape: Shape) -> str:
     if "properties" in items:
         return f"write a list of groups: [{{path: {show(given)}}}]"
     words = given.split() if isinstance(given, str) and given.startswith("-") else [given]
+    if choices := items.get("enum"):
+        words = [near] if (near := _choice(str(given).lower(), choices)) else choices[:2]
+        return f"write a list of those you want, as in [{', '.join(words)}]"
     return f"write a list: [{', '.join(show(word) for word in words)}]"
 
 
 def _group(given: object, node: Node) -> str:
     if not isinstance(given, str):
-        return ""
+        return _group_of_one(given, node)
     if re.match(r"[A-Za-z_]\w*:\S", given):
         return "a space is missing after the colon"
+    if assigned := re.match(r"(\w+)\s*=\s*(\S+)", given):
+        return f"write {assigned[1]}: {mask_text(assigned[2])}" if assigned[1] in node["properties"] else ""
     if "repo" in node["properties"]:
         return "write {repo: OWNER/NAME, file: NAME.gguf}"
     if "path" in node["properties"] and "url" in node["properties"]:
         return f"write {{path: {show(given)}}}"
     return ""
+
+
+def _group_of_one(given: object, node: Node) -> str:
+    """Return the group with its only setting that takes such a value: the only list, the only yes or no."""
+    if isinstance(given, list) and not all(isinstance(item, str) for item in given):
+        return ""
+    wanted = {list: "array", bool: "boolean"}.get(type(given))
+    names = [name for name, child in node["properties"].items() if wanted and child.get("type") == wanted]
+    if len(names) != 1 or given is False:
+        return ""
+    return f"write {{{names[0]}: {'[…]' if isinstance(given, list) else 'true'}}}"
 
 
 def _meant(given: object, node: Node, choices: Sequence[str]) -> str:
@@ -115,8 +158,9 @@ def _meant(given: object, node: Node, choices: Sequence[str]) -> str:
     return f'"{show(given)}"' if node.get("type") == "string" and not choices else ""
 
 
-def _meant_by_text(given: str, node: Node, choices: Sequence[str]) -> str:
+def _meant_by_text(given: str, node: Node, choices: Sequence[str], name: str) -> str:
     word, kind = given.strip().lower(), node.get("type")
+    kinds = {kind, *(option.get("type") for option in node.get("anyOf", ()))}
     if kind == "boolean":
         return (
             "true"
@@ -129,8 +173,8 @@ def _meant_by_text(given: str, node: Node, choices: Sequence[str]) -> str:
         return '"on"' if word in _TRUE_WORDS else '"off"'
     if choice := _choice(word, choices):
         return f'"{choice}"'
-    if kind in ("integer", "number"):
-        return _number_within(word)
+    if kinds & {"integer", "number"}:
+        return _number_within(word, name)
     pattern = node.get("pattern")
     if pattern and given != word and re.search(pattern, word):
         return f'"{mask_text(word)}"'
@@ -144,19 +188,20 @@ def _meant_by_text(given: str, node: Node, choices: Sequence[str]) -> str:
 def _choice(word: str, choices: Sequence[str]) -> str:
     if _SAME_MEANING.get(word) in choices:
         return _SAME_MEANING[word]
-    longer = [choice for choice in choices if len(word) > 1 and choice.startswith(word)]
+    longer = [one for one in choices if len(word) > 1 and (one.startswith(word) or word.startswith(one))]
     return longer[0] if len(longer) == 1 else closest(word, choices) or ""
 
 
-def _number_within(text: str) -> str:
-    """Return the bare number in texts such as "8000", "1_000", "30s" or "10MB"."""
+def _number_within(text: str, name: str) -> str:
+    """Return the bare number in texts such as "8000", "1_000", "30s" or "10MB", in the unit that `name` ends in."""
     plain = text.replace("_", "").replace(",", "")
     digits = plain.rstrip("abcdefghijklmnopqrstuvwxyz %")
     unit = plain[len(digits) :].strip()
     if len(digits) > _MAX_DIGITS or not digits.replace(".", "", 1).isdigit():
         return ""
-    if unit in _TIMES:
-        return f"{float(digits) * _TIMES[unit]:g}"
-    if unit in _SIZES:
-        return f"{float(digits) * _SIZES[unit]:.0f}"
-    return digits if not unit else ""
+    if not unit:
+        return digits
+    if name.endswith("_seconds"):
+        return f"{float(digits) * _TIMES[unit]:g}" if unit in _TIMES else ""
+    scale = 1024**2 if name.endswith("_mib") else 1
+    return f"{float(digits) * _SIZES[unit] / scale:.0f}" if unit in _SIZES else ""

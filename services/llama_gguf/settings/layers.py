@@ -121,7 +121,7 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Path)
     refined = existing == {"hf"} and set(chosen) == {"hf"}  # e.g. only another revision of the same repository
     new = next(iter(chosen.values()))
     if artifact == ("model",) and not refined:
-        merged.problems += [_kept(name, merged, new) for name in _COMPANIONS if node.get(name)]
+        merged.problems += [_kept(("model", name), merged, new) for name in _COMPANIONS if node.get(name)]
     for name in ("sha256",) if refined else (*_SOURCES, "sha256", "token_env"):
         if node.pop(name, None) is None:
             continue
@@ -133,31 +133,18 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Path)
             merged.problems.append(_dropped(path, old, new))
 
 
-def _kept(name: str, merged: Merged, new: Origin) -> Problem:
-    path = ("model", name)
-    old = merged.origins.get(path, new)
-    return Problem(
-        code="kept-companion",
-        message=f"{dotted(path)}: kept, although {new} replaces the model it was meant for",
-        path=dotted(path),
-        source=old.source,
-        line=old.line,
-        column=old.column,
-        end_column=old.end_column,
-        hint=f"clear it with {env_name(path)}=null if it does not fit",
-        severity="warning",
-    )
+def _kept(path: Path, merged: Merged, new: Origin) -> Problem:
+    message = f"kept, although {new} replaces the model it was meant for"
+    hint = f"clear it with {env_name(path)}=null if it does not fit"
+    return _warning("kept-companion", path, message, hint, merged.origins.get(path, new))
 
 
 def _dropped(path: Path, old: Origin, new: Origin) -> Problem:
-    return Problem(
-        code="dropped-checksum",
-        message=f"{dotted(path)}: ignored, because {new} names another file",
-        path=dotted(path),
-        source=old.source,
-        line=old.line,
-        column=old.column,
-        end_column=old.end_column,
-        hint="give the checksum in the same place as the file it belongs to",
-        severity="warning",
-    )
+    hint = "give the checksum in the same place as the file it belongs to"
+    return _warning("dropped-checksum", path, f"ignored, because {new} names another file", hint, old)
+
+
+def _warning(code: str, path: Path, message: str, hint: str, at: Origin) -> Problem:
+    name = dotted(path)
+    place = (at.source, at.line, at.column, at.end_column)
+    return Problem(code, f"{name}: {message}", name, *place, hint=hint, severity="warning")

@@ -98,8 +98,17 @@ def loads(text: str, path: Path | None, env: Mapping[str, str], overrides: Seque
     problems = _sorted(reading.problems)
     if settings is None or any(problem.severity == "error" for problem in problems):
         raise InvalidConfigError(problems, text=text, file=path)
-    origins = {dotted(known): origin for known, origin in merged.origins.items()}
-    return Loaded(settings, origins, tuple(problems), text, path)
+    return Loaded(settings, _origins(merged, reading.document, str(path)), tuple(problems), text, path)
+
+
+def _origins(merged: Merged, read: document.Document, source: str) -> dict[str, Origin]:
+    """Return where everything was said, by dotted path; a group of the file where its name stands."""
+    groups = {path[:end] for path in merged.origins for end in range(1, len(path))}
+    found = {}
+    for path, origin in merged.origins.items():
+        named = path in groups and origin.kind == "file" and path in read.keys
+        found[dotted(path)] = file_origin(source, read.keys[path]) if named else origin
+    return found
 
 
 _UNREADABLE = (

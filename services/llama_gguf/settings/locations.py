@@ -7,21 +7,20 @@ directory exist, can it be written) but changes nothing.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
-from .root import Settings
+if TYPE_CHECKING:
+    from .root import Settings
 
 DATA_DIR_CANDIDATES = ("/data", "/runpod-volume", "/workspace")
 
 
-class RunDir(BaseModel):
+@dataclass(frozen=True)
+class RunDir:
     """The private directory (0700) of one running appliance, and the name of every file in it."""
-
-    model_config = ConfigDict(frozen=True)
 
     root: Path
 
@@ -95,10 +94,9 @@ class RunDir(BaseModel):
         return self.root / f"{program}.log"
 
 
-class Locations(BaseModel):
+@dataclass(frozen=True)
+class Locations:
     """Every path concrete and absolute."""
-
-    model_config = ConfigDict(frozen=True)
 
     data_dir: Path
     data_dir_reason: str
@@ -109,6 +107,18 @@ class Locations(BaseModel):
     usage_file: Path
     run: RunDir
     run_dir_reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return what `from_json` takes."""
+        return {name: str(value) for name, value in (vars(self) | {"run": self.run.root}).items()}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, str]) -> Locations:
+        """Return the locations that `to_json` described."""
+        values: dict[str, Any] = {
+            name: text if name.endswith("_reason") else Path(text) for name, text in plain.items()
+        }
+        return cls(**values | {"run": RunDir(root=values["run"])})
 
 
 def can_write(path: Path) -> bool:
@@ -146,6 +156,8 @@ def _find_run_dir(settings: Settings, env: Mapping[str, str], writable: Callable
         user = Path(runtime) / "llama-gguf"
         if writable(user):
             return user, "auto: $XDG_RUNTIME_DIR is writable"
+    import tempfile  # noqa: PLC0415 - takes 20 ms, which each program would pay
+
     temporary = Path(tempfile.gettempdir()) / f"llama-gguf-{os.getuid()}"
     return temporary, "auto: neither /run nor $XDG_RUNTIME_DIR is writable"
 

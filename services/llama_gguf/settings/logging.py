@@ -28,7 +28,8 @@ class Logging(Section):
     )
     name: FileName = Field("llama-gguf", description="Prefix of the log files' names.")
     instance_id: Text | None = Field(
-        None, description="Name of this instance in logs; default the platform's id or the host name."
+        None,
+        description="Name of this instance in the boot log and metrics; default the platform's id or the host name.",
     )
     max_bytes: Annotated[int, Field(ge=65_536, le=10_737_418_240)] = Field(
         52_428_800, description="Size at which a log file is rotated."

@@ -1,49 +1,109 @@
 """What `up` resolved, as one JSON file that the programs read instead of YAML and environment.
 
-Holds no secret, because Settings holds none. Written 0600 all the same.
+Holds no secret, because Settings holds none. Written 0600 all the same. `up` has validated everything, so the programs
+take it as it stands: making pydantic's models anew would cost each of them 0.15 s and 12 MB of every start.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from llama_gguf import __version__
 from llama_gguf.errors import ConfigError
 
-from .locations import Locations
-from .root import Settings
+from .locations import Locations, RunDir
+
+if TYPE_CHECKING:
+    from .root import Settings
 
 RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable by which `up` tells its programs the run directory."""
 
 
-class Snapshot(BaseModel):
+@dataclass(frozen=True)
+class Snapshot:
     """The settings and where everything lies: all a program needs to start."""
-
-    model_config = ConfigDict(frozen=True)
 
     settings: Settings
     locations: Locations
 
 
+class PlainSection(SimpleNamespace):
+    """A section of the settings as `read` returns it: the fields and values of the real one, and nothing else of it."""
+
+    def __setattr__(self, name: str, _value: object) -> NoReturn:
+        raise AttributeError(f"{name}: settings are read-only")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name}: settings are read-only")
+
+
 def write(snapshot: Snapshot, path: Path) -> None:
     """Write `snapshot` atomically, readable by the owner only."""
+    document = {
+        "version": __version__,
+        "settings": snapshot.settings.model_dump(mode="json"),
+        "locations": snapshot.locations.to_json(),
+    }
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(snapshot.model_dump_json(indent=1))
+        json.dump(document, file, indent=1)
     temporary.replace(path)
 
 
 def read(path: Path) -> Snapshot:
-    """Read what `write` wrote. Raises ConfigError when it is missing or not what this version writes."""
+    """Read what `write` wrote. Raises ConfigError when it is missing or not what this version writes.
+
+    The settings have all the fields of `Settings` but none of pydantic's methods.
+    """
+    settings, locations = _load(path)
+    return Snapshot(cast("Settings", _plain(settings)), locations)
+
+
+def read_from_environment(env: Mapping[str, str]) -> Snapshot:
+    """Read the snapshot of the run directory that `up` has named in `env`. Raises ConfigError."""
+    root = env.get(RUN_DIR_VARIABLE)
+    if not root:
+        raise ConfigError(f"{RUN_DIR_VARIABLE} is not set", hint="programs are started by `llama-gguf up`")
+    return read(RunDir(root=Path(root)).snapshot)
+
+
+def read_validated(path: Path) -> Snapshot:
+    """Read like `read`, with settings that are a `Settings` indeed; for commands, which have the time."""
+    from .root import parse  # noqa: PLC0415 - pydantic, which `read` is to do without
+
+    settings, locations = _load(path)
+    return Snapshot(parse(settings), locations)
+
+
+def _load(path: Path) -> tuple[dict[str, object], Locations]:
     try:
-        return Snapshot.model_validate_json(path.read_bytes())
+        document = json.loads(path.read_bytes())
+        version = document["version"]
+        if version == __version__:
+            return document["settings"], Locations.from_json(document["locations"])
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no snapshot of the settings", hint="programs are started by `llama-gguf up`"
         ) from None
-    except ValidationError as error:
-        raise ConfigError(f"{path}: the snapshot of the settings is unusable: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: the snapshot of the settings is unusable: {error!r}") from error
+    raise ConfigError(
+        f"{path}: the snapshot of the settings is unusable: version {version} wrote it, this is {__version__}",
+        hint="start the appliance anew with `llama-gguf up`",
+    )
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return PlainSection(**{name: _plain(child) for name, child in value.items()})
+    if isinstance(value, list):
+        return tuple(_plain(child) for child in value)
+    return value

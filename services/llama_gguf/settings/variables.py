@@ -106,12 +106,12 @@ PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
     PlatformVariable("PORT_HEALTH", ("health", "port"), note="on RunPod serverless: where health is asked for"),
     PlatformVariable("HEALTH_CHECK_PATH", ("health", "path"), note="read on RunPod serverless only"),
     PlatformVariable("RUNPOD_ENDPOINT_ID", note="its presence means RunPod serverless"),
-    PlatformVariable("RUNPOD_POD_ID", note="its presence means RunPod; names the instance in logs"),
+    PlatformVariable("RUNPOD_POD_ID", note="its presence means RunPod; default of logging.instance_id"),
     PlatformVariable(
         "KUBERNETES_SERVICE_HOST", platform="Kubernetes", note="its presence means Kubernetes for health.platform"
     ),
     PlatformVariable("CONTAINER_API_KEY", platform="Vast.ai", note="its presence means Vast.ai for health.platform"),
-    PlatformVariable("CONTAINER_ID", platform="Vast.ai", note="names the instance in logs"),
+    PlatformVariable("CONTAINER_ID", platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
     PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf; read by huggingface_hub"),
     PlatformVariable("HF_HOME", platform="Hugging Face", note="cache directory; read by huggingface_hub"),
     PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; wins over HF_HOME"),
@@ -147,8 +147,3 @@ NEAR_MISSES: Mapping[str, str] = {
     **dict.fromkeys(("TIMEOUT", "REQUEST_TIMEOUT_SECONDS"), "REQUEST_TIMEOUT"),
 }
 """Names that people set by mistake -> the right one. Told as warnings: another program may own the name."""
-
-
-def by_old_name() -> dict[str, OldName]:
-    """Return the old names as a mapping."""
-    return {old.name: old for old in OLD_NAMES}

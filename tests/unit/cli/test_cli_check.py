@@ -76,6 +76,23 @@ def test_model_is_read_for_its_training_context(tiny_model: Path, capsys: pytest
     assert run(["check", str(write(by_name)), "--set", "engine.context_per_slot=2048"]) == 0
 
 
+def test_model_is_read_for_its_task(
+    tiny_model: Path, tiny_rerank_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write("model: {path: unused}\nauth: {bootstrap: {generate: true}}\nengine: {context_per_slot: 512}\n")
+
+    def told(model: Path, *sets: str) -> str:
+        flags = [word for one in (f"model.path={model}", *sets) for word in ("--set", one)]
+        assert run(["check", str(file), *flags]) == 0
+        return capsys.readouterr().err
+
+    assert "warning[no-pooling]: engine.pooling" in told(tiny_model, "engine.task=embed")
+    assert told(tiny_model, "engine.task=embed", "engine.pooling=mean") == ""
+    assert told(tiny_rerank_model, "engine.task=embed") == ""
+    assert "warning[no-reranker]: engine.task" in told(tiny_model, "engine.task=rerank")
+    assert told(tiny_rerank_model, "engine.task=rerank") == ""
+
+
 def test_broken_model_is_told(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     half = tmp_path / "half.gguf"
     half.write_bytes(tiny_model.read_bytes()[:200])

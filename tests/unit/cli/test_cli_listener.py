@@ -16,7 +16,7 @@ COMMAND = (sys.executable, "-W", "error", "-P", "-m", "llama_gguf.cli.listener")
 
 def test_an_event_is_judged(tmp_path: Path) -> None:
     run = RunDir(root=tmp_path)
-    settings = parse({"model": {"path": "/m"}, "supervisor": {"exit_on_failure": True}})
+    settings = parse({"model": {"path": "/m"}, "paths": {"run_dir": str(tmp_path)}})
     snapshots.write(Snapshot(settings=settings, locations=locate(settings, {})), run.snapshot)
     run.supervisord_log.write_text("2026 WARN exited: engine (exit status 78; not expected)\n")
     run.log("engine").write_text("error: /m: no such model\nhint: correct model.path\n")

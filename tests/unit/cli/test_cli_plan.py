@@ -88,6 +88,14 @@ def test_everything_for_a_person(config: Path, tmp_path: Path) -> None:
         assert line in text.replace("python3.11", "python").replace("python3", "python")
 
 
+def test_what_is_doubtful_on_this_machine_is_told(config: Path) -> None:
+    done = run(config, "--set", "engine.task=embed")
+    assert "warning[no-pooling]: engine.pooling" in done.stderr
+    assert "help: set engine.pooling to what the model's card names" in done.stderr
+    found = data(config, "--set", "engine.task=embed", "--set", "engine.batch_size=128")
+    assert [problem["code"] for problem in found["problems"]] == ["input-over-batch", "no-keys", "no-pooling"]
+
+
 def test_planning_for_another_machine(tmp_path: Path) -> None:
     model = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
     options = ("--set", f"model.path={model}", "--set", f"paths.data_dir={tmp_path}", "--set", "engine.gpu_layers=all")
@@ -117,6 +125,16 @@ def test_a_model_to_be_downloaded(tmp_path: Path) -> None:
     text = run(*options).stdout
     assert "not here yet; from o/n/f.gguf@main" in text
     assert "  unknown: the model is not on disk yet" in text
+
+
+def test_a_model_of_this_machine(config: Path, tmp_path: Path, tiny_model: Path) -> None:
+    assert f"{tiny_model} (0 MiB on disk)" in run(config).stdout
+    missing = tmp_path / "absent.gguf"
+    done = run(config, "--set", f"model.path={missing}")
+    assert f"{missing} (does not exist)" in done.stdout
+    assert "error[model-missing]" in done.stderr
+    named = ("--set", "model.name=tiny", "--set", f"paths.models_dir={tiny_model.parent}", "--set", "model.path=null")
+    assert f"{tiny_model} (0 MiB on disk; from tiny in {tiny_model.parent})" in run(config, *named).stdout
 
 
 def test_companions(tmp_path: Path, tiny_model: Path) -> None:

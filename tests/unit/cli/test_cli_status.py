@@ -27,7 +27,7 @@ FAILURE = Failure("engine", 1, None, "engine keeps crashing", "no memory", "lowe
 READY: dict[str, Any] = {
     "state": "ready",
     "phase": "serving",
-    "detail": "",
+    "model": "tiny",
     "reason": "",
     "since": "T",
     "progress": None,
@@ -41,6 +41,7 @@ def facts(**changes: Any) -> Facts:
         "programs": PROGRAMS,
         "crashes": CRASHES,
         "health": READY,
+        "engine": None,
         "failure": None,
     }
     return Facts(**{**values, **changes})
@@ -70,7 +71,7 @@ def text(found: Facts) -> str:
 
 def test_shown() -> None:
     assert text(facts()) == (
-        "ready: http://localhost:8000, serving, since T\n"
+        "ready: http://localhost:8000, tiny, serving, since T\n"
         "program  state    pid  uptime   restarts  last end\n"
         "engine   running  7    0:01:05  2         exit status 1 at 1970-01-01T00:01:00Z\n"
         "gateway  backoff                0         Exited too quickly"
@@ -79,7 +80,11 @@ def test_shown() -> None:
 
 def test_progress_and_failure_are_shown() -> None:
     loading = {**READY, "state": "starting", "phase": "downloading", "progress": {"percent": 41.5}}
-    assert text(facts(health=loading)).startswith("starting: http://localhost:8000, downloading, 41.5 %, since T\n")
+    step = {"detail": "o/n/tiny.gguf"}
+    assert text(facts(health=loading, engine=step)).startswith(
+        "starting: http://localhost:8000, tiny, downloading, o/n/tiny.gguf, 41.5 %, since T\n"
+    )
+    assert "o/n/tiny.gguf" not in text(facts(engine=step))
     stopped = text(facts(programs=(), failure=FAILURE, health=None))
     assert stopped.startswith(
         "failed: nothing runs in /r\nlast failure, 1970-01-01T00:00:00Z:\nllama-gguf: engine keeps"
@@ -129,6 +134,10 @@ def test_inspecting_what_is_not_there(tmp_path: Path) -> None:
     found = inspect(RunDir(root=tmp_path))
     assert (found.snapshot, found.programs, found.health, found.failure) == (None, (), None, None)
     assert found.state == "stopped"
+    (tmp_path / "engine.json").write_text("[]")
+    assert inspect(RunDir(root=tmp_path)).engine is None
+    (tmp_path / "engine.json").write_text('{"phase": "exec"}')
+    assert inspect(RunDir(root=tmp_path)).engine == {"phase": "exec"}
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_the_platform_is_made_concrete() -> None:
     assert with_platform(settings, {"RUNPOD_POD_ID": "x"}).health.platform == "runpod"
     assert with_platform(settings, {}).health.platform == "plain"
     assert settings.health.platform == "auto"
+
+
+def test_the_instance_is_named_by_the_operator_the_platform_or_the_host() -> None:
+    def named(env: dict[str, str], **logging: str) -> str | None:
+        return with_platform(parse({"model": {"path": "/m"}, "logging": logging}), env).logging.instance_id
+
+    vast = {"CONTAINER_ID": "C.7", "CONTAINER_API_KEY": "k"}
+    assert named({"RUNPOD_POD_ID": "pod-1"}) == "pod-1"
+    assert named({"RUNPOD_ENDPOINT_ID": "e", "RUNPOD_POD_ID": " "}) == socket.gethostname()
+    assert named(vast) == "C.7"
+    assert named(vast, instance_id="mine") == "mine"
+    assert named({"CONTAINER_ID": "not of Vast"}) == socket.gethostname()
 
 
 def test_programs_do_not_get_the_first_key() -> None:

@@ -30,6 +30,12 @@ def test_only_what_it_needs_gets_through() -> None:
         "MTMD_BACKEND_DEVICE": "CPU",
         "XDG_CONFIG_HOME": "/home/x/.config",
     }
-    secrets = {"HF_TOKEN": "hf_x", "API_KEY": "k", "AWS_SECRET_ACCESS_KEY": "s", "LLAMA_GGUF__AUTH__ENABLED": "true"}
+    secrets = {
+        "HF_TOKEN": "hf_x",
+        "API_KEY": "k",
+        "NVIDIA_API_KEY": "n",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "LLAMA_GGUF__AUTH__ENABLED": "true",
+    }
     found = engine_environment(needed | steering | secrets, Path("/run/x"))
     assert found == needed | {"XDG_CONFIG_HOME": "/run/x", "NO_COLOR": "1"}

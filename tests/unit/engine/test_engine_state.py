@@ -11,12 +11,13 @@ from llama_gguf.engine.state import StateFile
 
 def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     path, now = tmp_path / "engine.json", [100.0]
-    state = StateFile(path, clock=lambda: 1_700_000_000.5, tick=lambda: now[0])
+    state = StateFile(path, "tiny", clock=lambda: 1_700_000_000.5, tick=lambda: now[0])
     state.progress(1, 2)
     assert not path.exists()
     state.phase("downloading", "o/n/f.gguf")
     expected = {
         "phase": "downloading",
+        "model": "tiny",
         "detail": "o/n/f.gguf",
         "bytes_done": None,
         "bytes_total": None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any
 
 import pytest
 
+from llama_gguf.gateway.estimate import estimate_tokens
 from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
 from support.gateway_box import KEY, key_record
 from support.http_client import request_bytes
@@ -41,11 +43,14 @@ async def test_without_counts_of_the_engine_the_estimate_stands(start: Start, st
     assert await charged(running) == line["tokens_in"] + line["tokens_out"] > 10
 
 
-async def test_several_answers_in_one_are_charged_several_times(start: Start) -> None:
+async def test_of_several_answers_the_engine_counts_the_others_afterwards(start: Start) -> None:
+    """It tells the first one's tokens only; to the fake engine each byte is a token. The prompt was read once."""
     running = await start(GENEROUS)
-    await running.ask("POST", "/v1/chat/completions", body={**chat(tokens=7), "n": 3})
-    await running.lines(1)
-    assert await charged(running) == 3 * (PROMPT_TOKENS + 7)
+    await running.ask("POST", "/v1/chat/completions", body={**chat(tokens=7, event_bytes=4), "n": 3})
+    line = (await running.lines(1))[0]
+    assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 7 + 2 * (4 * 7 + 1))
+    assert await charged(running) == PROMPT_TOKENS + 7 + 2 * (4 * 7 + 1)
+    assert running.engine.counts == 2
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,153 @@ async def test_a_stream_that_breaks_is_charged_what_was_seen(start: Start) -> No
     line = (await running.lines(1))[0]
     assert line["tokens_out"] == 4
     assert await charged(running) == line["tokens_in"] + 4
+
+
+async def leave(running: Running, path: str, body: dict[str, Any], *, after: bytes = b"", seconds: float = 0.0) -> None:
+    """Make a request and go away, behind some bytes of the answer or once the engine has had it for a while."""
+    asked = len(running.engine.asked)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(request_bytes("POST", path, body=body))
+    if after:
+        await reader.readuntil(after)
+    else:
+        await running.until(lambda: len(running.engine.asked) > asked)
+        await asyncio.sleep(seconds)
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_of_a_stream_that_was_left_the_prompt_is_counted_and_the_answer_as_far_as_it_came(
+    start: Start, path: str
+) -> None:
+    running = await start(GENEROUS)
+    await leave(running, path, chat(stream=True, tokens=50, hang_after=2), after=b"xxxx" if "mess" in path else b"\n\n")
+    line = (await running.lines(1))[0]
+    assert line["outcome"] == "client_gone"
+    assert line["tokens_in"] == PROMPT_TOKENS
+    assert 1 <= line["tokens_out"] <= 2
+    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
+    assert running.engine.counts == (0 if path == "/v1/messages" else 1)  # there the first event tells
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("hello", 5),
+        ([1, 2, 3], 3),
+        (["abc", "de"], 5),
+        ([[1, 2], "abc"], 5),
+        ([1, "abc", 2], 5),
+        ({"prompt_string": "hi"}, None),
+        (["x"] * 40, None),
+    ],
+)
+async def test_prompts_of_completions_are_counted_by_their_tokens(start: Start, prompt: object, tokens: int) -> None:
+    running = await start(GENEROUS)
+    body = {"prompt": prompt, "max_tokens": 9, "fake": {"hang_after": -1}}
+    await leave(running, "/v1/completions", body)
+    line = (await running.lines(1))[0]
+    size = len(json.dumps(body))
+    guess = min(-(-size // 4), estimate_tokens("completions", body, size, 2048))
+    assert line["tokens_in"] == (guess if tokens is None else tokens)
+    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "exact"), [({}, True), ({"input_extra": [{"text": "x"}]}, False), ({"prompt": [1]}, False)]
+)
+async def test_the_prompt_of_an_infill_is_its_texts_and_marks(start: Start, extra: dict[str, Any], exact: bool) -> None:
+    running = await start(GENEROUS)
+    body = {"input_prefix": "abc", "input_suffix": "de", "n_predict": 90, "fake": {"hang_after": -1}, **extra}
+    await leave(running, "/infill", body)
+    assert ((await running.lines(1))[0]["tokens_in"] == 3 + 2 + 4) is exact
+
+
+async def test_a_plain_answer_that_was_left_is_charged_for_the_time_it_took(start: Start) -> None:
+    """Nothing of it was seen. An answer makes 400 tokens a second here."""
+    running = await start(GENEROUS)
+    await leave(running, "/v1/chat/completions", chat(hang_after=-1), seconds=0.2)
+    assert (await running.lines(1))[0]["tokens_out"] == 0  # nobody knows yet how fast it is
+    assert (await running.chat()).status == 200
+    await running.lines(2)
+    await leave(running, "/v1/chat/completions", {**chat(hang_after=-1), "max_tokens": 1000}, seconds=0.3)
+    assert 100 <= (await running.lines(3))[2]["tokens_out"] <= 500
+    await leave(running, "/v1/chat/completions", chat(hang_after=-1), seconds=0.3)
+    lines = await running.lines(4)
+    assert lines[3]["tokens_out"] <= 16  # no more than was allowed
+    assert await charged(running) == sum(line["tokens_in"] + line["tokens_out"] for line in lines)
+
+
+async def test_embeddings_without_counts_are_counted(start: Start) -> None:
+    running = await start(GENEROUS, timings=False)
+    assert (await running.ask("POST", "/embedding", body={"content": "hello"})).status == 200
+    line = (await running.lines(1))[0]
+    assert (line["tokens_in"], line["tokens_out"]) == (5, 0)
+    assert await charged(running) == 5
+
+
+async def test_a_request_that_is_being_counted_holds_no_place_of_its_keys_limits(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await start({"limits": {"concurrency": 1, "tokens_per_minute": 1_000_000}})
+    gate = asyncio.Event()
+    count = running.gateway.forwarder._recounter.tokens
+
+    async def slow(*arguments: Any) -> Any:
+        await gate.wait()
+        return await count(*arguments)
+
+    monkeypatch.setattr(running.gateway.forwarder._recounter, "tokens", slow)
+    await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=1), after=b"\n\n")
+    await running.until(lambda: running.gateway.pipeline.in_flight == 0)
+    assert (await running.chat()).status == 200
+    assert len(await running.lines(1)) == 1  # the first is told when it has been counted
+    gate.set()
+    lines = await running.lines(2)
+    assert [line["outcome"] for line in lines] == ["ok", "client_gone"]
+    assert lines[1]["total_ms"] < 2000
+    assert await charged(running) == sum(line["tokens_in"] + line["tokens_out"] for line in lines)
+
+
+async def test_where_the_engine_is_not_to_be_asked_the_guess_stands(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await start(GENEROUS)
+    monkeypatch.setattr("llama_gguf.gateway.recount.MAX_WAITING", 0)
+    body = chat(stream=True, hang_after=1)
+    await leave(running, "/v1/chat/completions", body, after=b"\n\n")
+    line = (await running.lines(1))[0]
+    assert line["tokens_in"] not in (0, PROMPT_TOKENS)
+    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
+    assert running.engine.counts == 0
+
+
+@pytest.mark.parametrize("status", [400, 200])
+async def test_where_the_engine_cannot_count_the_guess_stands(
+    start: Start, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    running = await start(GENEROUS)
+
+    async def cannot(*_: Any) -> tuple[int, bytes]:
+        return status, b"{}"
+
+    monkeypatch.setattr("llama_gguf.gateway.recount.fetch", cannot)
+    await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=1), after=b"\n\n")
+    line = (await running.lines(1))[0]
+    assert line["tokens_in"] not in (0, PROMPT_TOKENS)
+    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
+
+
+async def test_answers_with_counts_each_are_added(start: Start) -> None:
+    """llama.cpp's own route answers several prompts with a list; each of its answers tells its own."""
+    running = await start(GENEROUS, several=True)
+    assert (await running.ask("POST", "/completion", body={"prompt": ["a", "b"], "n_predict": 3})).status == 200
+    line = (await running.lines(1))[0]
+    assert (line["tokens_in"], line["tokens_out"]) == (2 * PROMPT_TOKENS, 2 * 3)
+    assert (await running.ask("POST", "/completion", body={"prompt": "a", "n_cmpl": 2})).status == 200
+    line = (await running.lines(2))[1]
+    assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 2 * 3)
+    assert running.engine.counts == 0
 
 
 async def test_counting_tokens_and_listing_models_costs_no_tokens(start: Start) -> None:

@@ -49,21 +49,21 @@ def test_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "count"),
+    ("value", "counts"),
     [
-        ({}, 1),
-        ({"n": 3}, 3),
-        ({"n": True}, 1),
-        ({"n": "3"}, 1),
-        ({"n_cmpl": 2}, 2),
-        ({"prompt": ["a", "b"]}, 2),
-        ({"prompt": [1, 2, 3]}, 1),
-        ({"prompt": ["a", 2]}, 1),
-        ({"prompt": [[1, 2], [3]], "n": 2}, 4),
+        ({}, (1, 1)),
+        ({"n": 3}, (3, 1)),
+        ({"n": True}, (1, 1)),
+        ({"n": "3"}, (1, 1)),
+        ({"n_cmpl": 2}, (2, 1)),
+        ({"prompt": ["a", "b"]}, (1, 2)),
+        ({"prompt": [1, 2, 3]}, (1, 1)),
+        ({"prompt": ["a", 2]}, (1, 1)),
+        ({"prompt": [[1, 2], [3]], "n": 2}, (2, 2)),
     ],
 )
-def test_sequences(value: dict[str, Any], count: int) -> None:
-    assert body.sequences(value) == count
+def test_sequences(value: dict[str, Any], counts: tuple[int, int]) -> None:
+    assert body.sequences(value) == counts
 
 
 def chat(part: object) -> dict[str, Any]:

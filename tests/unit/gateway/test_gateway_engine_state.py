@@ -27,7 +27,9 @@ class Watched:
         self.file = folder / "engine.json"
         self.client = EngineClient(self.socket, Outbox(), connect_timeout=1.0)
         self.history: list[State] = []
-        self.engine = EngineState(self.client, self.file, on_change=self.history.append)
+        self.engine = EngineState(
+            self.client, self.file, failure_file=folder / "failure.json", on_change=self.history.append
+        )
 
     async def until(self, state: State) -> None:
         async with asyncio.timeout(5):
@@ -86,6 +88,27 @@ def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: Watched) -> No
         assert watched.engine._without_socket() == "down"
     error = watched.engine.refusal()
     assert (error.status, error.code) == (502, "engine_unreachable")
+
+
+async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_started_again(watched: Watched) -> None:
+    watched.tell("downloading")
+    await watched.engine.start()
+    await watched.until("loading")
+    waiting = asyncio.create_task(watched.engine.wait_ready(time.monotonic() + 60))
+    await asyncio.sleep(0)
+    failure = watched.file.with_name("failure.json")
+    await asyncio.to_thread(failure.write_text, '{"program": "engine", "cause": "/models/secret.gguf is no model"}')
+    with pytest.raises(GatewayError) as caught:
+        await waiting
+    assert (caught.value.status, caught.value.code) == (503, "engine_failed")
+    assert "secret" not in caught.value.message
+    assert caught.value.extra.retry_after is None
+    with pytest.raises(GatewayError, match="could not be started"):
+        await watched.engine.wait_ready(time.monotonic() + 60)
+    assert watched.engine.state == "failed"
+    failure.unlink()
+    await watched.until("loading")
+    await watched.engine.stop()
 
 
 async def test_waiting_ends_with_the_engine_or_the_deadline(watched: Watched) -> None:

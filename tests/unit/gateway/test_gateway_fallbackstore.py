@@ -40,6 +40,11 @@ class _Switch:
             raise StoreUnreachableError("gone")
         await self.inner.settle(charge, tokens_used, now)
 
+    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
+        if not self.up:
+            raise StoreUnreachableError("gone")
+        await self.inner.correct(charge, tokens_used, now)
+
     async def aclose(self) -> None:
         await self.inner.aclose()
 
@@ -64,7 +69,8 @@ async def test_without_its_store_each_replica_limits_on_its_own(caplog: pytest.L
         assert isinstance(await store.take("alice", quota, 10, NOON), expected)
     assert shared.asked == 2  # once it had failed it was left alone
     await store.settle(before, 5, NOON)  # is logged, and does not fail the request
-    assert (states, len(failures)) == ([False], 2)
+    await store.correct(before, 5, NOON)
+    assert (states, len(failures)) == ([False], 3)
     assert [entry.message for entry in caplog.records].count(
         "the shared store of the limits cannot be reached; each replica applies the limits on its own"
     ) == 1
@@ -76,6 +82,8 @@ async def test_without_its_store_each_replica_limits_on_its_own(caplog: pytest.L
     after = await charged(await store.take("alice", quota, 10, NOON))
     assert after.store is shared
     await store.settle(after, 4, NOON)
-    assert shared.inner.counts_of("alice", NOON).tokens == 10 + 4
+    after.tokens = 4
+    await store.correct(after, 7, NOON)
+    assert shared.inner.counts_of("alice", NOON).tokens == 10 + 7
     assert states == [False, True]
     await store.aclose()

@@ -301,3 +301,50 @@ async def test_upgrade_requests_are_answered_as_if_they_had_not_asked(running: R
         running.port, b"GET /ping HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     )
     assert answer.status == 200
+
+
+HEADS = {
+    "two lengths": (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "invalid_request_error"),
+    "too large": (b"Content-Length: 999999999999\r\n\r\n", 413, "request_too_large"),
+    "compressed": (b"Content-Length: 3\r\nContent-Encoding: gzip\r\n\r\n", 415, "invalid_request_error"),
+    "expectation": (b"Content-Length: 3\r\nExpect: more\r\n\r\n", 417, "invalid_request_error"),
+    "a long header": (b"X: " + b"y" * 9000 + b"\r\n\r\n", 431, "invalid_request_error"),
+    "headers without end": (b"X: y\r\n" * 20_000, 431, "invalid_request_error"),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+@pytest.mark.parametrize("path", [b"/v1/messages", b"/v1/messages/count_tokens?beta=true"])
+async def test_bad_heads_on_anthropics_routes_fail_in_its_shape(running: Running, path: bytes, case: str) -> None:
+    rest, status, kind = HEADS[case]
+    (answer,) = await exchange(running.port, b"POST " + path + b" HTTP/1.1\r\nHost: a\r\n" + AUTH + rest)
+    assert answer.status == status
+    assert_anthropic(answer, kind)
+    line = (await running.lines())[0]
+    assert line["route"].startswith("/v1/messages")
+
+
+async def test_other_failures_before_the_route_is_looked_at_are_in_anthropics_shape(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"header_seconds": 0.3, "body_seconds": 0.3}}})
+    post = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\n" + AUTH
+    (slow_head,) = await exchange(running.port, post)
+    assert_anthropic(slow_head, "invalid_request_error")
+    (slow_body,) = await exchange(running.port, post + b"Content-Length: 9\r\n\r\n")
+    assert_anthropic(slow_body, "invalid_request_error")
+    assert (slow_head.status, slow_body.status) == (408, 408)
+    (long_line,) = await exchange(running.port, b"POST /v1/messages?" + b"x" * 9000)
+    assert long_line.status == 414
+    assert_anthropic(long_line, "invalid_request_error")
+    (bad_chunk,) = await exchange(running.port, post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+    assert_anthropic(bad_chunk, "invalid_request_error")
+    for method, path, status in (("GET", "/v1/messages", 405), ("POST", "/v1/messages/batches", 404)):
+        answer = await running.ask(method, path)
+        assert answer.status == status
+        assert_anthropic(answer, "not_found_error" if status == 404 else "invalid_request_error")
+
+
+def assert_anthropic(answer: Answer, kind: str) -> None:
+    value = answer.json()
+    assert (value["type"], value["error"]["type"]) == ("error", kind)
+    assert value["error"]["message"]
+    assert value["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]

@@ -110,6 +110,16 @@ async def test_models_show_aliases_and_no_paths(start: Start) -> None:
     assert (missing.status, missing.error["code"]) == (404, "model_not_found")
 
 
+async def test_properties_show_the_alias_and_no_paths(start: Start) -> None:
+    running = await start({"gateway": {"routes": ["props"]}, "model": {"aliases": ["nice"]}})
+    answer = await running.ask("GET", "/props")
+    assert answer.json() == {"model_alias": "nice", "model_path": "nice", "total_slots": 2}
+    closed = await start()
+    assert (await closed.ask("GET", "/props")).status == 403
+    assert (await closed.ask("GET", "/props", key=ADMIN_KEY)).json()["total_slots"] == 2
+    assert b'"/props"' in await asyncio.to_thread(closed.box.shot.locations.audit_file.read_bytes)
+
+
 async def test_a_key_sees_and_uses_only_its_models(start: Start) -> None:
     running = await start({"model": {"aliases": ["a", "b"]}})
     await asyncio.to_thread(running.box.write_keys, [key_record("k", KEY, models=("b",))])

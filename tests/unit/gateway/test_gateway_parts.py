@@ -19,6 +19,7 @@ from llama_gguf.gateway import catalogue, server
 from llama_gguf.gateway.headers import content_type, engine_head, engine_request, lines, request_id
 from llama_gguf.gateway.limitstore import LocalStore
 from llama_gguf.gateway.models import present_models
+from llama_gguf.gateway.props import present_props
 from llama_gguf.gateway.ratelimit import RateLimiter, Reservation
 from llama_gguf.gateway.request_head import HttpLimits, check_framing, join_headers
 from llama_gguf.gateway.startup import look
@@ -258,3 +259,18 @@ async def test_an_answer_nobody_takes_is_given_up(start: Start, monkeypatch: pyt
     await running.lines(1)
     await running.until(lambda: not running.gateway.front.connections)
     writer.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"nonsense"])
+def test_properties_that_make_no_sense_are_the_engines_fault(body: bytes) -> None:
+    with pytest.raises(GatewayError) as caught:
+        present_props(body, "tiny")
+    assert (caught.value.status, caught.value.code) == (502, "engine_protocol")
+
+
+def test_unknown_properties_are_not_shown() -> None:
+    assert json.loads(present_props(b'{"total_slots": 1, "new": "/models/x", "model_path": "/models/x"}', "tiny")) == {
+        "model_alias": "tiny",
+        "model_path": "tiny",
+        "total_slots": 1,
+    }

@@ -303,3 +303,19 @@ def test_a_store_whose_client_is_not_installed_says_so(monkeypatch: pytest.Monke
 
 async def test_closing() -> None:
     await limiter(Clock()).aclose()
+
+
+async def test_a_settled_charge_can_be_corrected_and_holds_no_place_meanwhile() -> None:
+    clock = Clock()
+    store = LocalStore()
+    rates = limiter(clock, store=store, tokens_per_minute=1000, concurrency=1)
+    reservation = await rates.reserve(record(), 500)
+    await reservation.settle(40)
+    await reservation.correct(60)
+    assert (reservation.charged, store.counts_of("alice", clock.now).tokens) == (60, 60)
+    await reservation.correct(60)
+    second = await rates.reserve(record(), 100)
+    await reservation.correct(10)
+    counts = store.counts_of("alice", clock.now)
+    assert (counts.tokens, counts.month_tokens, counts.in_flight) == (110, 110, 1)
+    await second.settle(0)

@@ -187,6 +187,41 @@ async def test_a_silent_stream_is_kept_open_with_comments(start: Start) -> None:
     assert answer.events[: len(comments)] == comments
 
 
+async def test_a_stream_that_waits_in_the_queue_is_kept_open_too(start: Start) -> None:
+    running = await start({"gateway": {"sse_keepalive_seconds": 0.1}, "limits": {"max_in_flight": 1}})
+    first = asyncio.create_task(running.stream(tokens=2, pause=0.2))
+    await running.until(lambda: running.gateway.admission.active == 1)
+    second = await running.stream(tokens=2)
+    assert second.events[0] == ": keep-alive"
+    assert second.events[-1] == "data: [DONE]"
+    assert (await first).status == 200
+
+
+@pytest.mark.parametrize(("wait", "last"), [(5.0, "data: [DONE]"), (0.4, "model_loading")])
+async def test_a_stream_that_waits_for_the_engine_is_kept_open_too(start: Start, wait: float, last: str) -> None:
+    changes = {"sse_keepalive_seconds": 0.1, "wait_for_engine_seconds": wait}
+    running = await start({"gateway": changes}, loading_seconds=0.8)
+    answer = await running.stream(tokens=2)
+    assert answer.status == 200
+    assert answer.events[0] == ": keep-alive"
+    assert last in answer.events[-1]
+    assert answer.complete
+
+
+async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start({"gateway": {"timeouts": {"connect_seconds": 0.2}}})
+    await running.until(lambda: running.gateway.engine.state == "ready")
+    running.gateway.client.close()
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", never)
+    answer = await running.chat()
+    assert (answer.status, answer.error["code"]) == (504, "timeout")
+    assert not running.engine.asked
+
+
 async def test_an_error_after_keepalive_comments_is_an_event(start: Start) -> None:
     running = await start({"gateway": {"sse_keepalive_seconds": 0.1}})
     answer = await running.stream(delay=0.4, status=400)
@@ -209,6 +244,67 @@ async def test_anthropic_routes_fail_in_their_own_shape(running: Running) -> Non
     assert cut.events[-1].startswith("event: error\ndata: ")
     value = json.loads(cut.events[-1].split("data: ", 1)[1])
     assert (value["type"], value["error"]["type"]) == ("error", "api_error")
+
+
+async def test_an_engine_that_failed_for_good_is_said_so_without_a_wait(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 60.0}})
+    await running.engine.stop()
+    run = running.box.shot.locations.run
+    await asyncio.to_thread(run.failure.write_text, '{"cause": "/models/secret.gguf is no model"}')
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        async with asyncio.timeout(10):
+            answer = await running.ask("POST", path, body=chat())
+        assert (answer.status, answer.error["code"]) == (503, "engine_failed")
+        assert answer.headers["x-should-retry"] == "false"
+        assert "retry-after" not in answer.headers
+        assert b"secret" not in answer.body
+    health = (await running.ask("GET", "/health", key=None)).json()
+    assert (health["status"], health["engine"]["status"]) == ("failed", "failed")
+    assert "secret" not in str(health)
+    assert [line["outcome"] for line in (await running.lines(2))[:2]] == ["upstream_error", "upstream_error"]
+
+
+async def test_a_stream_begins_with_its_first_event_and_not_with_the_engines_head(start: Start) -> None:
+    """llama-server sends its head before it reads the prompt, which may take minutes."""
+    running = await start({"gateway": {"sse_keepalive_seconds": 0.15}})
+    answer = await running.stream(tokens=2, prefill=0.6, ping=True)
+    comments = [event for event in answer.events if event.startswith(":")]
+    assert answer.events[: len(comments)] == comments
+    assert comments[:2] == [": keep-alive"] * 2
+    assert ":" in comments  # the engine's own
+    assert len(answer.events) == len(comments) + 4
+    line = (await running.lines())[0]
+    assert line["ttft_ms"] > 550
+    assert line["tokens_out"] == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_an_engine_that_dies_while_it_reads_the_prompt_leads_to_a_true_status(
+    running: Running, path: str
+) -> None:
+    answer = await running.ask("POST", path, body=chat(stream=True, prefill=0.05, die_after=0))
+    assert answer.status == 502
+    assert len(running.engine.asked) == 2  # the client had got nothing, so it was tried once more
+
+
+async def test_reading_the_prompt_counts_as_waiting_for_the_first_byte(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"first_byte_seconds": 0.4, "idle_seconds": 0.2}}})
+    assert (await running.stream(prefill=0.3)).status == 200
+    answer = await running.stream(prefill=5)
+    assert (answer.status, answer.error["code"]) == (504, "timeout")
+
+
+async def test_an_anthropic_stream_without_its_first_event_is_mended(running: Running) -> None:
+    answer = await running.ask("POST", "/v1/messages", body=chat(stream=True, tokens=2, no_start=True))
+    names = [event.split("\n")[0] for event in answer.events]
+    assert names[:2] == ["event: message_start", "event: content_block_start"]
+    assert names[-1] == "event: message_stop"
+    whole = await running.ask("POST", "/v1/messages", body=chat(stream=True, tokens=2))
+    assert [event.split("\n")[0] for event in whole.events] == names
+    assert whole.headers["request-id"] == whole.headers["x-request-id"]
+    lines = await running.lines(2)
+    assert [(line["tokens_in"], line["tokens_out"]) for line in lines] == [(PROMPT_TOKENS, 2)] * 2
+    assert "request-id" not in (await running.stream()).headers
 
 
 @pytest.mark.parametrize("streams", [False, True])

@@ -40,7 +40,7 @@ def refusal(method: str, path: str, found: RouteTable | None = None) -> GatewayE
         "/slots/../props",
         "/v1/models/",
         "/models/sse",
-        "/v1/audio/transcriptions",
+        "/v1/audio/speech",
     ],
 )
 def test_what_is_not_in_the_table_does_not_exist(path: str) -> None:

@@ -169,6 +169,10 @@ async def test_settling_finds_the_minute_and_the_month(store: SharedStore, clien
     assert await count(client, f"{{alice}}/tokens/{minute}") == 100 + 200 + 10 + 7
     assert await count(client, f"{{alice}}/tokens/{minute + 5}") == 50
     assert await count(client, "{alice}/month/2026-03") == 100 + 200 + 60 + 7
+    early.tokens = 100  # as its reservation notes; then more becomes known
+    await store.correct(early, 70, NOON + 400)
+    assert await count(client, f"{{alice}}/tokens/{minute}") == 70 + 200 + 10 + 7
+    assert await count(client, "{alice}/month/2026-03") == 70 + 200 + 60 + 7
     assert 120 < await client.ttl(f"llama-gguf:{{alice}}/tokens/{minute}") <= 180
     assert await client.ttl("llama-gguf:{alice}/month/2026-03") > 31 * 86_400
 

@@ -12,7 +12,7 @@ STATES: tuple[State, ...] = ("starting", "ready", "unready", "draining", "failed
 
 
 def status(state: State) -> Status:
-    return Status(state, 0.0, "loading", "m.gguf", "because", was_ready=state in {"ready", "unready"})
+    return Status(state, 0.0, "loading", "m", "/secret/m.gguf", "because", was_ready=state in {"ready", "unready"})
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ def status(state: State) -> Status:
 )
 def test_statuses(path: str, platform: Platform, expected: tuple[int, ...]) -> None:
     assert tuple(answer(path, "/ping", platform, status(state)).status for state in STATES) == expected
+
+
+@pytest.mark.parametrize("path", ["/ping", "/livez", "/readyz", "/startupz", "/health"])
+def test_no_detail_is_told_to_strangers(path: str) -> None:
+    assert not any(b"secret" in answer(path, "/ping", "plain", status(state)).body for state in STATES)
 
 
 def test_once_started_always_started() -> None:
@@ -54,11 +59,11 @@ def test_a_no_says_why() -> None:
 
 
 def test_details() -> None:
-    found = Status("starting", 0.0, "downloading", "m.gguf", "busy", bytes_done=1, bytes_total=3)
+    found = Status("starting", 0.0, "downloading", "m", "/m.gguf", "busy", bytes_done=1, bytes_total=3)
     assert json.loads(details(found)) == {
         "state": "starting",
         "phase": "downloading",
-        "detail": "m.gguf",
+        "model": "m",
         "reason": "busy",
         "since": "1970-01-01T00:00:00.000+00:00",
         "progress": {"bytes_done": 1, "bytes_total": 3, "percent": 33.3},
@@ -79,5 +84,6 @@ def test_vast_lines_come_once_for_each_change() -> None:
     assert vast_line(starting, ready) == "llama-gguf-on-load: model ready"
     assert vast_line(ready, ready) is None
     assert vast_line(status("unready"), ready) is None  # ready again is no second load
-    assert vast_line(starting, failed) == "llama-gguf-on-error: because"
+    assert vast_line(starting, failed) == "llama-gguf-on-error: because: /secret/m.gguf"
+    assert vast_line(starting, Status("failed", 0.0, reason="because")) == "llama-gguf-on-error: because"
     assert vast_line(failed, failed) is None

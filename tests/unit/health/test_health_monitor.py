@@ -85,9 +85,9 @@ async def test_a_stop_and_a_failure_are_seen_without_a_new_look(run: RunDir) -> 
         assert monitor.current().state == "ready"
         run.draining.touch()
         assert monitor.current().state == "draining"
-        run.failure.write_text('{"summary": "engine died"}')
+        run.failure.write_text('{"summary": "engine died", "cause": "/m is no model"}')
         assert monitor.current().state == "failed"
-        assert told == ["llama-gguf-on-load: model ready", "llama-gguf-on-error: engine died"]
+        assert told == ["llama-gguf-on-load: model ready", "llama-gguf-on-error: engine died: /m is no model"]
 
 
 async def test_other_platforms_get_no_lines(run: RunDir) -> None:

@@ -95,8 +95,8 @@ async def test_accepts() -> None:
         ('{"phase": 3}', None),
         ('{"phase": "exec"}', EngineStep("exec")),
         (
-            '{"phase": "downloading", "detail": "m", "bytes_done": 1, "bytes_total": null, "since": 1.0, "pid": 3}',
-            EngineStep("downloading", "m", 1, None),
+            '{"phase": "downloading", "model": "m", "detail": "d", "bytes_done": 1, "bytes_total": null, "pid": 3}',
+            EngineStep("downloading", "m", "d", 1, None),
         ),
     ],
 )
@@ -109,8 +109,8 @@ def test_read_step(tmp_path: Path, text: str | None, expected: EngineStep | None
 
 def test_read_failure(tmp_path: Path) -> None:
     run = RunDir(root=tmp_path)
-    assert read_failure(run) is None
+    assert read_failure(run) == (None, "")
     run.failure.write_text("{")
-    assert read_failure(run) == "a program could not stay up"
+    assert read_failure(run) == ("a program could not stay up", "")
     run.failure.write_text('{"summary": "engine died", "cause": "no memory"}')
-    assert read_failure(run) == "engine died: no memory"
+    assert read_failure(run) == ("engine died", "no memory")

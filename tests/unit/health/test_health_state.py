@@ -20,13 +20,13 @@ def after(*looks: Seen, start: Status = START) -> Status:
 
 
 def test_a_whole_life() -> None:
-    downloading = EngineStep("downloading", "m.gguf", 5, 10)
+    downloading = EngineStep("downloading", "m", "m.gguf", 5, 10)
     steps = [
         (Seen(), "starting", "starting"),
-        (Seen(step=EngineStep("resolving", "looking")), "starting", "resolving"),
+        (Seen(step=EngineStep("resolving", "m", "looking")), "starting", "resolving"),
         (Seen(step=downloading, gateway=True), "starting", "downloading"),
-        (Seen(step=EngineStep("exec", "m.gguf"), gateway=True), "starting", "starting"),
-        (Seen(engine="loading", step=EngineStep("exec", "m.gguf"), gateway=True), "starting", "loading"),
+        (Seen(step=EngineStep("exec", "m", "/m.gguf"), gateway=True), "starting", "starting"),
+        (Seen(engine="loading", step=EngineStep("exec", "m", "/m.gguf"), gateway=True), "starting", "loading"),
         (Seen(engine="ready"), "starting", "gateway"),
         (READY, "ready", "serving"),
         (Seen(engine="absent", gateway=True), "unready", "starting"),
@@ -56,9 +56,11 @@ def test_since_is_when_the_state_began() -> None:
 
 
 def test_progress_is_passed_on() -> None:
-    status = after(Seen(step=EngineStep("downloading", "m.gguf", 5, 10)))
-    assert (status.bytes_done, status.bytes_total, status.detail) == (5, 10, "m.gguf")
-    assert after(Seen(step=EngineStep("downloading", "m", 5, 10)), READY).bytes_done is None
+    step = EngineStep("downloading", "tiny", "/m.gguf", 5, 10)
+    status = after(Seen(step=step))
+    assert (status.bytes_done, status.bytes_total, status.model, status.detail) == (5, 10, "tiny", "/m.gguf")
+    served = after(Seen(step=step), READY)
+    assert (served.bytes_done, served.model, served.detail) == (None, "tiny", "")
 
 
 def test_one_busy_moment_does_not_make_it_unready_but_a_hang_does() -> None:

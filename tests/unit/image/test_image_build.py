@@ -117,14 +117,20 @@ def test_a_failed_build_leaves_the_log_and_no_wheel(
 def test_a_build_appears_whole_and_gets_only_our_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(tmp_path)
     # Stands in for `python -m pip wheel … -w OUT`: notes its environment and writes a wheel.
-    body = 'for last; do :; done; mkdir -p "$last"; env > "$last/env.txt"; touch "$last/a.whl"'
+    body = (
+        'for last; do :; done; mkdir -p "$last"; env > "$last/env.txt"; touch "$last/a.whl"; '
+        'cp "${CMAKE_ARGS##*=}" "$last/"'
+    )
     monkeypatch.setattr(sys, "executable", str(script(tmp_path, body)))
     monkeypatch.setenv("CMAKE_GENERATOR", "Unix Makefiles")
     monkeypatch.setenv("SKBUILD_VERBOSE", "1")
     wheel = build.ensure_wheel(made)
     assert wheel == made.folder / "a.whl"
     env = dict(line.split("=", 1) for line in (made.folder / "env.txt").read_text().splitlines() if "=" in line)
-    assert env["CMAKE_ARGS"] == " ".join(made.arguments)
+    *arguments, include = env["CMAKE_ARGS"].split(" ")
+    assert tuple(arguments) == made.arguments
+    assert include.startswith("-DCMAKE_PROJECT_llama_cpp_INCLUDE=/")
+    assert (made.folder / "patches.cmake").read_bytes() == recipe.PATCHES_FILE.read_bytes()
     assert "CMAKE_GENERATOR" not in env
     assert "SKBUILD_VERBOSE" not in env
     assert int(env["CMAKE_BUILD_PARALLEL_LEVEL"]) == build.job_count()

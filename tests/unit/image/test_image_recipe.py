@@ -79,11 +79,11 @@ def test_machine_is_read_from_the_first_processor() -> None:
     assert recipe.Machine.parse("riscv64", "glibc2.36", "").cpu == ""
 
 
-def key(variant: str = "native", tree: dict[str, Any] | None = None, **changes: str) -> str:
+def key(variant: str = "native", tree: dict[str, Any] | None = None, *, patches: str = "# none", **changes: str) -> str:
     recipes = recipe.parse(tree) if tree else recipe.load()
     machine = recipe.Machine(**{"architecture": "x86_64", "libc": "glibc2.36", "cpu": "AMD avx2", **changes})
     found = recipes.variant(variant)
-    return recipe.cache_key(recipes, found, "0.3.36", recipe.cmake_arguments(found), machine)
+    return recipe.cache_key(recipes, found, "0.3.36", recipe.cmake_arguments(found), machine, patches=patches)
 
 
 def test_key_changes_with_everything_that_shapes_the_binary(tree: dict[str, Any]) -> None:
@@ -93,6 +93,7 @@ def test_key_changes_with_everything_that_shapes_the_binary(tree: dict[str, Any]
     assert key().startswith("0.3.36-native-x86_64-")
     assert key() == key()
     assert len({key(), key(cpu="Intel"), key(libc="glibc2.41"), key("cpu"), key(tree=other_flag)}) == 5
+    assert key(patches="# one") != key()
     assert key("cuda") != key("cuda", tree=other_package)
 
 

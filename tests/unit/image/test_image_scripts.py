@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import socket
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from image.scripts import (
     stage_versions,
     tags,
 )
+
+from llama_gguf.settings import parse, snapshot
+from llama_gguf.settings.locations import RunDir, locate
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -275,6 +279,68 @@ def test_limits_are_told_one_by_one() -> None:
     assert len(image_size.exceeded([big], "cuda")) == 1
 
 
+# --- tools
+
+
+def test_room_is_made_on_a_hosted_runner_only(tmp_path: Path) -> None:
+    script = recipe.ROOT / "image/scripts/free-space.sh"
+    (tmp_path / "sudo").write_text('#!/bin/sh\necho "sudo $*"\n', encoding="utf-8")
+    (tmp_path / "sudo").chmod(0o755)
+
+    def run(where: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RUNNER_ENVIRONMENT": where}
+        return subprocess.run(["/bin/bash", str(script)], env=env, capture_output=True, text=True, check=False)
+
+    assert run("self-hosted").returncode == 1
+    assert "sudo" not in run("").stdout
+    assert run("github-hosted").stdout.startswith("sudo rm -rf /usr/local/lib/android ")
+
+
+# --- the engine in the image
+
+
+def test_versions_tell_the_engines_build_its_flags_and_that_it_is_patched(tmp_path: Path) -> None:
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\necho 'version: 1 (abc)' >&2\necho 'built with cc' >&2\n", encoding="utf-8")
+    program.chmod(0o755)
+    patches = tmp_path / "patches.cmake"
+    patches.write_bytes(b"edit")
+    assert stage_engine.describe(program, "0.3.36", ("-DA=ON",), patches) == {
+        "package": "llama-cpp-python==0.3.36",
+        "llama_cpp": "1 (abc)",
+        "patched_by": {"file": "patches.cmake", "sha256": hashlib.sha256(b"edit").hexdigest()},
+        "flags": ["-DA=ON"],
+    }
+    program.write_text("#!/bin/sh\necho usage\n", encoding="utf-8")
+    with pytest.raises(stage_engine.StageError, match="says nothing"):
+        stage_engine.describe(program, "0.3.36", (), patches)
+
+
+def test_an_engine_that_the_image_build_compiled_is_kept_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else the cache holds: a wheel of other flags does not stand in the way."""
+    contexts, cache = tmp_path / "contexts", tmp_path / "cache"
+    (contexts / "engine-cache/old").mkdir(parents=True)
+    cache.mkdir()
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> None:
+        commands.append(command)
+        (contexts / "fetched/new").mkdir(parents=True)
+        (contexts / "fetched/new/a.whl").write_bytes(b"wheel")
+
+    monkeypatch.setattr(build_image, "_run", run)
+    assert build_image.keep_compiled(["buildah", "build", "."], contexts, cache) == [cache / "new"]
+    assert commands == [["buildah", "build", "--output", str(contexts / "fetched"), "."]]
+    assert (cache / "new/a.whl").read_bytes() == (contexts / "engine-cache/new/a.whl").read_bytes() == b"wheel"
+
+
+def test_a_build_that_compiled_nothing_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_image, "_run", lambda _command: (tmp_path / "fetched").mkdir())
+    assert build_image.keep_compiled(["buildah", "."], tmp_path, tmp_path / "cache") == []
+
+
 # --- bases and arguments of the build
 
 
@@ -304,6 +370,9 @@ def test_which_base_is_chosen() -> None:
     assert build_image.choose_base(base, "auto", exists=False) == "docker.io/library/debian:12-slim"
     assert build_image.choose_base(base, "registry", exists=True) == "docker.io/library/debian:12-slim"
     assert build_image.choose_base(pinned, "pinned", exists=True).endswith(f"12-slim@{DIGEST}")
+    assert build_image.choose_base(pinned, "newest", exists=True) == "docker.io/library/debian:12-slim"
+    assert build_image.how_fixed("docker.io/library/debian:12-slim").endswith("not pinned by digest)")
+    assert build_image.how_fixed(pinned.reference) == build_image.how_fixed(local) == ""
     with pytest.raises(build_image.ImageError, match="make base-image"):
         build_image.choose_base(base, "local", exists=False)
     with pytest.raises(build_image.ImageError, match="no digest"):
@@ -349,10 +418,24 @@ def test_matrix_has_every_platform_and_hosted_ones_only_when_asked(capsys: pytes
         ("cuda", "amd64"),
     }
     assert matrix.variants(matrix.entries(recipe.load(), hosted=True)) == ["cpu", "cuda", "cuda12"]
+    assert len({entry["engine"] for entry in plain}) == len(plain)
     assert matrix.main([]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert json.loads(first.removeprefix("matrix="))["include"] == plain
     assert json.loads(second.removeprefix("variants=")) == ["cpu", "cuda"]
+
+
+def test_the_engines_cache_key_is_that_of_its_build_on_the_builders_base() -> None:
+    recipes = recipe.load()
+    cpu = recipes.variant("cpu")
+    version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
+    found = matrix.engine_key(recipes, cpu, "arm64")
+    assert found.startswith(f"{version}-cpu-aarch64-")
+    machine = recipe.Machine("aarch64", recipes.bases["debian"].tag, "")
+    given = (recipes, cpu, version, recipe.cmake_arguments(cpu), machine)
+    patches = recipe.PATCHES_FILE.read_text(encoding="utf-8")
+    assert found == recipe.cache_key(*given, patches=patches)
+    assert found != recipe.cache_key(*given, patches=patches + "# one edit more\n")
 
 
 @pytest.mark.parametrize(
@@ -388,6 +471,12 @@ def test_a_release_that_does_not_agree_with_itself_is_stopped() -> None:
     with pytest.raises(release_notes.NotesError, match="no release"):
         release_notes.version_of("refs/tags/1.2.0")
     assert release_notes.version_of("refs/tags/v1.2.0-rc.1") == "1.2.0-rc.1"
+
+
+def test_a_hub_that_would_build_another_image_is_told() -> None:
+    assert release_notes.hub_note("# x\nFROM ghcr.io/me/it:cuda-1.0.0\n", "Me/It") == ""
+    assert "ghcr.io/me/it" in release_notes.hub_note("FROM ghcr.io/OWNER/it:cuda-1.0.0\n", "Me/It")
+    assert release_notes.hub_note("FROM ghcr.io/OWNER/it:cuda-1.0.0\n", "") == ""
 
 
 def test_release_notes_tell_sizes(tmp_path: Path) -> None:
@@ -448,6 +537,27 @@ def test_published_versions_are_never_moved(
     assert [command[-1] for command in calls] == [f"docker://ghcr.io/me/it:{given}" for given in outcome]
 
 
+@pytest.mark.parametrize(
+    ("program", "outcome"),
+    [
+        (f"echo {DIGEST}", DIGEST),
+        ("echo 'reading manifest 1.2.3 in ghcr.io/me/it: manifest unknown' >&2; exit 1", None),
+        ("echo 'dial tcp: i/o timeout' >&2; exit 1", publish.PublishError),
+    ],
+)
+def test_only_a_registrys_own_no_means_that_a_version_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, outcome: object
+) -> None:
+    (tmp_path / "skopeo").write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+    (tmp_path / "skopeo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if outcome is publish.PublishError:
+        with pytest.raises(publish.PublishError, match="timeout"):
+            publish.published_digest("ghcr.io/me/it:1.2.3")
+    else:
+        assert publish.published_digest("ghcr.io/me/it:1.2.3") == outcome
+
+
 # --- the starter model
 
 
@@ -491,10 +601,15 @@ def answering(status_line: bytes) -> Iterator[int]:
 
 
 def run_dir(tmp_path: Path, port: int) -> Path:
-    (tmp_path / "settings.json").write_text(
-        json.dumps({"settings": {"health": {"host": "0.0.0.0", "port": port, "path": "/alive"}}}), encoding="utf-8"
-    )
+    """A run directory as `up` leaves it: the check reads what our own code writes."""
+    settings = parse({"model": {"name": "a.gguf"}, "health": {"port": port, "path": "/alive"}})
+    run = RunDir(root=tmp_path)
+    snapshot.write(snapshot.Snapshot(settings, locate(settings, {})), run.snapshot)
     return tmp_path
+
+
+def test_the_run_directory_is_found_under_the_name_that_up_gives() -> None:
+    assert f"{snapshot.RUN_DIR_VARIABLE}=".encode() == healthcheck.VARIABLE
 
 
 @pytest.mark.parametrize(

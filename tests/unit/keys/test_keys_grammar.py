@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.grammar import parse, render
-from llama_gguf.keys.record import KeyFile, KeyRecord, PreviousSecret, Scope
+from llama_gguf.keys.record import KeyFile, KeyRecord, PreviousSecret
+from llama_gguf.settings.scope import Scope
 from support.keys_made import ALICE, BOB, NOW, key_files, patient, record, secrets, sha, times
 
 HEX = "ab" * 32

@@ -20,8 +20,9 @@ from llama_gguf.keys.operations import (
     rotate,
     update,
 )
-from llama_gguf.keys.record import MAX_PREVIOUS, MAX_ROTATIONS, KeyFile, PreviousSecret
+from llama_gguf.keys.record import KeyFile, PreviousSecret
 from llama_gguf.keys.ring import Ring
+from llama_gguf.keys.rules import MAX_PREVIOUS, MAX_ROTATIONS
 from llama_gguf.keys.secret import new_nonce, new_secret
 from support.keys_made import ALICE, BOB, NOW, key_files, patient, record, sha
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from llama_gguf.errors import ExitCode, ModelError
-from llama_gguf.models.files import LoraFile, ModelFiles, Silent
+from llama_gguf.models.files import LoraFile, ModelFiles
 from llama_gguf.models.present import all_tensors, all_wanted, expected_files, whereabouts
 from llama_gguf.models.resolve import resolve, resolve_patiently
 from llama_gguf.models.source import plan_sources
 from support.file_server import Remote, file_server
 from support.model_box import Remembering, locations_for, settings_for
+from support.silent import Silent
 from support.tiny_model import write_tiny_model
 
 

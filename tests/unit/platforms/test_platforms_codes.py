@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from llama_gguf import platforms
-from llama_gguf.platforms.codes import RENDER_CODES, reference_section
+from llama_gguf.platforms.codes import RENDER_CODES
 from support.rendering import ROOT
 
 PACKAGE = Path(platforms.__file__).parent
@@ -37,9 +37,3 @@ def test_every_code_is_tested() -> None:
     files = [*folder.glob("golden/render/*/messages.txt"), *folder.glob("unit/platforms/*.py")]
     text = "".join(file.read_text("utf-8") for file in files)
     assert [code for code in RENDER_CODES if f"[{code}]" not in text and f'"{code}"' not in text] == []
-
-
-def test_reference_lists_them_all() -> None:
-    section = reference_section()
-    assert section.startswith("## ")
-    assert all(f"| `{code}` |" in section for code in RENDER_CODES)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from llama_gguf import __version__
 from llama_gguf.errors import ConfigError
 from llama_gguf.platforms import Request, RunPodOptions, render_runpod
+from llama_gguf.platforms.runpod import hub_dockerfile
 from llama_gguf.platforms.runpod.options import allowed_cuda
 from llama_gguf.settings import Settings
-from llama_gguf.settings.load import loads
-from support.rendering import settings
+from llama_gguf.settings.load import load, loads
+from support.rendering import ROOT, settings
 
 KEYED: dict[str, Any] = {"bootstrap": {"env": "KEY"}}
 
@@ -86,6 +88,28 @@ def test_network_volume_holds_weights_alone() -> None:
         loads("", None, rendered(own, options)["endpoint.json"]["env"]).settings.paths.models_dir
         == "/runpod-volume/gguf"
     )
+
+
+def test_the_serverless_example_keeps_each_workers_data_to_itself_with_and_without_a_volume() -> None:
+    example = load(ROOT / "config/examples/runpod-serverless.yaml", {}, ()).settings
+    for volumes, models_dir in (((), None), (("v",), "/runpod-volume/models")):
+        options = RunPodOptions(only="endpoint", network_volumes=volumes)
+        read = loads("", None, rendered(example, options)["endpoint.json"]["env"]).settings
+        assert (read.paths.data_dir, read.paths.models_dir) == ("/data", models_dir)
+
+
+def test_a_pod_whose_data_lies_beside_its_volume_is_warned_of() -> None:
+    bundle = render_runpod(settings(auth=KEYED, paths={"data_dir": "/data"}), Request(), RunPodOptions(only="pod"))
+    assert "data-not-kept" in {problem.code for problem in bundle.warnings}
+    kept = render_runpod(settings(auth=KEYED, paths={"data_dir": "/workspace/x"}), Request(), RunPodOptions(only="pod"))
+    assert "data-not-kept" not in {problem.code for problem in kept.warnings}
+
+
+def test_the_hub_builds_the_released_image_from_where_its_dockerfile_takes_it() -> None:
+    assert hub_dockerfile("").splitlines()[-1] == f"FROM ghcr.io/OWNER/llama-gguf-inference:cuda-{__version__}"
+    named = "# a comment\nFROM registry:5000/me/it:cuda-0.0.1\n"
+    assert hub_dockerfile(named).splitlines()[-1] == f"FROM registry:5000/me/it:cuda-{__version__}"
+    assert hub_dockerfile(hub_dockerfile(named)) == hub_dockerfile(named)
 
 
 def test_a_data_directory_of_ones_own_is_left_alone() -> None:

@@ -299,9 +299,9 @@ def test_hold_shows_the_environment_masked_until_a_signal(tmp_path: Path) -> Non
 
 def test_a_python_below_a_colon_is_refused() -> None:
     with pytest.raises(LaunchError, match="cannot be used"):
-        program_env({}, RunDir(root=Path("/r")), "/a:b/bin/python")
+        program_env({}, RunDir(root=Path("/r")), "/a:b/bin/python", [])
 
 
 def test_program_env_puts_our_python_first() -> None:
-    env = program_env({"PATH": "/usr/bin", "X": "1"}, RunDir(root=Path("/r")), "/v/bin/python")
-    assert env == {"PATH": "/v/bin:/usr/bin", "X": "1", "LLAMA_GGUF_RUN_DIR": "/r"}
+    env = program_env({"PATH": "/usr/bin", "TZ": "UTC", "X": "1"}, RunDir(root=Path("/r")), "/v/bin/python", [])
+    assert env == {"PATH": "/v/bin:/usr/bin", "TZ": "UTC", "LLAMA_GGUF_RUN_DIR": "/r"}

@@ -5,7 +5,7 @@ from llama_gguf.settings import Settings, parse
 
 
 def settings(**sections: object) -> Settings:
-    return parse({"model": {"path": "/m.gguf"}, **sections})
+    return parse({"model": {"path": "/m.gguf"}} | sections)
 
 
 def test_the_programs() -> None:
@@ -27,6 +27,19 @@ def test_stop_times_come_from_the_settings_rounded_up() -> None:
     assert programs[GATEWAY].stop_seconds == 8 + 4
     assert programs[ENGINE].stop_seconds == 4
     assert programs[ENGINE].start_retries == 9
+
+
+def test_each_program_asks_for_the_variables_it_needs() -> None:
+    tree = settings(
+        limits={"store": "redis://r:6379/0", "store_password_env": "STORE_WORD"},
+        model={"url": "https://x/m.gguf", "token_env": "WEIGHTS_TOKEN", "lora": [{"url": "u", "token_env": "LORA"}]},
+        auth={"bootstrap": {"env": "FIRST_KEY"}},
+    )
+    programs = {program.name: program for program in build_programs(tree, "python")}
+    assert {"HF_*", "WEIGHTS_TOKEN", "LORA", "HTTPS_PROXY"} < set(programs[ENGINE].variables)
+    assert programs[GATEWAY].variables == ("STORE_WORD",)
+    assert programs[HEALTH].variables == programs[LISTENER].variables == ()
+    assert not any("FIRST_KEY" in program.variables for program in programs.values())
 
 
 def test_no_setting_reaches_an_argv() -> None:

@@ -82,6 +82,14 @@ def test_unsafe_names_are_refused(name: str) -> None:
         render_ini([replace(PROGRAM, name=name)], Logging())
 
 
+def test_what_another_program_asks_for_is_blanked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(PROGRAM, name="b", variables=("HF_*", "WORD"))
+    text = render_ini([PROGRAM, other], Logging(), variables=["PATH", "HF_TOKEN", "HF_HOME", "WORD"])
+    first, second = (group.process_configs[0] for group in parsed(text, tmp_path, monkeypatch).process_group_configs)
+    assert first.environment == {"HF_HOME": "", "HF_TOKEN": "", "WORD": ""}
+    assert second.environment == {}
+
+
 def test_root_is_named_only_for_root() -> None:
     assert "user = root" in render_ini([PROGRAM], Logging(), as_root=True)
     assert "user" not in render_ini([PROGRAM], Logging())

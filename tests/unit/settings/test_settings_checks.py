@@ -70,6 +70,11 @@ def codes(text: str, *, model: str = MODEL) -> list[str]:
         ("engine: {batch_size: 256}", ["ubatch-over-batch"]),
         ("engine: {task: embed, context_per_slot: 512, batch_size: 512}", []),
         ("engine: {task: rerank}", ["input-over-batch"]),
+        ("engine: {task: embed, pooling: mean, context_per_slot: 512}", []),
+        ("engine: {task: embed, pooling: rank, context_per_slot: 512}", ["pooling-unfit"]),
+        ("engine: {task: rerank, pooling: rank, context_per_slot: 512}", []),
+        ("engine: {task: rerank, pooling: mean, context_per_slot: 512}", ["no-effect"]),
+        ("engine: {pooling: mean}", ["no-effect"]),
         ("engine: {slots: 256, context_per_slot: 8388607}", []),
         ("engine: {slots: 256, context_per_slot: 8388608}", ["context-too-large"]),
         # arguments

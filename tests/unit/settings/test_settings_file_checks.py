@@ -11,7 +11,7 @@ import pytest
 
 from llama_gguf.errors import ModelError, Problem
 from llama_gguf.settings import Locations, Settings, locate, parse
-from llama_gguf.settings.file_checks import check_files
+from llama_gguf.settings.file_checks import ModelFacts, check_files
 
 
 @pytest.fixture
@@ -159,29 +159,50 @@ def test_variables_that_settings_name(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "context", "told"), [(2048, 4096, True), (4096, 4096, False), (None, 4096, False), (2048, 0, False)]
+    ("trained", "context", "told"), [(2048, 4096, True), (4096, 4096, False), (0, 4096, False), (2048, 0, False)]
 )
-def test_context_beyond_training(home: Path, trained: int | None, context: int, told: bool) -> None:
-    def training_context(_settings: Settings, _locations: Locations) -> int | None:
-        return trained
-
+def test_context_beyond_training(home: Path, trained: int, context: int, told: bool) -> None:
     settings = {"engine": {"context_per_slot": context, "slots": 2}}
-    problems = found(home, settings, training_context=training_context)
+    problems = found(home, settings, read_model=lambda *_: ModelFacts(trained, pools=False, reranks=False))
     assert [problem.code for problem in problems] == (["context-over-training"] if told else [])
     if told:
         assert "8192 tokens of memory" in problems[0].message
 
 
+@pytest.mark.parametrize(
+    ("engine", "pools", "reranks", "told"),
+    [
+        ({"task": "embed"}, False, False, ["no-pooling"]),
+        ({"task": "embed"}, True, False, []),
+        ({"task": "embed", "pooling": "none"}, False, False, []),
+        ({"task": "embed", "pooling": "mean"}, False, False, []),
+        ({"task": "rerank"}, True, False, ["no-reranker"]),
+        ({"task": "rerank"}, True, True, []),
+        ({}, False, False, []),
+    ],
+)
+def test_a_model_that_does_not_suit_its_task(
+    home: Path, engine: dict[str, Any], pools: bool, reranks: bool, told: list[str]
+) -> None:
+    problems = found(home, {"engine": engine}, read_model=lambda *_: ModelFacts(0, pools, reranks))
+    assert [problem.code for problem in problems] == told
+    assert all(problem.severity == "warning" and problem.hint for problem in problems)
+
+
+def test_nothing_is_said_of_a_model_that_is_not_here_yet(home: Path) -> None:
+    assert found(home, {"engine": {"task": "embed"}}, read_model=lambda *_: None) == []
+
+
 def test_broken_header_is_told_and_a_missing_file_is_not_read(home: Path) -> None:
     asked = []
 
-    def training_context(settings: Settings, _locations: Locations) -> int | None:
+    def read_model(settings: Settings, _locations: Locations) -> ModelFacts | None:
         asked.append(settings.model.name)
         raise ModelError("the header is broken", code="model_not_gguf", hint="download it again")
 
-    (problem,) = found(home, {}, training_context=training_context)
+    (problem,) = found(home, {}, read_model=read_model)
     assert (problem.code, problem.hint) == ("model-unusable", "download it again")
-    found(home, {"model": {"name": "none"}}, training_context=training_context)
+    found(home, {"model": {"name": "none"}}, read_model=read_model)
     assert asked == ["tiny.gguf"]
 
 

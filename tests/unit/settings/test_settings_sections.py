@@ -1,8 +1,7 @@
-"""Sections, snapshot and locations: frozen, strict, concrete."""
+"""Sections and locations: frozen, strict, concrete."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llama_gguf.errors import ConfigError
-from llama_gguf.settings import RunDir, Settings, Snapshot, locate, parse
-from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings import RunDir, Settings, locate, parse
 from llama_gguf.settings.locations import can_write
 
 MODEL = {"model": {"path": "/m.gguf"}}
@@ -48,35 +45,6 @@ def test_settings_are_frozen_and_strict() -> None:
 def test_texts_that_would_do_harm_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         parse({**MODEL, **wrong})
-
-
-def test_snapshot_survives_the_file(tmp_path: Path) -> None:
-    settings = parse({**MODEL, "gateway": {"port": 9000}})
-    snapshot = Snapshot(settings=settings, locations=locate(settings, {"HOME": "/h"}))
-    file = tmp_path / "settings.json"
-    snapshots.write(snapshot, file)
-    assert snapshots.read(file) == snapshot
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_snapshot_that_is_missing_or_broken(tmp_path: Path) -> None:
-    file = tmp_path / "settings.json"
-    with pytest.raises(ConfigError, match="no snapshot"):
-        snapshots.read(file)
-    file.write_text(json.dumps({"settings": {}}))
-    with pytest.raises(ConfigError, match="unusable"):
-        snapshots.read(file)
-
-
-def test_snapshot_does_not_read_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BaseSettings would fill absent fields from the environment even here; plain models do not."""
-    settings = parse(MODEL)
-    file = tmp_path / "settings.json"
-    snapshots.write(Snapshot(settings=settings, locations=locate(settings, {})), file)
-    monkeypatch.setenv("LLAMA_GGUF__GATEWAY__PORT", "1")
-    monkeypatch.setenv("GATEWAY", '{"port": 1}')
-    assert snapshots.read(file).settings.gateway.port == 8000
 
 
 @pytest.mark.parametrize(

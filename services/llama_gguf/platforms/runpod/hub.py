@@ -1,10 +1,12 @@
-"""RunPod Hub's hub.json and tests.json: the endpoint as a listing that asks its user for the settings. Pure."""
+"""What RunPod's Hub reads: the endpoint as a listing that asks its user for the settings, and a Dockerfile. Pure."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
+from llama_gguf import __version__
 from llama_gguf.settings.shape import Leaf, env_name, settings_shape
 
 from ..launch import REPOSITORY, Launch
@@ -13,6 +15,9 @@ from ..variables import variable_text
 from .options import RunPodOptions, allowed_cuda
 
 _ALWAYS_ASKED = ("engine.context_per_slot", "engine.slots")
+_UNNAMED = f"ghcr.io/OWNER/{REPOSITORY}"
+"""Where the images will be: nothing in this tree knows the account. Not a valid reference, so nobody builds on it."""
+_FROM = re.compile(r"^FROM (?P<name>\S+?)(?::[\w.-]+)?$", re.MULTILINE)
 
 
 def hub(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
@@ -42,6 +47,16 @@ def hub_tests(launch: Launch, options: RunPodOptions, variables: Mapping[str, st
             "env": fixed,
         },
     }
+
+
+def hub_dockerfile(present: str) -> str:
+    """Return the Dockerfile that the Hub builds: this version's CUDA image, from where `present` takes it."""
+    found = _FROM.search(present)
+    return (
+        "# What RunPod's Hub builds for a release: the released image as it is. Put the account that publishes it in\n"
+        "# the place of OWNER once; `llama-gguf render all` keeps it and sets the version.\n"
+        f"FROM {found['name'] if found else _UNNAMED}:cuda-{__version__}\n"
+    )
 
 
 def _hardware(launch: Launch, options: RunPodOptions, gpu_field: str, gpus: str) -> Tree:

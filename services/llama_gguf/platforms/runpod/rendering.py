@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from llama_gguf.settings import Settings
 
 from ..bundle import Bundle, Findings
-from ..launch import Launch, Request, prepare
+from ..launch import Launch, Request, is_below, prepare
 from ..places import Places, check_places
 from ..text import to_json
 from ..variables import Patch
@@ -48,10 +48,7 @@ def _endpoint_files(settings: Settings, request: Request, options: RunPodOptions
     places = Places("endpoint.json")
     if options.network_volumes:
         places = Places("endpoint.json", kept=(facts.NETWORK_VOLUME,))
-        if settings.paths.data_dir == "auto":
-            patch = {"paths.data_dir": "/data"}
-            if settings.paths.models_dir is None:
-                patch |= {"paths.models_dir": f"{facts.NETWORK_VOLUME}/models"}
+        patch = _weights_on_the_volume(settings)
         _warn_root(findings, "endpoint.json")
     launch = prepare(settings, request, findings, patch)
     check_places(launch, places, findings)
@@ -62,6 +59,15 @@ def _endpoint_files(settings: Settings, request: Request, options: RunPodOptions
         "hub.json": to_json(hub(launch, options, variables)),
         "tests.json": to_json(hub_tests(launch, options, variables)),
     }
+
+
+def _weights_on_the_volume(settings: Settings) -> Patch:
+    """Return the patch by which a network volume holds the weights, and nothing that each worker writes for itself."""
+    data_dir = settings.paths.data_dir
+    patch: Patch = {"paths.data_dir": facts.WORKERS_OWN} if data_dir == "auto" else {}
+    if settings.paths.models_dir is None and not is_below(data_dir, [facts.NETWORK_VOLUME]):
+        patch = {**patch, "paths.models_dir": f"{facts.NETWORK_VOLUME}/models"}
+    return patch
 
 
 def _endpoint_variables(launch: Launch, options: RunPodOptions) -> dict[str, str]:
@@ -81,7 +87,15 @@ def _pod_files(settings: Settings, request: Request, options: RunPodOptions, fin
     if probe.gpu and settings.paths.data_dir == "auto":
         patch = {"paths.data_dir": facts.POD_VOLUME}
     launch = prepare(settings, request, findings, patch)
-    check_places(launch, Places("pod-template.json", kept=(facts.POD_VOLUME,) if launch.gpu else ()), findings)
+    places = Places("pod-template.json", kept=(facts.POD_VOLUME,) if launch.gpu else ())
+    if launch.gpu and is_below(launch.settings.paths.data_dir, places.lost):
+        findings.warn(
+            "data-not-kept",
+            "paths.data_dir",
+            f"pod-template.json: paths.data_dir is {launch.settings.paths.data_dir}, which is gone with the Pod",
+            f"leave it out, and keys, usage and weights lie on the Pod's volume at {facts.POD_VOLUME}",
+        )
+    check_places(launch, places, findings)
     root: dict[str, str] = {}
     if launch.gpu:
         root = dict([facts.RUN_AS_ROOT])
@@ -156,12 +170,12 @@ def _check_endpoint(settings: Settings, options: RunPodOptions, findings: Findin
             "every new worker would generate a key of its own, which nobody sees",
             "set auth.bootstrap.env: the same variable gives all workers the same key",
         )
-    if options.workers_max > 1 and settings.paths.data_dir.startswith(facts.NETWORK_VOLUME):
+    if options.workers_max > 1 and is_below(settings.paths.data_dir, [facts.NETWORK_VOLUME]):
         findings.error(
             "shared-data-dir",
             "paths.data_dir",
             f"{options.workers_max} workers would write the same keys, usage and logs below {facts.NETWORK_VOLUME}",
-            f"leave paths.data_dir at auto and set paths.models_dir: {facts.NETWORK_VOLUME}/models",
+            f"set paths.data_dir: {facts.WORKERS_OWN}; a --network-volume gets the weights",
         )
     if options.workers_max > 1 and settings.limits.store == "memory":
         findings.warn(

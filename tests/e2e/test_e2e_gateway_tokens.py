@@ -1,0 +1,214 @@
+"""What is charged against what the real engine says it did: whole answers, and answers left at random moments.
+
+The engine counts everything, answers that were cut included, in its own /metrics. It adds an answer when it lets go of
+the slot, so nothing is read before it is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.gateway_box import Box, busy_slots, engine_get, make_box, stopping, wait_until
+from support.http_client import ask, read_answer, request_bytes
+from support.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.engine
+
+CONTEXT = 4096
+SLOTS = 2
+LETTERS = "root ::= [a-z] root"  # the random model's bytes make half characters, which are no events of a stream
+COUNTED = re.compile(rb"^llamacpp:(prompt_tokens|prompt_tokens_cached|tokens_predicted)_total (\d+)", re.MULTILINE)
+TEXT = {"role": "user", "content": "hello there"}
+
+
+def bodies(tokens: int) -> dict[str, dict[str, Any]]:
+    """Return a request for each generating route; a byte is a token of the random model."""
+    extra = {"cache_prompt": False}
+    chat: dict[str, Any] = {"messages": [TEXT], "max_tokens": tokens, **extra}
+    native: dict[str, Any] = {"n_predict": tokens, **extra}
+    return {
+        "/v1/chat/completions": chat,
+        "/v1/completions": {"prompt": "hello there", "max_tokens": tokens, **extra},
+        "/v1/responses": {"input": "hello there", "max_output_tokens": tokens, **extra},
+        "/v1/messages": chat,
+        "/completion": {"prompt": "hello there", **native},
+        "/infill": {"input_prefix": "def f(", "input_suffix": ")", **native},
+    }
+
+
+PATHS = tuple(bodies(1))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "long.gguf", context=CONTEXT, layers=24)
+
+
+def serve(root: Path, binary: Path, model: Path, *arguments: str) -> Iterator[Box]:
+    box = make_box(root, {"engine": {"slots": SLOTS, "context_per_slot": CONTEXT}, "gateway": {"routes": ROUTES}})
+    engine = box.start_engine(binary, model, "--ctx-size", str(CONTEXT * SLOTS), "--parallel", str(SLOTS), *arguments)
+    with stopping(engine):
+        gateway = box.start_gateway()
+        with stopping(gateway):
+            yield box
+
+
+ROUTES = ["chat", "completions", "responses", "messages", "embeddings", "infill", "audio", "props"]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory, engine_binary: Path, model: Path) -> Iterator[Box]:
+    yield from serve(tmp_path_factory.mktemp("tokens"), engine_binary, model, "--grammar", LETTERS)
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory, engine_binary: Path, model: Path) -> Iterator[Box]:
+    arguments = ("--embeddings", "--pooling", "mean", "--batch-size", "2048", "--ubatch-size", "2048")
+    yield from serve(tmp_path_factory.mktemp("embed"), engine_binary, model, *arguments)
+
+
+def of_engine(box: Box) -> tuple[int, int]:
+    """Return prompt tokens (cached ones included) and generated tokens since the engine's start, once it is idle."""
+    wait_until(lambda: busy_slots(box.socket) == 0, 20)
+    _, text = engine_get(box.socket, "/metrics")
+    found = {name.decode(): int(value) for name, value in COUNTED.findall(text)}
+    return found["prompt_tokens"] + found.get("prompt_tokens_cached", 0), found["tokens_predicted"]
+
+
+def of_gateway(box: Box, requests: int) -> tuple[int, int]:
+    """Return the same of the gateway's access log, once all requests are in it."""
+    wait_until(lambda: len(access(box)) >= requests, 20, lambda: f"{requests} lines\n{box.log[-3000:]}")
+    lines = access(box)
+    return sum(line["tokens_in"] or 0 for line in lines), sum(line["tokens_out"] or 0 for line in lines)
+
+
+def access(box: Box) -> list[dict[str, Any]]:
+    return [line for line in box.access_lines() if line["route"] != "/livez"]
+
+
+class Difference:
+    """What engine and gateway count for the requests made inside a `with`."""
+
+    def __init__(self, box: Box, requests: int) -> None:
+        self.box = box
+        self.requests = requests
+        self.engine = self.gateway = (0, 0)
+
+    def __enter__(self) -> Difference:
+        time.sleep(0.3)  # the log comes in batches
+        self._lines = len(access(self.box))
+        self._before = of_engine(self.box), of_gateway(self.box, self._lines)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None:
+            now = of_engine(self.box), of_gateway(self.box, self._lines + self.requests)
+            self.engine = now[0][0] - self._before[0][0], now[0][1] - self._before[0][1]
+            self.gateway = now[1][0] - self._before[1][0], now[1][1] - self._before[1][1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+async def test_whole_answers_are_charged_exactly(box: Box, path: str, stream: bool) -> None:
+    with Difference(box, 2) as counts:
+        for _ in range(2):
+            answer = await ask(box.port, "POST", path, body={**bodies(20)[path], "stream": stream})
+            assert answer.status == 200
+    assert counts.gateway == counts.engine
+    assert counts.gateway[1] == 40
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "extra"),
+    [
+        ("/v1/chat/completions", {"n": 2}),
+        ("/v1/completions", {"prompt": ["hello there", "you"]}),
+        ("/v1/completions", {"prompt": ["hello there", "you"], "n": 2}),
+        ("/completion", {"prompt": ["hello there", "you"]}),
+        ("/completion", {"n_cmpl": 2}),
+    ],
+)
+async def test_several_answers_in_one_are_charged_as_the_engine_counts_them(
+    box: Box, path: str, extra: dict[str, Any], stream: bool
+) -> None:
+    with Difference(box, 1) as counts:
+        answer = await ask(box.port, "POST", path, body={**bodies(12)[path], **extra, "stream": stream})
+        assert answer.status == 200
+    if stream or path == "/completion":
+        assert counts.gateway == counts.engine
+    else:  # the texts of the other answers are made tokens again, which need not give what they were made of
+        assert counts.gateway[0] == counts.engine[0]
+        assert abs(counts.gateway[1] - counts.engine[1]) <= 0.25 * counts.engine[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+async def test_answers_left_at_random_moments_are_charged_nearly_what_the_engine_did(
+    box: Box, path: str, stream: bool, record_property: Callable[[str, object], None]
+) -> None:
+    rng = random.Random(path)
+    number = 12
+    for _ in range(3):  # so that it is known how fast answers are
+        assert (await ask(box.port, "POST", path, body=bodies(50)[path])).status == 200
+    with Difference(box, number) as counts:
+        for _ in range(number):
+            await leave(box, path, {**bodies(3000)[path], "stream": stream}, rng.uniform(0.05, 0.4))
+            await asyncio.to_thread(wait_until, lambda: busy_slots(box.socket) == 0, 20)
+    left = [line for line in access(box)[-number:] if line["outcome"] == "client_gone"]
+    assert len(left) >= number // 2
+    assert counts.gateway[0] == pytest.approx(counts.engine[0], rel=0.001)
+    record_property("counts", f"engine {counts.engine}, charged {counts.gateway}")
+    if stream:  # what the engine makes until it has noticed is not seen: tokens it makes in a few dozen milliseconds
+        assert -number <= counts.engine[1] - counts.gateway[1] <= 0.05 * counts.engine[1] + 40 * number
+    else:  # by the time they took: on a machine that does other things meanwhile no more than the right size
+        assert 0.1 * counts.engine[1] <= counts.gateway[1] <= 10 * counts.engine[1]
+
+
+async def leave(box: Box, path: str, body: dict[str, Any], seconds: float) -> None:
+    """Make one request and go away after a while."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", box.port)
+    writer.write(request_bytes("POST", path, body=body))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await read_answer(reader)
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/embedding"])
+@pytest.mark.parametrize("texts", ["hello", ["hello", "you there"]])
+async def test_embeddings_are_charged_what_the_engine_read(embedder: Box, path: str, texts: object) -> None:
+    with Difference(embedder, 1) as counts:
+        name = "input" if path.endswith("s") else "content"
+        answer = await ask(embedder.port, "POST", path, body={name: texts})
+        assert answer.status == 200
+    assert counts.gateway == counts.engine
+
+
+async def test_properties_of_the_real_engine_hold_no_path(box: Box, model: Path) -> None:
+    answer = await ask(box.port, "GET", "/props")
+    assert answer.status == 200
+    told = answer.json()
+    assert told["model_path"] == told["model_alias"] == "tiny"
+    assert told["total_slots"] == SLOTS
+    assert "message.role" in told["chat_template"] or "m.role" in told["chat_template"]
+    for secret in (str(model), model.name, str(box.root), "ui_settings"):
+        assert secret not in json.dumps(told)
+
+
+async def test_a_model_that_cannot_hear_says_so(box: Box) -> None:
+    body = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--B--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    answer = await ask(box.port, "POST", "/v1/audio/transcriptions", body=body, headers=headers)
+    assert (answer.status, answer.error["code"]) == (501, "not_supported")
+    assert "audio" in answer.error["message"]

@@ -1,0 +1,15 @@
+"""A Reporter for callers that need no progress."""
+
+from __future__ import annotations
+
+from llama_gguf.models.files import Phase
+
+
+class Silent:
+    """Says nothing."""
+
+    def phase(self, phase: Phase, detail: str) -> None:
+        """Say nothing."""
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say nothing."""
