@@ -5,7 +5,7 @@
 The wheel holds 15 more programs, headers, and each library three times over (it cannot store links). Here every library
 is kept once, under the name the loader asks for, and stripped. Writes DIR/engine/{bin,lib}, DIR/engine/engine.json and
 DIR/cuda/lib. Anything a kept file needs that is neither in the wheel nor of the system is an error here and not in
-production. Runs in the builder stage; needs binutils.
+production. Runs in the builder stage; needs binutils and patchelf.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from image.engine import cuda_toolkit, recipe
 PROGRAM = "llama-server"
 SYSTEM_LIBRARIES = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|gomp)\.so\.\d+)")
 """Libraries that the runtime base brings (libgomp is installed there)."""
+
+RUNPATH = "$ORIGIN/../lib:$ORIGIN"
+"""Where every file looks for libraries: in `lib`, wherever the engine's folder lies."""
 
 DRIVER_LIBRARIES = frozenset({"libcuda.so.1"})
 """Libraries that the host's NVIDIA driver mounts into the container."""
@@ -97,6 +100,8 @@ def stage(wheel: Path, engine: Path, given: frozenset[str]) -> list[str]:
             shutil.copyfile(locate(name), target)
             target.chmod(0o755)
             subprocess.run(["/usr/bin/strip", "--strip-unneeded", str(target)], check=True)
+            # llama-cpp-python's install rules give the backends it names (CUDA's, not the CPU's) a path of its own.
+            subprocess.run(["/usr/bin/patchelf", "--set-rpath", RUNPATH, str(target)], check=True)
             kept.append(f"{folder}/{name}")
     return kept
 

@@ -42,7 +42,9 @@ def free_port() -> int:
 
 
 def is_loud(line: str) -> bool:
-    """Return whether a line of the logs is a warning or worse, JSON or not."""
+    """Return whether a line of the logs is a warning or worse, JSON or not; a CUDA image may miss its GPU here."""
+    if "no GPU is visible" in line:
+        return False
     if line.startswith("{"):
         return json.loads(line).get("level") in {"warning", "error", "critical"}
     return re.search(r"\b(WARN(ING)?|ERROR|Traceback)\b", line) is not None
