@@ -29,37 +29,55 @@ _log = logging.getLogger(__name__)
 def json_line(exchange: Exchange, timestamp: str) -> bytes:
     """Return the facts about one request as a line of JSON. Milliseconds count from its arrival.
 
-    Written out by hand, because it is a tenth of what a plain request costs. Only what a client or an operator may
-    have put quotes or control characters into goes through a JSON encoder; the rest is numbers and names of ours.
+    Written out by hand, because it is a tenth of what a plain request costs.
     """
     key, tokens, first, request = exchange.key, exchange.tokens, exchange.first_byte, exchange.request
-    arrived, route, error = exchange.arrived, exchange.route, exchange.error_code
-    if route is not None:
-        call = f'"method":"{request.method}","route":"{route.template}"'
-    else:
-        call = f'"method":{_quoted(request.method[:16])},"route":{_quoted(request.path[:256])}'
+    arrived, route = exchange.arrived, exchange.route
+    what = _what(
+        key.id if key is not None else "",
+        request.method if route is not None else request.method[:16],
+        route.template if route is not None else request.path[:256],
+        exchange.status,
+        exchange.outcome,
+        exchange.error_code,
+        exchange.model,
+        exchange.stream,
+    )
     if tokens is not None:
         prompt, cached, completion, _, finish, _ = tokens
         counts = f'"tokens_in":{prompt},"tokens_cached":{cached},"tokens_out":{completion},"finish":{_name(finish)}'
     else:
         counts = '"tokens_in":null,"tokens_cached":null,"tokens_out":null,"finish":null'
-    ttft = _milliseconds(first - arrived) if first else "null"
+    queued = exchange.queued_seconds
     return (
         f'{{"ts":"{timestamp}","level":"info","program":"gateway","event":"request",'
-        f'"request_id":"{exchange.request_id}","key":{_name(key.id) if key is not None else "null"},{call},'
-        f'"status":{exchange.status or "null"},"outcome":"{exchange.outcome}",'
-        f'"error":{_name(error)},"model":{_quoted(exchange.model)},'
-        f'"stream":{"true" if exchange.stream else "false"},'
-        f'"queue_ms":{_milliseconds(exchange.queued_seconds)},"ttft_ms":{ttft},'
+        f'"request_id":"{exchange.request_id}",{what},'
+        f'"queue_ms":{_milliseconds(queued) if queued else "0.0"},'
+        f'"ttft_ms":{_milliseconds(first - arrived) if first else "null"},'
         f'"total_ms":{_milliseconds(exchange.ended - arrived)},"bytes":{exchange.bytes_sent},{counts},'
         f'"peer":{_name(request.peer)}}}\n'
     ).encode("utf-8", "replace")
 
 
+@functools.lru_cache(maxsize=512)
+def _what(  # noqa: PLR0917 - a cache finds its values by position at half the cost
+    key_id: str, method: str, route: str, status: int, outcome: str, error: str, model: str, stream: bool
+) -> str:
+    """Return the fields that many requests have in common.
+
+    Only what a client or an operator may have put quotes or control characters into goes through a JSON encoder; the
+    rest is numbers and names of ours.
+    """
+    streamed = "true" if stream else "false"
+    return (
+        f'"key":{_name(key_id)},"method":{_quoted(method)},"route":{_quoted(route)},"status":{status or "null"},'
+        f'"outcome":"{outcome}","error":{_name(error)},"model":{_quoted(model)},"stream":{streamed}'
+    )
+
+
 def _milliseconds(seconds: float) -> str:
-    """Return a time with one decimal. Formatting whole numbers takes a third of the time of formatting a float."""
-    tenths = int(seconds * 10_000)
-    return f"{tenths // 10}.{tenths % 10}"
+    """Return a time with one decimal. `%` is much cheaper here than an f-string."""
+    return "%.1f" % (seconds * 1000.0)
 
 
 def _name(value: str) -> str:
@@ -67,7 +85,6 @@ def _name(value: str) -> str:
     return f'"{value}"' if value else "null"
 
 
-@functools.lru_cache(maxsize=256)
 def _quoted(value: str) -> str:
     return orjson.dumps(value.encode("utf-8", "replace").decode()).decode() if value else "null"
 
@@ -100,8 +117,8 @@ class AccessLog:
     ) -> None:
         self._stream = stream
         self._render = json_line if format == "json" else text_line
-        self._second = -1
-        self._second_text = ""
+        self._second = self._millisecond = -1
+        self._second_text = self._stamp = ""
         self._batches: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self.dropped = 0
@@ -119,11 +136,15 @@ class AccessLog:
         self._batches.put(b"".join([render(exchange, stamp(exchange.ended_at)) for exchange in exchanges]))
 
     def _timestamp(self, moment: float) -> str:
-        second = int(moment)
-        if second != self._second:
-            self._second = second
-            self._second_text = dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}.{int((moment - second) * 1000):03d}Z"
+        millisecond = int(moment * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second = millisecond // 1000
+            if second != self._second:
+                self._second = second
+                self._second_text = dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._stamp = f"{self._second_text}.{millisecond % 1000:03d}Z"
+        return self._stamp
 
     async def stop(self) -> None:
         """Write what is left and stop. Waits at most a few seconds for a stream that takes nothing."""

@@ -139,7 +139,6 @@ class Gateway:
             pace=self.metrics.mean_speed,
             sweeper=self.sweeper,
             audit=self._write_audit,
-            settle_apart=settings.limits.store != "memory",
         )
 
     def _make_pipeline(self) -> Pipeline:

@@ -55,8 +55,10 @@ def check_media(raw: bytes, body: dict[str, Any], *, allow_remote: bool) -> None
 
     Letters are compared in lower case and leading blanks ignored, so it errs on the side of refusing.
     """
-    lowered = raw.lower()  # a few plain searches are far cheaper than one regular expression without case
-    if b"http" not in lowered and b"file:" not in lowered and b"\\u" not in lowered:
+    # A few plain searches are far cheaper than one regular expression without case, and `find` than `in`, which for
+    # bytes makes an exception and drops it.
+    find = raw.lower().find
+    if find(b"http") < 0 and find(b"file:") < 0 and find(b"\\u") < 0:
         return
     stack: list[Any] = [body]
     while stack:

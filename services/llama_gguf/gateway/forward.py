@@ -19,7 +19,7 @@ from llama_gguf.logs import fields
 from . import auth, body
 from .accounting import note_whole, with_unseen
 from .engine_call import EngineCaller
-from .estimate import estimate_tokens, estimate_transcription
+from .estimate import estimate_talk, estimate_tokens, estimate_transcription
 from .exchange import Doubt, Exchange, HeaderLines
 from .form import read_form
 from .headers import engine_head, engine_request
@@ -63,7 +63,6 @@ class Forwarder:
         pace: Callable[[], float],
         sweeper: Sweeper,
         audit: AuditCall,
-        settle_apart: bool,
     ) -> None:
         self._rules = rules
         self._caller = caller
@@ -74,9 +73,6 @@ class Forwarder:
         self._pace = pace  # how many tokens a second an answer makes
         self._sweeper = sweeper
         self._audit = audit
-        # A shared store is asked over the network: settling with it must not depend on this request's task, which may
-        # be cancelled at any moment. With counts in memory it never waits.
-        self._settle_apart = settle_apart
         self._settling: set[asyncio.Task[None]] = set()
         self._heads: dict[Route, bytes] = {}  # constant for routes that generate
 
@@ -89,7 +85,7 @@ class Forwarder:
         cost = self._inspect(exchange, route, key)
         if route.group == "admin":
             await self._note_admin_call(exchange, route, key)
-        reservation = await self._limiter.reserve(key, cost)
+        reservation = self._limiter.try_reserve(key, cost) or await self._limiter.reserve(key, cost)
         exchange.base_lines += reservation.lines
         heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
         ticket = None
@@ -113,7 +109,7 @@ class Forwarder:
             if heartbeat is not None:
                 self._sweeper.discard(heartbeat)
             if exchange.recount is None:
-                await self._settle(reservation, used or 0)
+                self._settle(reservation, used or 0)
 
     async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
@@ -139,10 +135,11 @@ class Forwarder:
             raise GatewayError(502, "engine_protocol", "The engine did not answer with a stream.", type="server_error")
         exchange.send(head.status, head.passed, relay.body)
 
-    async def _settle(self, reservation: Reservation, tokens_used: int) -> None:
-        if not self._settle_apart:
-            await reservation.settle(tokens_used)
+    def _settle(self, reservation: Reservation, tokens_used: int) -> None:
+        if reservation.settle_now(tokens_used):
             return
+        # A shared store is asked over the network: that must not depend on this request's task, which may be cancelled
+        # at any moment.
         task = asyncio.create_task(reservation.settle(tokens_used))
         self._settling.add(task)
         task.add_done_callback(self._settled)
@@ -151,8 +148,10 @@ class Forwarder:
         self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int
     ) -> asyncio.Future[None] | None:
         """Settle with the guess and ask the engine for the rest; return None where it is not worth asking."""
-        guess = exchange.tokens
-        assert guess is not None  # noqa: S101 - a doubt is about a guess
+        guess, route, raw = exchange.tokens, exchange.route, exchange.request.body
+        assert guess is not None and route is not None  # noqa: S101, PT018 - a doubt is about a guess
+        if route.json_body:  # now it is worth walking: what is charged is not to pass what was asked for
+            cost = estimate_tokens(route.group, body.parse(raw), len(raw), self._rules.context)
         if doubt.prompt:  # guessed by the size of the body, in which media count for more than they cost
             exchange.tokens = guess = guess._replace(prompt=min(guess.prompt, cost))
         if not self._recounter.can_ask(exchange):
@@ -200,7 +199,7 @@ class Forwarder:
         if "n" in content or "n_cmpl" in content or "prompt" in content:
             exchange.choices, prompts = body.sequences(content)
             exchange.sequences = exchange.choices * prompts
-        return estimate_tokens(route.group, content, len(raw), rules.context)
+        return estimate_talk(route.group, raw, content, rules.context)
 
     def _inspect_form(self, exchange: Exchange, key: KeyRecord) -> int:
         """Do the same for an upload, and put in its place what the engine is to get."""
@@ -230,12 +229,12 @@ class Forwarder:
             await self._note_admin_call(exchange, route, key)
         path = "/v1/models" if route.kind == "models" else "/props"
         request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
-        reservation = await self._limiter.reserve(key, 0)
+        reservation = self._limiter.try_reserve(key, 0) or await self._limiter.reserve(key, 0)
         exchange.base_lines += reservation.lines
         try:
             relay = await self._caller.ask(exchange, request)
         finally:
-            await self._settle(reservation, 0)
+            self._settle(reservation, 0)
         if relay.head is None or relay.head.status != 200:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
         served = self._rules.served_models

@@ -183,6 +183,10 @@ class ClientConnection(ClientSink):
             self._close()
 
     def _take_head(self, data: bytes) -> None:
+        if self._head is not None and data.startswith(self._head_bytes):
+            self._buffer = b""
+            self._begin(self._head, self._head_bytes, data[len(self._head_bytes) :])
+            return
         end = data.find(b"\r\n\r\n")
         if end <= 0:
             data = data.lstrip(b"\r\n")  # empty lines before a request are let pass
@@ -196,10 +200,8 @@ class ClientConnection(ClientSink):
                 check_unfinished(data, server.limits)
                 return
             raw = data[: end + 4]
-            head = self._head
-            if head is None or raw != self._head_bytes:
-                head = parse_head(raw, server.limits, server.extra_key_header)
-                self._head, self._head_bytes = head, raw
+            head = parse_head(raw, server.limits, server.extra_key_header)
+            self._head, self._head_bytes = head, raw
         except GatewayError as error:
             self._head = None
             self._refuse(error, raw)

@@ -66,15 +66,17 @@ class LocalStore:
 
     def counts_of(self, key_id: str, now: float) -> Counts:
         """Return the live counts of a key, moved on to `now`."""
+        counts = self._counts.get(key_id)
+        if counts is not None and -1.0 <= now / WINDOW_SECONDS - counts.minute < 1.0:
+            return counts  # still the same minute, hence the same month; a clock that is set back a little is let be
         if now >= self._month_end:
             self._month = month_of(now)
             self._month_end = month_end(self._month)
         minute = int(now // WINDOW_SECONDS)
-        counts = self._counts.get(key_id)
         if counts is None:
             counts = self._counts[key_id] = Counts(minute, self._month)
             counts.month_tokens = self._month_tokens(key_id)
-        elif minute != counts.minute and minute != counts.minute - 1:  # a clock that is set back a little is let be
+        elif minute != counts.minute and minute != counts.minute - 1:
             counts.roll(minute)
         if counts.month != self._month:
             counts.month = self._month

@@ -37,7 +37,11 @@ class _Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def add(self, value: float, times: int = 1) -> None:
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def add_many(self, value: float, times: int) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
@@ -138,7 +142,7 @@ class Metrics:
             tokens.cached += cached_tokens
             tokens.completion += completion_tokens
             if inter_token_seconds is not None and completion_tokens > 1:
-                cell.inter_token.add(inter_token_seconds, completion_tokens - 1)
+                cell.inter_token.add_many(inter_token_seconds, completion_tokens - 1)
             if tokens_per_second is not None:
                 cell.speed.add(tokens_per_second)
 

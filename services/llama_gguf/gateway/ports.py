@@ -16,6 +16,9 @@ class Reservation(Protocol):
     def lines(self) -> HeaderLines:
         """The x-ratelimit headers, as lines."""
 
+    def settle_now(self, tokens_used: int) -> bool:
+        """Do what `settle` does, and return True, where that takes no waiting."""
+
     async def settle(self, tokens_used: int) -> None:
         """Replace the estimate by what was used. Doing it again changes nothing."""
 
@@ -25,6 +28,9 @@ class Reservation(Protocol):
 
 class Limiter(Protocol):
     """Rates and concurrency per key."""
+
+    def try_reserve(self, record: KeyRecord, tokens: int) -> Reservation | None:
+        """Do what `reserve` does where that takes no waiting, else return None."""
 
     async def reserve(self, record: KeyRecord, tokens: int) -> Reservation:
         """Set `tokens` aside, or raise GatewayError 429."""

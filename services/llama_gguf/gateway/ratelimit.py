@@ -29,12 +29,12 @@ _SMOOTHING = 0.1
 class Reservation:
     """What one request holds of its key's limits. Settle it exactly when the request has ended, however it ended."""
 
-    __slots__ = ("_charge", "_limiter", "_quota", "_settled")
+    __slots__ = ("_charge", "_limiter", "_settled", "_terms")
 
-    def __init__(self, limiter: RateLimiter, charge: Charge, quota: Quota) -> None:
+    def __init__(self, limiter: RateLimiter, charge: Charge, terms: _Terms) -> None:
         self._limiter = limiter
         self._charge = charge
-        self._quota = quota
+        self._terms = terms
         self._settled = False
 
     @property
@@ -46,28 +46,33 @@ class Reservation:
     def headers(self) -> Headers:
         """The x-ratelimit headers for the answer, as of the moment of the reservation."""
         charge = self._charge
-        return rate_headers(self._quota, charge.used_requests, charge.used_tokens, charge.at)
+        return rate_headers(self._terms.quota, charge.used_requests, charge.used_tokens, charge.at)
 
     @property
     def lines(self) -> str:
         """The same as lines of an answer's head. Every answer carries them, so they are written out by hand."""
-        charge = self._charge
-        quota = self._quota
-        reset = math.ceil(2 * WINDOW_SECONDS - charge.at % WINDOW_SECONDS)
+        charge, terms = self._charge, self._terms
+        requests, tokens, _, _ = terms.quota
+        reset = 2 * WINDOW_SECONDS - int(charge.at) % WINDOW_SECONDS
+        if reset != terms.reset:
+            terms.show_reset(reset)
         lines = ""
-        if quota.requests is not None:
-            left = int(quota.requests - charge.used_requests)
-            lines = (
-                f"x-ratelimit-limit-requests: {quota.requests}\r\n"
-                f"x-ratelimit-remaining-requests: {left if left > 0 else 0}\r\nx-ratelimit-reset-requests: {reset}s\r\n"
-            )
-        if quota.tokens is not None:
-            left = int(quota.tokens - charge.used_tokens)
-            lines += (
-                f"x-ratelimit-limit-tokens: {quota.tokens}\r\n"
-                f"x-ratelimit-remaining-tokens: {left if left > 0 else 0}\r\nx-ratelimit-reset-tokens: {reset}s\r\n"
-            )
+        if requests is not None:
+            left = int(requests - charge.used_requests)
+            lines = f"{terms.requests_lines}{left if left > 0 else 0}{terms.requests_end}"
+        if tokens is not None:
+            left = int(tokens - charge.used_tokens)
+            lines += f"{terms.tokens_lines}{left if left > 0 else 0}{terms.tokens_end}"
         return lines
+
+    def settle_now(self, tokens_used: int) -> bool:
+        """Do what `settle` does, and return True, where the counts are in memory."""
+        if not self._settled:
+            if not self._limiter.settle_now(self._charge, tokens_used):
+                return False
+            self._settled = True
+            self._charge.tokens = tokens_used
+        return True
 
     async def settle(self, tokens_used: int) -> None:
         """Charge what was used instead of the estimate and end the request; later calls do nothing."""
@@ -82,6 +87,25 @@ class Reservation:
         if tokens_used != self._charge.tokens:
             await self._limiter.correct(self._charge, tokens_used)
             self._charge.tokens = tokens_used
+
+
+class _Terms:
+    """The limits of one key, and the parts of their header lines that never change."""
+
+    __slots__ = ("quota", "record", "requests_end", "requests_lines", "reset", "tokens_end", "tokens_lines")
+
+    def __init__(self, record: KeyRecord, quota: Quota) -> None:
+        self.record = record
+        self.quota = quota
+        self.requests_lines = f"x-ratelimit-limit-requests: {quota.requests}\r\nx-ratelimit-remaining-requests: "
+        self.tokens_lines = f"x-ratelimit-limit-tokens: {quota.tokens}\r\nx-ratelimit-remaining-tokens: "
+        self.show_reset(0)
+
+    def show_reset(self, reset: int) -> None:
+        """Make the lines of this second, which say when all of the limits is free again."""
+        self.reset = reset
+        self.requests_end = f"\r\nx-ratelimit-reset-requests: {reset}s\r\n"
+        self.tokens_end = f"\r\nx-ratelimit-reset-tokens: {reset}s\r\n"
 
 
 class RateLimiter:
@@ -103,34 +127,48 @@ class RateLimiter:
         self._local = store if isinstance(store, LocalStore) else None
         self._clock = clock
         self._on_refused = on_refused
-        self._quotas: dict[str, tuple[KeyRecord, Quota]] = {}
+        self._known: dict[str, _Terms] = {}
         self._hold = _HOLD_GUESS_SECONDS  # moving average of how long a request takes, seconds
 
     async def reserve(self, record: KeyRecord, tokens: int) -> Reservation:
         """Charge one request of at most `tokens` to a key. Raises GatewayError 429.
 
-        With counts in memory this never waits. A caller that is cancelled while a shared store is asked is not charged.
+        A caller that is cancelled while a shared store is asked is not charged.
         """
-        quota = self._quota(record)
         now = self._clock()
+        terms = self._terms(record)
+        return self._reserved(terms, await self._store.take(record.id, terms.quota, tokens, now), tokens, now)
+
+    def try_reserve(self, record: KeyRecord, tokens: int) -> Reservation | None:
+        """Do what `reserve` does, or return None where the counts are not in memory. Raises GatewayError 429."""
         local = self._local
-        if local is not None:
-            charge = local.take_now(record.id, quota, tokens, now)
-        else:
-            charge = await self._store.take(record.id, quota, tokens, now)
-        if charge.__class__ is Refusal:
-            self._on_refused(charge.limit, record.id)
-            raise self._refused(charge, quota, tokens, now)
-        return Reservation(self, charge, quota)  # type: ignore[arg-type] # narrowed by class above, for speed
+        if local is None:
+            return None
+        now = self._clock()
+        terms = self._terms(record)
+        return self._reserved(terms, local.take_now(record.id, terms.quota, tokens, now), tokens, now)
+
+    def _reserved(self, terms: _Terms, outcome: Charge | Refusal, tokens: int, now: float) -> Reservation:
+        if isinstance(outcome, Refusal):
+            self._on_refused(outcome.limit, terms.record.id)
+            raise self._refused(outcome, terms.quota, tokens, now)
+        return Reservation(self, outcome, terms)
 
     async def settle(self, charge: Charge, tokens_used: int) -> None:
         """Settle a charge. For Reservation only, which calls it once."""
         now = self._clock()
         self._hold += _SMOOTHING * (now - charge.at - self._hold)
-        if self._local is not None:
-            self._local.settle_now(charge, tokens_used, now)
-        else:
-            await self._store.settle(charge, tokens_used, now)
+        await self._store.settle(charge, tokens_used, now)
+
+    def settle_now(self, charge: Charge, tokens_used: int) -> bool:
+        """Do the same and return True, where the counts are in memory. For Reservation only, which calls it once."""
+        local = self._local
+        if local is None:
+            return False
+        now = self._clock()
+        self._hold += _SMOOTHING * (now - charge.at - self._hold)
+        local.settle_now(charge, tokens_used, now)
+        return True
 
     async def correct(self, charge: Charge, tokens_used: int) -> None:
         """Change a settled charge. For Reservation only."""
@@ -140,11 +178,11 @@ class RateLimiter:
         """Let go of the store."""
         await self._store.aclose()
 
-    def _quota(self, record: KeyRecord) -> Quota:
-        known = self._quotas.get(record.id)
-        if known is None or known[0] is not record:  # a reload makes new records
-            known = self._quotas[record.id] = (record, quota_of(record, self._defaults))
-        return known[1]
+    def _terms(self, record: KeyRecord) -> _Terms:
+        known = self._known.get(record.id)
+        if known is None or known.record is not record:  # a reload makes new records
+            known = self._known[record.id] = _Terms(record, quota_of(record, self._defaults))
+        return known
 
     def _refused(self, refusal: Refusal, quota: Quota, tokens: int, now: float) -> GatewayError:
         wait = self._hold / refusal.allowed if refusal.limit == "concurrency" else refusal.wait_seconds

@@ -174,13 +174,13 @@ def _from_timings(data: bytes, start: int) -> Tokens | None:
     prompt, cached, speed = timings.get("prompt_n"), timings.get("cache_n"), timings.get("predicted_per_second")
     # bool is an int, and no count
     cached = cached if type(cached) is int and cached > 0 else 0
-    return Tokens(
+    return Tokens(  # by position: names would make it dearer
         (prompt if type(prompt) is int and prompt > 0 else 0) + cached,
         cached,
         completion if type(completion) is int and completion > 0 else 0,
-        exact=True,
-        finish_reason=_finish_reason(data),
-        tokens_per_second=speed if type(speed) is float else None,
+        True,  # exact
+        _finish_reason(data),
+        speed if type(speed) is float else None,
     )
 
 

@@ -1,6 +1,6 @@
 """What each key has used of each model on each day, kept over restarts in SQLite.
 
-Owns the file. `record` only appends to a queue in memory; one background thread writes what has come together, in one
+Owns the file. `record` only adds to sums in memory; one background thread writes what has come together, in one
 transaction a second, so a killed process loses the last second or two. Without a file that can be written the counts
 live in memory only, and the log says so.
 """
@@ -12,7 +12,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -54,6 +53,10 @@ _GROUPED: dict[By, str] = {
     "model": f"SELECT model, {_SUMS} GROUP BY model ORDER BY SUM(prompt + completion) DESC, model",
     "day": f"SELECT day, {_SUMS} GROUP BY day ORDER BY day",
 }
+
+
+Sums = dict[tuple[str, str, str], list[int]]
+"""By day, key and model: requests, errors, and tokens of prompts, from the cache and of answers."""
 
 
 class Used(NamedTuple):
@@ -113,7 +116,8 @@ class UsageStore:
         self._path = path
         self._clock = clock
         self._flush_seconds = flush_seconds
-        self._fresh: deque[tuple[str, str, str, int, int, int, int]] = deque()
+        self._fresh: Sums = {}  # not yet handed to the writer; under the lock
+        self._lock = threading.Lock()
         self._day = ""
         self._day_end = 0.0
         self._month: dict[str, int] = {}
@@ -155,7 +159,16 @@ class UsageStore:
         if self._clock() >= self._day_end:
             self._new_day()
         if self._writer is not None:
-            self._fresh.append((self._day, key_id, model, error, prompt, cached, completion))
+            where = (self._day, key_id, model)
+            with self._lock:
+                sums = self._fresh.get(where)
+                if sums is None:
+                    sums = self._fresh[where] = [0, 0, 0, 0, 0]
+                sums[0] += 1
+                sums[1] += error
+                sums[2] += prompt
+                sums[3] += cached
+                sums[4] += completion
         self._month[key_id] = self._month.get(key_id, 0) + prompt + completion
 
     def month_tokens(self, key_id: str) -> int:
@@ -181,9 +194,14 @@ class UsageStore:
 
     def _write_on(self, writer: _Writer) -> None:
         while not self._stop.wait(self._flush_seconds):
-            writer.add(self._fresh)
-        writer.add(self._fresh)
+            writer.add(self._take())
+        writer.add(self._take())
         writer.close()
+
+    def _take(self) -> Sums:
+        with self._lock:
+            fresh, self._fresh = self._fresh, {}
+        return fresh
 
 
 class _Writer:
@@ -191,7 +209,7 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sums: dict[tuple[str, str, str], list[int]] = {}
+        self._sums: Sums = {}
         self.failures = 0
         self._failing = False
         # isolation_level None: transactions are begun and ended here, not by the driver.
@@ -222,13 +240,11 @@ class _Writer:
         """Return the tokens of each key since `first_day`."""
         return dict(self._connection.execute(_MONTH, (first_day,)).fetchall())
 
-    def add(self, fresh: deque[tuple[str, str, str, int, int, int, int]]) -> None:
-        """Write everything that has come; what cannot be written is kept for the next time, summed up."""
-        while fresh:
-            day, key_id, model, error, prompt, cached, completion = fresh.popleft()
-            sums = self._sums.setdefault((day, key_id, model), [0, 0, 0, 0, 0])
-            for index, count in enumerate((1, int(error), prompt, cached, completion)):
-                sums[index] += count
+    def add(self, fresh: Sums) -> None:
+        """Write what has come; what cannot be written is kept for the next time, summed up."""
+        for where, counts in fresh.items():
+            kept = self._sums.get(where)
+            self._sums[where] = [sum(pair) for pair in zip(kept, counts, strict=True)] if kept is not None else counts
         if not self._sums:
             return
         try:

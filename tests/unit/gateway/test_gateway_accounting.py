@@ -303,7 +303,7 @@ async def test_settling_with_a_shared_store_survives_the_request(
     """The store is slow, and the client has left long before it answers."""
     running = await start(GENEROUS)
     forwarder = running.gateway.forwarder
-    monkeypatch.setattr(forwarder, "_settle_apart", True)
+    monkeypatch.setattr(running.gateway.limiter, "_local", None)  # as with a shared store
     settled: list[int] = []
     settle = running.gateway.limiter.settle
 

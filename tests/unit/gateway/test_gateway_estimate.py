@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import hypothesis.strategies as st
+import orjson
 import pytest
 from hypothesis import given
 
-from llama_gguf.gateway.estimate import estimate_tokens
+from llama_gguf.gateway.estimate import estimate_talk, estimate_tokens
 
 CONTEXT = 4096
 TEXT = "a" * 400  # 100 tokens
@@ -102,6 +103,34 @@ GROUPS = st.sampled_from(["chat", "completions", "responses", "messages", "embed
 def test_any_body_has_an_estimate(group: str, body: dict[str, Any], context: int) -> None:
     tokens = estimate_tokens(group, body, 10_000, context)
     assert tokens >= (0 if group == "tokenize" else 1)
+
+
+def talk(body: dict[str, Any], group: str = "chat", context: int = CONTEXT) -> int:
+    return estimate_talk(group, orjson.dumps(body), body, context)
+
+
+@pytest.mark.parametrize(
+    ("changes", "answers"), [({"max_tokens": 50}, 1), ({"max_tokens": 50, "n": 3}, 3), ({}, 1), ({"n": 2}, 2)]
+)
+@pytest.mark.parametrize("context", [0, 120, CONTEXT])
+def test_a_small_plain_request_is_estimated_by_its_length(changes: dict[str, Any], answers: int, context: int) -> None:
+    body = {"messages": [user(TEXT)], **changes}
+    walked = estimate_tokens("chat", body, 1000, context)
+    assert walked <= talk(body, context=context) <= walked + 25 * answers  # the rest of its JSON: at most 100 bytes
+
+
+@pytest.mark.parametrize(
+    ("group", "body"),
+    [
+        ("chat", {"messages": [user([{"type": "image_url", "image_url": {"url": "x"}}])], "max_tokens": 1}),
+        ("chat", {"messages": [user("a" * 8000)], "max_tokens": 1}),
+        ("chat", {"messages": [user("a")], "tools": [{"function": {"description": TEXT}}], "max_tokens": 1}),
+        ("completions", {"prompt": [1] * 100, "max_tokens": 1}),
+        ("embeddings", {"input": [1] * 100}),
+    ],
+)
+def test_any_other_request_is_walked(group: str, body: dict[str, Any]) -> None:
+    assert talk(body, group) == estimate_tokens(group, body, len(orjson.dumps(body)), CONTEXT)
 
 
 def test_a_body_nested_too_deeply_is_not_walked_to_its_end() -> None:

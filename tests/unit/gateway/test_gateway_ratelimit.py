@@ -319,3 +319,28 @@ async def test_a_settled_charge_can_be_corrected_and_holds_no_place_meanwhile() 
     counts = store.counts_of("alice", clock.now)
     assert (counts.tokens, counts.month_tokens, counts.in_flight) == (110, 110, 1)
     await second.settle(0)
+
+
+def test_with_counts_in_memory_nothing_waits() -> None:
+    clock = Clock()
+    store = LocalStore()
+    rates = limiter(clock, store=store, requests_per_minute=2, tokens_per_minute=1000)
+    reservation = rates.try_reserve(record(), 500)
+    assert reservation is not None
+    assert reservation.settle_now(40)
+    assert reservation.settle_now(70)  # a second time changes nothing
+    assert store.counts_of("alice", clock.now).tokens == reservation.charged == 40
+    first = reservation.lines
+    clock.now += 1
+    later = rates.try_reserve(record(), 0)
+    assert later is not None
+    assert (first.count(": 120s"), later.lines.count(": 119s")) == (2, 2)
+    with pytest.raises(GatewayError, match="2 requests a minute"):
+        rates.try_reserve(record(), 0)
+
+
+async def test_with_a_shared_store_it_is_left_to_those_who_can_wait() -> None:
+    rates = limiter(Clock(), requests_per_minute=2)
+    rates._local = None
+    assert rates.try_reserve(record(), 1) is None
+    assert not (await rates.reserve(record(), 1)).settle_now(1)
