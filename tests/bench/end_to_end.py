@@ -28,13 +28,13 @@ STREAMS = (1, 4, 16)
 TOKENS = 128
 
 
-def write_config(folder: Path) -> Path:
+def write_config(folder: Path, threads: int | None) -> Path:
     """Write the configuration of an appliance with 16 slots and every feature on."""
     config = folder / "config.yaml"
     tree = {
         "paths": {"data_dir": str(folder / "data"), "run_dir": str(folder / "run")},
         "model": {"path": str(starter.default_path(os.environ)), "aliases": ["bench"]},
-        "engine": {"slots": 16, "context_per_slot": 512},
+        "engine": {"slots": 16, "context_per_slot": 512} | ({"threads": threads} if threads else {}),
         "gateway": {"host": "127.0.0.1", "port": PORT},
         "health": {"host": "127.0.0.1", "port": HEALTH_PORT},
         "limits": {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000},
@@ -54,6 +54,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--engine-threads",
+        type=int,
+        help="leave cores to the gateway, as an engine on a GPU does (default: all are the engine's)",
+    )
     options = parser.parse_args()
     command = shutil.which("llama-gguf", path=str(Path(sys.executable).parent))
     assert command
@@ -63,7 +68,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "data").mkdir()
         _, binary = compile_native(folder)
-        config = write_config(folder)
+        config = write_config(folder, options.engine_threads)
         keys_file = folder / "data" / "keys.json"
         generate = [command, "keys", "generate", "--name", "bench", "--quiet", "--keys-file", str(keys_file)]
         key = subprocess.run(generate, check=True, capture_output=True, text=True).stdout.strip()

@@ -145,7 +145,9 @@ def script(folder: Path, body: str) -> Path:
 
 def test_stopping_stops_the_compilers_too(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from image.engine import build\n"
+        "import signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from image.engine import build\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what a shell starts with `&` ignores it
         "build.run_with_progress(['/bin/bash', '-c', 'echo $$ > ' + sys.argv[2] + '; sleep 60 & wait'], {}, "
         "Path(sys.argv[3]), 'x')\n"
     )
