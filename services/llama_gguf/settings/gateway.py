@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -59,18 +59,7 @@ class Gateway(Section):
     max_request_line_bytes: Annotated[int, Field(ge=256, le=65_536)] = Field(8192, description="Longest request line.")
     cors: Cors = Field(default_factory=Cors, description="Cross-origin access for browsers.")
     routes: tuple[RouteGroup, ...] = Field(
-        (
-            "chat",
-            "completions",
-            "responses",
-            "messages",
-            "embeddings",
-            "models",
-            "rerank",
-            "infill",
-            "audio",
-            "tokenize",
-        ),
+        tuple(group for group in get_args(RouteGroup) if group != "props"),  # it tells much of the engine's insides
         description="Groups of engine routes that keys with the scope `inference` may call.",
     )
     allow_remote_media: bool = Field(
