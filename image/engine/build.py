@@ -85,11 +85,9 @@ def make_plan(name: str, cache: Path, architectures: tuple[str, ...] | None = No
     """Work out what building variant `name` on this machine means."""
     recipes = recipe.load()
     variant = recipes.variant(name)
-    version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
     arguments = recipe.cmake_arguments(variant, architectures=architectures)
-    patches = recipe.PATCHES_FILE.read_text(encoding="utf-8")
-    key = recipe.cache_key(recipes, variant, version, arguments, this_machine(), patches=patches)
-    return Plan(recipes, variant, version, arguments, key, cache)
+    key = recipe.current_key(recipes, variant, arguments, this_machine())
+    return Plan(recipes, variant, recipe.pinned_version(), arguments, key, cache)
 
 
 def job_count() -> int:

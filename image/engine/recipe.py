@@ -1,7 +1,8 @@
 """image/variants.yaml as typed values, and the CMake arguments and cache key that follow from it.
 
 Owns the shape of variants.yaml: an unknown or missing field is an error here, not a surprise in a build. Pure but for
-`load`, which reads the file. Needs only PyYAML, because it also runs inside the image's builder stage.
+`load`, `pinned_version` and `current_key`, which read files. Needs only PyYAML, because it also runs inside the image's
+builder stage.
 """
 
 from __future__ import annotations
@@ -179,6 +180,11 @@ def engine_version(lock: str) -> str:
     return match[1]
 
 
+def pinned_version() -> str:
+    """Read the version of llama-cpp-python that is built."""
+    return engine_version(ENGINE_LOCK.read_text(encoding="utf-8"))
+
+
 def cmake_arguments(variant: Variant, *, architectures: tuple[str, ...] | None = None) -> tuple[str, ...]:
     """Return the -D arguments of `variant`, in the order of variants.yaml; `architectures` overrides CUDA's list."""
     flags = dict(variant.cmake)
@@ -219,3 +225,9 @@ def cache_key(
         facts.append(machine.cpu)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     return f"{version}-{variant.name}-{machine.architecture}-{digest}"
+
+
+def current_key(recipes: Recipes, variant: Variant, arguments: tuple[str, ...], machine: Machine) -> str:
+    """Return the cache key of a build from this tree: the version it pins, with its patches."""
+    patches = PATCHES_FILE.read_text(encoding="utf-8")
+    return cache_key(recipes, variant, pinned_version(), arguments, machine, patches=patches)

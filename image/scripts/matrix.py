@@ -27,9 +27,7 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 def engine_key(recipes: recipe.Recipes, variant: recipe.Variant, architecture: str) -> str:
     """Return what names the engine of `variant` among all; the base's tag stands for the C library of its builder."""
     machine = recipe.Machine(MACHINES[architecture], recipes.bases[variant.bases["build"]].tag, "")
-    version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
-    patches = recipe.PATCHES_FILE.read_text(encoding="utf-8")
-    return recipe.cache_key(recipes, variant, version, recipe.cmake_arguments(variant), machine, patches=patches)
+    return recipe.current_key(recipes, variant, recipe.cmake_arguments(variant), machine)
 
 
 def entries(recipes: recipe.Recipes, *, hosted: bool) -> list[dict[str, str]]:

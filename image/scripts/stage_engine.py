@@ -142,13 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         engine = options.out / "engine"
         kept = stage(options.wheel, engine, DRIVER_LIBRARIES | frozenset(runtime_libraries))
-        version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
         arguments = recipe.cmake_arguments(variant, architectures=architectures)
         cuda = options.out / "cuda/lib"
         cuda.mkdir(parents=True, exist_ok=True)
         if runtime_libraries:
             cuda_toolkit.copy_runtime_libraries(options.cuda_libraries, runtime_libraries, cuda)
-        facts = describe(engine / "bin" / PROGRAM, version, arguments, recipe.PATCHES_FILE)
+        facts = describe(engine / "bin" / PROGRAM, recipe.pinned_version(), arguments, recipe.PATCHES_FILE)
         (engine / "engine.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except StageError as error:
         sys.stderr.write(f"error: {error}\n")

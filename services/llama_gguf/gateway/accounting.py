@@ -10,11 +10,11 @@ import time
 
 import orjson
 
+from .estimate import BYTES_PER_TOKEN
 from .exchange import Doubt, Exchange
 from .proxy import Relay
 from .sse import Tokens, add, read_tokens
 
-_BYTES_PER_TOKEN = 4
 _STOPPED = ("stop", "tool_calls")
 
 
@@ -52,7 +52,7 @@ def _several(exchange: Exchange, relay: Relay, first: Tokens) -> tuple[Tokens, D
     others = answer.get("choices", ())[1:]
     texts = tuple(_text(choice) for choice in others)
     ends = sum(choice.get("finish_reason") in _STOPPED for choice in others)  # each a token of its own
-    guess = sum(-(-len(text.encode()) // _BYTES_PER_TOKEN) for text in texts)
+    guess = sum(-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts)
     tokens = first._replace(
         prompt=first.prompt * prompts, completion=first.completion + ends + guess, exact=False, tokens_per_second=None
     )
@@ -98,4 +98,4 @@ def with_unseen(tokens: Tokens, doubt: Doubt, pace: float, cost: int) -> Tokens:
 
 
 def _prompt_guess(exchange: Exchange) -> int:
-    return -(-len(exchange.request.body) // _BYTES_PER_TOKEN)
+    return -(-len(exchange.request.body) // BYTES_PER_TOKEN)

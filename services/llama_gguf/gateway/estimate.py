@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
+"""Of text, as a guess."""
 _AUDIO_BYTES_PER_TOKEN = 1024  # about 30 tokens a second of 16 kHz WAV; what it really takes depends on the projector
 _MEDIA_TOKENS = 256  # an image or a clip; what it really takes depends on the projector
 _UNKNOWN_CONTEXT = 4096
@@ -69,7 +70,7 @@ def estimate_talk(group: str, raw: bytes, body: Mapping[str, Any], context: int 
     answer = _answer_tokens(body)
     total = context or _UNKNOWN_CONTEXT
     if answer is not None:
-        some = len(raw) // _BYTES_PER_TOKEN + answer
+        some = len(raw) // BYTES_PER_TOKEN + answer
         if not 0 < context < some:
             total = some
     return total * _choices(body)
@@ -77,7 +78,7 @@ def estimate_talk(group: str, raw: bytes, body: Mapping[str, Any], context: int 
 
 def estimate_transcription(file_bytes: int, prompt: str, max_tokens: int | None, context: int = 0) -> int:
     """Return the most tokens that the transcription of an audio file may use."""
-    read = -(-file_bytes // _AUDIO_BYTES_PER_TOKEN) + -(-len(prompt.encode()) // _BYTES_PER_TOKEN)
+    read = -(-file_bytes // _AUDIO_BYTES_PER_TOKEN) + -(-len(prompt.encode()) // BYTES_PER_TOKEN)
     total = context or max(_UNKNOWN_CONTEXT, read)
     return max(1, total if max_tokens is None else min(total, read + max_tokens))
 
@@ -88,13 +89,13 @@ def _prompt_tokens(group: str, fields: tuple[str, ...], body: Mapping[str, Any],
     for name in fields:
         if name in body and (value := body[name]) is not None:
             weight += _weigh(value, _DEPTH)
-    tokens = -(-weight // _BYTES_PER_TOKEN)
+    tokens = -(-weight // BYTES_PER_TOKEN)
     if tokens > body_bytes:
         tokens = max(1, body_bytes)
     if group == "rerank":
         documents = body.get("documents") or body.get("texts")
         count = len(documents) if isinstance(documents, list) else 1
-        query = -(-_weigh(body.get("query"), _DEPTH) // _BYTES_PER_TOKEN)
+        query = -(-_weigh(body.get("query"), _DEPTH) // BYTES_PER_TOKEN)
         return tokens + query * max(0, count - 1), max(1, count)  # each document is read together with the query
     if group in ("completions", "embeddings"):
         value = body.get(fields[0])
@@ -114,11 +115,11 @@ def _weigh(value: object, depth: int) -> int:
         return total
     if isinstance(value, list):
         for item in value:
-            total += _BYTES_PER_TOKEN if type(item) is int else _weigh(item, depth - 1)  # bool is an int, and no token
+            total += BYTES_PER_TOKEN if type(item) is int else _weigh(item, depth - 1)  # bool is an int, and no token
     elif isinstance(value, dict):
         for name, item in value.items():
             if name in _MEDIA_FIELDS:
-                total += _MEDIA_TOKENS * _BYTES_PER_TOKEN
+                total += _MEDIA_TOKENS * BYTES_PER_TOKEN
             elif item.__class__ is str and item.isascii():
                 total += len(item)  # nearly always
             else:

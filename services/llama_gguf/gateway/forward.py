@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
 from llama_gguf.errors import GatewayError, KeysError
@@ -140,9 +140,13 @@ class Forwarder:
             return
         # A shared store is asked over the network: that must not depend on this request's task, which may be cancelled
         # at any moment.
-        task = asyncio.create_task(reservation.settle(tokens_used))
+        self._apart(reservation.settle(tokens_used))
+
+    def _apart(self, settling: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(settling)
         self._settling.add(task)
         task.add_done_callback(self._settled)
+        return task
 
     def _recount(
         self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int
@@ -157,10 +161,7 @@ class Forwarder:
         if not self._recounter.can_ask(exchange):
             exchange.tokens = with_unseen(guess, doubt, self._pace(), cost)
             return None
-        task = asyncio.create_task(self._settle_twice(exchange, doubt, reservation, cost))
-        self._settling.add(task)
-        task.add_done_callback(self._settled)
-        return task
+        return self._apart(self._settle_twice(exchange, doubt, reservation, cost))
 
     async def _settle_twice(self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int) -> None:
         """End the request in its key's limits at once, and correct the charge when the engine has counted."""
@@ -229,7 +230,7 @@ class Forwarder:
             await self._note_admin_call(exchange, route, key)
         path = "/v1/models" if route.kind == "models" else "/props"
         request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
-        reservation = self._limiter.try_reserve(key, 0) or await self._limiter.reserve(key, 0)
+        reservation = await self._limiter.reserve(key, 0)
         exchange.base_lines += reservation.lines
         try:
             relay = await self._caller.ask(exchange, request)

@@ -117,13 +117,11 @@ class Transfer:
             self._agreed(part.size)
             return  # killed between the last byte and the rename
         start, end = gap
-        asked_end = (
-            min(end, start + self._job.tuning.segment_bytes)
-            if self._job.connections > 1
-            else end
-            if part.size
-            else None
-        )
+        asked_end: int | None = None  # to the end, wherever that is
+        if self._job.connections > 1:
+            asked_end = min(end, start + self._job.tuning.segment_bytes)
+        elif part.size:
+            asked_end = end
         headers = range_headers(start, asked_end, part.version) if self._ranged else {}
         async with self._source.ask(headers) as response:
             match read_answer(response.status, response.headers):
