@@ -1,15 +1,12 @@
 # Included by CMake right after the engine's project() (build.py passes -DCMAKE_PROJECT_llama_cpp_INCLUDE): what we change
 # in llama-server before it is compiled. Each edit names the text it expects, and a text that is not there stops the
 # build: then look whether the newer llama.cpp still needs the edit.
-#
-# llama-server looks whether a client is still there only when no result for ANYBODY has come for a whole second, because
-# each result wakes all who wait and each starts its second anew. So while one client streams, another who leaves a plain
-# request, or a prompt that is being read, keeps its slot to the end; and who leaves a batch of short embeddings is never
-# missed. With one deadline for the whole wait, and a look between the results of a batch, it notices within 200 ms.
-set(_file "${CMAKE_SOURCE_DIR}/vendor/llama.cpp/tools/server/server-queue.cpp")
-file(READ "${_file}" _text)
 
-function(edit before after)
+set(_server "${CMAKE_SOURCE_DIR}/vendor/llama.cpp/tools/server")
+
+function(edit name before after)
+  set(_file "${_server}/${name}")
+  file(READ "${_file}" _text)
   string(FIND "${_text}" "${after}" _done)
   if(_done EQUAL -1)
     string(FIND "${_text}" "${before}" _found)
@@ -17,21 +14,283 @@ function(edit before after)
       message(FATAL_ERROR "image/engine/patches.cmake: ${_file} does not hold what it changes:\n${before}")
     endif()
     string(REPLACE "${before}" "${after}" _text "${_text}")
-    set(_text "${_text}" PARENT_SCOPE)
+    file(WRITE "${_file}" "${_text}")
   endif()
 endfunction()
 
-edit(
+# 1. Clients that have gone.
+#
+# llama-server looks whether a client is still there only when no result for ANYBODY has come for a whole second, because
+# each result wakes all who wait and each starts its second anew. So while one client streams, another who leaves a plain
+# request, or a prompt that is being read, keeps its slot to the end; and who leaves a batch of short embeddings is never
+# missed. With one deadline for the whole wait, and a look between the results of a batch, it notices within 200 ms.
+edit(server-queue.cpp
   [[recv_with_timeout(const std::unordered_set<int> & id_tasks, int timeout) {
 ]]
   [[recv_with_timeout(const std::unordered_set<int> & id_tasks, int timeout) {
     const auto give_up_at = std::chrono::steady_clock::now() + std::chrono::milliseconds(200 * timeout);
 ]])
-edit(
+edit(server-queue.cpp
   [[condition_results.wait_for(lock, std::chrono::seconds(timeout))]]
   [[condition_results.wait_until(lock, give_up_at)]])
-edit(
+edit(server-queue.cpp
   [[auto res = next(should_stop);]]
   [[auto res = should_stop() ? nullptr : next(should_stop);]])
 
-file(WRITE "${_file}" "${_text}")
+# 2. What a request has used, also when nobody waited for its end.
+#
+# llama-server tells counts with the end of an answer and forgets them with the slot, so nobody can know what an answer
+# has cost whose client left. It now keeps them for a while under the id its client sent as X-Usage-Id, and GET /usage?id=
+# tells them: `open` tasks may still work, and the counts are whole once there are none. Tokens of a prompt that several
+# answers share are counted once, as they are read once.
+file(WRITE "${_server}/server-usage.h" [[#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+// what each request has used, by the id its client gave it; safe to be used by all threads
+class server_usage_book {
+public:
+    struct counts {
+        int64_t open       = 0; // tasks that wait or work
+        int64_t prompt     = 0; // tokens read, those from the cache included
+        int64_t cached     = 0;
+        int64_t completion = 0; // tokens generated
+    };
+
+    void open(const std::string & id, const std::unordered_set<int> & tasks) {
+        if (id.empty()) {
+            return;
+        }
+        std::lock_guard<std::mutex> lock(mutex);
+        forget_old();
+        requests[id].open += tasks.size();
+        for (const int task : tasks) {
+            owners[task] = id;
+        }
+    }
+
+    // a task that is not known, or closed already, changes nothing
+    void close(int task, const counts & used) {
+        std::lock_guard<std::mutex> lock(mutex);
+        const auto owner = owners.find(task);
+        if (owner == owners.end()) {
+            return;
+        }
+        counts & total = requests[owner->second];
+        total.prompt     += used.prompt;
+        total.cached     += used.cached;
+        total.completion += used.completion;
+        if (--total.open == 0) {
+            finished.emplace_back(clock::now(), owner->second);
+        }
+        owners.erase(owner);
+    }
+
+    // all zero for a request that never came to a task
+    counts read(const std::string & id) {
+        std::lock_guard<std::mutex> lock(mutex);
+        const auto found = requests.find(id);
+        return found == requests.end() ? counts{} : found->second;
+    }
+
+private:
+    using clock = std::chrono::steady_clock;
+
+    std::mutex mutex;
+    std::unordered_map<std::string, counts> requests;
+    std::unordered_map<int, std::string> owners; // of tasks
+    std::deque<std::pair<clock::time_point, std::string>> finished; // oldest first
+
+    void forget_old() {
+        const auto limit = clock::now() - std::chrono::seconds(30);
+        while (!finished.empty() && finished.front().first < limit) {
+            const auto found = requests.find(finished.front().second);
+            if (found != requests.end() && found->second.open == 0) {
+                requests.erase(found);
+            }
+            finished.pop_front();
+        }
+    }
+};
+]])
+edit(server-queue.h
+  [[#include "server-task.h"
+]]
+  [[#include "server-task.h"
+#include "server-usage.h"
+]])
+edit(server-queue.h
+  [[struct server_response {
+]]
+  [[struct server_response {
+    server_usage_book usage;
+
+]])
+edit(server-queue.h
+  [[    bool cancelled = false;
+    int polling_interval_seconds;
+]]
+  [[    bool cancelled = false;
+    int polling_interval_seconds;
+    std::string usage_id; // under which to note what the tasks use
+]])
+edit(server-queue.cpp
+  [[    queue_results.add_waiting_task_ids(id_tasks);
+]]
+  [[    queue_results.usage.open(usage_id, id_tasks);
+    queue_results.add_waiting_task_ids(id_tasks);
+]])
+edit(server-context.cpp
+  [[    void ok(const json & response_data) {
+        status = 200;
+]]
+  [[    void set_usage_id(const server_http_req & req) {
+        const auto id = req.headers.find("X-Usage-Id");
+        rd.usage_id = id == req.headers.end() ? "" : id->second;
+    }
+    void ok(const json & response_data) {
+        status = 200;
+]])
+edit(server-context.cpp
+  [[    res->set_req(&req); // will also set spipe if needed
+]]
+  [[    res->set_req(&req); // will also set spipe if needed
+    res->set_usage_id(req);
+]])
+edit(server-context.cpp
+  [[    json responses = json::array();
+    auto & rd = res->rd;
+]]
+  [[    json responses = json::array();
+    res->set_usage_id(req);
+    auto & rd = res->rd;
+]])
+edit(server-context.cpp
+  [[        json responses = json::array();
+        auto & rd = res->rd;
+]]
+  [[        json responses = json::array();
+        res->set_usage_id(req);
+        auto & rd = res->rd;
+]])
+edit(server-context.cpp
+  [[            slot.callback_on_reset = [this](const server_slot & slot) {
+]]
+  [[            slot.callback_on_reset = [this](const server_slot & slot) {
+                server_usage_book::counts used;
+                if (!slot.task->is_child()) {
+                    used.cached = slot.stats.n_prompt_cached;
+                    used.prompt = slot.stats.n_prompt_cached + slot.stats.n_prompt_processed;
+                }
+                used.completion = slot.stats.n_gen;
+                queue_results.usage.close(slot.task->id, used);
+]])
+edit(server-context.cpp
+  [[                        if (slot.task && slot.task->id == task.id_target) {
+                            slot.release();
+                            break;
+                        }
+                    }
+]]
+  [[                        if (slot.task && slot.task->id == task.id_target) {
+                            slot.release();
+                            break;
+                        }
+                    }
+                    queue_results.usage.close(task.id_target, {}); // it may have had no slot yet
+]])
+edit(server-context.cpp
+  [[    this->get_slots = [this](const server_http_req & req) {
+]]
+  [[    this->get_usage = [this](const server_http_req & req) {
+        auto res = create_response(true);
+        const auto used = queue_results.usage.read(req.get_param("id"));
+        res->ok({
+            {"open",              used.open},
+            {"prompt_tokens",     used.prompt},
+            {"cached_tokens",     used.cached},
+            {"completion_tokens", used.completion},
+        });
+        return res;
+    };
+
+    this->get_slots = [this](const server_http_req & req) {
+]])
+edit(server-context.h
+  [[    server_http_context::handler_t get_slots;
+]]
+  [[    server_http_context::handler_t get_slots;
+    server_http_context::handler_t get_usage;
+]])
+edit(server.cpp
+  [[    ctx_http.get ("/slots",                    ex_wrapper(routes.get_slots));
+]]
+  [[    ctx_http.get ("/slots",                    ex_wrapper(routes.get_slots));
+    ctx_http.get ("/usage",                    ex_wrapper(routes.get_usage));
+]])
+
+# 3. Several answers in one, of OpenAI's routes: `usage` told the first one's.
+edit(server-context.cpp
+  [[                json & choices = arr[0]["choices"];
+                for (size_t i = 1; i < arr.size(); i++) {
+]]
+  [[                const auto * first = static_cast<server_task_result_cmpl_final*>(all_results.results[0].get());
+                const size_t per_prompt = std::max(1, first->generation_params.n_cmpl);
+                json & usage = arr[0]["usage"];
+                const auto add = [](json & sum, const json & number) { sum = sum.get<int64_t>() + number.get<int64_t>(); };
+                for (size_t i = 1; i < arr.size(); i++) {
+                    const json & other = arr[i]["usage"];
+                    add(usage["completion_tokens"], other["completion_tokens"]);
+                    add(usage["total_tokens"], other["completion_tokens"]);
+                    if (i % per_prompt == 0) {
+                        add(usage["prompt_tokens"], other["prompt_tokens"]);
+                        add(usage["total_tokens"], other["prompt_tokens"]);
+                        add(usage["prompt_tokens_details"]["cached_tokens"], other["prompt_tokens_details"]["cached_tokens"]);
+                    }
+                }
+                json & choices = arr[0]["choices"];
+                for (size_t i = 1; i < arr.size(); i++) {
+]])
+
+# 4. The beginning of a stream.
+#
+# What must come first (an assistant's role, `response.created`, `message_start`) came with token number 1. That token
+# makes no event when it is no whole character, as the first of many an emoji: then the first two never came, and the
+# other came with every event.
+edit(server-task.h
+  [[    bool oai_resp_created = false;
+    const std::string oai_resp_id;
+]]
+  [[    bool begun            = false;
+    bool oai_resp_created = false;
+    const std::string oai_resp_id;
+]])
+edit(server-task.h
+  [[    bool is_progress = false;
+    bool is_begin = false; //]]
+  [[    bool is_progress = false;
+    bool is_first = false; // of the events that tell of tokens
+    bool is_begin = false; //]])
+edit(server-task.cpp
+  [[    state.update_chat_msg(content, true, oaicompat_msg_diffs);
+]]
+  [[    is_first    = n_decoded > 0 && !state.begun;
+    state.begun = n_decoded > 0 || state.begun;
+    state.update_chat_msg(content, true, oaicompat_msg_diffs);
+]])
+edit(server-task.cpp [[    bool first = n_decoded == 1;
+]] [[    bool first = is_first;
+]])
+edit(server-task.cpp [[    bool first = (n_decoded == 1);
+]] [[    const bool first = is_first;
+]])
+edit(server-task.cpp
+  [[(is_progress || n_decoded == 1)]]
+  [[(is_progress || n_decoded > 0)]])

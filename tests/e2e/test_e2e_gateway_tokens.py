@@ -12,7 +12,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,34 +145,47 @@ async def test_several_answers_in_one_are_charged_as_the_engine_counts_them(
     with Difference(box, 1) as counts:
         answer = await ask(box.port, "POST", path, body={**bodies(12)[path], **extra, "stream": stream})
         assert answer.status == 200
-    if stream or path == "/completion":
-        assert counts.gateway == counts.engine
-    else:  # the texts of the other answers are made tokens again, which need not give what they were made of
-        assert counts.gateway[0] == counts.engine[0]
-        assert abs(counts.gateway[1] - counts.engine[1]) <= 0.25 * counts.engine[1]
+    assert counts.gateway == counts.engine
+    if not stream and path != "/completion":
+        usage = answer.json()["usage"]
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == counts.engine
+        assert usage["total_tokens"] == sum(counts.engine)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", PATHS)
-async def test_answers_left_at_random_moments_are_charged_nearly_what_the_engine_did(
-    box: Box, path: str, stream: bool, record_property: Callable[[str, object], None]
+async def test_answers_left_at_random_moments_are_charged_what_the_engine_did(
+    box: Box, path: str, stream: bool
 ) -> None:
     rng = random.Random(path)
     number = 12
-    for _ in range(3):  # so that it is known how fast answers are
-        assert (await ask(box.port, "POST", path, body=bodies(50)[path])).status == 200
     with Difference(box, number) as counts:
         for _ in range(number):
-            await leave(box, path, {**bodies(3000)[path], "stream": stream}, rng.uniform(0.05, 0.4))
-            await asyncio.to_thread(wait_until, lambda: busy_slots(box.socket) == 0, 20)
+            await leave(box, path, {**bodies(3000)[path], "stream": stream}, rng.uniform(0.0, 0.4))
     left = [line for line in access(box)[-number:] if line["outcome"] == "client_gone"]
     assert len(left) >= number // 2
-    assert counts.gateway[0] == pytest.approx(counts.engine[0], rel=0.001)
-    record_property("counts", f"engine {counts.engine}, charged {counts.gateway}")
-    if stream:  # what the engine makes until it has noticed is not seen: tokens it makes in a few dozen milliseconds
-        assert -number <= counts.engine[1] - counts.gateway[1] <= 0.05 * counts.engine[1] + 40 * number
-    else:  # by the time they took: on a machine that does other things meanwhile no more than the right size
-        assert 0.1 * counts.engine[1] <= counts.gateway[1] <= 10 * counts.engine[1]
+    assert counts.engine[1] > number
+    assert counts.gateway == counts.engine
+
+
+async def test_many_left_at_once_are_charged_what_the_engine_did(box: Box) -> None:
+    """Most of them while they wait for a slot."""
+    number = 40
+    body = {**bodies(3000)["/v1/chat/completions"], "messages": [{"role": "user", "content": "hello there " * 100}]}
+    with Difference(box, number) as counts:
+        await asyncio.gather(
+            *(
+                leave(
+                    box,
+                    "/v1/chat/completions",
+                    {**body, "stream": index % 2 == 0, "n": 1 + index % 3 // 2},
+                    0.02 * index,
+                )
+                for index in range(number)
+            )
+        )
+    assert counts.gateway == counts.engine
+    assert counts.engine[0] > 1000
 
 
 async def leave(box: Box, path: str, body: dict[str, Any], seconds: float) -> None:
@@ -183,6 +196,7 @@ async def leave(box: Box, path: str, body: dict[str, Any], seconds: float) -> No
         async with asyncio.timeout(seconds):
             await read_answer(reader)
     writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/embedding"])
@@ -193,6 +207,16 @@ async def test_embeddings_are_charged_what_the_engine_read(embedder: Box, path: 
         answer = await ask(embedder.port, "POST", path, body={name: texts})
         assert answer.status == 200
     assert counts.gateway == counts.engine
+
+
+async def test_batches_of_embeddings_that_were_left_are_charged_what_the_engine_read(embedder: Box) -> None:
+    rng = random.Random(5)
+    texts = ["hello there " * 40] * 300
+    with Difference(embedder, 8) as counts:
+        for _ in range(8):
+            await leave(embedder, "/v1/embeddings", {"input": texts}, rng.uniform(0.02, 0.5))
+    assert counts.gateway == counts.engine
+    assert 0 < counts.engine[0] < 8 * 300 * 480
 
 
 async def test_properties_of_the_real_engine_hold_no_path(box: Box, model: Path) -> None:
@@ -212,3 +236,28 @@ async def test_a_model_that_cannot_hear_says_so(box: Box) -> None:
     answer = await ask(box.port, "POST", "/v1/audio/transcriptions", body=body, headers=headers)
     assert (answer.status, answer.error["code"]) == (501, "not_supported")
     assert "audio" in answer.error["message"]
+
+
+@pytest.fixture(scope="module")
+def stammering(tmp_path_factory: pytest.TempPathFactory, engine_binary: Path, model: Path) -> Iterator[Box]:
+    """Without a grammar most tokens of the random model are half characters, which make no event."""
+    yield from serve(tmp_path_factory.mktemp("bytes"), engine_binary, model)
+
+
+@pytest.mark.parametrize(
+    ("path", "beginning"),
+    [
+        ("/v1/chat/completions", b'"delta":{"role":"assistant"'),
+        ("/v1/responses", b"event: response.created\n"),
+        ("/v1/messages", b"event: message_start\n"),
+    ],
+)
+async def test_a_stream_begins_once_whatever_its_first_token_is(stammering: Box, path: str, beginning: bytes) -> None:
+    late = 0
+    for seed in range(12):
+        body = {**bodies(30)[path], "stream": True, "seed": seed, "temperature": 2.0}
+        answer = await ask(stammering.port, "POST", path, body=body)
+        assert answer.body.count(beginning) == 1, answer.body
+        assert answer.body.find(beginning) < 200
+        late += "\ufffd" in answer.body.decode()
+    assert late > 0

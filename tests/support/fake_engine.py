@@ -20,6 +20,9 @@ What one request gets is said in its body's `fake` object; the last `default` of
     several         answer twice in one, each with its counts, as llama.cpp's own route does
     event_bytes     size of the text in each event
     timings         false: report no counts
+    unseen          with hang_after -1: tokens that it has made of the answer all the same
+    clings          seconds for which it works on after its client has left
+    book            false: it cannot say afterwards what a request has used, like an engine that is not ours
     drop_first      cut the connection before any byte, the first so many times
     content_type    instead of JSON or event-stream
 """
@@ -52,6 +55,8 @@ class Seen:
     at: float = field(default_factory=time.monotonic)
     finished: bool = False
     dropped: bool = False  # the gateway went away before the answer was complete
+    used: list[int] = field(default_factory=lambda: [0, 0, 0])  # tokens: prompt, of that cached, completion
+    open: bool = True
 
 
 class FakeEngine:
@@ -66,7 +71,7 @@ class FakeEngine:
         self.most_per_connection = 0
         self.ready_at = time.monotonic() + loading_seconds
         self.drops = 0
-        self.counts = 0  # how often it was asked to count tokens
+        self.counts = 0  # how often it was asked what a request has used
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,8 +99,8 @@ class FakeEngine:
 
     @property
     def asked(self) -> list[Seen]:
-        """Requests other than health checks and counting."""
-        return [seen for seen in self.seen if not seen.target.endswith(("/health", "_tokens", "/tokenize"))]
+        """Requests other than health checks and questions about others."""
+        return [seen for seen in self.seen if not seen.target.startswith(("/health", "/usage"))]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -138,12 +143,14 @@ class FakeEngine:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 seen.dropped = True
+                await asyncio.sleep(_json(body).get("fake", {}).get("clings", 0))
                 return False
             return await answering
         finally:
             for future in (answering, gone):
                 future.cancel()
             await asyncio.gather(answering, gone, return_exceptions=True)
+            seen.open = False
 
     async def _answer(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; return whether the connection lives on."""
@@ -156,12 +163,15 @@ class FakeEngine:
             await self._state(seen.target, writer)
             seen.finished = True
             return True
-        if seen.target.endswith(("_tokens", "/tokenize")):
-            await self._count(seen.target, body, writer)
+        if seen.target.startswith("/usage"):
+            await self._usage(seen.target.partition("?id=")[2], writer)
             seen.finished = True
             return True
         await asyncio.sleep(knobs.get("delay", 0))
+        if not knobs.get("status") and "garbage" not in knobs and knobs.get("die_after") != -1:
+            seen.used = [PROMPT_TOKENS, CACHED_TOKENS, 0]
         if knobs.get("hang_after") == -1:
+            seen.used[2] = knobs.get("unseen", 0)
             await asyncio.sleep(3600)
         if knobs.get("die_after") == -1:
             return False
@@ -177,6 +187,7 @@ class FakeEngine:
                 return False
         else:
             count = int(body.get("n") or 1)
+            seen.used[2] = count * knobs["tokens"]
             value: Any = [answer(knobs), answer(knobs)] if knobs.get("several") else answer(knobs, count)
             await _whole(writer, 200, value, knobs.get("content_type", "application/json"), knobs)
         if knobs.get("twice"):
@@ -184,13 +195,16 @@ class FakeEngine:
         seen.finished = True
         return True
 
-    async def _count(self, target: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        """Count tokens: a chat has as many as it always has, and of other texts each byte is one."""
+    async def _usage(self, usage_id: str, writer: asyncio.StreamWriter) -> None:
+        """Tell what a request has used, as our recipe's llama-server does."""
         self.counts += 1
-        if target == "/tokenize":
-            await _whole(writer, 200, {"tokens": list(body["content"].encode())})
-        else:
-            await _whole(writer, 200, {"input_tokens": PROMPT_TOKENS, "object": "response.input_tokens"})
+        if not self.default.get("book", True):
+            await _whole(writer, 404, error("not_found_error", "File Not Found", 404))
+            return
+        asked = [seen for seen in self.seen if seen.headers.get("x-usage-id") == usage_id]
+        sums = [sum(numbers) for numbers in zip(*(seen.used for seen in asked), strict=True)] or [0, 0, 0]
+        names = ("prompt_tokens", "cached_tokens", "completion_tokens")
+        await _whole(writer, 200, {"open": sum(seen.open for seen in asked), **dict(zip(names, sums, strict=True))})
 
     async def _state(self, target: str, writer: asyncio.StreamWriter) -> None:
         if target == "/metrics":
@@ -236,6 +250,7 @@ class FakeEngine:
             if number and knobs.get("pause"):
                 await asyncio.sleep(knobs["pause"])
             if event := _event(number, knobs, anthropic=seen.target == "/v1/messages"):
+                seen.used[2] = min(number + 1, knobs["tokens"])
                 writer.write(_chunk(event))
         writer.write(b"0\r\n\r\n")
         await writer.drain()
@@ -294,7 +309,7 @@ def timings(tokens: int) -> dict[str, Any]:
 
 
 def answer(knobs: dict[str, Any], choices: int = 1) -> dict[str, Any]:
-    """Return a whole chat answer. Like llama-server it tells the counts of the first choice only."""
+    """Return a whole chat answer. `usage` tells the sums of all choices, `timings` of the first only."""
     tokens = knobs["tokens"]
     message = {"role": "assistant", "content": "x" * (knobs.get("event_bytes", 4) * tokens)}
     body: dict[str, Any] = {
@@ -303,9 +318,9 @@ def answer(knobs: dict[str, Any], choices: int = 1) -> dict[str, Any]:
     }
     if knobs.get("timings", True):
         body["usage"] = {
-            "completion_tokens": tokens,
+            "completion_tokens": tokens * choices,
             "prompt_tokens": PROMPT_TOKENS,
-            "total_tokens": tokens + PROMPT_TOKENS,
+            "total_tokens": tokens * choices + PROMPT_TOKENS,
             "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
         }
         body["timings"] = timings(tokens)

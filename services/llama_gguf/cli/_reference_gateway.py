@@ -20,11 +20,13 @@ def routes_section() -> str:
 
 def counting_section() -> str:
     """Return the table of how tokens come to be known."""
-    rows = [(text(row.answer), text(row.prompt), text(row.completion)) for row in COUNTING]
+    rows = [(text(row.answer), text(row.known), text(row.otherwise)) for row in COUNTING]
     return (
         "## Tokens\n\nWhat limits charge is what usage, metrics and the access log report, whichever way an answer "
-        "ends. `Counted afterwards` is by the engine, for the same prompt or text, beside other requests.\n\n"
-        f"{table(('answer', 'prompt', 'completion'), rows)}"
+        "ends, and it is the engine's own count. Where an answer does not tell it, the charge stands by estimate for "
+        "some tenths of a second, until the engine has let go of the request and been asked. A `llama-server` of your "
+        "own (`engine.binary`), or one that has died meanwhile, cannot be asked: then the estimate stays.\n\n"
+        f"{table(('answer', 'counts', 'of an engine that cannot be asked'), rows)}"
     )
 
 

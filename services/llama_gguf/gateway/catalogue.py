@@ -143,41 +143,31 @@ ROUTE_NOTES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CountingRow:
-    """How the tokens of one kind of answer come to be known."""
+    """How the tokens of one kind of answer come to be known: as a rule, and of an engine that cannot be asked."""
 
     answer: str
-    prompt: str
-    completion: str
+    known: str
+    otherwise: str
 
 
-_ENGINE_COUNTS = "the engine's count"
+_TOLD = "told by the answer"
+_ASKED = "asked of the engine afterwards"
+_BY_LENGTH = "the prompt a token for four bytes, at most what was reserved"
 COUNTING: tuple[CountingRow, ...] = (
-    CountingRow("complete, streamed or plain", _ENGINE_COUNTS, _ENGINE_COUNTS),
-    CountingRow("several in one (`n`, lists of prompts): streamed, or llama.cpp's own routes", *[_ENGINE_COUNTS] * 2),
+    CountingRow("complete, streamed or plain", *[_TOLD] * 2),
+    CountingRow("several in one (`n`, lists of prompts)", _TOLD, "plain on OpenAI's routes: those of the first only"),
+    CountingRow("embeddings on llama.cpp's own routes", _ASKED, _BY_LENGTH),
+    CountingRow("one whose counts the client had left out", _ASKED, "all that was reserved"),
     CountingRow(
-        "several in one: plain, on OpenAI's routes",
-        "the engine's count; of several prompts, counted afterwards",
-        "the engine's count of the first; the others' texts, counted afterwards",
-    ),
-    CountingRow("embeddings on llama.cpp's own routes", "counted afterwards", "-"),
-    CountingRow(
-        "a stream that was left or cut",
-        "counted afterwards; none if the engine had not begun",
-        "the tokens that came: some milliseconds' worth are missing, and tokens that are no whole character",
+        "a stream that was left, cut or timed out", _ASKED, f"{_BY_LENGTH}; of the answer the tokens that came"
     ),
     CountingRow(
-        "a plain answer that was left",
-        "counted afterwards",
-        "estimated: the time it took at the mean speed of answers, at most what it was allowed",
+        "a plain answer that was left or timed out",
+        _ASKED,
+        f"{_BY_LENGTH}; of the answer the time it took at the mean speed of answers",
     ),
-    CountingRow(
-        "rerankings and transcriptions that were left; bodies over 1 MiB; an engine that is not ready",
-        "estimated: a token for four bytes, at most what was reserved",
-        "as above",
-    ),
-    CountingRow("one whose counts the client had left out", "all that was reserved", "-"),
 )
-"""What is charged, reported and logged for an answer: `counted afterwards` is by the engine, for the same prompt."""
+"""What is charged, reported and logged for an answer."""
 
 
 Phase = Literal["queued", "prefill", "generating"]

@@ -72,7 +72,7 @@ class EngineCaller:
                     retried = True
                     deadline = max(deadline, time.monotonic() + self._wait_seconds)
                     continue
-            if relay.events:
+            if relay.events or failure.reason in ("timeout", "stalled"):
                 note_cut(exchange, relay)
             raise _translate(failure, self._engine)
 

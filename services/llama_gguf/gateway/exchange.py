@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from llama_gguf.keys.record import KeyRecord
@@ -22,16 +21,6 @@ HeaderLines = str
 """Header fields as they go over the wire: whole lines, each with its line end (`headers.lines` makes them)."""
 
 _STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """What of a request's tokens is a guess, so that the engine can be asked afterwards."""
-
-    prompt: bool = False  # how long the prompt was
-    answers: tuple[str, ...] = ()  # texts whose tokens are guessed
-    told: int = 0  # completion tokens besides those that are certain
-    unseen_seconds: float = 0.0  # for so long an answer was made of which nothing was seen
 
 
 class RequestHead:
@@ -119,8 +108,10 @@ class Exchange:
     first_byte = 0.0
     bytes_sent = 0
     tokens: Tokens | None = None
-    doubt: Doubt | None = None  # what of `tokens` is a guess
-    recount: asyncio.Future[None] | None = None  # ends when the guess has been replaced
+    usage_number = 0  # ends the id under which the engine keeps what this request uses
+    in_doubt = False  # `tokens` is a guess
+    unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
+    recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the guess
     ended = 0.0
     ended_at = 0.0  # the same moment by the calendar, seconds since the epoch
     base_lines: HeaderLines = ""  # what every answer to this request carries: CORS, rate limits

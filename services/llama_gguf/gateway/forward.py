@@ -7,7 +7,9 @@ whichever way it ends.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -17,12 +19,12 @@ from llama_gguf.keys.record import KeyRecord
 from llama_gguf.logs import fields
 
 from . import auth, body
-from .accounting import note_whole, with_unseen
+from .accounting import best_guess, note_whole
 from .engine_call import EngineCaller
-from .estimate import estimate_talk, estimate_tokens, estimate_transcription
-from .exchange import Doubt, Exchange, HeaderLines
+from .estimate import estimate_talk, estimate_transcription
+from .exchange import Exchange, HeaderLines
 from .form import read_form
-from .headers import engine_head, engine_request
+from .headers import engine_head, engine_request, usage_head, usage_request
 from .models import present_models
 from .ports import Admission, Limiter, Reservation
 from .props import present_props
@@ -30,7 +32,7 @@ from .proxy import Relay
 from .recount import Recounter
 from .render import engine_error
 from .routes import Route
-from .sse import KEEPALIVE_EVENT
+from .sse import KEEPALIVE_EVENT, Tokens
 from .sweeper import Sweeper
 
 _log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class Forwarder:
         self._audit = audit
         self._settling: set[asyncio.Task[None]] = set()
         self._heads: dict[Route, bytes] = {}  # constant for routes that generate
+        self._usage_prefix = os.urandom(6).hex()  # an engine may outlive this process
+        self._usage_numbers = itertools.count(1)
 
     async def relay(self, exchange: Exchange) -> None:
         """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
@@ -101,8 +105,8 @@ class Forwarder:
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
-            if exchange.doubt is not None:
-                exchange.recount = self._recount(exchange, exchange.doubt, reservation, cost)
+            if exchange.in_doubt:
+                exchange.recount = self._recount(exchange, reservation, cost)
             used = exchange.tokens.total if exchange.tokens is not None else None
             if ticket is not None:
                 ticket.release(used)
@@ -148,28 +152,18 @@ class Forwarder:
         task.add_done_callback(self._settled)
         return task
 
-    def _recount(
-        self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int
-    ) -> asyncio.Future[None] | None:
-        """Settle with the guess and ask the engine for the rest; return None where it is not worth asking."""
-        guess, route, raw = exchange.tokens, exchange.route, exchange.request.body
-        assert guess is not None and route is not None  # noqa: S101, PT018 - a doubt is about a guess
-        if route.json_body:  # now it is worth walking: what is charged is not to pass what was asked for
-            cost = estimate_tokens(route.group, body.parse(raw), len(raw), self._rules.context)
-        if doubt.prompt:  # guessed by the size of the body, in which media count for more than they cost
-            exchange.tokens = guess = guess._replace(prompt=min(guess.prompt, cost))
-        if not self._recounter.can_ask(exchange):
-            exchange.tokens = with_unseen(guess, doubt, self._pace(), cost)
+    def _recount(self, exchange: Exchange, reservation: Reservation, cost: int) -> asyncio.Future[None] | None:
+        """Settle with the guess and ask the engine for its counts; return None where it cannot be asked."""
+        exchange.tokens = best_guess(exchange, self._pace(), cost)
+        if not self._recounter.can_ask():
             return None
-        return self._apart(self._settle_twice(exchange, doubt, reservation, cost))
+        return self._apart(self._settle_twice(exchange, exchange.tokens, reservation))
 
-    async def _settle_twice(self, exchange: Exchange, doubt: Doubt, reservation: Reservation, cost: int) -> None:
-        """End the request in its key's limits at once, and correct the charge when the engine has counted."""
-        guess = exchange.tokens
-        assert guess is not None  # noqa: S101 - as above
+    async def _settle_twice(self, exchange: Exchange, guess: Tokens, reservation: Reservation) -> None:
+        """End the request in its key's limits at once, and correct the charge when the engine has told."""
         await reservation.settle(guess.total)
-        counted = await self._recounter.tokens(exchange, guess, doubt)
-        exchange.tokens = counted = with_unseen(counted, doubt, self._pace(), cost)
+        usage_id = f"{self._usage_prefix}{exchange.usage_number:x}"
+        exchange.tokens = counted = await self._recounter.tokens(usage_id, guess)
         await reservation.correct(counted.total)
 
     def _settled(self, task: asyncio.Task[None]) -> None:
@@ -219,7 +213,10 @@ class Forwarder:
                 target += f"?{exchange.request.query}"
             head = engine_head(route.method, target, self._engine_key)
             if route.generates:
-                self._heads[route] = head
+                self._heads[route] = head = usage_head(head, self._usage_prefix)
+        if route.generates:
+            exchange.usage_number = number = next(self._usage_numbers)
+            return usage_request(head, number, exchange.request.body, exchange.body_type)
         return engine_request(head, exchange.request.body, exchange.body_type)
 
     async def present(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:

@@ -59,3 +59,13 @@ def engine_request(head: bytes, body: bytes, media_type: bytes) -> bytes:
     if not body:
         return head + b"\r\n"
     return b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, media_type, len(body), body)
+
+
+def usage_head(head: bytes, prefix: str) -> bytes:
+    """Return a request head up to the number that ends the id under which the engine keeps what a request uses."""
+    return head + f"X-Usage-Id: {prefix}".encode("ascii")
+
+
+def usage_request(head: bytes, number: int, body: bytes, media_type: bytes) -> bytes:
+    """Return the bytes of a whole request that begins with a `usage_head`."""
+    return b"%b%x\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, number, media_type, len(body), body)

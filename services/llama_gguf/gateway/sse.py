@@ -160,6 +160,11 @@ def read_tokens(data: bytes) -> Tokens | None:
         tokens = _from_timings(data, at + len(_TIMINGS) - 1)
         if tokens is not None:
             return tokens
+    return read_usage(data)
+
+
+def read_usage(data: bytes) -> Tokens | None:
+    """Return the counts of the `usage` that stands last in the text of an answer, or None where there is none."""
     usage = _last_object(_USAGE, data)
     return None if usage is None else _from_usage(usage, _finish_reason(data))
 

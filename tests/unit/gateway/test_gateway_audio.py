@@ -65,7 +65,7 @@ async def test_limits_hold_for_uploads(start: Start) -> None:
 
 async def test_an_upload_that_was_left_is_charged_no_more_than_was_reserved(start: Start) -> None:
     """Its size tells little of its tokens."""
-    running = await start(hang_after=-1)
+    running = await start(hang_after=-1, book=False)
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     body, headers = upload(b"x" * 100_000, max_tokens="50"), {"Content-Type": TYPE}
     writer.write(request_bytes("POST", "/v1/audio/transcriptions", body=body, headers=headers))

@@ -41,11 +41,15 @@ async def test_only_true_asks_for_a_stream_as_in_the_engine(running: Running, va
     assert (await running.lines())[0]["stream"] is False
 
 
+OWN = {"X-Conversation-Id": "me", "X-Usage-Id": "mine", "Cookie": "c=1"}
+
+
 async def test_the_engine_sees_its_own_key_and_none_of_the_clients_headers(running: Running) -> None:
-    await running.ask("POST", "/v1/chat/completions", body=chat(), headers={"X-Conversation-Id": "me", "Cookie": "c=1"})
+    await running.ask("POST", "/v1/chat/completions", body=chat(), headers=OWN)
     seen = running.engine.asked[0]
     assert seen.headers["authorization"].startswith("Bearer engine-key")
-    assert set(seen.headers) == {"host", "authorization", "content-type", "content-length"}
+    assert set(seen.headers) == {"host", "authorization", "content-type", "content-length", "x-usage-id"}
+    assert seen.headers["x-usage-id"] != "mine"
     assert seen.headers["content-type"] == "application/json"
     assert json.loads(seen.body) == chat()
 
