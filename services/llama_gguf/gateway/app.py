@@ -113,6 +113,7 @@ class Gateway:
     def _watch(self) -> None:
         admission, usage = self.admission, self.usage
         self.metrics.watch_queue(lambda: (admission.active, admission.waiting, admission.capacity))
+        self.metrics.watch_requests(lambda: self.pipeline.in_flight)
         self.metrics.watch_usage(lambda: usage.write_failures)
 
     def _make_forwarder(self) -> Forwarder:

@@ -41,16 +41,32 @@ class RequestHead:
 class Request:
     """A parsed request. Header names are lower case; a repeated header's values are joined by commas."""
 
-    __slots__ = ("body", "head", "headers", "method", "path", "peer", "query")
+    __slots__ = ("body", "head", "peer")
 
     def __init__(self, head: RequestHead, *, body: bytes = b"", peer: str = "") -> None:
         self.head = head
-        self.method = head.method
-        self.path = head.path
-        self.query = head.query
-        self.headers = head.headers
         self.body = body
         self.peer = peer
+
+    @property
+    def method(self) -> str:
+        """GET, POST and so on."""
+        return self.head.method
+
+    @property
+    def path(self) -> str:
+        """The target without its query, as sent."""
+        return self.head.path
+
+    @property
+    def query(self) -> str:
+        """What stands behind the question mark, as sent."""
+        return self.head.query
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The headers."""
+        return self.head.headers
 
 
 class Sink(Protocol):
@@ -113,7 +129,6 @@ class Exchange:
     unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
     recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the guess
     ended = 0.0
-    ended_at = 0.0  # the same moment by the calendar, seconds since the epoch
     base_lines: HeaderLines = ""  # what every answer to this request carries: CORS, rate limits
     id_name = "X-Request-Id: "  # what stands before the id in the answer's head
     body_type = b"application/json"  # of the request as the engine gets it
@@ -149,3 +164,24 @@ class Exchange:
             return self.open_stream(event, framed=False)
         self.bytes_sent += len(event)
         return self.sink.write(event)
+
+
+Kind = tuple[Route | None, str, str, int, Outcome, str, str, str, bool]
+"""What many requests have in common, so that they are counted and told together: route, method, path, status, outcome,
+error code, key id, model, whether it streams. The path is only that of a request without a route."""
+
+
+def kind_of(exchange: Exchange) -> Kind:
+    """Return the kind of a request that has ended."""
+    route, key, head = exchange.route, exchange.key, exchange.request.head
+    return (
+        route,
+        head.method,
+        "" if route is not None else head.path,
+        exchange.status,
+        exchange.outcome,
+        exchange.error_code,
+        key.id if key is not None else "",
+        exchange.model,
+        exchange.stream,
+    )

@@ -98,24 +98,14 @@ class LocalStore:
     def take_now(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
         """Do what `take` does, without a coroutine: every request passes here."""
         counts = self.counts_of(key_id, now)
-        refusal = judge(quota, counts, tokens, now)
-        if refusal is not None:
-            return refusal
+        verdict = judge(quota, counts, tokens, now)
+        if isinstance(verdict, Refusal):
+            return verdict
         counts.requests += 1
         counts.tokens += tokens
         counts.month_tokens += tokens
         counts.in_flight += 1
-        weight = 1.0 - now % WINDOW_SECONDS / WINDOW_SECONDS
-        return Charge(
-            self,
-            key_id,
-            tokens,
-            now,
-            counts.minute,
-            counts.month,
-            counts.previous_requests * weight + counts.requests,
-            counts.previous_tokens * weight + counts.tokens,
-        )
+        return Charge(self, key_id, tokens, now, counts.minute, counts.month, *verdict)
 
     def settle_now(self, charge: Charge, tokens_used: int, now: float) -> None:
         """Do what `settle` does, without a coroutine."""

@@ -92,12 +92,10 @@ class Pipeline:
 
     def begin(self, request: Request, sink: Sink) -> Exchange:
         """Take up a request. From here on `admit`/`serve`, `refuse` or `lost` must end it."""
-        sent = request.headers.get(b"x-request-id")
+        sent = request.head.headers.get(b"x-request-id")
         identity = request_id(sent) if sent is not None else f"{self._id_prefix}{next(self._ids):x}"
         self.in_flight += 1
-        exchange = Exchange(request, sink, identity, time.monotonic())
-        self._recorder.began()
-        return exchange
+        return Exchange(request, sink, identity, time.monotonic())
 
     def admit(self, exchange: Exchange) -> bool:
         """Check route and key. Returns False when the request has been answered and its body is not wanted."""
@@ -216,7 +214,7 @@ class Pipeline:
             if exchange.recount is None:
                 self._recorder.ended(exchange)
             else:  # its tokens are still being counted
-                exchange.ended, exchange.ended_at = time.monotonic(), time.time()
+                exchange.ended = time.monotonic()
                 exchange.recount.add_done_callback(lambda _: self._recorder.ended(exchange))
 
     async def idle(self) -> None:

@@ -68,8 +68,5 @@ class Admission(Protocol):
 class Recorder(Protocol):
     """Metrics, usage and the access log."""
 
-    def began(self) -> None:
-        """Note a request that has come in."""
-
     def ended(self, exchange: Exchange) -> None:
         """Note a request that was answered, or whose client has gone. Called once for each request."""

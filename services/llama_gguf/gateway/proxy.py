@@ -56,7 +56,8 @@ class Relay(Signal):
     )
 
     def __init__(self, exchange: Exchange, connection: EngineConnection, limits: Limits) -> None:
-        super().__init__()
+        self.is_set = False  # as Signal's own __init__ does, a call less
+        self.waiter = None
         self._exchange = exchange
         self._connection = connection
         self._limits = limits

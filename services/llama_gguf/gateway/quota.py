@@ -89,20 +89,23 @@ class Refusal(NamedTuple):
     used_tokens: float
 
 
-def judge(quota: Quota, counts: Counts, tokens: int, now: float) -> Refusal | None:
+def judge(quota: Quota, counts: Counts, tokens: int, now: float) -> tuple[float, float] | Refusal:
     """Say whether one more request of `tokens` fits; `counts` are those of `now`'s minute and don't include it.
 
-    Where several limits are reached, the answer is the one that lasts longest: the wait it gives is enough for all.
+    If so, return the requests and tokens of the sliding minute with it. Where several limits are reached, the answer
+    is the one that lasts longest: the wait it gives is enough for all.
     """
     requests, per_minute, concurrency, monthly = quota
     weight = 1.0 - now % WINDOW_SECONDS / WINDOW_SECONDS
+    used_requests = counts.previous_requests * weight + counts.requests + 1
+    used_tokens = counts.previous_tokens * weight + counts.tokens + tokens
     if (
-        (requests is None or counts.previous_requests * weight + counts.requests + 1 <= requests)
-        and (per_minute is None or counts.previous_tokens * weight + counts.tokens + tokens <= per_minute)
+        (requests is None or used_requests <= requests)
+        and (per_minute is None or used_tokens <= per_minute)
         and (concurrency is None or counts.in_flight < concurrency)
         and (monthly is None or counts.month_tokens + tokens <= monthly)
     ):
-        return None
+        return used_requests, used_tokens
     return max(_refusals(quota, counts, tokens, now), key=lambda refusal: refusal.wait_seconds)
 
 

@@ -56,14 +56,15 @@ class Reservation:
         reset = 2 * WINDOW_SECONDS - int(charge.at) % WINDOW_SECONDS
         if reset != terms.reset:
             terms.show_reset(reset)
-        lines = ""
-        if requests is not None:
+        if requests is None:
+            lines = ""
+        else:
             left = int(requests - charge.used_requests)
             lines = f"{terms.requests_lines}{left if left > 0 else 0}{terms.requests_end}"
-        if tokens is not None:
-            left = int(tokens - charge.used_tokens)
-            lines += f"{terms.tokens_lines}{left if left > 0 else 0}{terms.tokens_end}"
-        return lines
+        if tokens is None:
+            return lines
+        left = int(tokens - charge.used_tokens)
+        return f"{lines}{terms.tokens_lines}{left if left > 0 else 0}{terms.tokens_end}"
 
     def settle_now(self, tokens_used: int) -> bool:
         """Do what `settle` does, and return True, where the counts are in memory."""

@@ -1,17 +1,18 @@
 """Tells the ends of requests to those who count: metrics, usage and the access log.
 
-The ends are noted at once and told in batches, twenty times a second: the work is the same, but done in one go it
-costs the processor's caches a third of what it costs scattered between the requests. Who looks at the numbers calls
-`flush` first, so nobody sees them late.
+The ends are noted at once and told in batches, twenty times a second: done in one go the work costs the processor's
+caches a third of what it costs scattered between the requests, and requests that are alike are counted together. Who
+looks at the numbers calls `flush` first, so nobody sees them late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 
 from .access_log import AccessLog
-from .exchange import Exchange
+from .exchange import Exchange, Kind, kind_of
 from .metrics import Metrics
 from .usage import UsageStore
 
@@ -27,13 +28,11 @@ class Recorder:
         self._access_log = access_log
         self._ended: list[Exchange] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.began = metrics.began  # called for every request that comes in
 
     def ended(self, exchange: Exchange) -> None:
         """Note a request that has ended. Called once for each request."""
         if not exchange.ended:
             exchange.ended = time.monotonic()
-            exchange.ended_at = time.time()
         exchange.request.body = b""  # may be large, and nobody needs it any more
         self._ended.append(exchange)
         if self._timer is None:
@@ -45,44 +44,64 @@ class Recorder:
             self._timer.cancel()
             self._timer = None
         ended, self._ended = self._ended, []
+        alike: defaultdict[Kind, list[Exchange]] = defaultdict(list)
         for exchange in ended:
-            self._count(exchange)
+            alike[kind_of(exchange)].append(exchange)
+        for kind, exchanges in alike.items():
+            self._count(kind, exchanges)
         if self._access_log is not None and ended:
-            self._access_log.write(ended)
+            self._access_log.write(alike)
 
-    def _count(self, exchange: Exchange) -> None:
-        route, tokens, first = exchange.route, exchange.tokens, exchange.first_byte
+    def _count(self, kind: Kind, exchanges: list[Exchange]) -> None:
+        """Count requests of one kind."""
+        route, _, _, status, outcome, _, key_id, model, stream = kind
         template = route.template if route is not None else ""
-        generates = route is not None and route.generates
         prompt = cached = completion = 0
-        between = speed = None
-        if tokens is not None and generates:
-            prompt, cached, completion, _, _, speed = tokens
-            if exchange.stream and first and completion > 1:
-                between = (exchange.ended - first) / (completion - 1)
+        first_tokens: list[float] = []
+        speeds: list[float] = []
+        gaps: list[tuple[float, int]] = []
+        if route is not None and route.generates:
+            first_tokens = [one.first_byte - one.arrived for one in exchanges if one.first_byte]
+            counts = [one.tokens for one in exchanges if one.tokens is not None]
+            prompt = sum([count[0] for count in counts])
+            cached = sum([count[1] for count in counts])
+            completion = sum([count[2] for count in counts])
+            speeds = [speed for count in counts if (speed := count[5]) is not None]
+            if stream:
+                gaps = [gap for one in exchanges if (gap := _gaps(one)) is not None]
         self._metrics.ended(
             template,
-            exchange.status,
-            exchange.outcome,
-            exchange.key.id if exchange.key is not None else "",
-            seconds=exchange.ended - exchange.arrived,
-            queued_seconds=exchange.queued_seconds if exchange.admitted else None,
-            first_token_seconds=first - exchange.arrived if first and generates else None,
-            inter_token_seconds=between,
+            status,
+            outcome,
+            key_id,
+            seconds=[one.ended - one.arrived for one in exchanges],
+            queued_seconds=[one.queued_seconds for one in exchanges if one.admitted],
+            first_token_seconds=first_tokens,
+            inter_token_seconds=gaps,
             prompt_tokens=prompt,
             cached_tokens=cached,
             completion_tokens=completion,
-            tokens_per_second=speed,
+            tokens_per_second=speeds,
         )
-        outcome, key = exchange.outcome, exchange.key
         if outcome == "client_gone":
-            self._metrics.cancelled(template, "answering" if first else "waiting")
-        if key is not None and exchange.model and route is not None and route.group != "admin":  # a key used the model
+            for one in exchanges:
+                self._metrics.cancelled(template, "answering" if one.first_byte else "waiting")
+        if key_id and model and route is not None and route.group != "admin":  # a key used the model
+            errors = 0 if outcome in ("ok", "client_gone") else len(exchanges)
             self._usage.record(
-                key.id,
-                exchange.model,
+                key_id,
+                model,
+                requests=len(exchanges),
+                errors=errors,
                 prompt=prompt,
                 cached=cached,
                 completion=completion,
-                error=outcome not in ("ok", "client_gone"),
             )
+
+
+def _gaps(exchange: Exchange) -> tuple[float, int] | None:
+    """Return the mean time between two tokens of a stream, and how often it passed."""
+    if exchange.tokens is None or not exchange.first_byte or exchange.tokens.completion < 2:
+        return None
+    times = exchange.tokens.completion - 1
+    return (exchange.ended - exchange.first_byte) / times, times

@@ -174,7 +174,7 @@ class SharedStore:
         counts.month_tokens, counts.in_flight = map(int, found[4:])
         if not fits:
             refusal = judge(quota, counts, tokens, now)
-            assert refusal is not None  # noqa: S101 - the script compares the same numbers
+            assert isinstance(refusal, Refusal)  # noqa: S101 - the script compares the same numbers
             return refusal
         if lease:
             self._lease(lease, key_id)

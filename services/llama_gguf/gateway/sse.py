@@ -24,7 +24,6 @@ _USAGE = b'"usage":{'
 _MIDDLE = re.compile(rb"(?:[0-9a-fA-F]+\r\n)?event: (?:content_block_|message_delta)")
 _PREDICTED = re.compile(rb'"tokens_predicted":(\d+),"tokens_evaluated":(\d+)')
 _UNFINISHED = (b'"finish_reason":null', b'"stop":false')
-_FINISH = (b'_reason":"', b'"stop_type":"')
 _REASONS = {
     reason.encode("ascii"): reason
     for reason in (
@@ -176,17 +175,12 @@ def _from_timings(data: bytes, start: int) -> Tokens | None:
         completion = timings["predicted_n"]
     except (orjson.JSONDecodeError, KeyError):
         return None
-    prompt, cached, speed = timings.get("prompt_n"), timings.get("cache_n"), timings.get("predicted_per_second")
-    # bool is an int, and no count
-    cached = cached if type(cached) is int and cached > 0 else 0
-    return Tokens(  # by position: names would make it dearer
-        (prompt if type(prompt) is int and prompt > 0 else 0) + cached,
-        cached,
-        completion if type(completion) is int and completion > 0 else 0,
-        True,  # exact
-        _finish_reason(data),
-        speed if type(speed) is float else None,
-    )
+    get = timings.get
+    prompt, cached, speed = get("prompt_n", 0), get("cache_n", 0), get("predicted_per_second")
+    if not (type(prompt) is type(cached) is type(completion) is int and prompt >= 0 <= cached and completion >= 0):
+        prompt, cached, completion = _whole(prompt), _whole(cached), _whole(completion)
+    counts = (prompt + cached, cached, completion, True, _finish_reason(data), speed if type(speed) is float else None)
+    return tuple.__new__(Tokens, counts)  # the class's own way takes two calls more
 
 
 def _from_usage(usage: dict[str, object], reason: str) -> Tokens:
@@ -223,16 +217,21 @@ def _last_object(name: bytes, data: bytes) -> dict[str, object] | None:
 
 
 def _finish_reason(data: bytes) -> str:
-    for name in _FINISH:
-        at = data.rfind(name)
-        if at >= 0:
-            at += len(name)
-            return _REASONS.get(data[at : data.find(b'"', at)], "")
-    return ""
+    at = data.rfind(b'_reason":"')
+    if at >= 0:
+        at += 10
+    elif (at := data.rfind(b'"stop_type":"')) >= 0:
+        at += 13
+    else:
+        return ""
+    return _REASONS.get(data[at : data.find(b'"', at)], "")
 
 
 def _count(values: dict[str, object], name: str) -> int:
-    value = values.get(name, 0)
+    return _whole(values.get(name, 0))
+
+
+def _whole(value: object) -> int:
     return value if type(value) is int and value > 0 else 0  # bool is an int, and no count
 
 

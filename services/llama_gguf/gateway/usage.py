@@ -154,8 +154,10 @@ class UsageStore:
         self._thread = threading.Thread(target=self._write_on, args=(self._writer,), name="usage", daemon=True)
         self._thread.start()
 
-    def record(self, key_id: str, model: str, *, prompt: int, cached: int, completion: int, error: bool) -> None:
-        """Count one request. Never waits."""
+    def record(
+        self, key_id: str, model: str, *, requests: int, errors: int, prompt: int, cached: int, completion: int
+    ) -> None:
+        """Count requests, `errors` of which failed, and their tokens. Never waits."""
         if self._clock() >= self._day_end:
             self._new_day()
         if self._writer is not None:
@@ -164,8 +166,8 @@ class UsageStore:
                 sums = self._fresh.get(where)
                 if sums is None:
                     sums = self._fresh[where] = [0, 0, 0, 0, 0]
-                sums[0] += 1
-                sums[1] += error
+                sums[0] += requests
+                sums[1] += errors
                 sums[2] += prompt
                 sums[3] += cached
                 sums[4] += completion

@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
         now = time.time() - days_ago * DAY
         store = UsageStore(path, clock=lambda now=now: now)  # type: ignore[misc]
         store.open()
-        store.record(key_id, model, prompt=1000, cached=400, completion=50, error=key_id == "bob")
+        store.record(key_id, model, requests=1, errors=key_id == "bob", prompt=1000, cached=400, completion=50)
         store.close()
     return path
 

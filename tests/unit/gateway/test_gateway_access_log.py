@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import io
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from llama_gguf.gateway import access_log
-from llama_gguf.gateway.access_log import AccessLog, json_line, text_line
-from llama_gguf.gateway.exchange import Exchange, Request, RequestHead
+from llama_gguf.gateway.access_log import AccessLog, common_fields, json_line, text_line
+from llama_gguf.gateway.exchange import Exchange, Kind, Request, RequestHead, kind_of
 from llama_gguf.gateway.routes import ROUTES
 from llama_gguf.gateway.sse import Tokens
 from support.gateway_box import KEY, key_record
@@ -29,8 +31,16 @@ def exchange(path: str = "/x", method: str = "GET", **changes: Any) -> Exchange:
     return made
 
 
+def as_json(made: Exchange) -> str:
+    return json_line(made, common_fields(kind_of(made)), STAMP)
+
+
+def as_text(made: Exchange) -> str:
+    return text_line(made, common_fields(kind_of(made)), STAMP)
+
+
 def test_a_full_line() -> None:
-    line = json_line(
+    line = as_json(
         exchange(
             method="POST",
             route=ROUTES[0],
@@ -42,10 +52,9 @@ def test_a_full_line() -> None:
             first_byte=100.5,
             bytes_sent=77,
             tokens=Tokens(5, 2, 3, finish_reason="stop"),
-        ),
-        STAMP,
+        )
     )
-    assert line.endswith(b"}\n")
+    assert line.endswith("}\n")
     assert json.loads(line) == {
         "ts": STAMP,
         "level": "info",
@@ -77,18 +86,18 @@ def test_a_full_line() -> None:
 )
 def test_paths_of_clients_cannot_forge_lines(path: str) -> None:
     made = exchange(path, status=404)
-    line = json_line(made, STAMP)
-    assert line.count(b"\n") == 1
+    line = as_json(made)
+    assert line.count("\n") == 1
     assert len(json.loads(line)["route"]) <= 256
-    text = text_line(made, STAMP)
-    assert text.count(b"\n") == 1
-    assert len(text.split(b" | ")) == 5
-    assert b"\x1b" not in text
-    assert "\u2028" not in text.decode()
+    text = as_text(made)
+    assert text.count("\n") == 1
+    assert len(text.split(" | ")) == 5
+    assert "\x1b" not in text
+    assert "\u2028" not in text
 
 
 def test_a_text_line() -> None:
-    text = text_line(exchange("/a b", status=0, outcome="client_gone", ended=100.25), STAMP).decode()
+    text = as_text(exchange("/a b", status=0, outcome="client_gone", ended=100.25))
     assert text.startswith(f"{STAMP} | INFO | gateway | request | request_id=id-1 key=- method=GET route=/a_b status=-")
     assert "outcome=client_gone" in text
     assert "total_ms=250.0" in text
@@ -112,6 +121,28 @@ async def test_the_access_log_can_be_off(start: Start) -> None:
     assert running.log_bytes() == b""
 
 
+async def test_lines_are_in_the_order_in_which_requests_ended() -> None:
+    stream = io.BytesIO()
+    log = AccessLog(stream, format="json")
+    log.start()
+    now = time.monotonic()
+    ended = [exchange(f"/{number % 3}", ended=now + number / 100, bytes_sent=number) for number in range(30)]
+    kinds: dict[Kind, list[Exchange]] = {}
+    for one in ended:
+        kinds.setdefault(kind_of(one), []).append(one)
+    assert len(kinds) == 3
+    log.write(kinds)
+    await log.stop()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["bytes"] for line in lines] == list(range(30))
+    stamps = [dt.datetime.fromisoformat(line["ts"]) for line in lines]
+    assert stamps == sorted(stamps)
+    assert abs((stamps[0] - dt.datetime.now(dt.UTC)).total_seconds()) < 5
+
+
+ONE = {kind_of(one): [one] for one in [exchange(status=200)]}
+
+
 class Stuck(io.BytesIO):
     """A stream that takes nothing until it is let go."""
 
@@ -132,7 +163,7 @@ async def test_a_stuck_stream_stops_nobody_and_costs_bounded_memory(
     log = AccessLog(stream, format="json")
     log.start()
     for _ in range(50):
-        log.write([exchange(status=200)])
+        log.write(ONE)
         await asyncio.sleep(0.003)
     assert log.dropped > 10
     stream.free.set()
@@ -146,6 +177,6 @@ async def test_a_closed_stream_does_no_harm() -> None:
     stream.close()
     log = AccessLog(stream, format="json")
     log.start()
-    log.write([exchange(status=200)])
+    log.write(ONE)
     await log.stop()
     assert log.dropped == 1

@@ -13,6 +13,7 @@ from llama_gguf.gateway.quota import (
     WINDOW_SECONDS,
     Counts,
     Quota,
+    Refusal,
     judge,
     month_end,
     month_of,
@@ -49,7 +50,7 @@ def test_a_keys_own_limits_win_over_the_defaults() -> None:
 
 def test_no_limit_never_refuses() -> None:
     full = counts(requests=(10**9, 10**9), tokens=(10**9, 10**9), month=10**9, in_flight=10**9)
-    assert judge(Quota(None, None, None, None), full, 10**9, START) is None
+    assert judge(Quota(None, None, None, None), full, 10**9, START) == (2e9 + 1, 3e9)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_no_limit_never_refuses() -> None:
 )
 def test_refusals(quota: Quota, used: Counts, limit: str, wait: float) -> None:
     refusal = judge(quota, used, 100, START)
-    assert refusal is not None
+    assert isinstance(refusal, Refusal)
     assert refusal.limit == limit
     assert refusal.wait_seconds == pytest.approx(wait, abs=0.01)
 
@@ -77,8 +78,8 @@ def test_refusals(quota: Quota, used: Counts, limit: str, wait: float) -> None:
 def test_the_last_minute_slides_out_evenly() -> None:
     used = counts(requests=(10, 0))
     quota = Quota(10, None, None, None)
-    assert judge(quota, used, 1, START + 5.9) is not None
-    assert judge(quota, used, 1, START + 6.1) is None
+    assert isinstance(judge(quota, used, 1, START + 5.9), Refusal)
+    assert tuple(judge(quota, used, 1, START + 6.1)) == pytest.approx((10 - 6.1 / 6 + 1, 1))
 
 
 @given(limit=st.integers(1, 5000), previous=COUNT, current=COUNT, cost=st.integers(1, 5000), elapsed=st.floats(0, 59.9))
@@ -87,16 +88,21 @@ def test_the_wait_is_enough_and_not_too_long(
 ) -> None:
     quota = Quota(None, limit, None, None)
     now = START + elapsed
-    if judge(quota, counts(tokens=(previous, current)), cost, now) is None:
+    if not isinstance(judge(quota, counts(tokens=(previous, current)), cost, now), Refusal):
         return
     wait = wait_seconds(limit, previous, current, cost, elapsed)
     if cost > limit:
         assert wait == math.inf
         return
     assert 0 < wait <= 2 * WINDOW_SECONDS
-    assert judge(quota, _after(previous, current, elapsed, wait + 0.001), cost, now + wait + 0.001) is None
+
+    def fits(when: float) -> bool:
+        verdict = judge(quota, _after(previous, current, elapsed, when), cost, now + when)
+        return not isinstance(verdict, Refusal)
+
+    assert fits(wait + 0.001)
     assume(wait > 0.01)
-    assert judge(quota, _after(previous, current, elapsed, wait - 0.01), cost, now + wait - 0.01) is not None
+    assert not fits(wait - 0.01)
 
 
 def _after(previous: int, current: int, elapsed: float, wait: float) -> Counts:
