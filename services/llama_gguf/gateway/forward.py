@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
@@ -101,7 +100,7 @@ class Forwarder:
                     key.id, cost, key.priority
                 )
                 exchange.admitted = True
-                exchange.queued_seconds = time.monotonic() - exchange.arrived
+                exchange.queued_seconds = ticket.waited_seconds
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:

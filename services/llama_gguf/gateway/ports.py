@@ -37,7 +37,9 @@ class Limiter(Protocol):
 
 
 class Ticket(Protocol):
-    """A place in the engine."""
+    """A place in the engine, after `waited_seconds` in the queue."""
+
+    waited_seconds: float
 
     def release(self, tokens_used: int | None = None) -> None:
         """Give the place to the next in the queue, and say what was used where that is known."""
