@@ -36,6 +36,7 @@ from .sweeper import Sweeper
 
 _log = logging.getLogger(__name__)
 
+_SETTLE_SECONDS = 3.0
 AuditCall = Callable[[str, str, str], Awaitable[None]]
 
 
@@ -171,9 +172,13 @@ class Forwarder:
             _log.error("could not settle a reservation", extra=fields(reason=str(error)))
 
     async def close(self) -> None:
-        """Wait for reservations that are still being settled."""
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=5.0)
+        """Wait for reservations that are still being settled, a little; then their guesses stand."""
+        if not self._settling:
+            return
+        _, pending = await asyncio.wait(self._settling, timeout=_SETTLE_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
 
     def _inspect(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
         """Check the body and return the request's estimated cost in tokens."""

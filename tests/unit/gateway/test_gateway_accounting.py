@@ -131,6 +131,19 @@ async def test_an_engine_that_never_lets_go_is_not_asked_for_ever(
     assert running.engine.counts == 2
 
 
+async def test_what_is_still_being_counted_at_the_end_is_told_as_it_was_guessed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_gguf.gateway.forward._SETTLE_SECONDS", 0.1)
+    running = await start(GENEROUS)
+    await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=2, clings=2), after=b"\n\n")
+    await running.until(lambda: running.gateway.pipeline.in_flight == 0)
+    await running.gateway.stop()
+    (line,) = await running.lines(1)
+    assert (line["outcome"], line["tokens_out"]) == ("client_gone", 2)
+    assert running.gateway.usage.month_tokens("tester") == line["tokens_in"] + 2 == await charged(running)
+
+
 async def test_an_answer_that_took_too_long_is_charged(start: Start) -> None:
     running = await start({**GENEROUS, "gateway": {"timeouts": {"first_byte_seconds": 0.3}}})
     assert (await running.chat(hang_after=-1, unseen=5)).status == 504
