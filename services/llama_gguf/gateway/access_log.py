@@ -41,31 +41,36 @@ def common_fields(kind: Kind) -> str:
     )
 
 
+_LINE = (
+    '{"ts":"%s","level":"info","program":"gateway","event":"request","request_id":"%s",%s,"queue_ms":%.1f,'
+    '"ttft_ms":%s,"total_ms":%.1f,"bytes":%s,"tokens_in":%s,"tokens_cached":%s,"tokens_out":%s,"finish":%s,"peer":%s}\n'
+)
+
+
 def json_line(exchange: Exchange, common: str, timestamp: str) -> str:
     """Return the facts about one request as a line of JSON. Milliseconds count from its arrival.
 
-    Written out by hand, because it is a tenth of what a plain request costs.
+    Written out by hand, in one go, because it is a tenth of what a plain request costs.
     """
-    tokens, first, arrived = exchange.tokens, exchange.first_byte, exchange.arrived
-    if tokens is not None:
-        prompt, cached, completion, _, finish, _ = tokens
-        counts = f'"tokens_in":{prompt},"tokens_cached":{cached},"tokens_out":{completion},"finish":{_name(finish)}'
-    else:
-        counts = '"tokens_in":null,"tokens_cached":null,"tokens_out":null,"finish":null'
-    queued = exchange.queued_seconds
-    return (
-        f'{{"ts":"{timestamp}","level":"info","program":"gateway","event":"request",'
-        f'"request_id":"{exchange.request_id}",{common},'
-        f'"queue_ms":{_milliseconds(queued) if queued else "0.0"},'
-        f'"ttft_ms":{_milliseconds(first - arrived) if first else "null"},'
-        f'"total_ms":{_milliseconds(exchange.ended - arrived)},"bytes":{exchange.bytes_sent},{counts},'
-        f'"peer":{_name(exchange.request.peer)}}}\n'
+    tokens, first, arrived, peer = exchange.tokens, exchange.first_byte, exchange.arrived, exchange.request.peer
+    prompt, cached, completion, _, finish, _ = tokens if tokens is not None else _NO_TOKENS
+    return _LINE % (
+        timestamp,
+        exchange.request_id,
+        common,
+        exchange.queued_seconds * 1000.0,
+        "%.1f" % ((first - arrived) * 1000.0) if first else "null",
+        (exchange.ended - arrived) * 1000.0,
+        exchange.bytes_sent,
+        prompt,
+        cached,
+        completion,
+        f'"{finish}"' if finish else "null",
+        f'"{peer}"' if peer else "null",
     )
 
 
-def _milliseconds(seconds: float) -> str:
-    """Return a time with one decimal. `%` is much cheaper here than an f-string."""
-    return "%.1f" % (seconds * 1000.0)
+_NO_TOKENS = ("null", "null", "null", False, "", None)
 
 
 def _name(value: str) -> str:

@@ -112,7 +112,10 @@ class LocalStore:
         counts = self.counts_of(charge.key_id, now)
         counts.in_flight -= 1
         difference = tokens_used - charge.tokens
-        if difference:
+        if charge.minute == counts.minute:  # nearly always; the month is the same, then
+            counts.tokens += difference
+            counts.month_tokens += difference
+        elif difference:
             self._change(counts, charge, difference)
 
     @staticmethod

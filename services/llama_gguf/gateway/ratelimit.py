@@ -146,8 +146,13 @@ class RateLimiter:
         if local is None:
             return None
         now = self._clock()
-        terms = self._terms(record)
-        return self._reserved(terms, local.take_now(record.id, terms.quota, tokens, now), tokens, now)
+        terms = self._known.get(record.id)
+        if terms is None or terms.record is not record:
+            terms = self._terms(record)
+        outcome = local.take_now(record.id, terms.quota, tokens, now)
+        if outcome.__class__ is Charge:
+            return Reservation(self, outcome, terms)
+        return self._reserved(terms, outcome, tokens, now)
 
     def _reserved(self, terms: _Terms, outcome: Charge | Refusal, tokens: int, now: float) -> Reservation:
         if isinstance(outcome, Refusal):
