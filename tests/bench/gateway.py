@@ -1,7 +1,8 @@
 """`make bench-gateway`: what the gateway costs, side by side with nginx and with the engine direct.
 
 One core runs the server under test, the other the load and a native fake engine. Every figure is the median of
-several rounds in which the three take turns, and ratios are taken round by round. Nothing is switched off: key check,
+several rounds in which the three take turns, and ratios are taken round by round. Where they answer as fast as they can
+the turns are short and many, because a shared host's speed changes within seconds. Nothing is switched off: key check,
 limits, queue, metrics and access log are on. Prints a table and writes JSON.
 """
 
@@ -33,6 +34,8 @@ HERE = Path(__file__).parent
 SERVER_CPU, LOAD_CPU = "0", "1"
 GATEWAY_PORT, NGINX_PORT = 18_000, 18_001
 KEY_FOR_NOTHING = "sk-" + "x" * 43
+TURNS = 8
+"""How often each server's turn comes in one round of a closed loop."""
 
 # name, better is, target, stretch: ratios to nginx unless the unit says otherwise
 TARGETS: dict[str, tuple[str, float, float]] = {
@@ -188,7 +191,7 @@ class Bench:
 
     def load(self, server: Server, mode: str, connections: int, tokens: int, delay_us: int, **over: Any) -> Any:
         """Run one load and return its JSON result."""
-        key, seconds = over.get("key", server.key), over.get("seconds", self._seconds)
+        key, seconds = over.get("key", server.key), over.get("seconds", self._seconds / TURNS)
         argv = pinned(LOAD_CPU, self._load, server.target, key, mode, connections, seconds, tokens, delay_us)
         done = subprocess.run(argv, check=True, capture_output=True, text=True)
         return json.loads(done.stdout.splitlines()[-1])
@@ -218,7 +221,7 @@ class Bench:
 
     def first_event(self, server: Server) -> float:
         """Return the median microseconds to the first event at 64 paced streams in a steady state."""
-        return float(self.load(server, "stream", 64, 10, 20_000)["p50_us"])
+        return float(self.load(server, "stream", 64, 10, 20_000, seconds=self._seconds)["p50_us"])
 
     def bad_keys(self, server: Server) -> float:
         result = self.load(server, "plain", 64, 16, 0, key=KEY_FOR_NOTHING)
@@ -259,18 +262,21 @@ def measure(bench: Bench, servers: dict[str, Server], rounds: int, console: Cons
             strict=True,
         )
     )
+    closed_loops = (bench.plain, bench.undelayed, bench.bad_keys)
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in scenarios}
     for number in range(rounds):
         console.print(f"round {number + 1} of {rounds}", style="dim")
         for name, scenario in scenarios.items():
-            order = list(servers.values())
-            for server in order if number % 2 == 0 else reversed(order):
-                if server.pid is None and scenario in (bench.paced_cpu, bench.bad_keys):
-                    continue  # the engine has no CPU of its own here and knows no keys
-                figure = scenario(server)
-                if figure <= 0:
-                    sys.exit(f"{name}: {server.name} got nothing done; is the machine busy, or --seconds too short?")
-                figures[name].setdefault(server.name, []).append(figure)
+            # The engine has no CPU of its own here and knows no keys.
+            taking_part = [s for s in servers.values() if s.pid or scenario not in (bench.paced_cpu, bench.bad_keys)]
+            turns: dict[str, list[float]] = {server.name: [] for server in taking_part}
+            for turn in range(TURNS if scenario in closed_loops else 1):
+                for server in taking_part if (number + turn) % 2 == 0 else reversed(taking_part):
+                    turns[server.name].append(scenario(server))
+            for server_name, found in turns.items():
+                if min(found) <= 0:
+                    sys.exit(f"{name}: {server_name} got nothing done; is the machine busy, or --seconds too short?")
+                figures[name].setdefault(server_name, []).append(statistics.mean(found))
     return figures
 
 
@@ -317,7 +323,7 @@ def main() -> None:
     """Set everything up, measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each closed-loop load")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of closed-loop load, for each server and round")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
