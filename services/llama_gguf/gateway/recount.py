@@ -26,7 +26,8 @@ MAX_WAITING = 256
 _PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds before each question: the engine notices within 0.2 s that a client has left, but first ends the batch of
 a prompt that it is reading."""
-_TIMEOUT_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0  # of one question
+_GIVE_UP_SECONDS = 10.0
 _COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
@@ -48,14 +49,17 @@ class Recounter:
         """Return `guess` with the engine's counts in place of its own, once the engine has let go of the request."""
         self._waiting += 1
         try:
-            for pause in _PAUSES:
-                await asyncio.sleep(pause)
-                async with self._turn:
-                    counts = await self._ask(usage_id)
-                if counts is not None:
-                    prompt, cached, completion = counts
-                    return guess._replace(prompt=prompt, cached=cached, completion=completion, exact=True)
+            async with asyncio.timeout(_GIVE_UP_SECONDS):
+                for pause in _PAUSES:
+                    await asyncio.sleep(pause)
+                    async with self._turn:
+                        counts = await self._ask(usage_id)
+                    if counts is not None:
+                        prompt, cached, completion = counts
+                        return guess._replace(prompt=prompt, cached=cached, completion=completion, exact=True)
             reason = "the engine is still at it"
+        except TimeoutError:
+            reason = "too many wait to be asked about"
         except EngineFailure as error:
             reason = str(error)
         finally:

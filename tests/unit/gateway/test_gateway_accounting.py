@@ -131,6 +131,21 @@ async def test_an_engine_that_never_lets_go_is_not_asked_for_ever(
     assert running.engine.counts == 2
 
 
+async def test_an_engine_that_hangs_is_not_waited_for_long(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(*_: Any) -> tuple[int, bytes]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr("llama_gguf.gateway.recount.fetch", hang)
+    monkeypatch.setattr("llama_gguf.gateway.recount._GIVE_UP_SECONDS", 0.2)
+    running = await start(GENEROUS)
+    for _ in range(3):
+        await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=2), after=b"\n\n")
+    lines = await running.lines(3)
+    assert [line["outcome"] for line in lines] == ["client_gone"] * 3
+    assert await charged(running) == sum(line["tokens_in"] + line["tokens_out"] for line in lines) > 0
+
+
 async def test_what_is_still_being_counted_at_the_end_is_told_as_it_was_guessed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
