@@ -45,6 +45,7 @@ _LINE = (
     '{"ts":"%s","level":"info","program":"gateway","event":"request","request_id":"%s",%s,"queue_ms":%.1f,'
     '"ttft_ms":%s,"total_ms":%.1f,"bytes":%s,"tokens_in":%s,"tokens_cached":%s,"tokens_out":%s,"finish":%s,"peer":%s}\n'
 )
+_NO_TOKENS = ("null", "null", "null", False, "", None)
 
 
 def json_line(exchange: Exchange, common: str, timestamp: str) -> str:
@@ -65,12 +66,9 @@ def json_line(exchange: Exchange, common: str, timestamp: str) -> str:
         prompt,
         cached,
         completion,
-        f'"{finish}"' if finish else "null",
-        f'"{peer}"' if peer else "null",
+        _name(finish),
+        _name(peer),
     )
-
-
-_NO_TOKENS = ("null", "null", "null", False, "", None)
 
 
 def _name(value: str) -> str:

@@ -1,7 +1,7 @@
 """What a request has cost in tokens, whichever way its answer ended. Pure but for the clock.
 
 One value, made here, is what limits charge, usage records, metrics count and the access log shows. Where the engine
-told less than all it is a guess, and the exchange says that it is in doubt: then `recount` asks the engine.
+told less than all it is a guess and not `exact`: then `recount` asks the engine.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def note_whole(exchange: Exchange, relay: Relay, cost: int) -> None:
     """
     tokens = relay.tokens()
     if tokens is None:
-        tokens, exchange.in_doubt = Tokens(prompt=cost), True
+        tokens = Tokens(prompt=cost)
     elif exchange.sequences > 1:
         tokens = _several(exchange, relay, tokens)
     elif not tokens.prompt:  # the first event of an Anthropic stream tells it, and may be missing
-        tokens, exchange.in_doubt = tokens._replace(prompt=_prompt_guess(exchange), exact=False), True
+        tokens = tokens._replace(prompt=_prompt_guess(exchange), exact=False)
     exchange.tokens = tokens
 
 
@@ -55,7 +55,6 @@ def note_cut(exchange: Exchange, relay: Relay) -> None:
         return
     tokens = relay.tokens_so_far()
     if not tokens.exact:
-        exchange.in_doubt = True
         if not exchange.stream:
             exchange.unseen_seconds = time.monotonic() - relay.sent_at
         # The engine sends the head of a stream when it begins to read the prompt.
@@ -64,18 +63,15 @@ def note_cut(exchange: Exchange, relay: Relay) -> None:
     exchange.tokens = tokens
 
 
-def best_guess(exchange: Exchange, pace: float, cost: int) -> Tokens:
-    """Return the tokens of a request in doubt, for as long as the engine has not told them, or if it never does.
+def best_guess(seen: Tokens, unseen: float, cost: int) -> Tokens:
+    """Return the tokens of a request of which not all is known, until the engine has told them, or if it never does.
 
-    Nothing is seen of a plain answer that was cut, but it took its time: `pace` is how many tokens a second an answer
-    makes as a rule, `cost` what the whole request could use at most.
+    `unseen` are the tokens a plain answer that was cut is likely to have made by then, 0 where what came was `seen`;
+    `cost` is what the whole request could use at most.
     """
-    tokens = exchange.tokens or Tokens()
-    tokens = tokens._replace(prompt=min(tokens.prompt, cost))
-    if exchange.unseen_seconds:
-        unseen = int(exchange.unseen_seconds * pace)
-        tokens = tokens._replace(completion=max(0, min(cost - tokens.prompt, unseen)))
-    return tokens
+    prompt = min(seen.prompt, cost)
+    completion = max(0, min(cost - prompt, int(unseen))) if unseen else seen.completion
+    return seen._replace(prompt=prompt, completion=completion)
 
 
 def _prompt_guess(exchange: Exchange) -> int:

@@ -29,8 +29,8 @@ _PROMPT_FIELDS: dict[str, tuple[str, ...]] = {
 }
 _ANSWERING = frozenset({"chat", "completions", "responses", "messages", "infill"})
 # The engine takes any of these on any route, and which of them wins is its business: the largest is counted.
-_ANSWER_FIELDS = frozenset({"n_predict", "max_completion_tokens", "max_tokens", "max_output_tokens"})
-_CHOICE_FIELDS = frozenset({"n_cmpl", "n"})
+_ANSWER_FIELDS = ("n_predict", "max_completion_tokens", "max_tokens", "max_output_tokens")
+_CHOICE_FIELDS = ("n_cmpl", "n")
 _MEDIA_FIELDS = frozenset({"image_url", "input_audio", "image_data", "source", "file_data", "multimodal_data"})
 _SMALL_BYTES = 4096
 _TALKS = frozenset({"chat", "messages"})
@@ -130,8 +130,8 @@ def _weigh(value: object, depth: int) -> int:
 def _answer_tokens(body: Mapping[str, Any]) -> int | None:
     """Return how long the answer may be, or None where the request leaves it open."""
     longest: float | None = None
-    for name in body:
-        if name not in _ANSWER_FIELDS:
+    for name in _ANSWER_FIELDS:
+        if name not in body:
             continue
         value = body[name]
         if value.__class__ is not int and value.__class__ is not float:  # bool is an int, and no count
@@ -145,8 +145,6 @@ def _answer_tokens(body: Mapping[str, Any]) -> int | None:
 
 def _choices(body: Mapping[str, Any]) -> int:
     most = 1
-    if _CHOICE_FIELDS.isdisjoint(body):
-        return most
     for name in _CHOICE_FIELDS:
         if name in body and isinstance(value := body[name], int) and value > most:
             most = value

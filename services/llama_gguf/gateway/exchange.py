@@ -125,7 +125,6 @@ class Exchange:
     bytes_sent = 0
     tokens: Tokens | None = None
     usage_number = 0  # ends the id under which the engine keeps what this request uses
-    in_doubt = False  # `tokens` is a guess
     unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
     recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the guess
     ended = 0.0

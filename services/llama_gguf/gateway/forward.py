@@ -23,7 +23,7 @@ from .engine_call import EngineCaller
 from .estimate import estimate_talk, estimate_transcription
 from .exchange import Exchange, HeaderLines
 from .form import read_form
-from .headers import engine_head, engine_request, usage_head, usage_request
+from .headers import engine_head, engine_request, usage_head
 from .models import present_models
 from .ports import Admission, Limiter, Reservation
 from .props import present_props
@@ -105,8 +105,8 @@ class Forwarder:
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
-            if exchange.in_doubt:
-                exchange.recount = self._recount(exchange, reservation, cost)
+            if exchange.tokens is not None and not exchange.tokens.exact:
+                exchange.recount = self._recount(exchange, exchange.tokens, reservation, cost)
             used = exchange.tokens.total if exchange.tokens is not None else None
             if ticket is not None:
                 ticket.release(used)
@@ -152,12 +152,14 @@ class Forwarder:
         task.add_done_callback(self._settled)
         return task
 
-    def _recount(self, exchange: Exchange, reservation: Reservation, cost: int) -> asyncio.Future[None] | None:
-        """Settle with the guess and ask the engine for its counts; return None where it cannot be asked."""
-        exchange.tokens = best_guess(exchange, self._pace(), cost)
+    def _recount(
+        self, exchange: Exchange, seen: Tokens, reservation: Reservation, cost: int
+    ) -> asyncio.Future[None] | None:
+        """Settle with the best guess and ask the engine for its counts; return None where it cannot be asked."""
+        exchange.tokens = guess = best_guess(seen, exchange.unseen_seconds * self._pace(), cost)
         if not self._recounter.can_ask():
             return None
-        return self._apart(self._settle_twice(exchange, exchange.tokens, reservation))
+        return self._apart(self._settle_twice(exchange, guess, reservation))
 
     async def _settle_twice(self, exchange: Exchange, guess: Tokens, reservation: Reservation) -> None:
         """End the request in its key's limits at once, and correct the charge when the engine has told."""
@@ -220,7 +222,7 @@ class Forwarder:
                 self._heads[route] = head = usage_head(head, self._usage_prefix)
         if route.generates:
             exchange.usage_number = number = next(self._usage_numbers)
-            return usage_request(head, number, exchange.request.body, exchange.body_type)
+            head = b"%b%x\r\n" % (head, number)
         return engine_request(head, exchange.request.body, exchange.body_type)
 
     async def present(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:

@@ -64,8 +64,3 @@ def engine_request(head: bytes, body: bytes, media_type: bytes) -> bytes:
 def usage_head(head: bytes, prefix: str) -> bytes:
     """Return a request head up to the number that ends the id under which the engine keeps what a request uses."""
     return head + f"X-Usage-Id: {prefix}".encode("ascii")
-
-
-def usage_request(head: bytes, number: int, body: bytes, media_type: bytes) -> bytes:
-    """Return the bytes of a whole request that begins with a `usage_head`."""
-    return b"%b%x\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, number, media_type, len(body), body)

@@ -112,10 +112,7 @@ class LocalStore:
         counts = self.counts_of(charge.key_id, now)
         counts.in_flight -= 1
         difference = tokens_used - charge.tokens
-        if charge.minute == counts.minute:  # nearly always; the month is the same, then
-            counts.tokens += difference
-            counts.month_tokens += difference
-        elif difference:
+        if difference:
             self._change(counts, charge, difference)
 
     @staticmethod

@@ -205,8 +205,7 @@ class Relay(Signal):
         """Return the engine's counts of a complete answer, or None where it tells none."""
         if self.mode == "stream":
             return self._observer.tokens()
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else self.body
+        body = self.body
         if len(body) <= _TAIL_BYTES:
             return read_tokens(body)
         return read_tokens(body[-_TAIL_BYTES:]) or read_tokens(body[:_HEAD_BYTES])

@@ -146,13 +146,8 @@ class RateLimiter:
         if local is None:
             return None
         now = self._clock()
-        terms = self._known.get(record.id)
-        if terms is None or terms.record is not record:
-            terms = self._terms(record)
-        outcome = local.take_now(record.id, terms.quota, tokens, now)
-        if outcome.__class__ is Charge:
-            return Reservation(self, outcome, terms)
-        return self._reserved(terms, outcome, tokens, now)
+        terms = self._terms(record)
+        return self._reserved(terms, local.take_now(record.id, terms.quota, tokens, now), tokens, now)
 
     def _reserved(self, terms: _Terms, outcome: Charge | Refusal, tokens: int, now: float) -> Reservation:
         if isinstance(outcome, Refusal):
@@ -162,19 +157,21 @@ class RateLimiter:
 
     async def settle(self, charge: Charge, tokens_used: int) -> None:
         """Settle a charge. For Reservation only, which calls it once."""
-        now = self._clock()
-        self._hold += _SMOOTHING * (now - charge.at - self._hold)
-        await self._store.settle(charge, tokens_used, now)
+        await self._store.settle(charge, tokens_used, self._ended(charge))
 
     def settle_now(self, charge: Charge, tokens_used: int) -> bool:
         """Do the same and return True, where the counts are in memory. For Reservation only, which calls it once."""
         local = self._local
         if local is None:
             return False
+        local.settle_now(charge, tokens_used, self._ended(charge))
+        return True
+
+    def _ended(self, charge: Charge) -> float:
+        """Note how long a request has taken, and return the time."""
         now = self._clock()
         self._hold += _SMOOTHING * (now - charge.at - self._hold)
-        local.settle_now(charge, tokens_used, now)
-        return True
+        return now
 
     async def correct(self, charge: Charge, tokens_used: int) -> None:
         """Change a settled charge. For Reservation only."""

@@ -24,6 +24,7 @@ _USAGE = b'"usage":{'
 _MIDDLE = re.compile(rb"(?:[0-9a-fA-F]+\r\n)?event: (?:content_block_|message_delta)")
 _PREDICTED = re.compile(rb'"tokens_predicted":(\d+),"tokens_evaluated":(\d+)')
 _UNFINISHED = (b'"finish_reason":null', b'"stop":false')
+_FINISH = (b'_reason":"', b'"stop_type":"')
 _REASONS = {
     reason.encode("ascii"): reason
     for reason in (
@@ -217,14 +218,12 @@ def _last_object(name: bytes, data: bytes) -> dict[str, object] | None:
 
 
 def _finish_reason(data: bytes) -> str:
-    at = data.rfind(b'_reason":"')
-    if at >= 0:
-        at += 10
-    elif (at := data.rfind(b'"stop_type":"')) >= 0:
-        at += 13
-    else:
-        return ""
-    return _REASONS.get(data[at : data.find(b'"', at)], "")
+    for name in _FINISH:
+        at = data.rfind(name)
+        if at >= 0:
+            at += len(name)
+            return _REASONS.get(data[at : data.find(b'"', at)], "")
+    return ""
 
 
 def _count(values: dict[str, object], name: str) -> int:
