@@ -1,11 +1,11 @@
 # Included by CMake right after the engine's project() (build.py passes -DCMAKE_PROJECT_llama_cpp_INCLUDE): what we change
-# in llama-server before it is compiled. Each edit names the text it expects, and a text that is not there stops the
+# in llama.cpp before it is compiled. Each edit names the text it expects, and a text that is not there stops the
 # build: then look whether the newer llama.cpp still needs the edit.
 
-set(_server "${CMAKE_SOURCE_DIR}/vendor/llama.cpp/tools/server")
+set(_source "${CMAKE_SOURCE_DIR}/vendor/llama.cpp")
 
 function(edit name before after)
-  set(_file "${_server}/${name}")
+  set(_file "${_source}/${name}")
   file(READ "${_file}" _text)
   string(FIND "${_text}" "${after}" _done)
   if(_done EQUAL -1)
@@ -24,16 +24,16 @@ endfunction()
 # each result wakes all who wait and each starts its second anew. So while one client streams, another who leaves a plain
 # request, or a prompt that is being read, keeps its slot to the end; and who leaves a batch of short embeddings is never
 # missed. With one deadline for the whole wait, and a look between the results of a batch, it notices within 200 ms.
-edit(server-queue.cpp
+edit(tools/server/server-queue.cpp
   [[recv_with_timeout(const std::unordered_set<int> & id_tasks, int timeout) {
 ]]
   [[recv_with_timeout(const std::unordered_set<int> & id_tasks, int timeout) {
     const auto give_up_at = std::chrono::steady_clock::now() + std::chrono::milliseconds(200 * timeout);
 ]])
-edit(server-queue.cpp
+edit(tools/server/server-queue.cpp
   [[condition_results.wait_for(lock, std::chrono::seconds(timeout))]]
   [[condition_results.wait_until(lock, give_up_at)]])
-edit(server-queue.cpp
+edit(tools/server/server-queue.cpp
   [[auto res = next(should_stop);]]
   [[auto res = should_stop() ? nullptr : next(should_stop);]])
 
@@ -43,7 +43,7 @@ edit(server-queue.cpp
 # has cost whose client left. It now keeps them for a while under the id its client sent as X-Usage-Id, and GET /usage?id=
 # tells them: `open` tasks may still work, and the counts are whole once there are none. Tokens of a prompt that several
 # answers share are counted once, as they are read once.
-file(WRITE "${_server}/server-usage.h" [[#pragma once
+file(WRITE "${_source}/tools/server/server-usage.h" [[#pragma once
 
 #include <chrono>
 #include <cstdint>
@@ -120,20 +120,20 @@ private:
     }
 };
 ]])
-edit(server-queue.h
+edit(tools/server/server-queue.h
   [[#include "server-task.h"
 ]]
   [[#include "server-task.h"
 #include "server-usage.h"
 ]])
-edit(server-queue.h
+edit(tools/server/server-queue.h
   [[struct server_response {
 ]]
   [[struct server_response {
     server_usage_book usage;
 
 ]])
-edit(server-queue.h
+edit(tools/server/server-queue.h
   [[    bool cancelled = false;
     int polling_interval_seconds;
 ]]
@@ -141,13 +141,13 @@ edit(server-queue.h
     int polling_interval_seconds;
     std::string usage_id; // under which to note what the tasks use
 ]])
-edit(server-queue.cpp
+edit(tools/server/server-queue.cpp
   [[    queue_results.add_waiting_task_ids(id_tasks);
 ]]
   [[    queue_results.usage.open(usage_id, id_tasks);
     queue_results.add_waiting_task_ids(id_tasks);
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[    void ok(const json & response_data) {
         status = 200;
 ]]
@@ -158,13 +158,13 @@ edit(server-context.cpp
     void ok(const json & response_data) {
         status = 200;
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[    res->set_req(&req); // will also set spipe if needed
 ]]
   [[    res->set_req(&req); // will also set spipe if needed
     res->set_usage_id(req);
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[    json responses = json::array();
     auto & rd = res->rd;
 ]]
@@ -172,7 +172,7 @@ edit(server-context.cpp
     res->set_usage_id(req);
     auto & rd = res->rd;
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[        json responses = json::array();
         auto & rd = res->rd;
 ]]
@@ -180,7 +180,7 @@ edit(server-context.cpp
         res->set_usage_id(req);
         auto & rd = res->rd;
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[            slot.callback_on_reset = [this](const server_slot & slot) {
 ]]
   [[            slot.callback_on_reset = [this](const server_slot & slot) {
@@ -192,7 +192,7 @@ edit(server-context.cpp
                 used.completion = slot.stats.n_gen;
                 queue_results.usage.close(slot.task->id, used);
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[                        if (slot.task && slot.task->id == task.id_target) {
                             slot.release();
                             break;
@@ -206,7 +206,7 @@ edit(server-context.cpp
                     }
                     queue_results.usage.close(task.id_target, {}); // it may have had no slot yet
 ]])
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[    this->get_slots = [this](const server_http_req & req) {
 ]]
   [[    this->get_usage = [this](const server_http_req & req) {
@@ -223,13 +223,13 @@ edit(server-context.cpp
 
     this->get_slots = [this](const server_http_req & req) {
 ]])
-edit(server-context.h
+edit(tools/server/server-context.h
   [[    server_http_context::handler_t get_slots;
 ]]
   [[    server_http_context::handler_t get_slots;
     server_http_context::handler_t get_usage;
 ]])
-edit(server.cpp
+edit(tools/server/server.cpp
   [[    ctx_http.get ("/slots",                    ex_wrapper(routes.get_slots));
 ]]
   [[    ctx_http.get ("/slots",                    ex_wrapper(routes.get_slots));
@@ -237,7 +237,7 @@ edit(server.cpp
 ]])
 
 # 3. Several answers in one, of OpenAI's routes: `usage` told the first one's.
-edit(server-context.cpp
+edit(tools/server/server-context.cpp
   [[                json & choices = arr[0]["choices"];
                 for (size_t i = 1; i < arr.size(); i++) {
 ]]
@@ -264,7 +264,7 @@ edit(server-context.cpp
 # What must come first (an assistant's role, `response.created`, `message_start`) came with token number 1. That token
 # makes no event when it is no whole character, as the first of many an emoji: then the first two never came, and the
 # other came with every event.
-edit(server-task.h
+edit(tools/server/server-task.h
   [[    bool oai_resp_created = false;
     const std::string oai_resp_id;
 ]]
@@ -272,25 +272,118 @@ edit(server-task.h
     bool oai_resp_created = false;
     const std::string oai_resp_id;
 ]])
-edit(server-task.h
+edit(tools/server/server-task.h
   [[    bool is_progress = false;
     bool is_begin = false; //]]
   [[    bool is_progress = false;
     bool is_first = false; // of the events that tell of tokens
     bool is_begin = false; //]])
-edit(server-task.cpp
+edit(tools/server/server-task.cpp
   [[    state.update_chat_msg(content, true, oaicompat_msg_diffs);
 ]]
   [[    is_first    = n_decoded > 0 && !state.begun;
     state.begun = n_decoded > 0 || state.begun;
     state.update_chat_msg(content, true, oaicompat_msg_diffs);
 ]])
-edit(server-task.cpp [[    bool first = n_decoded == 1;
+edit(tools/server/server-task.cpp [[    bool first = n_decoded == 1;
 ]] [[    bool first = is_first;
 ]])
-edit(server-task.cpp [[    bool first = (n_decoded == 1);
+edit(tools/server/server-task.cpp [[    bool first = (n_decoded == 1);
 ]] [[    const bool first = is_first;
 ]])
-edit(server-task.cpp
+edit(tools/server/server-task.cpp
   [[(is_progress || n_decoded == 1)]]
   [[(is_progress || n_decoded > 0)]])
+
+# 5. AMX on Intel Xeons since Sapphire Rapids.
+#
+# GCC 12 believes that loading the tile configuration reads its first 8 bytes only, so it dropped the stores to the rows and
+# columns of a local variable, and the next tile instruction was an illegal one. Of constant data nothing can be dropped.
+# Upstream: https://github.com/ggml-org/llama.cpp/pull/26954, which does the same. Goes with it.
+edit(ggml/src/ggml-cpu/amx/mmq.cpp
+  [[    alignas(64) tile_config_t tc = {};
+    tc.palette_id = 1;
+    tc.start_row = 0;
+    tc.rows[0] = 8;   tc.colsb[0] = 64;
+    tc.rows[1] = 8;   tc.colsb[1] = 64;
+    tc.rows[2] = 16;  tc.colsb[2] = 32;
+    tc.rows[3] = 16;  tc.colsb[3] = 32;
+    tc.rows[4] = 16;  tc.colsb[4] = 64;
+    tc.rows[5] = 16;  tc.colsb[5] = 64;
+    tc.rows[6] = 16;  tc.colsb[6] = 64;
+    tc.rows[7] = 16;  tc.colsb[7] = 64;
+]]
+  [[    alignas(64) static const tile_config_t tc = {
+        /* palette_id */ 1,
+        /* start_row  */ 0,
+        /* reserved_0 */ {0},
+        /* colsb      */ {64, 64, 32, 32, 64, 64, 64, 64},
+        /* rows       */ {8, 8, 16, 16, 16, 16, 16, 16},
+    };
+]])
+
+# 6. Which of several CPU backends.
+#
+# ggml takes the best that CPUID names, also where the system has not enabled its instructions, and offers no way to take
+# another after that one has crashed. With GGML_CPU_VARIANT=haswell it loads libggml-cpu-haswell.so and looks at no other.
+# Upstream: https://github.com/ggml-org/llama.cpp/issues/28328. Goes when ggml lets its user choose the variant.
+edit(ggml/src/ggml-backend-reg.cpp
+  [[    int best_score = 0;
+    fs::path best_path;
+]]
+  [[    const char * variant = strcmp(name, "cpu") == 0 ? std::getenv("GGML_CPU_VARIANT") : nullptr;
+    int best_score = 0;
+    fs::path best_path;
+]])
+edit(ggml/src/ggml-backend-reg.cpp
+  [[                if (filename.native().find(file_prefix) == 0 && ext == file_extension) {
+]]
+  [[                if (filename.native().find(file_prefix) == 0 && ext == file_extension
+                        && (variant == nullptr || path_str(filename.stem()) == path_str(file_prefix) + variant)) {
+]])
+
+# 7. No program but llama-server: a third of the build was for fifteen others that nobody installs or runs. Goes when
+# llama.cpp can build its server without its other tools (LLAMA_BUILD_TOOLS takes all or none).
+edit(tools/CMakeLists.txt
+  [[    add_subdirectory(batched-bench)
+    add_subdirectory(gguf-split)
+    add_subdirectory(imatrix)
+    add_subdirectory(llama-bench)
+    add_subdirectory(completion)
+    add_subdirectory(perplexity)
+    add_subdirectory(quantize)
+    if (LLAMA_BUILD_SERVER)
+        add_subdirectory(ui)
+        add_subdirectory(cli)
+        add_subdirectory(server)
+    endif()
+    add_subdirectory(tokenize)
+    add_subdirectory(tts)
+    add_subdirectory(mtmd)
+]]
+  [[    add_subdirectory(mtmd)
+    add_subdirectory(ui)
+    add_subdirectory(server)
+    return()
+]])
+edit(tools/mtmd/CMakeLists.txt
+  [[if (LLAMA_BUILD_TOOLS)
+    add_executable(llama-llava-cli ]]
+  [[if (FALSE)
+    add_executable(llama-llava-cli ]])
+
+# 8. A shorter build. -O3 is for the kernels; what parses JSON and templates is as fast with -O2 and compiles in a fifth less
+# time. The projectors' graphs are many small files with the same long headers, so they are compiled sixteen at a time, as
+# llama.cpp does with its models' graphs itself. Nothing upstream to wait for: it can go whenever it is in the way.
+function(shorten_build)
+  foreach(_target llama-common mtmd server-context llama-server-impl cpp-httplib)
+    target_compile_options(${_target} PRIVATE $<$<CONFIG:Release>:-O2>)
+  endforeach()
+  get_target_property(_sources mtmd SOURCES)
+  get_target_property(_folder mtmd SOURCE_DIR)
+  list(FILTER _sources EXCLUDE REGEX "^models/.*\\.cpp$")
+  list(TRANSFORM _sources PREPEND "${_folder}/")
+  set_source_files_properties(${_sources} TARGET_DIRECTORY mtmd PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  set_target_properties(mtmd PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)
+endfunction()
+cmake_language(DEFER CALL shorten_build)
