@@ -31,7 +31,9 @@ $(VENV)/.dev.done: pyproject.toml $(VENV)/.run.done
 	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.engine.done: image/variants.yaml image/engine/build.py image/engine/patches.cmake pyproject.toml $(VENV)/.run.done
+ENGINE_FILES := image/variants.yaml $(filter-out image/engine/starter%,$(wildcard image/engine/*.*))
+
+$(VENV)/.engine.done: $(ENGINE_FILES) pyproject.toml $(VENV)/.run.done
 	$(BIN)/python image/engine/build.py --variant native --install-into $(VENV)
 	@touch $@
 

@@ -4,8 +4,10 @@
     python image/engine/build.py --variant cpu --print-path
 
 A wheel is kept in the user's cache under version, variant and a hash of everything that shapes it, so a machine
-compiles each once. Standard output carries only what was asked for (key or path); progress goes to standard error.
-Two builders of the same key wait for each other; the wheel appears in the cache whole or not at all.
+compiles each once. What is in the cache has been proven on this machine's CPU (proof.py); an engine for one's own
+machine that fails is built again without the instructions that failed. Standard output carries only what was asked for
+(key or path); progress goes to standard error. Two builders of the same key wait for each other; the wheel appears in
+the cache whole or not at all.
 """
 
 from __future__ import annotations
@@ -14,32 +16,24 @@ import argparse
 import fcntl
 import os
 import platform
-import selectors
 import shutil
-import signal
-import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 if not __package__:  # run by path: `image` is found from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from image.engine import cuda_toolkit, progress, recipe
+from image.engine import compiler, cuda_toolkit, fallback, proof_record, recipe, wheel
+from image.engine.compiler import BuildError, say
+from image.engine.fallback import Fallback
 
 MARKER = ".llama-gguf-engine"
 """File in a virtual environment that names the build installed there."""
-
-_BYTES_PER_JOB = 1_500_000_000  # what the fattest translation unit takes, with some room
-
-
-class BuildError(Exception):
-    """The engine could not be built; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +46,7 @@ class Plan:
     arguments: tuple[str, ...]
     key: str
     cache: Path
+    machine: recipe.Machine
 
     @property
     def folder(self) -> Path:
@@ -62,6 +57,11 @@ class Plan:
     def toolkits(self) -> Path:
         """Where CUDA toolkits lie, beside the engines."""
         return self.cache.parent / "toolkits"
+
+    @property
+    def sources(self) -> Path:
+        """Where source archives lie, beside the engines."""
+        return self.cache.parent / "sources"
 
     def wheel(self) -> Path | None:
         """Return the finished wheel if it is there."""
@@ -86,25 +86,9 @@ def make_plan(name: str, cache: Path, architectures: tuple[str, ...] | None = No
     recipes = recipe.load()
     variant = recipes.variant(name)
     arguments = recipe.cmake_arguments(variant, architectures=architectures)
-    key = recipe.current_key(recipes, variant, arguments, this_machine())
-    return Plan(recipes, variant, recipe.pinned_version(), arguments, key, cache)
-
-
-def job_count() -> int:
-    """Return how many compilers fit this machine's processors and memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // _BYTES_PER_JOB))
-
-
-def check_compiler(env: Mapping[str, str]) -> None:
-    """Raise BuildError when there is no C++ compiler; CMake and Ninja come from PyPI when the system has none."""
-    for variable, program in (("CC", "cc"), ("CXX", "c++")):
-        name = (env.get(variable) or program).split()[0]
-        if shutil.which(name) is None:
-            raise BuildError(
-                f"no {'C++' if variable == 'CXX' else 'C'} compiler ({name}) to build llama-server with; "
-                "on Debian or Ubuntu: sudo apt-get install build-essential"
-            )
+    machine = this_machine()
+    key = recipe.current_key(recipes, variant, arguments, machine)
+    return Plan(recipes, variant, recipe.pinned_version(), arguments, key, cache, machine)
 
 
 @contextmanager
@@ -120,94 +104,58 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def say(text: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def run_with_progress(command: list[str], env: Mapping[str, str], log: Path, title: str) -> int:
-    """Run `command` with its output in `log`, showing the steps it tells; stop it whole when we are stopped."""
-    with (
-        log.open("wb") as sink,
-        progress.reporter(title) as report,
-        subprocess.Popen(
-            command,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as child,
-        selectors.DefaultSelector() as selector,
-    ):
-        output = child.stdout
-        if output is None:
-            raise BuildError("the build's output was not captured")
-        selector.register(output, selectors.EVENT_READ)
-        rest = b""
-        try:
-            while True:
-                if selector.select(timeout=1.0):
-                    chunk = os.read(output.fileno(), 65_536)
-                    if not chunk:
-                        return child.wait()
-                    sink.write(chunk)
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        if step := progress.parse_step(line[:200].decode("utf-8", "replace")):
-                            report.step(*step)
-                report.tick()
-        except BaseException:
-            os.killpg(child.pid, signal.SIGTERM)
-            raise
-
-
-def pip_has_build_constraints() -> bool:
-    """Return whether this Python's pip takes constraints for build environments apart."""
-    major, minor = metadata.version("pip").split(".")[:2]
-    return (int(major), int(minor)) >= (25, 3)
-
-
-def build_environment(plan: Plan, toolkit_arguments: tuple[str, ...], scratch: Path) -> dict[str, str]:
-    """Return the environment for pip: our CMake arguments and nothing the user's own would add to them.
-
-    Writes into `scratch` what they refer to, because the path of our own tree may hold blanks.
-    """
-    constraints = scratch / "constraints.txt"
-    constraints.write_text("\n".join(plan.recipes.build_constraints) + "\n", encoding="utf-8")
-    patches = Path(shutil.copy(recipe.PATCHES_FILE, scratch))
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("SKBUILD_", "CMAKE_"))}
-    arguments = (*plan.arguments, f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={patches}", *toolkit_arguments)
-    if any(" " in argument for argument in arguments):
-        raise BuildError("a CMake argument holds a blank, which CMAKE_ARGS cannot carry; use a cache path without one")
-    env["CMAKE_ARGS"] = " ".join(arguments)
-    env["CMAKE_BUILD_PARALLEL_LEVEL"] = str(job_count())
-    # The variable's name changed with pip 25.3; each pip ignores the other's.
-    env["PIP_BUILD_CONSTRAINT" if pip_has_build_constraints() else "PIP_CONSTRAINT"] = str(constraints)
-    return env
-
-
-def compile_wheel(plan: Plan) -> Path:
-    """Build the wheel in a scratch folder and move it into the cache. Raises BuildError, keeping the log."""
-    check_compiler(os.environ)
-    plan.cache.mkdir(parents=True, exist_ok=True)
+def compile_engine(plan: Plan, without: tuple[Fallback, ...]) -> Path:
+    """Compile and slim the wheel, less the instructions in `without`; return it, below the build's own folder."""
     log = plan.cache / f"{plan.key}.log"
-    toolkit_arguments: tuple[str, ...] = ()
+    log.unlink(missing_ok=True)
+    cmake = list(plan.arguments)
     if plan.variant.toolkit:
         toolkit = plan.recipes.toolkits[plan.variant.toolkit]
-        toolkit_arguments = cuda_toolkit.assemble(toolkit, plan.toolkits).cmake_arguments()
-    with tempfile.TemporaryDirectory(prefix=f"{plan.key}.", dir=plan.cache) as scratch:
-        out = Path(scratch, "out")
-        command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-cache-dir", "--no-deps", "--require-hashes"]
-        command += ["--no-binary", "llama-cpp-python", "-r", str(recipe.ENGINE_LOCK), "-w", str(out)]
-        say(f"building llama.cpp (llama-cpp-python {plan.version}, variant {plan.variant.name}); log: {log}")
-        env = build_environment(plan, toolkit_arguments, Path(scratch))
-        code = run_with_progress(command, env, log, f"engine {plan.variant.name}")
-        if code != 0:
-            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
-            raise BuildError(f"building the engine failed (pip exited {code}); the end of {log}:\n{tail}")
-        out.rename(plan.folder)
+        cmake += cuda_toolkit.assemble(toolkit, plan.toolkits).cmake_arguments()
+    cmake += [argument for feature in without for argument in feature.cmake]
+    flags = tuple(dict.fromkeys(flag for feature in without for flag in feature.compiler_flags))
+    order = compiler.Order(f"engine {plan.variant.name}", tuple(cmake), flags, plan.recipes.build_constraints)
+    say(f"building llama.cpp (llama-cpp-python {plan.version}, variant {plan.variant.name}); log: {log}")
+    folder = plan.cache / f"{plan.key}.build"
+    built = compiler.compile_wheel(order, folder, plan.sources, log)
+    finished = folder / built.name
+    wheel.slim(built, finished)
+    return finished
+
+
+def build_proven(plan: Plan) -> Path:
+    """Compile, prove on this machine, and move the wheel into the cache. Raises BuildError.
+
+    An engine for this CPU alone is built again without what failed; one for every machine has to be right.
+    """
+    plan.cache.mkdir(parents=True, exist_ok=True)
+    without: tuple[Fallback, ...] = ()
+    try:
+        while True:
+            finished = compile_engine(plan, without)
+            proven = proof_record.prove_wheel(finished, plan.machine)
+            if not proven.failures:
+                break
+            feature = None
+            if plan.variant.per_cpu:
+                flags = plan.machine.cpu_flags
+                works = proof_record.works_without_extra_buffers(finished)
+                feature = fallback.choose(flags, without, works_without_extra_buffers=works)
+            if feature is None:
+                raise BuildError(
+                    f"the engine was built but does not work on this machine ({plan.machine.model}):\n{proven.text()}"
+                )
+            say(f"the engine built for this CPU ({plan.machine.model}) does not work on it:\n{proven.text()}")
+            say(f"building it once more without {feature.name}; it will be slower than this CPU could be")
+            without += (feature,)
+        with tempfile.TemporaryDirectory(prefix=f"{plan.key}.", dir=plan.cache) as scratch:
+            out = Path(scratch, "out")
+            out.mkdir()
+            finished.rename(out / finished.name)
+            proof_record.write(out, proven, without=tuple(feature.name for feature in without))
+            out.rename(plan.folder)
+    finally:
+        shutil.rmtree(plan.cache / f"{plan.key}.build", ignore_errors=True)
     return store_check(plan)
 
 
@@ -220,30 +168,43 @@ def store_check(plan: Plan) -> Path:
 
 
 def ensure_wheel(plan: Plan) -> Path:
-    """Return the wheel of `plan`, building it unless the cache has it."""
-    if wheel := plan.wheel():
-        return wheel
+    """Return the wheel of `plan`, proven on this machine, building it unless the cache has it. Raises BuildError."""
+    if (found := plan.wheel()) and proof_record.is_proven(plan.folder, plan.machine):
+        return found
     with locked(plan.cache / f"{plan.key}.lock"):
-        return plan.wheel() or compile_wheel(plan)
+        found = plan.wheel()
+        if found is None:
+            return build_proven(plan)
+        if not proof_record.is_proven(plan.folder, plan.machine):  # built elsewhere, or before the proof was as strict
+            proven = proof_record.prove_wheel(found, plan.machine)
+            if proven.failures:
+                if plan.variant.per_cpu:
+                    shutil.rmtree(plan.folder)
+                    return build_proven(plan)
+                raise BuildError(
+                    f"{found} does not work on this machine ({plan.machine.model}):\n{proven.text()}"
+                    f"remove {plan.folder} to build it again"
+                )
+            proof_record.write(plan.folder, proven)
+        return found
 
 
 def install(plan: Plan, venv: Path) -> None:
-    """Put the wheel into `venv` and give its programs their execute bit, which pip does not; idempotent."""
+    """Put the wheel into `venv`; idempotent."""
     marker = venv / MARKER
     site = next(iter(sorted(venv.glob("lib/python3*/site-packages"))), None)
     if site is None:
         raise BuildError(f"{venv} is no virtual environment; make one with: python3 -m venv {venv}")
     server = site / "bin/llama-server"
-    if os.access(server, os.X_OK) and marker.exists() and marker.read_text(encoding="utf-8") == plan.key:
+    installed = f"{plan.key}\nproven by {proof_record.state()}\n"
+    if os.access(server, os.X_OK) and marker.exists() and marker.read_text(encoding="utf-8") == installed:
         return
-    wheel = ensure_wheel(plan)
+    found = ensure_wheel(plan)
     marker.unlink(missing_ok=True)
-    command = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel)]
+    command = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(found)]
     if subprocess.run(command, check=False).returncode != 0:
-        raise BuildError(f"pip could not install {wheel} into {venv}")
-    for program in (site / "bin").iterdir():
-        program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    marker.write_text(plan.key, encoding="utf-8")
+        raise BuildError(f"pip could not install {found} into {venv}")
+    marker.write_text(installed, encoding="utf-8")
     say(f"engine {plan.key} is in {venv}")
 
 
@@ -274,8 +235,8 @@ def main(argv: list[str] | None = None) -> int:
         elif options.install_into:
             install(plan, options.install_into.absolute())
         else:
-            wheel = ensure_wheel(plan)
-            sys.stdout.write(f"{wheel}\n" if options.print_path else "")
+            found = ensure_wheel(plan)
+            sys.stdout.write(f"{found}\n" if options.print_path else "")
     except (BuildError, recipe.RecipeError, cuda_toolkit.ToolkitError) as error:
         say(f"error: {error}")
         return 1

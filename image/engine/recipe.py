@@ -23,6 +23,8 @@ ENGINE_LOCK = ROOT / "image/engine/requirements.lock"
 PATCHES_FILE = ROOT / "image/engine/patches.cmake"
 
 
+_WHEEL_FORMAT = 2  # goes up when wheels are made another way (wheel.py), so that the old ones are not taken
+
 T = TypeVar("T")
 
 
@@ -196,11 +198,12 @@ def cmake_arguments(variant: Variant, *, architectures: tuple[str, ...] | None =
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What of the building machine shapes the binary: architecture, C library, and the CPU's own features."""
+    """What of the building machine shapes the binary: architecture, C library, and the CPU's model and features."""
 
     architecture: str
     libc: str
-    cpu: str
+    model: str
+    cpu_flags: tuple[str, ...]
 
     @classmethod
     def parse(cls, architecture: str, libc: str, cpuinfo: str) -> Machine:
@@ -209,7 +212,12 @@ class Machine:
         facts = dict(re.findall(r"^([^\t:]+?)\s*:\s*(.*)$", first, re.MULTILINE))
         features = facts.get("flags") or facts.get("Features") or ""
         model = facts.get("model name") or facts.get("CPU part") or ""
-        return cls(architecture, libc, " ".join([model, *sorted(features.split())]).strip())
+        return cls(architecture, libc, model.strip(), tuple(sorted(features.split())))
+
+    @property
+    def cpu(self) -> str:
+        """The CPU in words: what another one differs in."""
+        return " ".join([self.model, *self.cpu_flags]).strip()
 
 
 def cache_key(
@@ -220,7 +228,8 @@ def cache_key(
     `patches` is the text of image/engine/patches.cmake.
     """
     toolkit = list(recipes.toolkits[variant.toolkit].packages) if variant.toolkit else []
-    facts: list[object] = [version, toolkit, list(arguments), machine.architecture, machine.libc, patches]
+    facts: list[object] = [_WHEEL_FORMAT, version, toolkit, list(arguments)]
+    facts += [machine.architecture, machine.libc, patches]
     if variant.per_cpu:
         facts.append(machine.cpu)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

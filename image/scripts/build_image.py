@@ -23,7 +23,7 @@ from pathlib import Path
 if not __package__:  # run by path: `image` is found from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from image.engine import build, cuda_toolkit, recipe
+from image.engine import build, compiler, cuda_toolkit, recipe
 from image.scripts import image_size
 
 ROOT = recipe.ROOT
@@ -211,8 +211,8 @@ def build_variant(options: argparse.Namespace) -> str:
         for folder in cached_builds(cache, variant.name):
             shutil.copytree(folder, contexts / "engine-cache" / folder.name, copy_function=os.link)
         for folder in keep_compiled(command_line(recipes, arguments, contexts, "engine-wheel", []), contexts, cache):
-            build.say(f"kept the new engine for the next build: {folder}")
-        build.say(f"building {name} on {bases['runtime']}{how_fixed(bases['runtime'])}")
+            compiler.say(f"kept the new engine for the next build: {folder}")
+        compiler.say(f"building {name} on {bases['runtime']}{how_fixed(bases['runtime'])}")
         fresh = ["--no-cache"] if options.no_cache else []
         _run(command_line(recipes, arguments, contexts, variant.name, [*fresh, "--tag", name]))
     return name
@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
         name = build_variant(options)
         sys.stdout.write(image_size.table(image_size.measure(name)))
     except (ImageError, recipe.RecipeError, image_size.SizeError) as error:
-        build.say(f"error: {error}")
+        compiler.say(f"error: {error}")
         return 1
     return 0
 

@@ -26,7 +26,7 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 def engine_key(recipes: recipe.Recipes, variant: recipe.Variant, architecture: str) -> str:
     """Return what names the engine of `variant` among all; the base's tag stands for the C library of its builder."""
-    machine = recipe.Machine(MACHINES[architecture], recipes.bases[variant.bases["build"]].tag, "")
+    machine = recipe.Machine(MACHINES[architecture], recipes.bases[variant.bases["build"]].tag, "", ())
     return recipe.current_key(recipes, variant, recipe.cmake_arguments(variant), machine)
 
 

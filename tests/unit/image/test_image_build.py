@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import multiprocessing
 import os
+import shutil
 import signal
-import stat
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from image.engine import build, progress, recipe
+from image.engine import build, compiler, progress, proof, proof_record, recipe
+
+from support import proof_server
 
 
 class Clock:
@@ -67,9 +75,11 @@ def plan(tmp_path: Path, variant: str = "cpu") -> build.Plan:
 
 
 def put_wheel(made: build.Plan) -> Path:
+    """Put a wheel into the cache that has been proven on this machine."""
     made.folder.mkdir(parents=True)
     wheel = made.folder / "llama_cpp_python-0.0.0-py3-none-any.whl"
     wheel.write_bytes(b"")
+    proof_record.write(made.folder, proof_record.Proof(made.machine.cpu, {}))
     return wheel
 
 
@@ -106,7 +116,7 @@ def test_a_failed_build_leaves_the_log_and_no_wheel(
 ) -> None:
     made = plan(tmp_path)
     monkeypatch.setattr(sys, "executable", str(script(tmp_path, "echo '[1/2] a'; echo 'fatal: no luck'; exit 3")))
-    with pytest.raises(build.BuildError, match=r"pip exited 3[\s\S]*no luck"):
+    with pytest.raises(compiler.BuildError, match=r"pip exited 3[\s\S]*no luck"):
         build.ensure_wheel(made)
     assert made.wheel() is None
     assert "fatal: no luck" in (made.cache / f"{made.key}.log").read_text(encoding="utf-8")
@@ -114,26 +124,179 @@ def test_a_failed_build_leaves_the_log_and_no_wheel(
     assert [path.name for path in made.cache.iterdir() if path.is_dir()] == []
 
 
+@dataclass
+class Pip:
+    """Stands in for `python -m pip`: fetches a source that is pinned and builds a wheel with an engine in it.
+
+    Engine number n has the knobs `engines[n]` of support.proof_server; `env` is what each build was given.
+    """
+
+    folder: Path
+    engines: list[dict[str, Any]]
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        name = f"llama_cpp_python-{recipe.pinned_version()}"
+        source = self.folder / f"{name}.tar.gz"
+        with tarfile.open(source, "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo(f"{name}/CMakeLists.txt"), io.BytesIO(b""))
+        lock = self.folder / "requirements.lock"
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        lock.write_text(f"llama-cpp-python=={recipe.pinned_version()} --hash=sha256:{digest}\n", encoding="utf-8")
+        monkeypatch.setattr(recipe, "ENGINE_LOCK", lock)
+        for number, knobs in enumerate(self.engines):
+            server = proof_server.write(self.folder / f"engine-{number}", **knobs)
+            with zipfile.ZipFile(self.folder / f"{number}.whl", "w") as archive:
+                archive.write(server, "bin/llama-server")
+                archive.writestr("a.dist-info/RECORD", "")
+        body = (
+            f'here={self.folder}; args=("$@"); '
+            'case "$3" in '
+            f'download) cp {source} "${{args[-1]}}/";; '
+            'wheel) n=$(ls "$here" | grep -c "env-"); env > "$here/env-$n"; printf "%s\\n" "$@" > "$here/argv-$n"; '
+            'for ((i = 0; i < $#; i++)); do [ "${args[i]}" = -w ] && out=${args[i + 1]}; done; '
+            'mkdir -p "$out"; cp "$here/$n.whl" "$out/a-1-py3-none-any.whl";; '
+            "esac"
+        )
+        monkeypatch.setattr(sys, "executable", str(script(self.folder, body)))
+        monkeypatch.setattr(proof, "variants", lambda _: ())
+        few = {name: proof.load_expected()[name] for name in ("F16", "Q4_0")}
+        monkeypatch.setattr(proof, "load_expected", lambda: few)
+
+    def env(self, number: int) -> dict[str, str]:
+        text = (self.folder / f"env-{number}").read_text(encoding="utf-8")
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    @property
+    def builds(self) -> int:
+        return len(list(self.folder.glob("env-*")))
+
+
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *engines: dict[str, Any]) -> Pip:
+    folder = tmp_path / "pip"
+    folder.mkdir()
+    found = Pip(folder, list(engines))
+    found.install(monkeypatch)
+    return found
+
+
 def test_a_build_appears_whole_and_gets_only_our_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(tmp_path)
-    # Stands in for `python -m pip wheel … -w OUT`: notes its environment and writes a wheel.
-    body = (
-        'for last; do :; done; mkdir -p "$last"; env > "$last/env.txt"; touch "$last/a.whl"; '
-        'cp "${CMAKE_ARGS##*=}" "$last/"'
-    )
-    monkeypatch.setattr(sys, "executable", str(script(tmp_path, body)))
-    monkeypatch.setenv("CMAKE_GENERATOR", "Unix Makefiles")
-    monkeypatch.setenv("SKBUILD_VERBOSE", "1")
+    used = pip(tmp_path, monkeypatch, {})
+    for name in ("CMAKE_GENERATOR", "SKBUILD_VERBOSE", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
+        monkeypatch.setenv(name, "-Dtheirs")
     wheel = build.ensure_wheel(made)
-    assert wheel == made.folder / "a.whl"
-    env = dict(line.split("=", 1) for line in (made.folder / "env.txt").read_text().splitlines() if "=" in line)
+    assert wheel == made.folder / "a-1-py3-none-any.whl"
+    env = used.env(0)
     *arguments, include = env["CMAKE_ARGS"].split(" ")
     assert tuple(arguments) == made.arguments
-    assert include.startswith("-DCMAKE_PROJECT_llama_cpp_INCLUDE=/")
-    assert (made.folder / "patches.cmake").read_bytes() == recipe.PATCHES_FILE.read_bytes()
-    assert "CMAKE_GENERATOR" not in env
-    assert "SKBUILD_VERBOSE" not in env
-    assert int(env["CMAKE_BUILD_PARALLEL_LEVEL"]) == build.job_count()
+    assert include == f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={made.cache / made.key}.build/patches.cmake"
+    assert "-Dtheirs" not in env.values()
+    assert int(env["CMAKE_BUILD_PARALLEL_LEVEL"]) == compiler.job_count()
+    assert sorted(path.name for path in made.folder.iterdir()) == ["a-1-py3-none-any.whl", "proof.json"]
+    assert not (made.cache / f"{made.key}.build").exists()
+    assert build.ensure_wheel(made) == wheel
+    assert used.builds == 1
+
+
+def test_source_and_build_lie_in_the_same_place_each_time_so_that_ccache_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = pip(tmp_path, monkeypatch, {}, {})
+    made = plan(tmp_path)
+    build.ensure_wheel(made)
+    shutil.rmtree(made.folder)
+    build.ensure_wheel(made)
+    first, second = ((used.folder / f"argv-{number}").read_text(encoding="utf-8") for number in (0, 1))
+    assert first == second
+    assert f"build-dir={made.cache / made.key}.build/build" in first
+    assert used.env(1)["CCACHE_BASEDIR"] == f"{made.cache / made.key}.build"
+
+
+def test_a_source_that_is_not_the_pinned_one_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = pip(tmp_path, monkeypatch, {})
+    made = plan(tmp_path)
+    made.sources.mkdir(parents=True)
+    archive = made.sources / f"llama_cpp_python-{recipe.pinned_version()}.tar.gz"
+    archive.write_bytes(b"tampered with in the cache")
+    build.ensure_wheel(made)
+    assert archive.read_bytes() != b"tampered with in the cache"
+    lock = used.folder / "requirements.lock"
+    lock.write_text(lock.read_text().replace("sha256:", "sha256:0000")[:-5], encoding="utf-8")
+    shutil.rmtree(made.folder)
+    with pytest.raises(compiler.BuildError, match="pip fetched something else"):
+        build.ensure_wheel(made)
+    assert used.builds == 1
+
+
+AMX = {"faults": {"Q4_0": "dies"}, "mended_by": "--no-repack"}
+
+
+def with_amx(made: build.Plan) -> build.Plan:
+    return replace(made, machine=replace(made.machine, model="A Xeon", cpu_flags=("amx_tile", "avx", "avx512f")))
+
+
+def test_an_engine_for_this_cpu_that_fails_is_built_once_more_without_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = with_amx(plan(tmp_path, "native"))
+    used = pip(tmp_path, monkeypatch, AMX, {})
+    wheel = build.ensure_wheel(made)
+    said = capsys.readouterr().err
+    assert "the engine built for this CPU (A Xeon) does not work on it" in said
+    assert "weights of Q4_0: llama-server ended with SIGILL" in said
+    assert "building it once more without AMX" in said
+    assert used.builds == 2
+    assert "CFLAGS" not in used.env(0)
+    assert used.env(1)["CXXFLAGS"] == used.env(1)["CFLAGS"] == "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    assert json.loads((made.folder / "proof.json").read_text())["without"] == ["AMX"]
+    assert build.ensure_wheel(made) == wheel
+    assert used.builds == 2
+
+
+def test_what_fails_again_loses_more_and_in_the_end_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = with_amx(plan(tmp_path, "native"))
+    always = {"faults": {"F16": "dies at start", "Q4_0": 3.0}}
+    used = pip(tmp_path, monkeypatch, AMX, *[always] * 3)
+    with pytest.raises(
+        compiler.BuildError, match=r"does not work on this machine \(A Xeon\)[\s\S]*F16: llama-server ended"
+    ):
+        build.ensure_wheel(made)
+    assert [used.env(number).get("CFLAGS", "").split(" ")[-1] for number in range(used.builds)] == [
+        "",
+        "-mno-amx-bf16",
+        "-mno-avx512f",
+        "-mno-avx",
+    ]
+    assert made.wheel() is None
+    assert [path.name for path in made.cache.iterdir() if path.is_dir()] == []
+
+
+def test_an_image_s_engine_that_fails_is_not_built_weaker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = with_amx(plan(tmp_path, "cpu"))
+    used = pip(tmp_path, monkeypatch, AMX)
+    with pytest.raises(compiler.BuildError, match="does not work on this machine"):
+        build.ensure_wheel(made)
+    assert used.builds == 1
+    assert made.wheel() is None
+
+
+def test_a_wheel_from_another_machine_is_proven_on_this_one_before_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = plan(tmp_path)
+    used = pip(tmp_path, monkeypatch, {})
+    build.ensure_wheel(made)
+    here = with_amx(made)
+    assert build.ensure_wheel(here) == made.wheel()
+    assert used.builds == 1
+    assert "proving it on this CPU: A Xeon" in capsys.readouterr().err
+    with zipfile.ZipFile(made.wheel() or "", "w") as archive:
+        archive.write(proof_server.write(tmp_path / "bad", **AMX), "bin/llama-server")
+    elsewhere = replace(made, machine=replace(made.machine, model="Another Xeon"))
+    with pytest.raises(compiler.BuildError, match=r"remove .* to build it again"):
+        build.ensure_wheel(elsewhere)
 
 
 def script(folder: Path, body: str) -> Path:
@@ -146,9 +309,9 @@ def script(folder: Path, body: str) -> Path:
 def test_stopping_stops_the_compilers_too(tmp_path: Path) -> None:
     code = (
         "import signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from image.engine import build\n"
+        "from image.engine import compiler\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what a shell starts with `&` ignores it
-        "build.run_with_progress(['/bin/bash', '-c', 'echo $$ > ' + sys.argv[2] + '; sleep 60 & wait'], {}, "
+        "compiler.run_with_progress(['/bin/bash', '-c', 'echo $$ > ' + sys.argv[2] + '; sleep 60 & wait'], {}, "
         "Path(sys.argv[3]), 'x')\n"
     )
     pid_file, log = tmp_path / "pid", tmp_path / "log"
@@ -195,7 +358,7 @@ def test_two_builders_wait_for_each_other(tmp_path: Path, capsys: pytest.Capture
     assert "another process builds the same engine" in capsys.readouterr().err
 
 
-def test_install_is_idempotent_and_sets_execute_bits(tmp_path: Path) -> None:
+def test_install_is_idempotent(tmp_path: Path) -> None:
     venv, made = tmp_path / "venv", plan(tmp_path)
     put_wheel(made)
     site = venv / "lib/python3.11/site-packages"
@@ -203,17 +366,16 @@ def test_install_is_idempotent_and_sets_execute_bits(tmp_path: Path) -> None:
     (venv / "bin").mkdir()
     calls = tmp_path / "calls"
     python = script(
-        tmp_path, f"echo called >> {calls}; touch {site}/bin/llama-server; chmod 644 {site}/bin/llama-server"
+        tmp_path, f"echo called >> {calls}; touch {site}/bin/llama-server; chmod 755 {site}/bin/llama-server"
     )
     (venv / "bin/python").symlink_to(python)
     build.install(made, venv)
     build.install(made, venv)
     assert calls.read_text().splitlines() == ["called"]
-    assert stat.S_IMODE((site / "bin/llama-server").stat().st_mode) == 0o755
 
 
 def test_install_into_something_else_than_an_environment(tmp_path: Path) -> None:
-    with pytest.raises(build.BuildError, match="no virtual environment"):
+    with pytest.raises(compiler.BuildError, match="no virtual environment"):
         build.install(plan(tmp_path), tmp_path)
 
 

@@ -74,6 +74,7 @@ def test_base_by_digest_where_there_is_one() -> None:
 def test_machine_is_read_from_the_first_processor() -> None:
     machine = recipe.Machine.parse("x86_64", "glibc2.36", AMD)
     assert machine.cpu == "AMD EPYC avx2 fpu sse"
+    assert (machine.model, machine.cpu_flags) == ("AMD EPYC", ("avx2", "fpu", "sse"))
     arm = recipe.Machine.parse("aarch64", "glibc2.36", "processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd0c\n")
     assert arm.cpu == "0xd0c asimd fp"
     assert recipe.Machine.parse("riscv64", "glibc2.36", "").cpu == ""
@@ -81,7 +82,8 @@ def test_machine_is_read_from_the_first_processor() -> None:
 
 def key(variant: str = "native", tree: dict[str, Any] | None = None, *, patches: str = "# none", **changes: str) -> str:
     recipes = recipe.parse(tree) if tree else recipe.load()
-    machine = recipe.Machine(**{"architecture": "x86_64", "libc": "glibc2.36", "cpu": "AMD avx2", **changes})
+    facts = {"architecture": "x86_64", "libc": "glibc2.36", "model": "AMD", "flags": "avx avx2", **changes}
+    machine = recipe.Machine(facts["architecture"], facts["libc"], facts["model"], tuple(facts["flags"].split()))
     found = recipes.variant(variant)
     return recipe.cache_key(recipes, found, "0.3.36", recipe.cmake_arguments(found), machine, patches=patches)
 
@@ -92,13 +94,14 @@ def test_key_changes_with_everything_that_shapes_the_binary(tree: dict[str, Any]
     other_package["toolkits"]["cuda13"]["packages"][0] = "nvidia-cuda-nvcc==13.0.99"
     assert key().startswith("0.3.36-native-x86_64-")
     assert key() == key()
-    assert len({key(), key(cpu="Intel"), key(libc="glibc2.41"), key("cpu"), key(tree=other_flag)}) == 5
+    assert len({key(), key(model="Intel"), key(flags="avx"), key(libc="glibc2.41")}) == 4
+    assert len({key(), key("cpu"), key(tree=other_flag)}) == 3
     assert key(patches="# one") != key()
     assert key("cuda") != key("cuda", tree=other_package)
 
 
 def test_a_portable_build_is_the_same_on_every_processor() -> None:
-    assert key("cpu", cpu="Intel") == key("cpu", cpu="AMD")
+    assert key("cpu", model="Intel") == key("cpu", flags="avx512f")
 
 
 def test_engine_version_is_the_locks() -> None:

@@ -431,7 +431,7 @@ def test_the_engines_cache_key_is_that_of_its_build_on_the_builders_base() -> No
     version = recipe.engine_version(recipe.ENGINE_LOCK.read_text(encoding="utf-8"))
     found = matrix.engine_key(recipes, cpu, "arm64")
     assert found.startswith(f"{version}-cpu-aarch64-")
-    machine = recipe.Machine("aarch64", recipes.bases["debian"].tag, "")
+    machine = recipe.Machine("aarch64", recipes.bases["debian"].tag, "", ())
     given = (recipes, cpu, version, recipe.cmake_arguments(cpu), machine)
     patches = recipe.PATCHES_FILE.read_text(encoding="utf-8")
     assert found == recipe.cache_key(*given, patches=patches)
