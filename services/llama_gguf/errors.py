@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
     UNAVAILABLE = 69  # a program could not stay up, or a model could not be had
     INTERNAL = 70  # a defect of ours
     TEMPORARY = 75  # another instance holds the run directory or a lock; try again
-    CONFIG = 78  # the configuration is wrong; restarting cannot help
+    CONFIG = 78  # the configuration is wrong or names what cannot be used; restarting cannot help
 
     @property
     def meaning(self) -> str:
@@ -33,7 +33,8 @@ _EXIT_MEANINGS = {
     ExitCode.UNAVAILABLE: "A program could not stay up, or the model could not be had; the reason is on stderr.",
     ExitCode.INTERNAL: "A defect in the appliance; please report it with the diagnostics.",
     ExitCode.TEMPORARY: "Something else holds a lock or the run directory; try again.",
-    ExitCode.CONFIG: "The configuration is wrong; the place and the fix are on stderr.",
+    ExitCode.CONFIG: "The configuration is wrong, or names what cannot be used, such as a damaged model file; "
+    "the place and the fix are on stderr.",
 }
 
 

@@ -24,6 +24,7 @@ from llama_gguf.runtime.launch import Launch, launch
 from llama_gguf.runtime.programs import Program
 from llama_gguf.runtime.rpc import Supervisord
 from llama_gguf.settings import RunDir, Snapshot, locate, parse
+from support.terminal import terminal
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
 
@@ -110,8 +111,12 @@ def launched(
     settings: Mapping[str, Any] | None = None,
     run_dir: Path | None = None,
     env: Mapping[str, str] | None = None,
+    columns: int | None = None,
 ) -> Iterator[Launched]:
-    """Launch `programs`; at the end of the block everything is stopped."""
+    """Launch `programs`; at the end of the block everything is stopped.
+
+    With `columns` its stdout and stderr are one terminal of that width, and `stdout` is what stands on it.
+    """
     base = Path(tempfile.mkdtemp(prefix="lg"))
     run_dir = run_dir or base / "run"
     paths = {"run_dir": str(run_dir), "data_dir": str(folder / "data")}
@@ -121,7 +126,12 @@ def launched(
     surroundings = {**os.environ, "STANDIN_MARKS": str(folder / "marks"), **(env or {})}
     surroundings.pop("PYTHONDONTWRITEBYTECODE", None)
     surroundings["PYTHONPATH"] = str(Path(__file__).parents[1])
-    with (folder / "stdout.txt").open("wb") as stdout, (folder / "stderr.txt").open("wb") as stderr:
+    with contextlib.ExitStack() as stack:
+        if columns is None:
+            stdout = stack.enter_context((folder / "stdout.txt").open("wb")).fileno()
+            stderr = stack.enter_context((folder / "stderr.txt").open("wb")).fileno()
+        else:
+            stdout = stderr = stack.enter_context(terminal(folder / "stdout.txt", columns=columns))
         process = subprocess.Popen(
             [sys.executable, "-W", "error", __file__, str(folder / "spec.json")],
             stdin=subprocess.DEVNULL,
@@ -129,17 +139,17 @@ def launched(
             stderr=stderr,
             env=surroundings,
         )
-    up = Launched(process, folder, RunDir(root=run_dir))
-    try:
-        yield up
-    finally:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is not None:
-                break
-            process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(8)
-        shutil.rmtree(base, ignore_errors=True)
+        up = Launched(process, folder, RunDir(root=run_dir))
+        try:
+            yield up
+        finally:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+                if process.poll() is not None:
+                    break
+                process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(8)
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def main() -> int:
@@ -150,7 +160,8 @@ def main() -> int:
         Program(**{**item, "argv": tuple(item["argv"]), "variables": tuple(item["variables"])})
         for item in spec["programs"]
     ]
-    logs.configure("up", format=settings.logging.format, level="debug")
+    level = "info" if os.isatty(1) else "debug"
+    logs.configure("up", format=settings.logging.format, level=level)
     snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
     return launch(Launch(snapshot, programs, os.environ, stdout=1, stderr=sys.stderr))
 

@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--after", type=float, default=0.0)
     parser.add_argument("--say", default="", help="printed at the start, with _ as space and = as colon")
     parser.add_argument("--lines", type=int, default=0, help="print this many numbered lines")
+    parser.add_argument(
+        "--log", action="store_true", help="print an INFO and a WARNING line as our programs do, long ones"
+    )
     parser.add_argument("--linger", type=float, default=0.0, help="seconds between SIGTERM and the end")
     parser.add_argument("--deaf", action="store_true", help="ignore SIGTERM")
     parser.add_argument("--orphan", action="store_true", help="leave a grandchild behind that ignores SIGTERM")
@@ -57,6 +60,9 @@ def main() -> None:
     signal.signal(signal.SIGHUP, lambda _number, _frame: mark(f"{knobs.name} hup"))
     if knobs.say:
         say(knobs.say.replace("_", " ").replace("=", ":"))
+    if knobs.log:
+        for level in ("INFO", "WARNING"):
+            say(f"2026-01-01T00:00:00.000Z | {level} | {knobs.name} | a fact | argv=['{'x' * 200}'] hint=the end")
     for number in range(knobs.lines):
         say(f"line {number} {'x' * 100}")
     if knobs.orphan:

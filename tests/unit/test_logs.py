@@ -68,3 +68,41 @@ def test_last_words_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == "error: bad?thing\nhint: mend? it\n"
     logs.last_words("gone", "")
     assert capsys.readouterr().err == "error: gone\n"
+
+
+STAMP = "2026-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (f'{STAMP} | INFO | up | configuration | settings={{"a": 1}}', f"{STAMP} | INFO | up | configuration"),
+        (
+            f"{STAMP} | INFO | engine | starting | binary=/x argv=['a', 'b'] z=1",
+            f"{STAMP} | INFO | engine | starting | binary=/x",
+        ),
+        (f"{STAMP} | INFO | gateway | {'x' * 99}", f"{STAMP} | INFO | gateway | {'x' * 23}..."),
+        (f"{STAMP} | WARNING | engine | {'x' * 99} | hint=[y]", f"{STAMP} | WARNING | engine | {'x' * 99} | hint=[y]"),
+        (f"{STAMP} | ERROR | engine | {'x' * 99}", f"{STAMP} | ERROR | engine | {'x' * 99}"),
+        (
+            f"{STAMP} | ERROR | listener | giving up | {'x' * 99}",
+            f"{STAMP} | ERROR | listener | giving up | {'x' * 9}...",
+        ),
+        (
+            "0.00.000.001 I llama-server's own argv=[1] " + "x" * 99,
+            "0.00.000.001 I llama-server's own argv=[1] " + "x" * 99,
+        ),
+        ("", ""),
+    ],
+)
+def test_what_a_terminal_gets_of_a_line(line: str, shown: str) -> None:
+    assert logs.shorten(line, 70) == shown
+
+
+def test_our_lines_are_known_by_their_form() -> None:
+    assert logs.is_ours(f"{STAMP} | INFO | engine | x")
+    assert logs.is_ours("error: x")
+    assert logs.is_ours("hint: x")
+    assert not logs.is_ours("0.00.001.000 I srv: error: x")
+    assert not logs.is_ours("")
+    assert not logs.is_ours(f" {STAMP} | INFO | engine | x")

@@ -17,7 +17,8 @@ import click
 from llama_gguf import __version__, logs
 from llama_gguf.health.platform import resolve_platform
 from llama_gguf.runtime.launch import Launch, launch
-from llama_gguf.runtime.programs import build_programs
+from llama_gguf.runtime.programs import ENGINE, build_programs
+from llama_gguf.runtime.screen import watching
 from llama_gguf.settings import Settings, Snapshot, locate
 from llama_gguf.settings.masking import mask_value
 
@@ -42,14 +43,17 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
 
     SIGTERM or Ctrl-C stops it: running requests may finish first; a second one stops it at once. SIGHUP reloads the
     API keys. Exits 0 after such a stop, 69 when a program could not stay up, 75 when another appliance uses the run
-    directory, 78 when the configuration is wrong; the reason is on stderr and in RUN_DIR/failure.json.
+    directory, 78 when the configuration is wrong or names what cannot be used; the reason is on stderr and in
+    RUN_DIR/failure.json.
     """
     loaded = load_or_exit(config, sets)
     settings = with_platform(loaded.settings, os.environ)
-    logs.configure("up", format=settings.logging.format, level=settings.logging.level)
+    screen = watching(sys.stdout.fileno(), settings.logging)
+    shape = screen.shorten if screen else str
+    logs.configure("up", format=settings.logging.format, level=settings.logging.level, shape=shape)
     snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
-    log_boot(snapshot, loaded.file)
-    greet(snapshot, first_key(snapshot, os.environ))
+    log_boot(snapshot, loaded.file, dump=screen is None)
+    greet(snapshot, first_key(snapshot, os.environ), engine_log=screen is not None)
     env = programs_environment(os.environ, settings)
     programs = build_programs(settings, Path(sys.executable).name)
     context.exit(launch(Launch(snapshot, programs, env, stdout=sys.stdout.fileno(), stderr=sys.stderr)))
@@ -83,8 +87,8 @@ def programs_environment(env: Mapping[str, str], settings: Settings) -> dict[str
     return {name: value for name, value in env.items() if name != settings.auth.bootstrap.env}
 
 
-def log_boot(snapshot: Snapshot, file: Path | None) -> None:
-    """Log version, device and where things lie; with them the configuration, secrets masked."""
+def log_boot(snapshot: Snapshot, file: Path | None, *, dump: bool = True) -> None:
+    """Log version, device and where things lie; with `dump` also the whole configuration, secrets masked."""
     locations = snapshot.locations
     log.info(
         "starting",
@@ -98,6 +102,8 @@ def log_boot(snapshot: Snapshot, file: Path | None) -> None:
             instance=snapshot.settings.logging.instance_id,
         ),
     )
+    if not dump:
+        return
     masked = mask_value("", snapshot.settings.model_dump(mode="json"))
     log.info("configuration", extra=logs.fields(settings=json.dumps(masked, separators=(",", ":"))))
 
@@ -111,8 +117,10 @@ def describe_device(gpus: Path) -> str:
     return ", ".join(names) if names else f"cpu ({os.cpu_count()} cores)"
 
 
-def greet(snapshot: Snapshot, first: BootstrapResult | None) -> None:
+def greet(snapshot: Snapshot, first: BootstrapResult | None, *, engine_log: bool = False) -> None:
     """Tell a person the address, the new key (the only time it is shown) and a call that works when pasted.
+
+    With `engine_log` also where llama-server's own lines are, which a terminal does not get.
 
     On stderr, so that stdout holds nothing but log lines.
     """
@@ -125,6 +133,8 @@ def greet(snapshot: Snapshot, first: BootstrapResult | None) -> None:
     if snapshot.settings.auth.enabled and not snapshot.locations.keys_file.exists():
         lines.append("There is no API key yet, so every call is refused; make one: llama-gguf keys generate")
     lines.append(f"Try: {sample_call(snapshot, secret)}")
+    if engine_log:
+        lines.append(f"Log of llama-server: {snapshot.locations.run.log(ENGINE)}")
     click.echo("\n".join(lines), err=True)
 
 
@@ -134,7 +144,7 @@ def sample_call(snapshot: Snapshot, key: str) -> str:
     path, body = {
         "generate": (
             "/v1/chat/completions",
-            {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 64},
+            {"messages": [{"role": "user", "content": "Write one sentence about the sea."}], "max_tokens": 64},
         ),
         "embed": ("/v1/embeddings", {"input": "hello"}),
         "rerank": ("/v1/rerank", {"query": "hello", "documents": ["good day", "goodbye"]}),

@@ -31,11 +31,12 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
     if signal in _UNSPOKEN:  # nothing a program prints explains these
         return SIGNALS[signal]
     if exit_code in _OWN_CODES and (match := _last(_OWN_ERROR, text)):
-        return Diagnosis(match["what"], match["hint"] or "", permanent=exit_code == ExitCode.CONFIG)
+        wrong = exit_code == ExitCode.CONFIG
+        return Diagnosis(match["what"], match["hint"] or "", permanent=wrong, configuration=wrong)
     for rule in RULES:
         if match := _last(rule.pattern, text):
             groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
-            return Diagnosis(rule.cause.format(**groups), rule.fix.format(**groups), rule.permanent)
+            return Diagnosis(rule.cause.format(**groups), rule.fix.format(**groups), rule.permanent, rule.configuration)
     if signal in SIGNALS:
         return SIGNALS[signal]
     if exit_code in (126, 127):
@@ -58,6 +59,7 @@ def _unknown(lines: Sequence[str], exit_code: int | None, signal: str | None) ->
         f"llama-server ended with {how}{said}",
         "see the engine's log; `llama-gguf plan` shows the command, to be tried by hand",
         permanent=exit_code == ExitCode.CONFIG,
+        configuration=exit_code == ExitCode.CONFIG,
     )
 
 

@@ -22,25 +22,32 @@ _OLD_DRIVER = (
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What went wrong, what to do, and whether trying again without doing it is pointless."""
+    """What went wrong, what to do, and whether trying again without doing it is pointless.
+
+    `configuration` says whose fault it is: the configuration is wrong, or names what cannot be used (a file, an
+    argument). Without it the fault is the machine's, the build's or a moment's.
+    """
 
     cause: str
     fix: str
     permanent: bool = False
+    configuration: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A pattern and what it means; `permanent` when a restart cannot help."""
+    """A pattern and what it means; `permanent` and `configuration` as in Diagnosis."""
 
     pattern: re.Pattern[str]
     cause: str  # `{name}` stands for the pattern's groups
     fix: str
     permanent: bool
+    configuration: bool
 
 
-def _rule(pattern: str, cause: str, fix: str, *, permanent: bool = True) -> Rule:
-    return Rule(re.compile(pattern), cause, fix, permanent)
+def _rule(pattern: str, cause: str, fix: str, *, permanent: bool = True, configuration: bool | None = None) -> Rule:
+    """Make a rule; what lasts is the configuration's fault unless it is said that it is not."""
+    return Rule(re.compile(pattern), cause, fix, permanent, permanent if configuration is None else configuration)
 
 
 RULES = (
@@ -49,16 +56,19 @@ RULES = (
         r"error while loading shared libraries: (?P<what>libcuda\S+):",
         "the NVIDIA driver is not visible: {what} is missing",
         "start the container with GPU access (docker: --gpus all) on a host with the driver, or use the CPU image",
+        configuration=False,
     ),
     _rule(
         r"error while loading shared libraries: (?P<what>\S+):",
         "llama-server lacks the library {what}",
         "install the engine again (make engine) or set engine.binary to one that is complete",
+        configuration=False,
     ),
     _rule(
         r"(?:version `(?P<what>GLIBC\S+)' not found|exec format error|cannot execute binary file)",
         "this llama-server was built for another system",
         "build the engine on this machine (make engine) or use the image for this architecture",
+        configuration=False,
     ),
     _rule(
         r"error: invalid argument: (?P<what>\S+)",
@@ -75,10 +85,12 @@ RULES = (
         r"no kernel image is available",
         "this build has no code for the GPU's architecture",
         "use an image that lists the GPU's compute capability, or set engine.gpu_layers to 0",
+        configuration=False,
     ),
     _rule(
         r"unsupported toolchain|PTX was compiled with an unsupported",
         *_OLD_DRIVER,
+        configuration=False,
     ),
     _rule(
         r"cudaMalloc failed: out of memory|CUDA error: out of memory|"
@@ -149,6 +161,7 @@ RULES = (
         r"failed to open GGUF (?:file|split) '?(?P<what>[^'\n]+?)'? \(Too many open files\)",
         "too few files may be open at once",
         "raise the limit on open files (ulimit -n, docker: --ulimit nofile=65536)",
+        configuration=False,
     ),
     _rule(
         r"failed to open GGUF (?:file|split) '?(?P<what>[^'\n]+?)'? \((?P<why>[^)]+)\)",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llama_gguf.errors import ExitCode
+
+_LINES_SHOWN = 12
+"""Of the log, to people: with the cause and the fix it fits on a screen. The record holds more, the log file all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,47 @@ def read(path: Path) -> Failure | None:
         return None
 
 
-def render(failure: Failure, log: Path | None = None) -> str:
-    """Return the failure as several lines for stderr."""
-    lines = [f"llama-gguf: {failure.summary}"]
+def render(
+    failure: Failure,
+    log: Path | None = None,
+    *,
+    columns: int | None = None,
+    seen: Callable[[str, str], bool] = lambda _program, _line: False,
+) -> str:
+    """Return the failure as several lines for stderr: what, cause, fix, and the last lines of the program's log.
+
+    `columns` is the width of a terminal: longer lines are wrapped, those of the log cut. `seen` tells which of a
+    program's log lines stand on it already; they are not repeated, nor is what the cause and the fix say.
+    """
+    said = {failure.cause, f"error: {failure.cause}", f"hint: {failure.fix}"}
+    tail = [line for line in failure.log_tail if line not in said and not seen(failure.program, line)]
+    lines = _wrapped("llama-gguf: ", failure.summary, columns)
     if failure.cause:
-        lines.append(f"  cause: {failure.cause}")
+        lines += _wrapped("  cause: ", failure.cause, columns)
     if failure.fix:
-        lines.append(f"  fix: {failure.fix}")
-    if failure.log_tail:
-        place = f" ({log})" if log else ""
+        lines += _wrapped("  fix: ", failure.fix, columns)
+    place = f" ({log})" if log else ""
+    if tail:
         lines.append(f"  last output of {failure.program}{place}:")
-        lines += [f"    {line}" for line in failure.log_tail]
+        lines += [_cut(f"    {line}", columns) for line in tail[-_LINES_SHOWN:]]
+    elif failure.log_tail and log:
+        lines.append(f"  log of {failure.program}: {log}")
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(label: str, text: str, columns: int | None) -> list[str]:
+    if columns is None or len(label) + len(text) <= columns:
+        return [label + text]
+    # Paths and commands are there to be copied, so words are never broken.
+    return textwrap.wrap(
+        text,
+        columns,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _cut(line: str, columns: int | None) -> str:
+    return line if columns is None or len(line) <= columns else line[: columns - 3] + "..."

@@ -46,6 +46,10 @@ class Diagnosis(Protocol):
     def permanent(self) -> bool:
         """Whether trying again cannot help."""
 
+    @property
+    def configuration(self) -> bool:
+        """Whether the configuration is wrong, or names what cannot be used."""
+
 
 Diagnose = Callable[[Sequence[str], int | None, str | None], Diagnosis | None]
 """Takes the engine's last output lines, its exit code and its signal."""
@@ -111,7 +115,8 @@ class FatalListener:
     def _give_up(
         self, program: str, ended: Exit, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None
     ) -> None:
-        permanent = ended.code == ExitCode.CONFIG or (diagnosis is not None and diagnosis.permanent)
+        # Not the same as what a restart cannot mend: an engine built for another CPU is no fault of the configuration.
+        configuration = diagnosis.configuration if diagnosis else ended.code == ExitCode.CONFIG
         failure = Failure(
             program=program,
             exit_code=ended.code,
@@ -121,7 +126,7 @@ class FatalListener:
             fix=diagnosis.fix if diagnosis else last_hint(tail),
             log_tail=tuple(tail),
             at=self._clock(),
-            exit_status=ExitCode.CONFIG if permanent else ExitCode.UNAVAILABLE,
+            exit_status=ExitCode.CONFIG if configuration else ExitCode.UNAVAILABLE,
         )
         failures.write(failure, self._run.failure)
         log.error("giving up", extra=fields(name=program, reason=reason, cause=failure.cause, fix=failure.fix))

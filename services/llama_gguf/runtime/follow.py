@@ -124,6 +124,8 @@ def wrap_foreign(program: str, line: bytes, *, clock: Callable[[], float] = time
 class Follower:
     """A thread that copies the lines of several log files to a descriptor until told to stop.
 
+    `render` says what is written for a line; None is nothing.
+
     A thread, because the reader of our stdout may be slow or stuck, and stopping must not wait for it.
     """
 
@@ -132,7 +134,7 @@ class Follower:
         tails: Mapping[str, FileTail],
         descriptor: int,
         *,
-        render: Callable[[str, bytes], bytes] = lambda _program, line: line,
+        render: Callable[[str, bytes], bytes | None] = lambda _program, line: line,
         interval_seconds: float = 0.1,
     ) -> None:
         self._tails = tails
@@ -163,7 +165,8 @@ class Follower:
         for program, tail in self._tails.items():
             lines = tail.lines(last=last)
             if lines:
-                _write_all(self._descriptor, b"".join(self._render(program, line) + b"\n" for line in lines))
+                rendered = (self._render(program, line) for line in lines)
+                _write_all(self._descriptor, b"".join(line + b"\n" for line in rendered if line is not None))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

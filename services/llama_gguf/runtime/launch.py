@@ -33,6 +33,7 @@ from .fatal_listener import tail_lines
 from .follow import FileTail, Follower, wrap_foreign
 from .programs import GATEWAY, LISTENER, Program
 from .rpc import Supervisord, SupervisordError
+from .screen import watching
 from .supervisord import LOGS_LINK, render_ini
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class _Appliance:
         self._told: Failure | None = None
         self._watch_at = clock() + _WATCH_SECONDS
         self._hangup_stops = os.isatty(0)
+        self._screen = watching(what.stdout, what.snapshot.settings.logging)
 
     def run(self) -> int:
         """Spawn supervisord, serve until it has ended, and return the exit code."""
@@ -186,6 +188,8 @@ class _Appliance:
         }
         if logging_settings.format == "json":
             return Follower(tails, self._what.stdout, render=wrap_foreign)
+        if self._screen is not None:
+            return Follower(tails, self._what.stdout, render=self._screen.render)
         return Follower(tails, self._what.stdout)
 
     def _wake(self, child: subprocess.Popen[bytes]) -> None:
@@ -206,7 +210,8 @@ class _Appliance:
             if stopping:
                 self._rpc.nudge()  # it may have missed the end of a program, by a hair, and would wait for a second
             process.reap_orphans(keep=child.pid)
-            self._tell_failure()
+            if not self._tells_last:
+                self._tell_failure()
             self._watch(child)
             if self._stop_deadline is not None and self._clock() > self._stop_deadline:
                 log.error("stopping takes too long; killing what is left")
@@ -246,11 +251,25 @@ class _Appliance:
                 self._record(LISTENER, None, None, f"{LISTENER} cannot be started: {listener.problem}")
                 self._begin_stop(child)
 
+    @property
+    def _tells_last(self) -> bool:
+        """Whether the failure is told when all has ended: on a terminal it would scroll away with what others say."""
+        return self._screen is not None and self._what.snapshot.settings.supervisor.exit_on_failure
+
     def _tell_failure(self) -> None:
         if self._told is None and (found := failures.read(self._run.failure)) is not None:
             self._told = found
-            self._what.stderr.write(failures.render(found, self._run.log(found.program)))
+            self._what.stderr.write(self._rendered(found))
             self._what.stderr.flush()
+
+    def _rendered(self, found: Failure) -> str:
+        log_file = self._run.supervisord_log if found.program == SUPERVISORD else self._run.log(found.program)
+        stderr = self._what.stderr
+        if self._screen is None or not stderr.isatty():
+            return failures.render(found, log_file)
+        # supervisord's log is not followed, so none of it has been seen.
+        seen = self._screen.shows if found.program != SUPERVISORD else lambda _program, _line: False
+        return failures.render(found, log_file, columns=self._screen.columns, seen=seen)
 
     def _record(self, program: str, code: int | None, signal_name: str | None, summary: str) -> None:
         log_file = self._run.supervisord_log if program == SUPERVISORD else self._run.log(program)

@@ -13,6 +13,7 @@ def test_nothing_known() -> None:
     assert diagnose([], 1, None).cause == "llama-server ended with exit code 1"
     assert diagnose([], None, "SIGUSR1").cause == "llama-server ended with SIGUSR1"
     assert diagnose([], 78, None).permanent
+    assert diagnose([], 78, None).configuration
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,24 @@ def test_json_lines_that_are_none() -> None:
     assert "hello" in diagnose(['{"event": "hello"}'], 1, None).cause
 
 
+def test_a_machine_or_a_build_is_no_fault_of_the_configuration() -> None:
+    assert SIGNALS["SIGILL"].permanent
+    assert not any(found.configuration for found in SIGNALS.values())
+    missing = diagnose([], 127, None)
+    assert (missing.permanent, missing.configuration) == (True, False)
+    for line in (
+        "error while loading shared libraries: libcuda.so.1: no such file",
+        "version `GLIBC_2.99' not found",
+        "CUDA error: no kernel image is available for execution on the device",
+        "failed to open GGUF file 'x' (Too many open files)",
+    ):
+        found = diagnose([line], 1, None)
+        assert (found.permanent, found.configuration) == (True, False), line
+
+
 def test_every_rule_fills_its_sentence() -> None:
     for rule in RULES:
+        assert rule.permanent or not rule.configuration  # what the configuration says stays said
         names = rule.pattern.groupindex
         assert rule.cause.format(**dict.fromkeys(names, "x"))
         assert rule.fix.format(**dict.fromkeys(names, "x"))

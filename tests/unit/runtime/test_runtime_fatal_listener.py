@@ -31,6 +31,7 @@ class Found:
     cause: str = "no memory"
     fix: str = "lower slots"
     permanent: bool = False
+    configuration: bool = False
 
 
 class Scene:
@@ -83,8 +84,28 @@ def test_a_permanent_diagnosis_ends_the_retries(tmp_path: Path) -> None:
     failure = failures.read(scene.run.failure)
     assert failure is not None
     assert "a restart cannot help" in failure.summary
-    assert failure.exit_status == 78
+    assert failure.exit_status == 69  # whose fault it is, is another question
     assert scene.calls.made == ["shutdown"]
+
+
+@pytest.mark.parametrize(
+    ("found", "how", "status"),
+    [
+        (Found(permanent=True), "terminated by SIGILL", 69),
+        (Found(permanent=True, configuration=True), "exit status 1", 78),
+        (Found(permanent=True, configuration=True), "exit status 78", 78),
+        (None, "exit status 78", 78),
+        (None, "exit status 1", 69),
+        (Found(), "exit status 69", 69),
+    ],
+)
+def test_78_is_for_the_configuration_alone(tmp_path: Path, found: Found | None, how: str, status: int) -> None:
+    scene = Scene(tmp_path, found=found)
+    scene.ended("engine", how)
+    scene.event("FATAL", "engine")
+    failure = failures.read(scene.run.failure)
+    assert failure is not None
+    assert failure.exit_status == status
 
 
 def test_our_own_words_are_the_cause_elsewhere(tmp_path: Path) -> None:

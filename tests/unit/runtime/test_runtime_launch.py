@@ -305,3 +305,43 @@ def test_a_python_below_a_colon_is_refused() -> None:
 def test_program_env_puts_our_python_first() -> None:
     env = program_env({"PATH": "/usr/bin", "TZ": "UTC", "X": "1"}, RunDir(root=Path("/r")), "/v/bin/python", [])
     assert env == {"PATH": "/v/bin:/usr/bin", "TZ": "UTC", "LLAMA_GGUF_RUN_DIR": "/r"}
+
+
+def test_a_terminal_gets_one_row_a_line_and_the_reason_last(tmp_path: Path) -> None:
+    failing = standin("engine", "--log", "--lines=30", "--say=error=_bad_model", "--exit=78", "--after=0.5")
+    with launched(tmp_path, [listener(), failing, standin("b", "--log", "--say=hello")], columns=100) as up:
+        assert up.process.wait(20) == 78
+    rows = up.stdout.splitlines()
+    assert [row for row in rows if " | INFO | engine | " in row] == [
+        "2026-01-01T00:00:00.000Z | INFO | engine | a fact"
+    ]
+    assert any(row.endswith("hint=the end") for row in rows)  # a warning is whole
+    assert "hello" in rows  # what is not llama-server's passes
+    start = next(number for number, row in enumerate(rows) if row.startswith("llama-gguf: engine refused to start"))
+    assert not any(row.startswith("line ") for row in rows[:start])
+    told = rows[start:]
+    assert len(told) <= 24
+    assert told[1] == "  cause: bad model"
+    assert [row.split()[1] for row in told if row.startswith("    line ")] == [str(number) for number in range(18, 30)]
+    assert max(map(len, told)) <= 100
+    assert sum("line 29 " in row for row in rows) == 1
+    assert told[-1].startswith("    line 29 ")  # nothing comes after it
+
+
+def test_a_terminal_is_told_at_once_where_the_rest_goes_on(tmp_path: Path) -> None:
+    rules = {"supervisor": {"start_retries": 0, "exit_on_failure": False}}
+    programs = [listener(), standin("a", "--exit=78"), standin("health")]
+    with launched(tmp_path, programs, settings=rules, columns=100) as up:
+        up.wait_for(lambda: "llama-gguf: a refused to start" in up.stdout, "the reason on the terminal")
+        assert up.process.poll() is None
+        assert up.stop() == 78
+
+
+def test_debug_lines_and_json_come_whole_to_a_terminal(tmp_path: Path) -> None:
+    for logging in ({"level": "debug"}, {"format": "json"}):
+        with launched(
+            tmp_path, [standin("engine", "--log", "--lines=3")], settings={"logging": logging}, columns=60
+        ) as up:
+            up.wait_for(lambda: "line 2" in up.stdout, "the engine's lines")
+            assert up.stop() == 0
+        assert "x" * 200 in up.stdout
