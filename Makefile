@@ -24,7 +24,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.run.done: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[starter]'
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable .
 	@touch $@
 
 $(VENV)/.dev.done: pyproject.toml $(VENV)/.run.done
@@ -37,7 +37,7 @@ $(VENV)/.engine.done: $(ENGINE_FILES) pyproject.toml $(VENV)/.run.done
 	$(BIN)/python image/engine/build.py --variant native --install-into $(VENV)
 	@touch $@
 
-$(VENV)/.starter.done: image/engine/starter.py $(VENV)/.run.done
+$(VENV)/.starter.done: image/engine/starter.py image/engine/starter.lock $(VENV)/.run.done
 	$(BIN)/python image/engine/starter.py
 	@touch $@
 
@@ -49,6 +49,7 @@ starter-model: $(VENV)/.starter.done ## Put the starter model into the user's ca
 # --- the real thing
 
 .PHONY: run
+# Ends with what `up` ends with: make tells it (`Error 69`), and itself exits with 2 as after any recipe that failed.
 run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve CONFIG with a real model
 	@$(BIN)/llama-gguf check --no-files $(CONFIG) >/dev/null
 	@$(BIN)/python image/engine/starter.py --quiet --for-config $(CONFIG)

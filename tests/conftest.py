@@ -51,7 +51,7 @@ def tiny_rerank_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def starter_model() -> Path:
-    """The real starter model that `make starter-model` assembled in the user's cache."""
+    """The real starter model, SmolLM2-135M-Instruct, that `make starter-model` put into the user's cache."""
     path = starter.default_path(os.environ)
     if not path.is_file():
         pytest.fail(f"{path} is missing: run `make starter-model`")

@@ -1,7 +1,10 @@
-"""Write the lock files from pyproject.toml: image/requirements.lock and image/engine/requirements.lock, with hashes.
+"""Write the lock files, with hashes: the image's packages, the engine's and the one that carries the starter model.
+
+The pins of image/requirements.lock and image/engine/requirements.lock are in pyproject.toml, that of
+image/engine/starter.lock is in image/engine/starter.py.
 
     python image/scripts/lock.py            # write them
-    python image/scripts/lock.py --check   # exit 1 when they say something else than pyproject.toml
+    python image/scripts/lock.py --check   # exit 1 when they say something else than the pins
 
 Needs `uv` (`make lock` gets it) to write, nothing to check: the check compares pins, so it runs offline in a test.
 """
@@ -14,6 +17,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+if not __package__:  # run by path: `image` is found from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from image.engine import starter
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME_LOCK = ROOT / "image/requirements.lock"
@@ -37,10 +45,10 @@ def wanted(pyproject: str) -> tuple[dict[str, str], dict[str, str]]:
     return pins("\n".join(runtime)), pins("\n".join(extras["engine"]))
 
 
-def differences(want: dict[str, str], lock: dict[str, str]) -> list[str]:
-    """Return a line for each pin of pyproject.toml that the lock lacks or has otherwise."""
+def differences(want: dict[str, str], lock: dict[str, str], source: str = "pyproject.toml") -> list[str]:
+    """Return a line for each pin of `source` that the lock lacks or has otherwise."""
     return [
-        f"{name}: pyproject.toml has {version}, the lock {lock.get(name, 'nothing')}"
+        f"{name}: {source} has {version}, the lock {lock.get(name, 'nothing')}"
         for name, version in want.items()
         if lock.get(name) != version
     ]
@@ -56,9 +64,13 @@ def check() -> list[str]:
     """Return what is wrong with the lock files, nothing when they are current."""
     runtime, engine = wanted((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wrong = []
-    for path, want in ((RUNTIME_LOCK, runtime), (ENGINE_LOCK, engine)):
+    for path, want, source in (
+        (RUNTIME_LOCK, runtime, "pyproject.toml"),
+        (ENGINE_LOCK, engine, "pyproject.toml"),
+        (starter.LOCK, pins(starter.REQUIREMENT), "starter.py"),
+    ):
         text = path.read_text(encoding="utf-8")
-        wrong += [f"{path.relative_to(ROOT)}: {line}" for line in differences(want, pins(text))]
+        wrong += [f"{path.relative_to(ROOT)}: {line}" for line in differences(want, pins(text), source)]
         wrong += [f"{path.relative_to(ROOT)}: no hash: {line}" for line in unhashed(text)]
     return wrong
 
@@ -82,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         _, engine = wanted((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         lines = "".join(f"{name}=={version}\n" for name, version in engine.items())
         _compile(["-", "--no-deps"], ENGINE_LOCK, stdin=lines)
+        _compile(["-", "--no-deps"], starter.LOCK, stdin=starter.REQUIREMENT + "\n")
     for line in (wrong := check()):
         sys.stderr.write(line + "\n")
     return 1 if wrong else 0

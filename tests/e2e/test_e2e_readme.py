@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from support.ports import free_port
+from support.terminal import terminal
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.engine, pytest.mark.starter]
@@ -82,6 +85,17 @@ class Newcomer:
             return False
 
 
+def assert_well_said(answer: str) -> None:
+    """A chat's answer is words for people: it ended by itself, or was cut off in the middle of plain prose."""
+    (choice,) = json.loads(answer)["choices"]
+    text = choice["message"]["content"]
+    assert not re.search(r"<\|?|\|>|\[/?INST\]|im_start|im_end|endoftext", text), text
+    assert len(re.findall(r"[A-Za-z']{2,}", text)) >= 3, text
+    if choice["finish_reason"] != "stop":
+        assert choice["finish_reason"] == "length"
+        assert sum(character.isascii() for character in text) / len(text) > 0.9, text
+
+
 def programs_of(run_dir: Path) -> list[str]:
     """Command lines of all processes that an appliance in `run_dir` has started, or runs as."""
     found = []
@@ -136,8 +150,7 @@ def test_a_newcomer_gets_through_the_readme(tmp_path: Path, starter_model: Path)
 
         pasted = re.search(r"^(?:Try: )?(curl .*)$", printed, re.MULTILINE)
         assert pasted, printed
-        answer = newcomer.run(pasted[1])
-        assert '"choices"' in answer.stdout, answer
+        assert_well_said(newcomer.run(pasted[1]).stdout)
 
         newcomer.environment["KEY"] = key[0]
         for command in commands:
@@ -147,7 +160,7 @@ def test_a_newcomer_gets_through_the_readme(tmp_path: Path, starter_model: Path)
             expected = MEANT_TO_FAIL.get(command, 0)
             assert done.returncode == expected, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
             if "chat/completions" in command:
-                assert '"choices"' in done.stdout
+                assert_well_said(done.stdout)
             if command.endswith("/ping"):
                 assert done.stdout.startswith("HTTP/1.1 200")
             if expected == 78:
@@ -159,3 +172,68 @@ def test_a_newcomer_gets_through_the_readme(tmp_path: Path, starter_model: Path)
     assert not (tmp_path / "run" / "engine.sock").exists()
     assert programs_of(tmp_path / "run") == []
     assert log.read_text(encoding="utf-8").count(key[0]) == 2  # printed, and in the line to paste
+
+
+DYING = """#!/bin/sh
+case "$*" in *--version*|*--list-devices*) exit 0;; esac
+for number in $(seq 30); do echo "0.00.000.0$number I load_model: step $number of loading, told at some length"; done
+kill -s $SIGNAL $$
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "told"),
+    [
+        ("ILL", 69, ("ended by SIGILL", "cause: this llama-server uses instructions")),
+        ("SEGV", 69, ("ended by SIGSEGV", "cause: llama-server crashed")),
+        ("model", 78, ("cause: ", "is not a usable GGUF file", "fix: download it again")),
+        ("port", 69, ("cannot listen on", "fix: ")),
+        ("config", 78, ("unknown-key", 'did you mean "slots"?')),
+    ],
+)
+def test_make_run_ends_well(tmp_path: Path, starter_model: Path, case: str, status: int, told: tuple[str, ...]) -> None:
+    """At a terminal of 100 columns: make says the status of `up`, and the reason fits on the screen, said once."""
+    newcomer = Newcomer(tmp_path)
+    engine = tmp_path / "llama-server"
+    engine.write_text(DYING.replace("$SIGNAL", case), encoding="utf-8")
+    engine.chmod(0o755)
+    garbage = tmp_path / "garbage.gguf"
+    garbage.write_bytes(b"nothing" * 100)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"model: {{path: {garbage if case == 'model' else starter_model}}}\n"
+        f"engine: {{{'slotz' if case == 'config' else 'slots'}: 2, gpu_layers: 0, context_per_slot: 512}}\n"
+        "supervisor: {start_retries: 1, max_restarts: 1}\n",
+        encoding="utf-8",
+    )
+    if case in {"ILL", "SEGV"}:
+        newcomer.environment["LLAMA_GGUF__ENGINE__BINARY"] = str(engine)
+    with (
+        socket.create_server(("", newcomer.port if case == "port" else 0)),
+        terminal(tmp_path / "screen.txt", columns=100) as tty,
+    ):
+        done = subprocess.run(
+            ["make", "run", "PYTHON=" + sys.executable, f"CONFIG={config}"],
+            cwd=ROOT,
+            env=newcomer.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=tty,
+            stderr=tty,
+            timeout=90,
+            check=False,
+        )
+    screen = (tmp_path / "screen.txt").read_text(encoding="utf-8")
+    rows = screen.splitlines()
+    assert done.returncode == 2  # what GNU make makes of every failed recipe
+    assert re.fullmatch(rf"make: \*\*\* \[Makefile:\d+: run\] Error {status}", rows[-1]), screen
+    start = next((number for number, row in enumerate(rows) if row.startswith("llama-gguf: ")), 0)
+    reason = rows[start:]
+    assert len(reason) <= 24
+    assert max(len(row) for row in reason if str(tmp_path) not in row) <= 100  # a path is never broken
+    for words in told:
+        assert words in " ".join(screen.split())
+    assert "argv=" not in screen
+    assert "settings=" not in screen
+    assert "Traceback" not in screen
+    assert screen.count("step 30 of") == (1 if case in {"ILL", "SEGV"} else 0)
+    assert programs_of(tmp_path / "run") == []

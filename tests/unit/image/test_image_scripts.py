@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from image.engine import cuda_toolkit, recipe, starter
+from image.engine import cuda_toolkit, recipe
 from image.scripts import (
     bases,
     build_image,
@@ -556,28 +556,6 @@ def test_only_a_registrys_own_no_means_that_a_version_is_free(
             publish.published_digest("ghcr.io/me/it:1.2.3")
     else:
         assert publish.published_digest("ghcr.io/me/it:1.2.3") == outcome
-
-
-# --- the starter model
-
-
-def test_parts_are_joined_and_checked(tmp_path: Path) -> None:
-    parts = [tmp_path / "a", tmp_path / "b"]
-    for part, data in zip(parts, (b"one", b"two"), strict=True):
-        part.write_bytes(data)
-    target = tmp_path / "model.gguf"
-    starter.join(parts, target, hashlib.sha256(b"onetwo").hexdigest())
-    assert target.read_bytes() == b"onetwo"
-    with pytest.raises(starter.StarterError, match="add up to"):
-        starter.join(parts, tmp_path / "other.gguf", "0" * 64)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "model.gguf"]
-
-
-def test_nothing_is_made_for_a_config_that_names_another_model(tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text("model: {name: big.gguf}\n", encoding="utf-8")
-    assert starter.main(["--for-config", str(config), "--output", str(tmp_path / "x.gguf")]) == 0
-    assert not (tmp_path / "x.gguf").exists()
 
 
 # --- the health check
