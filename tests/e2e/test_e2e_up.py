@@ -13,6 +13,7 @@ import pytest
 
 from support.appliance import KEY, KEY_VARIABLE, running
 from support.file_server import Remote, file_server
+from support.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.engine
 
@@ -140,6 +141,41 @@ def test_status(tmp_path: Path, tiny_model: Path) -> None:
         assert {item["name"] for item in found["programs"]} == {"engine", "gateway", "health", "listener"}
         assert appliance.stop() == 0
         assert appliance.cli("status", "--run-dir", str(appliance.run_dir)).returncode == 69
+
+
+def test_a_model_that_cannot_chat_says_so_everywhere(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "base.gguf", chat_template="")
+    said = "the model has no chat template: chat answers will be poor"
+    with running(tmp_path, model=model) as appliance:
+        for command in ("check", "plan"):
+            done = appliance.cli(command, str(appliance.config))
+            assert done.returncode == 0
+            assert "warning[no-chat-template]: model.chat_template: " in done.stderr
+            assert said in done.stderr
+        assert appliance.cli("check", "--strict", str(appliance.config)).returncode == 78
+        appliance.wait_ready()
+        told = appliance.health()
+        assert told is not None
+        (warning,) = told["warnings"]
+        assert (warning["code"], told["state"]) == ("no-chat-template", "ready")
+        assert said in warning["message"]
+        assert "set model.chat_template" in warning["hint"]
+        assert str(tmp_path) not in json.dumps(told)
+        assert appliance.status()["warnings"] == [warning]
+        assert "warning[no-chat-template]: " in appliance.cli("status", "--run-dir", str(appliance.run_dir)).stdout
+        assert appliance.stop() == 0
+        assert appliance.stdout.count(f"| WARNING | engine | model.chat_template: not set, and {said}") == 1
+
+
+def test_a_model_that_can_chat_says_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    overrides = {"engine": {"task": "embed", "pooling": "mean"}, "gateway": {"routes": ["embeddings"]}}
+    base = write_tiny_model(tmp_path / "base.gguf", chat_template="")
+    for number, (model, more) in enumerate(((tiny_model, {}), (base, overrides))):
+        with running(tmp_path / str(number), model=model, overrides=more) as appliance:
+            appliance.wait_ready()
+            told = appliance.health()
+            assert told is not None
+            assert told["warnings"] == []
 
 
 def test_variables_alone_are_enough(tmp_path: Path, tiny_model: Path) -> None:

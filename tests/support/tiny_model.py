@@ -20,12 +20,19 @@ CHAT_TEMPLATE = (
 
 
 def write_tiny_model(
-    path: Path, *, context: int = 2048, layers: int = LAYERS, seed: int = 7, rerank: bool = False
+    path: Path,
+    *,
+    context: int = 2048,
+    layers: int = LAYERS,
+    seed: int = 7,
+    rerank: bool = False,
+    chat_template: str = CHAT_TEMPLATE,
 ) -> Path:
     """Write a random model with a byte vocabulary to `path` and return it.
 
     `context` is the training context in tokens. More `layers` make it slower: 2 give thousands of tokens/s, 200 some
     tens. `rerank` makes it a qwen3 (the architecture llama.cpp reranks with) that has a one-output head.
+    An empty `chat_template` leaves it out, as base models do.
     """
     random = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(str(path), "qwen3" if rerank else "llama")
@@ -55,7 +62,8 @@ def write_tiny_model(
     writer.add_uint32("tokenizer.ggml.fim_mid_token_id", 7)
     # Grammars (structured output, tools) work on text as it is, without a blank put in front of it.
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    if chat_template:
+        writer.add_chat_template(chat_template)
     if rerank:
         writer.add_key_length(DIM // HEADS)
         writer.add_value_length(DIM // HEADS)

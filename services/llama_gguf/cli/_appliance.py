@@ -18,6 +18,7 @@ from llama_gguf.runtime.rpc import ProgramInfo, Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot, locate
 from llama_gguf.settings import snapshot as snapshots
 from llama_gguf.settings.load import InvalidConfigError, load
+from llama_gguf.settings.notices import Notice, read_notices
 
 from ._common import find_config
 
@@ -55,6 +56,11 @@ class Facts:
         if self.state == "ready":
             return ExitCode.OK
         return ExitCode.UNAVAILABLE if self.state in {"stopped", "failed"} else ExitCode.TEMPORARY
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What works, but not as it should; nothing of what no longer runs."""
+        return read_notices(self.engine.get("warnings")) if self.running and self.engine else ()
 
     def restarts(self, program: str) -> int:
         """Return how often `program` ended unasked since the appliance was started."""

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from llama_gguf.engine.known_failures import RULES, SIGNALS
 from llama_gguf.keys.codes import KEYS_CODES
 from llama_gguf.platforms.codes import RENDER_CODES
+from llama_gguf.settings.codes import PROBLEM_CODES
+from llama_gguf.settings.notices import NOTICE_CODES
 
 from .gen import table, text
 
+ENGINE_PROBLEMS = ("context-over-training", "no-pooling", "no-reranker", "no-chat-template")
+"""Problems of the configuration that the model's file shows, so that the engine's program finds them at its start."""
 _PLACEHOLDERS = re.compile(r"(?:\{\w+\})+")
 """Where a rule's sentence takes in what the engine said."""
 
@@ -23,6 +27,14 @@ def keys_section() -> str:
 def rendering_section() -> str:
     """Return the table of the codes of problems of rendering."""
     return _codes("Problems of rendering", RENDER_CODES)
+
+
+def notices_section() -> str:
+    """Return the table of the warnings of a running appliance."""
+    codes = {**{code: PROBLEM_CODES[code] for code in ENGINE_PROBLEMS}, **NOTICE_CODES}
+    head, _, rows = _codes("Warnings of a running appliance", codes).partition("\n\n")
+    said = "In `warnings` of `/health` and of `status --json`, each with a message and a hint, and in the log."
+    return f"{head}\n\n{said}\n\n{rows}"
 
 
 def _codes(title: str, codes: Mapping[str, str]) -> str:

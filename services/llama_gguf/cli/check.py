@@ -13,15 +13,13 @@ import click
 from llama_gguf.errors import ExitCode, Problem
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.explain import as_data, count, explain
-from llama_gguf.settings.file_checks import ModelFacts, check_files
+from llama_gguf.settings.file_checks import check_files
 from llama_gguf.settings.load import InvalidConfigError, Loaded, load
+from llama_gguf.settings.model_facts import ModelFacts
 
 from ._common import chosen, config_argument, find_config
 
 Format = Literal["text", "json"]
-
-_NO_POOLING, _RANK_POOLING = 0, 4
-"""Of the numbers that a GGUF file names poolings by."""
 
 
 @click.command()
@@ -68,6 +66,7 @@ def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ..
 
 def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
     """Return what the header of a model on this disk says; None for one to be downloaded."""
+    from llama_gguf.models.facts import facts_of  # noqa: PLC0415 - as below
     from llama_gguf.models.gguf_header import read_header  # noqa: PLC0415 - only where there is a file to read
 
     model = settings.model
@@ -77,13 +76,7 @@ def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         return None
-    header = read_header(file)
-    pooling = header.number(f"{header.architecture}.pooling_type")
-    return ModelFacts(
-        training_context=header.number(f"{header.architecture}.context_length"),
-        pools=pooling != _NO_POOLING,
-        reranks=pooling == _RANK_POOLING or any(tensor.name.startswith("cls.") for tensor in header.tensors),
-    )
+    return facts_of(read_header(file))
 
 
 def _ok(name: str, problems: tuple[Problem, ...]) -> str:

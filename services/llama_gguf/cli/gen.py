@@ -31,6 +31,7 @@ SECTIONS: tuple[str, ...] = (
     "llama_gguf.cli._reference_gateway:cancel_section",
     "llama_gguf.cli._reference_gateway:counting_section",
     "llama_gguf.cli._reference_gateway:metrics_section",
+    "llama_gguf.cli._reference_problems:notices_section",
     "llama_gguf.cli._reference_problems:failures_section",
     "llama_gguf.cli.gen:exit_codes_section",
 )

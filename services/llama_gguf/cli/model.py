@@ -21,6 +21,7 @@ from rich.text import Text
 from llama_gguf import logs
 from llama_gguf.errors import ModelError
 from llama_gguf.models.architecture import read_architecture
+from llama_gguf.models.facts import has_chat_template
 from llama_gguf.models.files import ModelFiles, Phase, Reporter
 from llama_gguf.models.gguf_header import Header, read_header
 from llama_gguf.models.local import check_readable
@@ -88,7 +89,7 @@ def describe(header: Header) -> dict[str, Any]:
         "layers": len(architecture.layers),
         "windowed_layers": sum(layer.window > 0 for layer in architecture.layers),
         "vocabulary": architecture.vocabulary,
-        "chat_template": "tokenizer.chat_template" in header.metadata,
+        "chat_template": has_chat_template(header),
         "license": header.text("general.license"),
         "parts": len(split_names(header.path.name)),
     }

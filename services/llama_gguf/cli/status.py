@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llama_gguf.runtime import failure as failures
+from llama_gguf.settings.notices import notices_as_data
 
 from ._appliance import Facts, find_run_dir, inspect, public_url
 from ._common import config_options
@@ -54,6 +55,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
             }
             for info in facts.programs
         ],
+        "warnings": notices_as_data(facts.notices),
         "health": facts.health,
         "engine": facts.engine,
         "failure": None
@@ -79,6 +81,9 @@ def show(facts: Facts, console: Console) -> None:
             last = _last_end(facts, info.name) or info.problem
             table.add_row(info.name, info.state.lower(), str(info.pid or ""), uptime, restarts, last)
         console.print(table)
+    for notice in facts.notices:
+        hint = f"; {notice.hint}" if notice.hint else ""
+        console.print(f"warning[{notice.code}]: {notice.message}{hint}", markup=False, highlight=False)
     if facts.failure:
         text = failures.render(facts.failure, facts.run.log(facts.failure.program))
         console.print(f"last failure, {_iso(facts.failure.at)}:\n{text}", markup=False, highlight=False, end="")

@@ -19,9 +19,13 @@ from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.state import StateFile
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
+from llama_gguf.models.facts import facts_of
+from llama_gguf.models.gguf_header import read_header
 from llama_gguf.models.resolve import resolve_patiently
 from llama_gguf.models.source import served_names
 from llama_gguf.settings import Snapshot
+from llama_gguf.settings.model_facts import model_problems
+from llama_gguf.settings.notices import Notice
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,13 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     check_surroundings(snapshot, SYSTEM_CONFIG)
     files = resolve_patiently(snapshot.settings.model, snapshot.locations, env, state)
     engine_env = engine_environment(env, run_dir.root)
-    check_gpu(snapshot, binary, engine_env)
+    notices = check_gpu(snapshot, binary, engine_env)
+    # `check` says the same where the file is on disk; of one that was fetched, this is the first look.
+    problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))
+    notices += [Notice(problem.code, problem.message, problem.hint) for problem in problems]
+    for notice in notices:
+        log.warning(notice.message, extra=fields(code=notice.code, hint=notice.hint))
+        state.warn(notice)
     host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
     argv = build_argv(snapshot.settings, snapshot.locations, files, host)
     # A socket file that a killed llama-server left behind makes the next one fail to bind.
@@ -50,29 +60,24 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     execve(binary, [str(binary), *argv], engine_env)
 
 
-def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> None:
-    """Raise when layers must be on a GPU and a build for GPUs sees none: it would run on, far slower.
+def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[Notice]:
+    """Return warnings; raise when layers must be on a GPU and a build for GPUs sees none: it would run on, far slower.
 
-    A build without any GPU backend only says so loudly: old deployments set NGL on CPU images too. `auto` is a wish.
+    A build without any GPU backend only says so: old deployments set NGL on CPU images too. `auto` is a wish.
     """
     wanted = snapshot.settings.engine.gpu_layers
     if wanted == 0:
-        return
+        return []
     if not has_gpu_backend(binary):
-        if wanted != "auto":
-            log.error(
-                "no GPU is usable, the model will run on the CPU",
-                extra=fields(
-                    gpu_layers=wanted, hint="this llama-server is built for CPUs: use the CUDA image, or set 0"
-                ),
-            )
-        return
+        if wanted == "auto":
+            return []
+        message = f"engine.gpu_layers is {wanted}, but no GPU is usable: the model will run on the CPU"
+        return [Notice("no-gpu", message, "this llama-server is built for CPUs: use the CUDA image, or set 0")]
     if devices(binary, env):
-        return
+        return []
     hint = "start the container with GPU access (docker: --gpus all) on a host whose driver fits, or use the CPU image"
     if wanted == "auto":
-        log.warning("no GPU is visible, the model will run on the CPU", extra=fields(gpu_layers=wanted, hint=hint))
-        return
+        return [Notice("no-gpu", "no GPU is visible, the model will run on the CPU", hint)]
     raise LaunchError(
         f"engine.gpu_layers is {wanted}, but no GPU is visible: the NVIDIA driver is missing, too old, or hides them",
         hint=f"{hint}, or set engine.gpu_layers to auto",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_gguf.models.files import Phase
+from llama_gguf.settings.notices import Notice, notices_as_data
 
 _MIN_INTERVAL_SECONDS = 0.5
 
@@ -32,6 +33,7 @@ class StateFile:
         self._clock = clock
         self._tick = tick
         self._state: dict[str, object] = {}
+        self._notices: list[Notice] = []
         self._written_at = 0.0  # of `tick`
 
     def phase(self, phase: Phase, detail: str) -> None:
@@ -44,6 +46,7 @@ class StateFile:
             "bytes_total": None,
             "since": self._clock(),
             "pid": os.getpid(),
+            "warnings": notices_as_data(self._notices),
         }
         self._write()
         self._written_at = -_MIN_INTERVAL_SECONDS  # so that the first progress, with its total, is told at once
@@ -55,6 +58,10 @@ class StateFile:
             return
         self._state |= {"bytes_done": done, "bytes_total": total}
         self._write()
+
+    def warn(self, notice: Notice) -> None:
+        """Record a warning that stands for as long as this engine runs; the next step's record has it."""
+        self._notices.append(notice)
 
     def _write(self) -> None:
         temporary = self._path.with_name(self._path.name + ".new")

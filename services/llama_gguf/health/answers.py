@@ -10,6 +10,8 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 
+from llama_gguf.settings.notices import notices_as_data
+
 from .platform import Platform
 from .state import State, Status
 
@@ -54,7 +56,7 @@ def _not_ready(status: Status) -> int:
 
 
 def details(status: Status) -> bytes:
-    """Return the status as JSON: state, phase, model, reason, since, progress. Nobody needs a key to read it."""
+    """Return the status as JSON: state, phase, model, reason, since, progress, warnings. Nobody needs a key for it."""
     progress = None
     if status.bytes_done is not None:
         progress = {"bytes_done": status.bytes_done, "bytes_total": status.bytes_total, "percent": percent(status)}
@@ -67,6 +69,7 @@ def details(status: Status) -> bytes:
             "since": dt.datetime.fromtimestamp(status.since, dt.UTC).isoformat(timespec="milliseconds"),
             "progress": progress,
             "was_ready": status.was_ready,
+            "warnings": notices_as_data(status.notices),
         }
     ).encode()
 

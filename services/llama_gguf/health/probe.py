@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.settings import RunDir
+from llama_gguf.settings.notices import read_notices
 
 from .state import EngineAnswer, EngineStep
 
@@ -65,6 +66,7 @@ def read_step(run: RunDir) -> EngineStep | None:
         str(found.get("detail") or ""),
         _count(found.get("bytes_done")),
         _count(found.get("bytes_total")),
+        read_notices(found.get("warnings")),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from llama_gguf.settings.notices import Notice
+
 State = Literal["starting", "ready", "unready", "draining", "failed"]
 EngineAnswer = Literal["absent", "loading", "ready", "silent", "broken"]
 """No one on the socket; 503; 200; no answer in time; any other answer."""
@@ -26,6 +28,7 @@ class EngineStep:
     detail: str = ""
     bytes_done: int | None = None
     bytes_total: int | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Status:
     bytes_total: int | None = None
     was_ready: bool = False
     silent_checks: int = 0
+    notices: tuple[Notice, ...] = ()  # what works, but not as it should
 
 
 def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> Status:
@@ -64,7 +68,8 @@ def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> S
     after = _judge(seen, was_ready=before.was_ready)
     since = before.since if after.state == before.state else now
     model = seen.step.model if seen.step else before.model
-    return replace(after, since=since, model=model, silent_checks=silent)
+    notices = seen.step.notices if seen.step else before.notices
+    return replace(after, since=since, model=model, silent_checks=silent, notices=notices)
 
 
 def _judge(seen: Seen, *, was_ready: bool) -> Status:

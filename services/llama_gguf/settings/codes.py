@@ -94,6 +94,7 @@ PROBLEM_CODES: Mapping[str, str] = {
     "context-over-training": "The context is longer than the one the model was trained with (warning).",
     "no-pooling": "Nothing says how to pool embeddings, so /v1/embeddings would refuse every request (warning).",
     "no-reranker": "The model's file has no head for reranking, so scores would mean nothing (warning).",
+    "no-chat-template": "The model's file has no chat template, so chat answers will be poor (warning).",
     "not-a-directory": "A file stands where a directory belongs.",
     "not-writable": "A directory cannot be written.",
     "not-executable": "The engine's binary is not executable.",

@@ -8,27 +8,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from llama_gguf.errors import ModelError, Problem
 
 from .locations import Locations, can_write
 from .model import Artifact
+from .model_facts import ModelFacts, model_problems
 from .root import Settings
 from .sources import artifacts_of
 from .suggest import closest
 
 _MAGIC = b"GGUF"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What the header of the model's file says."""
-
-    training_context: int  # 0: it does not say
-    pools: bool  # it says how to make one vector of many
-    reranks: bool  # it has what reranking takes
 
 
 ReadModel = Callable[[Settings, Locations], ModelFacts | None]
@@ -187,27 +178,7 @@ def _header(settings: Settings, locations: Locations, read_model: ReadModel) -> 
         facts = read_model(settings, locations)
     except ModelError as error:
         return [Problem("model-unusable", f"model: {error.message}", "model", hint=error.hint)]
-    return [*_context(settings, facts), *_task(settings, facts)] if facts else []
-
-
-def _context(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
-    engine, trained = settings.engine, facts.training_context
-    if trained and engine.context_per_slot > trained:
-        default = "" if "context_per_slot" in engine.model_fields_set else " (the default)"
-        message = (
-            f"engine.context_per_slot: {engine.context_per_slot}{default} is more than the {trained} tokens the model "
-            f"was trained with ({engine.slots} slots, {engine.context_per_slot * engine.slots} tokens of memory in all)"
-        )
-        hint = "answers degrade beyond it, unless the model is made for RoPE scaling"
-        yield Problem("context-over-training", message, "engine.context_per_slot", hint=hint, severity="warning")
-
-
-def _task(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
-    task, pooling = settings.engine.task, settings.engine.pooling
-    if task == "embed" and pooling == "auto" and not facts.pools:
-        message = "engine.pooling: the model's file does not say how to pool, so /v1/embeddings would refuse everything"
-        hint = "set engine.pooling to what the model's card names: mean, cls or last"
-        yield Problem("no-pooling", message, "engine.pooling", hint=hint, severity="warning")
-    elif task == "rerank" and not facts.reranks:
-        message = "engine.task: the model's file has no head for reranking, so its scores would mean nothing"
-        yield Problem("no-reranker", message, "engine.task", hint="serve a reranker's file", severity="warning")
+    if facts is None:
+        return []
+    default = "context_per_slot" not in settings.engine.model_fields_set
+    return model_problems(settings, facts, context_is_default=default)

@@ -10,6 +10,8 @@ from llama_gguf.cli import _reference_problems as problems
 from llama_gguf.engine.known_failures import RULES, SIGNALS
 from llama_gguf.keys.codes import KEYS_CODES
 from llama_gguf.platforms.codes import RENDER_CODES
+from llama_gguf.settings.codes import PROBLEM_CODES
+from llama_gguf.settings.notices import NOTICE_CODES
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,15 @@ def test_every_code_has_a_row_with_its_meaning(section: Callable[[], str], codes
     assert [line for line in text.splitlines() if line.startswith("| `")] == [
         f"| `{code}` | {meaning} |" for code, meaning in codes.items()
     ]
+
+
+def test_every_warning_of_a_running_appliance_has_a_row() -> None:
+    text = problems.notices_section()
+    assert text.startswith("## ")
+    for code, meaning in NOTICE_CODES.items():
+        assert f"| `{code}` | {meaning} |" in text.splitlines()
+    for code in ("no-chat-template", "no-pooling", "no-reranker", "context-over-training"):
+        assert f"| `{code}` | {PROBLEM_CODES[code]} |" in text.splitlines()
 
 
 def test_every_failure_has_a_row_and_what_the_engine_said_is_left_open() -> None:

@@ -93,6 +93,15 @@ def test_progress_and_failure_are_shown() -> None:
     assert "the health server does not answer" in text(facts(health=None))
 
 
+def test_warnings_are_shown_while_it_runs() -> None:
+    record = {"phase": "exec", "warnings": [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}, "nonsense"]}
+    assert text(facts(engine=record)).splitlines()[-1] == "warning[no-gpu]: no [GPU]; get one"
+    assert as_dict(facts(engine=record))["warnings"] == [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}]
+    assert "no-gpu" not in text(facts(engine=record, programs=(), health=None))
+    for damaged in (None, {}, {"warnings": 5}):
+        assert as_dict(facts(engine=damaged))["warnings"] == []
+
+
 def test_json() -> None:
     found = as_dict(facts(failure=FAILURE))
     assert json.loads(json.dumps(found)) == found

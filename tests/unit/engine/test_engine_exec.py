@@ -12,6 +12,7 @@ from llama_gguf.engine import exec as engine_exec
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
 from llama_gguf.settings import Snapshot, locate
 from support.model_box import settings_for
+from support.tiny_model import write_tiny_model
 
 
 class Became(Exception):  # noqa: N818 - it stands for the end of this program, not an error
@@ -41,7 +42,7 @@ def run(snapshot: Snapshot, env: dict[str, str] | None = None) -> Became:
 
 
 def test_it_becomes_llama_server(tmp_path: Path, tiny_model: Path, engine_binary: Path) -> None:
-    snapshot = snapshot_for(tmp_path, tiny_model)
+    snapshot = snapshot_for(tmp_path, tiny_model, context_per_slot=1024)
     run_dir = snapshot.locations.run
     run_dir.engine_socket.write_text("left behind by a kill -9")
     became = run(snapshot, {"PATH": "/bin", "HF_TOKEN": "secret", "LLAMA_ARG_PORT": "1"})
@@ -53,6 +54,40 @@ def test_it_becomes_llama_server(tmp_path: Path, tiny_model: Path, engine_binary
     assert not run_dir.engine_socket.exists()
     state = json.loads(run_dir.engine_state.read_text())
     assert (state["phase"], state["detail"]) == ("exec", str(tiny_model))
+    assert state["warnings"] == []
+
+
+def warned(snapshot: Snapshot) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(snapshot.locations.run.engine_state.read_text())["warnings"]
+    return found
+
+
+def test_what_the_models_file_shows_is_warned_of(
+    tmp_path: Path, engine_binary: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert engine_binary.exists()
+    model = write_tiny_model(tmp_path / "base.gguf", context=512, chat_template="")
+    snapshot = snapshot_for(tmp_path, model, context_per_slot=1024)
+    run(snapshot)
+    assert [item["code"] for item in warned(snapshot)] == ["context-over-training", "no-chat-template"]
+    assert "set model.chat_template" in warned(snapshot)[1]["hint"]
+    assert str(tmp_path) not in json.dumps(warned(snapshot))  # strangers read it
+    records = [record for record in caplog.records if "the model has no chat template" in record.getMessage()]
+    assert [record.levelname for record in records] == ["WARNING"]
+    assert records[0].__dict__["fields"]["code"] == "no-chat-template"
+
+
+def test_a_template_of_the_operators_is_no_news(tmp_path: Path, engine_binary: Path) -> None:
+    assert engine_binary.exists()
+    model = write_tiny_model(tmp_path / "base.gguf", chat_template="")
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    chosen: dict[str, object] = {"path": str(model), "chat_template": str(template)}
+    settings = settings_for(tmp_path, chosen, engine={"context_per_slot": 1024})
+    plain = snapshot_for(tmp_path, model)
+    snapshot = Snapshot(settings=settings, locations=plain.locations)
+    run(snapshot)
+    assert warned(snapshot) == []
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
@@ -88,8 +123,10 @@ def test_a_config_file_of_llama_cpps_own(tmp_path: Path, tiny_model: Path) -> No
 def test_a_missing_gpu_is_said_loudly(
     tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture, gpu_layers: str | int, *, loud: bool
 ) -> None:
-    run(snapshot_for(tmp_path, tiny_model, gpu_layers=gpu_layers))
+    snapshot = snapshot_for(tmp_path, tiny_model, gpu_layers=gpu_layers, context_per_slot=1024)
+    run(snapshot)
     assert ("no GPU is usable" in caplog.text) is loud
+    assert [item["code"] for item in warned(snapshot)] == (["no-gpu"] if loud else [])
 
 
 def server_built_for_gpus(folder: Path, devices: str) -> Path:
@@ -112,8 +149,10 @@ def test_a_build_for_gpus_refuses_to_run_on_the_cpu(tmp_path: Path, tiny_model: 
 
 def test_auto_warns_and_runs(tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     binary = server_built_for_gpus(tmp_path, "Available devices:")
-    run(snapshot_for(tmp_path, tiny_model, gpu_layers="auto", binary=str(binary)), {"PATH": "/bin"})
+    snapshot = snapshot_for(tmp_path, tiny_model, gpu_layers="auto", binary=str(binary), context_per_slot=1024)
+    run(snapshot, {"PATH": "/bin"})
     assert "no GPU is visible" in caplog.text
+    assert [item["code"] for item in warned(snapshot)] == ["no-gpu"]
 
 
 def test_a_gpu_that_is_there_is_no_news(tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:

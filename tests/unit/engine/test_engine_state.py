@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from llama_gguf.engine.state import StateFile
+from llama_gguf.settings.notices import Notice
 
 
 def test_phases_and_throttled_progress(tmp_path: Path) -> None:
@@ -15,7 +16,7 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     state.progress(1, 2)
     assert not path.exists()
     state.phase("downloading", "o/n/f.gguf")
-    expected = {
+    expected: dict[str, object] = {
         "phase": "downloading",
         "model": "tiny",
         "detail": "o/n/f.gguf",
@@ -23,6 +24,7 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
         "bytes_total": None,
         "since": 1_700_000_000.5,
         "pid": os.getpid(),
+        "warnings": [],
     }
     assert json.loads(path.read_text()) == expected
     assert path.stat().st_mode & 0o777 == 0o600
@@ -47,3 +49,19 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     state.phase("exec", "m.gguf")
     assert json.loads(path.read_text()) == expected | {"phase": "exec", "detail": "m.gguf"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["engine.json"]
+
+
+def test_warnings_stand_through_all_steps(tmp_path: Path) -> None:
+    path = tmp_path / "engine.json"
+    state = StateFile(path, "tiny")
+    state.warn(Notice("a", "first", "do this"))
+    assert not path.exists()
+    state.phase("resolving", "x")
+    state.warn(Notice("b", "second"))
+    for phase in ("downloading", "exec"):
+        state.phase(phase, "y")
+        state.progress(1, 1)
+        assert json.loads(path.read_text())["warnings"] == [
+            {"code": "a", "message": "first", "hint": "do this"},
+            {"code": "b", "message": "second", "hint": ""},
+        ]

@@ -7,6 +7,7 @@ import pytest
 from llama_gguf.health.answers import answer, details, percent, vast_line
 from llama_gguf.health.platform import Platform
 from llama_gguf.health.state import State, Status
+from llama_gguf.settings.notices import Notice
 
 STATES: tuple[State, ...] = ("starting", "ready", "unready", "draining", "failed")
 
@@ -59,7 +60,8 @@ def test_a_no_says_why() -> None:
 
 
 def test_details() -> None:
-    found = Status("starting", 0.0, "downloading", "m", "/m.gguf", "busy", bytes_done=1, bytes_total=3)
+    notices = (Notice("no-chat-template", "it has none", "set one"),)
+    found = Status("starting", 0.0, "downloading", "m", "/m.gguf", "busy", 1, 3, notices=notices)
     assert json.loads(details(found)) == {
         "state": "starting",
         "phase": "downloading",
@@ -68,7 +70,9 @@ def test_details() -> None:
         "since": "1970-01-01T00:00:00.000+00:00",
         "progress": {"bytes_done": 1, "bytes_total": 3, "percent": 33.3},
         "was_ready": False,
+        "warnings": [{"code": "no-chat-template", "message": "it has none", "hint": "set one"}],
     }
+    assert json.loads(details(status("ready")))["warnings"] == []
     assert json.loads(details(status("ready")))["progress"] is None
 
 

@@ -15,6 +15,9 @@ import pytest
 from llama_gguf.health.probe import accepts, ask_engine, read_failure, read_step
 from llama_gguf.health.state import EngineAnswer, EngineStep
 from llama_gguf.settings import RunDir
+from llama_gguf.settings.notices import Notice
+
+NOTICE = Notice("a", "m")
 
 
 @pytest.fixture
@@ -94,6 +97,8 @@ async def test_accepts() -> None:
         ("{}", None),
         ('{"phase": 3}', None),
         ('{"phase": "exec"}', EngineStep("exec")),
+        ('{"phase": "exec", "warnings": {"code": "a"}}', EngineStep("exec")),
+        ('{"phase": "exec", "warnings": [1, {"code": "a", "message": "m"}]}', EngineStep("exec", notices=(NOTICE,))),
         (
             '{"phase": "downloading", "model": "m", "detail": "d", "bytes_done": 1, "bytes_total": null, "pid": 3}',
             EngineStep("downloading", "m", "d", 1, None),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_gguf.health.state import EngineAnswer, EngineStep, Seen, State, Status, advance
+from llama_gguf.settings.notices import Notice
 
 START = Status("starting", 0.0)
 READY = Seen(engine="ready", gateway=True)
@@ -61,6 +62,16 @@ def test_progress_is_passed_on() -> None:
     assert (status.bytes_done, status.bytes_total, status.model, status.detail) == (5, 10, "tiny", "/m.gguf")
     served = after(Seen(step=step), READY)
     assert (served.bytes_done, served.model, served.detail) == (None, "tiny", "")
+
+
+def test_warnings_stand_whatever_the_state() -> None:
+    step = EngineStep("exec", "tiny", "/m.gguf", notices=(Notice("a", "m"),))
+    for seen in (Seen(engine="loading"), READY, Seen(draining=True), Seen(failure="x"), Seen(engine="broken")):
+        assert after(Seen(step=step), seen).notices == step.notices  # also where the record cannot be read just now
+        assert after(replace(seen, step=step)).notices == step.notices
+    assert (
+        after(Seen(step=step), replace(READY, step=EngineStep("exec", "tiny"))).notices == ()
+    )  # a new engine has none
 
 
 def test_one_busy_moment_does_not_make_it_unready_but_a_hang_does() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from llama_gguf.errors import ModelError, Problem
 from llama_gguf.settings import Locations, Settings, locate, parse
-from llama_gguf.settings.file_checks import ModelFacts, check_files
+from llama_gguf.settings.file_checks import check_files
+from llama_gguf.settings.model_facts import ModelFacts
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_variables_that_settings_name(home: Path) -> None:
 )
 def test_context_beyond_training(home: Path, trained: int, context: int, told: bool) -> None:
     settings = {"engine": {"context_per_slot": context, "slots": 2}}
-    problems = found(home, settings, read_model=lambda *_: ModelFacts(trained, pools=False, reranks=False))
+    problems = found(home, settings, read_model=lambda *_: ModelFacts(trained, pools=False, reranks=False, chats=True))
     assert [problem.code for problem in problems] == (["context-over-training"] if told else [])
     if told:
         assert "8192 tokens of memory" in problems[0].message
@@ -184,9 +185,36 @@ def test_context_beyond_training(home: Path, trained: int, context: int, told: b
 def test_a_model_that_does_not_suit_its_task(
     home: Path, engine: dict[str, Any], pools: bool, reranks: bool, told: list[str]
 ) -> None:
-    problems = found(home, {"engine": engine}, read_model=lambda *_: ModelFacts(0, pools, reranks))
+    problems = found(home, {"engine": engine}, read_model=lambda *_: ModelFacts(0, pools, reranks, chats=True))
     assert [problem.code for problem in problems] == told
     assert all(problem.severity == "warning" and problem.hint for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, True),
+        ({"gateway": {"routes": ["messages", "completions"]}}, True),
+        ({"gateway": {"routes": ["responses"]}}, True),
+        ({"gateway": {"routes": ["completions", "infill", "tokenize", "models"]}}, False),  # nothing writes a chat
+        ({"engine": {"task": "embed", "pooling": "mean"}}, False),
+        ({"engine": {"task": "rerank"}}, False),
+    ],
+)
+def test_a_model_without_a_chat_template(home: Path, settings: dict[str, Any], *, told: bool) -> None:
+    problems = found(home, settings, read_model=lambda *_: ModelFacts(0, pools=True, reranks=True, chats=False))
+    assert [problem.code for problem in problems] == (["no-chat-template"] if told else [])
+    if told:
+        assert "the model has no chat template: chat answers will be poor" in problems[0].message
+        assert "set model.chat_template" in problems[0].hint
+        assert (problems[0].path, problems[0].severity) == ("model.chat_template", "warning")
+
+
+def test_a_chat_template_of_ones_own_will_do(home: Path, tmp_path: Path) -> None:
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    settings = {"model": {"name": "tiny.gguf", "chat_template": str(template)}}
+    assert found(home, settings, read_model=lambda *_: ModelFacts(0, pools=True, reranks=True, chats=False)) == []
 
 
 def test_nothing_is_said_of_a_model_that_is_not_here_yet(home: Path) -> None:
