@@ -43,7 +43,7 @@ $(VENV)/.starter.done: image/engine/starter.py image/engine/starter.lock $(VENV)
 
 .PHONY: setup engine starter-model
 setup: $(VENV)/.dev.done ## Make .venv with everything development needs
-engine: $(VENV)/.engine.done ## Build llama-server for this machine (cached; about 8 minutes the first time)
+engine: $(VENV)/.engine.done ## Build llama-server for this machine (cached; some minutes the first time)
 starter-model: $(VENV)/.starter.done ## Put the starter model into the user's cache
 
 # --- the real thing

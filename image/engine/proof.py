@@ -119,6 +119,7 @@ def _running(server: Path, model: Path, variant: str | None, options: Sequence[s
     argv = [str(server), "--model", str(model), "--host", path.name, "--ctx-size", str(proof_model.CONTEXT)]
     argv += ["--parallel", "1", "--threads", str(_THREADS), "--fit", "off", "--offline", "--no-ui", "--device", "none"]
     env = {"PATH": os.defpath, "HOME": str(model.parent), "XDG_CONFIG_HOME": str(model.parent)}
+    env["OMP_WAIT_POLICY"] = "passive"  # threads that wait by spinning stop each other on a busy machine
     if variant:
         env[VARIANT_VARIABLE] = variant
     with log.open("wb") as sink, _started([*argv, *options], env, model.parent, sink) as child:

@@ -2,10 +2,9 @@
 
     python image/scripts/stage_engine.py --variant cpu --wheel FILE --out DIR [--cuda-libraries DIR]
 
-The wheel holds 15 more programs, headers, and each library three times over (it cannot store links). Here every library
-is kept once, under the name the loader asks for, and stripped. Writes DIR/engine/{bin,lib}, DIR/engine/engine.json and
-DIR/cuda/lib. Anything a kept file needs that is neither in the wheel nor of the system is an error here and not in
-production. Runs in the builder stage; needs binutils and patchelf.
+Every library is kept under the name the loader asks for, and stripped. Writes DIR/engine/{bin,lib},
+DIR/engine/engine.json and DIR/cuda/lib. Anything a kept file needs that is neither in the wheel nor of the system is an
+error here and not in production. Runs in the builder stage; needs binutils and patchelf.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from image.engine import recipe
+from image.engine import recipe, tile_config
 from image.scripts import image_size
 from testinfra.host import Host
 
@@ -71,6 +71,19 @@ def test_versions_file_is_true(host: Host, variant: recipe.Variant, versions: di
     said = host.run("llama-server --version")
     assert f"version: {versions['engine']['llama_cpp']}" in said.stdout + said.stderr
     assert host.run("python3 --version").stdout.strip() == f"Python {versions['python']}"
+
+
+def test_every_tile_configuration_of_amx_is_whole(host: Host) -> None:
+    """Half a one is an illegal instruction on every Xeon since Sapphire Rapids: read from the code, on any machine."""
+    if host.system_info.arch != "x86_64":
+        pytest.skip("AMX is Intel's")
+    libraries = host.run(f"ls {HOME}/engine/bin").stdout.split()
+    counts = {}
+    for name in (name for name in libraries if name.startswith("libggml-cpu-")):
+        code = host.file(f"{HOME}/engine/bin/{name}").content
+        assert tile_config.incomplete(code) == (), name
+        counts[name] = tile_config.count(code)
+    assert {name for name, count in counts.items() if count} == {"libggml-cpu-sapphirerapids.so"}
 
 
 def test_nothing_of_ours_can_be_changed_from_inside(still: Container) -> None:
