@@ -20,12 +20,13 @@ ALLOWED: dict[str, set[str]] = {
     "settings": FOUNDATION,
     "models": FOUNDATION | {"settings"},
     "keys": FOUNDATION | {"settings"},
-    "engine": FOUNDATION | {"settings", "models", "keys"},
-    "gateway": FOUNDATION | {"settings", "models", "keys"},
-    "health": FOUNDATION | {"settings", "models", "keys"},
+    "rundir": FOUNDATION | {"settings"},
+    "engine": FOUNDATION | {"settings", "rundir", "models", "keys"},
+    "gateway": FOUNDATION | {"settings", "rundir", "models", "keys"},
+    "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
     "platforms": FOUNDATION | {"settings", "models", "keys"},
-    "runtime": FOUNDATION | {"settings"},
-    "cli": FOUNDATION | {"settings", "models", "keys", "engine", "gateway", "health", "platforms", "runtime"},
+    "runtime": FOUNDATION | {"settings", "rundir"},
+    "cli": FOUNDATION | {"settings", "rundir", "models", "keys", "engine", "gateway", "health", "platforms", "runtime"},
 }
 TERMINAL_ONLY = {"click", "rich"}
 

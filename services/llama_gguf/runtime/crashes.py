@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ExitCode
+from llama_gguf.rundir.exits import Exit
 
 from .programs import ENGINE
 
 if TYPE_CHECKING:
     from llama_gguf.settings.supervisor import Supervisor
 
-_EXIT = re.compile(r"exited: (\S+) \((?:exit status (\d+)|terminated by (\w+)[^;]*|.*); (?:not )?expected\)")
 _KEPT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a program ended: one of the two is None."""
-
-    code: int | None
-    signal: str | None
-
-    def __str__(self) -> str:
-        if self.signal:
-            return f"ended by {self.signal}"
-        return f"exit status {self.code}" if self.code is not None else "ended, nobody knows how"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +33,7 @@ class Crash:
     at: float  # epoch seconds
     code: int | None
     signal: str | None
-
-
-def last_exit(supervisord_log: str, program: str) -> Exit:
-    """Return how `program` ended last, from supervisord's log: its RPC doesn't tell signals or early exits."""
-    for line in reversed(supervisord_log.splitlines()):
-        found = _EXIT.search(line)
-        if found and found[1] == program:
-            return Exit(int(found[2]) if found[2] else None, found[3])
-    return Exit(None, None)
+    healed: bool = False  # the next start avoided the cause, so it does not count towards giving up
 
 
 def reason_to_give_up(
@@ -71,7 +49,8 @@ def reason_to_give_up(
         return f"{program} cannot be started: {ended}, {rules.start_retries + 1} times in a row"
     if event != "EXITED":
         return None  # supervisord counts these itself
-    recent = [crash for crash in crashes if crash.program == program and now - crash.at <= rules.restart_window_seconds]
+    counted = [crash for crash in crashes if crash.program == program and not crash.healed]
+    recent = [crash for crash in counted if now - crash.at <= rules.restart_window_seconds]
     if program == ENGINE and not was_ready and len(recent) > rules.start_retries:
         return f"{program} never became ready: {ended}, {len(recent)} times"
     if len(recent) > rules.max_restarts:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from llama_gguf.errors import ExitCode
 from llama_gguf.logs import clean, fields
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.exits import UNKNOWN, End, Exit, ends, read_supervisord_log, read_tails
 from llama_gguf.settings import RunDir
 
 from . import failure as failures
-from .crashes import Crash, CrashFile, Exit, last_exit, reason_to_give_up
+from .crashes import Crash, CrashFile, reason_to_give_up
 from .failure import Failure
 from .programs import ENGINE, LISTENER
 
@@ -28,7 +30,6 @@ log = logging.getLogger(__name__)
 
 TAIL_LINES = 40
 _TAIL_BYTES = 65_536
-_SUPERVISORD_LOG_BYTES = 262_144
 
 
 class Diagnosis(Protocol):
@@ -64,9 +65,20 @@ class SupervisordCalls(Protocol):
     def stop_program(self, name: str) -> None:
         """Stop one program for good."""
 
+    def start_program(self, name: str) -> None:
+        """Start one program that supervisord itself has given up."""
+
+
+def _nothing_more(_program: str, _ended: Exit) -> None:
+    """Do nothing besides."""
+
 
 class FatalListener:
-    """Judges each end of a program; on a fatal one records the failure and stops the appliance, or the program."""
+    """Judges each end of a program; on a fatal one records the failure and stops the appliance, or the program.
+
+    An engine that ends by an illegal instruction while another variant of its CPU code is left is not judged: it is
+    restarted as often as there are variants, past supervisord's own count. `gave_up` is called before everything ends.
+    """
 
     def __init__(
         self,
@@ -75,28 +87,39 @@ class FatalListener:
         supervisord: SupervisordCalls,
         diagnose: Diagnose,
         *,
+        gave_up: Callable[[str, Exit], None] = _nothing_more,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
         self._rules = rules
         self._supervisord = supervisord
         self._diagnose = diagnose
+        self._gave_up = gave_up
         self._clock = clock
         self._crashes = CrashFile(run.crashes)
+        self._restarted_after = 0  # pid of the engine in whose place another was started past supervisord's count
 
     def handle(self, event: str, payload: dict[str, str]) -> None:
         """Judge one event: EXITED, BACKOFF or FATAL of one program."""
         program = payload["processname"]
         if self._run.draining.exists():
             return  # asked to stop: how programs end now is no failure
-        ended = self._how_it_ended(program)
+        history = ends(read_supervisord_log(self._run), program)
+        ended = history[-1].exit if history else UNKNOWN
+        healed = program == ENGINE and self._is_healed(event, history)
         now = self._clock()
         crashes = self._crashes.read()
         if event == "EXITED":
-            crashes = self._crashes.add(Crash(program, int(payload.get("pid", 0)), now, ended.code, ended.signal))
+            pid = int(payload.get("pid", 0))
+            crashes = self._crashes.add(Crash(program, pid, now, ended.code, ended.signal, healed))
         if event != "FATAL":
             log.warning("program ended, will be restarted", extra=fields(name=program, how=str(ended), state=event))
         if program == LISTENER or self._run.failure.exists():
+            return
+        if healed:
+            if event == "FATAL":
+                self._supervisord.start_program(program)
+                self._restarted_after = history[-1].pid
             return
         was_ready = self._run.ready.exists()
         reason = reason_to_give_up(event, program, ended, crashes, self._rules, was_ready=was_ready, now=now)
@@ -107,10 +130,19 @@ class FatalListener:
         if reason is not None:
             self._give_up(program, ended, reason, tail, diagnosis)
 
-    def _how_it_ended(self, program: str) -> Exit:
-        current = self._run.supervisord_log
-        rotated = current.with_name(current.name + ".1")
-        return last_exit("".join(_tail_text(path, _SUPERVISORD_LOG_BYTES) for path in (rotated, current)), program)
+    def _is_healed(self, event: str, history: Sequence[End]) -> bool:
+        """Return whether the engine's next start avoids what ended it."""
+        if not history or (event == "FATAL" and history[-1].pid == self._restarted_after):
+            return False  # nothing has run since: supervisord could not even start it
+        record = engine_variant.read(self._run.engine_variant)
+        ended = history[-1].exit
+        if engine_variant.is_healed(record, history[-1]):
+            return True
+        if event != "FATAL" or ended.illegal_instruction or ended.code == ExitCode.CONFIG:
+            return False
+        # supervisord has counted healed ends in before it gave up: what came after them is owed all its tries.
+        counted = history[-self._rules.start_retries - 1 :]
+        return any(engine_variant.is_healed(record, end) for end in counted)
 
     def _give_up(
         self, program: str, ended: Exit, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None
@@ -129,6 +161,7 @@ class FatalListener:
             exit_status=ExitCode.CONFIG if configuration else ExitCode.UNAVAILABLE,
         )
         failures.write(failure, self._run.failure)
+        self._gave_up(program, ended)
         log.error("giving up", extra=fields(name=program, reason=reason, cause=failure.cause, fix=failure.fix))
         if self._rules.exit_on_failure:
             self._supervisord.shutdown()
@@ -136,19 +169,9 @@ class FatalListener:
             self._supervisord.stop_program(program)
 
 
-def _tail_text(path: Path, max_bytes: int) -> str:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - max_bytes))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def tail_lines(path: Path, count: int = TAIL_LINES) -> list[str]:
     """Return the last lines of a log, control characters replaced; none when it can't be read."""
-    return [clean(line) for line in _tail_text(path, _TAIL_BYTES).splitlines() if line.strip()][-count:]
+    return [clean(line) for line in read_tails((path,), _TAIL_BYTES).splitlines() if line.strip()][-count:]
 
 
 def last_error(tail: Sequence[str]) -> str:

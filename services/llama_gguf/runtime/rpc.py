@@ -43,6 +43,11 @@ class Supervisord:
         """Stop one program for good, without waiting for its end."""
         self._call("stopProcess", name, False)
 
+    def start_program(self, name: str) -> None:
+        """Start a program that supervisord has given up, without waiting until it is up; else do nothing."""
+        if any(info.name == name and info.state == "FATAL" for info in self.programs()):
+            self._call("startProcess", name, False)
+
     def signal_program(self, name: str, signal: str) -> None:
         """Send a signal, as in `HUP`, to one program."""
         self._call("signalProcess", name, signal)

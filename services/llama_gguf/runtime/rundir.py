@@ -100,6 +100,7 @@ def _clear(run: RunDir) -> None:
         run.supervisord_ini,
         run.engine_socket,
         run.engine_state,
+        run.engine_variant,
         run.draining,
         run.ready,
         run.crashes,

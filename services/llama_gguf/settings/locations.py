@@ -70,6 +70,11 @@ class RunDir:
         return self.root / "engine.json"
 
     @property
+    def engine_variant(self) -> Path:
+        """JSON: which variant of the CPU code the engine runs, and which ones crashed here."""
+        return self.root / "engine-variant.json"
+
+    @property
     def failure(self) -> Path:
         """JSON: why the appliance gave up; exists only then."""
         return self.root / "failure.json"
@@ -107,6 +112,11 @@ class Locations:
     usage_file: Path
     run: RunDir
     run_dir_reason: str
+
+    @property
+    def cpu_variants_file(self) -> Path:
+        """JSON: variants of the engine's CPU code that crashed, by machine; outlives the appliance."""
+        return self.data_dir / "engine-cpu-variants.json"
 
     def to_json(self) -> dict[str, str]:
         """Return what `from_json` takes."""

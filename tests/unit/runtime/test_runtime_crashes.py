@@ -4,37 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.runtime.crashes import Crash, CrashFile, Exit, last_exit, reason_to_give_up
+from llama_gguf.rundir.exits import Exit
+from llama_gguf.runtime.crashes import Crash, CrashFile, reason_to_give_up
 from llama_gguf.settings.supervisor import Supervisor
-
-LOG = """\
-2026-11-22 21:46:53,482 INFO supervisord started with pid 8040
-2026-11-22 21:46:53,492 INFO spawned: 'engine' with pid 8042
-2026-11-22 21:46:54,595 WARN exited: engine (exit status 1; not expected)
-2026-11-22 21:46:55,595 WARN exited: gateway (terminated by SIGKILL; not expected)
-2026-11-22 21:46:56,595 WARN exited: health (terminated by SIGSEGV (core dumped); not expected)
-2026-11-22 21:46:57,595 INFO exited: other (exit status 0; expected)
-2026-11-22 21:46:58,595 WARN exited: engine (exit status 78; not expected)
-2026-11-22 21:46:59,595 WARN exited: odd (unknown termination cause 0x137f; not expected)
-2026-11-22 21:47:00,595 INFO gave up: engine entered FATAL state, too many start retries too quickly
-"""
-
-
-@pytest.mark.parametrize(
-    ("program", "expected", "words"),
-    [
-        ("engine", Exit(78, None), "exit status 78"),
-        ("gateway", Exit(None, "SIGKILL"), "ended by SIGKILL"),
-        ("health", Exit(None, "SIGSEGV"), "ended by SIGSEGV"),
-        ("other", Exit(0, None), "exit status 0"),
-        ("odd", Exit(None, None), "ended, nobody knows how"),
-        ("absent", Exit(None, None), "ended, nobody knows how"),
-    ],
-)
-def test_last_exit(program: str, expected: Exit, words: str) -> None:
-    assert last_exit(LOG, program) == expected
-    assert str(expected) == words
-
 
 RULES = Supervisor(start_retries=2, max_restarts=3, restart_window_seconds=100.0)
 
@@ -70,6 +42,13 @@ def test_reason_to_give_up(  # noqa: PLR0917 - one column of the table each
     else:
         assert found is not None
         assert expected in found
+
+
+def test_healed_ends_do_not_count() -> None:
+    healed = [Crash("engine", number, 999.0, None, "SIGILL", healed=True) for number in range(20)]
+    ended = Exit(1, None)
+    for was_ready in (False, True):
+        assert reason_to_give_up("EXITED", "engine", ended, healed, RULES, was_ready=was_ready, now=1000.0) is None
 
 
 def test_the_file_remembers_and_counts_an_event_once(tmp_path: Path) -> None:

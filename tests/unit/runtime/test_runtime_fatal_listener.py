@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
+from llama_gguf.rundir.exits import Exit
 from llama_gguf.runtime import failure as failures
 from llama_gguf.runtime.crashes import CrashFile
 from llama_gguf.runtime.event_protocol import serve
@@ -25,6 +28,9 @@ class Calls:
     def stop_program(self, name: str) -> None:
         self.made.append(f"stop {name}")
 
+    def start_program(self, name: str) -> None:
+        self.made.append(f"start {name}")
+
 
 @dataclass
 class Found:
@@ -40,14 +46,24 @@ class Scene:
         self.calls = Calls()
         self.asked: list[tuple[list[str], int | None, str | None]] = []
         self.found = found
-        self.listener = FatalListener(self.run, rules or Supervisor(), self.calls, self._diagnose, clock=lambda: 1000.0)
+        self.gave_up: list[tuple[str, Exit]] = []
+        self.listener = FatalListener(
+            self.run,
+            rules or Supervisor(),
+            self.calls,
+            self._diagnose,
+            gave_up=lambda program, ended: self.gave_up.append((program, ended)),
+            clock=lambda: 1000.0,
+        )
 
     def _diagnose(self, tail: Sequence[str], code: int | None, signal: str | None) -> Found | None:
         self.asked.append((list(tail), code, signal))
         return self.found
 
-    def ended(self, program: str, how: str) -> None:
+    def ended(self, program: str, how: str, pid: int = 0) -> None:
         with self.run.supervisord_log.open("a") as file:
+            if pid:
+                file.write(f"2026-01-01 00:00:00,000 INFO spawned: '{program}' with pid {pid}\n")
             file.write(f"2026-01-01 00:00:00,000 WARN exited: {program} ({how}; not expected)\n")
 
     def event(self, name: str, program: str, pid: int = 1) -> None:
@@ -142,6 +158,80 @@ def test_what_ends_while_draining_is_no_failure(tmp_path: Path) -> None:
     scene.event("FATAL", "engine")
     assert not scene.run.failure.exists()
     assert not scene.run.crashes.exists()
+
+
+ZEN4 = EngineVariant("zen4", 7, "z", "cpu", lower=("haswell",))
+GONE = Found("uses instructions that the CPU does not have", permanent=True)
+
+
+def test_an_illegal_instruction_that_heals_is_no_failure_and_does_not_count(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Supervisor(start_retries=0, max_restarts=0), found=GONE)
+    engine_variant.write(ZEN4, scene.run.engine_variant)
+    scene.ended("engine", "terminated by SIGILL", pid=7)
+    scene.event("EXITED", "engine", 7)
+    scene.event("BACKOFF", "engine")
+    assert scene.calls.made == []
+    assert not scene.run.failure.exists()
+    assert [crash.healed for crash in CrashFile(scene.run.crashes).read()] == [True]
+    scene.event("FATAL", "engine")
+    assert scene.calls.made == ["start engine"]  # supervisord has given up, we have not
+    assert not scene.run.failure.exists()
+    scene.event("FATAL", "engine")  # it could not start it at all: nothing new has ended
+    assert scene.calls.made == ["start engine", "shutdown"]
+
+
+def test_a_listener_that_is_late_still_sees_that_it_healed(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, found=GONE)
+    after = EngineVariant("haswell", 8, "h", "cpu", rejected=(Rejected("zen4", "z", 7),))
+    engine_variant.write(after, scene.run.engine_variant)
+    scene.ended("engine", "terminated by SIGILL", pid=7)
+    scene.event("EXITED", "engine", 7)
+    assert not scene.run.failure.exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "program", "how", "pid"),
+    [
+        (EngineVariant("x64", 7, "x", "cpu", rejected=(Rejected("zen4", "z", 6),)), "engine", "SIGILL", 7),
+        (EngineVariant("zen4", 7, "z", "cpu", pinned=True), "engine", "SIGILL", 7),
+        (ZEN4, "engine", "SIGILL", 9),  # another process than the one that ran the variant
+        (None, "engine", "SIGILL", 7),
+    ],
+)
+def test_one_that_does_not_heal_is_the_failure_it_always_was(
+    tmp_path: Path, record: EngineVariant | None, program: str, how: str, pid: int
+) -> None:
+    scene = Scene(tmp_path, found=GONE)
+    if record:
+        engine_variant.write(record, scene.run.engine_variant)
+    scene.ended(program, f"terminated by {how}", pid=pid)
+    scene.event("BACKOFF", program)
+    assert scene.calls.made == ["shutdown"]
+    assert scene.run.failure.exists()
+    assert scene.gave_up == [(program, Exit(None, "SIGILL"))]
+
+
+def test_other_programs_have_no_variants(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    engine_variant.write(ZEN4, scene.run.engine_variant)
+    scene.ended("gateway", "terminated by SIGILL", pid=7)
+    scene.event("FATAL", "gateway")
+    assert scene.calls.made == ["shutdown"]
+
+
+def test_what_fails_after_healing_has_all_its_tries(tmp_path: Path) -> None:
+    """supervisord has counted the healed ends in when it gives up; the second time it has counted only others."""
+    scene = Scene(tmp_path, Supervisor(start_retries=1), found=Found())
+    after = EngineVariant("haswell", 8, "h", "cpu", lower=("x64",), rejected=(Rejected("zen4", "z", 7),))
+    engine_variant.write(after, scene.run.engine_variant)
+    scene.ended("engine", "terminated by SIGILL", pid=7)
+    scene.ended("engine", "exit status 1", pid=8)
+    scene.event("FATAL", "engine")
+    assert scene.calls.made == ["start engine"]
+    for pid in (9, 10):
+        scene.ended("engine", "exit status 1", pid=pid)
+    scene.event("FATAL", "engine")
+    assert scene.calls.made == ["start engine", "shutdown"]
 
 
 def test_its_own_crash_is_no_failure(tmp_path: Path) -> None:

@@ -67,6 +67,14 @@ def client(server: Server) -> Supervisord:
     return Supervisord(Path(str(server.server_address)), timeout_seconds=2)
 
 
+def test_only_what_supervisord_has_given_up_is_started(server: Server) -> None:
+    for name in ("a", "b", "none"):
+        client(server).start_program(name)
+    assert [call for call in server.calls if call[0] == "supervisor.startProcess"] == [
+        ("supervisor.startProcess", ("b", False))
+    ]
+
+
 def test_calls(server: Server) -> None:
     assert client(server).state() == "RUNNING"
     assert client(server).programs() == [
