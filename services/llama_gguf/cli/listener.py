@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_gguf.engine.known_failures import Diagnosis
+    from llama_gguf.rundir.exits import Exit
     from llama_gguf.runtime.fatal_listener import FatalListener
+    from llama_gguf.settings import RunDir, Snapshot
 
 
 @functools.cache
@@ -32,13 +34,26 @@ def _listener() -> FatalListener:
     settings, run = snapshot.settings, snapshot.locations.run
     # stdout belongs to the event protocol
     logs.configure("listener", format=settings.logging.format, level=settings.logging.level, stream=sys.stderr)
-    return FatalListener(run, settings.supervisor, Supervisord(run.supervisord_socket), _diagnose)
+    supervisord = Supervisord(run.supervisord_socket)
+    diagnose = functools.partial(_diagnose, run)
+    return FatalListener(run, settings.supervisor, supervisord, diagnose, gave_up=functools.partial(_gave_up, snapshot))
 
 
-def _diagnose(tail: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis | None:
-    from llama_gguf.engine.diagnose import diagnose  # noqa: PLC0415
+def _diagnose(run: RunDir, tail: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis | None:
+    from llama_gguf.engine.diagnose import diagnose, name_variants  # noqa: PLC0415
+    from llama_gguf.rundir import engine_variant  # noqa: PLC0415
+    from llama_gguf.rundir.exits import Exit  # noqa: PLC0415
 
-    return diagnose(tail, exit_code, signal)
+    found = diagnose(tail, exit_code, signal)
+    return name_variants(found, Exit(exit_code, signal), engine_variant.read(run.engine_variant))
+
+
+def _gave_up(snapshot: Snapshot, program: str, ended: Exit) -> None:
+    from llama_gguf.engine.variant_choice import withdraw  # noqa: PLC0415
+    from llama_gguf.runtime.programs import ENGINE  # noqa: PLC0415
+
+    if program == ENGINE and ended.illegal_instruction:
+        withdraw(snapshot)
 
 
 def _handle(event: str, payload: dict[str, str]) -> None:

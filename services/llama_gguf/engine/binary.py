@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Callable, Mapping
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
     from llama_gguf.settings import Settings
 
 PROGRAM = "llama-server"
+_ILLEGAL_INSTRUCTION = (-signal.SIGILL, 128 + signal.SIGILL)
 _GPU_LIBRARIES = tuple(f"libggml-{name}." for name in ("cuda", "hip", "vulkan", "sycl", "musa", "metal", "opencl"))
 _QUESTION_SECONDS = 30.0
 _INSTALL_HINT = "run `make engine`, or name a llama-server in engine.binary"
 _VERSION = re.compile(r"^version:\s*(?P<version>.+?)\s*$", re.MULTILINE)
 _DEVICE = re.compile(r"^\s+(?P<id>\w+): (?P<name>.+?) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*$", re.MULTILINE)
+
+
+class IllegalInstructionError(LaunchError):
+    """llama-server was asked something and ended by SIGILL: its CPU code does not run on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,11 @@ def _ask(binary: Path, question: str, env: Mapping[str, str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise LaunchError(f"{binary} {question} gave no answer in {_QUESTION_SECONDS:.0f} s") from error
     output = answer.stdout + answer.stderr
+    if answer.returncode in _ILLEGAL_INSTRUCTION:
+        raise IllegalInstructionError(
+            f"{binary} {question} was ended by SIGILL: it uses instructions that this CPU does not have",
+            hint=_INSTALL_HINT,
+        )
     if answer.returncode != 0:
         last = output.strip().splitlines()[-1:] or ["no output"]
         raise LaunchError(f"{binary} {question} failed with {answer.returncode}: {last[0]}", hint=_INSTALL_HINT)

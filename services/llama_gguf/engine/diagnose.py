@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llama_gguf.engine.known_failures import RULES, SIGNALS, Diagnosis
 from llama_gguf.errors import ExitCode
+from llama_gguf.rundir.engine_variant import EngineVariant
+from llama_gguf.rundir.exits import Exit
 
 _UNSPOKEN = {"SIGKILL", "SIGILL"}
 _SHELL_CODES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"}
@@ -15,6 +18,10 @@ _OWN_CODES = set(ExitCode) - {ExitCode.OK}  # llama-server itself fails with 1
 _OWN_ERROR = re.compile(r"^error: (?P<what>.+)$(?:\nhint: (?P<hint>.+))?", re.MULTILINE)
 _START = re.compile(r"starting llama-server|llama_server: initializing")
 _PREFIX = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3} )?(?:[IWED] )?")
+_NO_VARIANT_RUNS = (
+    "report it with `llama-gguf diagnostics`; until then build the engine on this machine (make engine) and name it in "
+    "engine.binary"
+)
 _NOISE = re.compile(r"cleaning up before exit|exiting due to|^usage:|^to show complete usage|^\s*$")
 
 
@@ -43,6 +50,19 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
         fix = "run `make engine`, or correct engine.binary"
         return Diagnosis("llama-server cannot be executed", fix, permanent=True)
     return _unknown(lines, exit_code, signal)
+
+
+def name_variants(found: Diagnosis, ended: Exit, record: EngineVariant | None) -> Diagnosis:
+    """Return the diagnosis of an illegal instruction with the variants of the CPU code that were tried."""
+    if record is None or not ended.illegal_instruction:
+        return found
+    if record.pinned:
+        cause = f"{found.cause}: the CPU variant {record.variant}, which engine.cpu_variant pins, crashed"
+        return replace(found, cause=cause, fix="set engine.cpu_variant to auto, or to a lower variant")
+    tried = [*record.rejected_names, *filter(None, (record.variant,))]
+    if not tried:
+        return found
+    return replace(found, cause=f"{found.cause}; CPU variants tried: {', '.join(tried)}", fix=_NO_VARIANT_RUNS)
 
 
 def _last_start(lines: list[str]) -> list[str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from llama_gguf.engine.argv import Host, build_argv
-from llama_gguf.engine.binary import devices, find_binary, has_gpu_backend
+from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
 from llama_gguf.engine.container import detect_thread_limit
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.state import StateFile
+from llama_gguf.engine.variant_choice import VariantSteps, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.models.facts import facts_of
@@ -39,12 +40,13 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     """Become llama-server. Raises ConfigError, ModelError or LaunchError when that cannot be."""
     run_dir = snapshot.locations.run
     state = StateFile(run_dir.engine_state, served_names(snapshot.settings.model)[0])
+    variants = VariantSteps(snapshot, this_machine())
+    variants.settle()
     state.phase("resolving", "looking for llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
     files = resolve_patiently(snapshot.settings.model, snapshot.locations, env, state)
-    engine_env = engine_environment(env, run_dir.root)
-    notices = check_gpu(snapshot, binary, engine_env)
+    engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` says the same where the file is on disk; of one that was fetched, this is the first look.
     problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))
     notices += [Notice(problem.code, problem.message, problem.hint) for problem in problems]
@@ -58,6 +60,19 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     log.info("starting llama-server", extra=fields(binary=str(binary), argv=argv))
     state.phase("exec", str(files.model))
     execve(binary, [str(binary), *argv], engine_env)
+
+
+def _environment_that_runs(
+    snapshot: Snapshot, binary: Path, env: Mapping[str, str], variants: VariantSteps
+) -> tuple[dict[str, str], list[Notice]]:
+    """Return llama-server's environment, with a variant of its CPU code that at least answers about GPUs; warnings."""
+    while True:
+        engine_env = engine_environment(env, snapshot.locations.run.root, variants.choose(binary))
+        try:
+            return engine_env, check_gpu(snapshot, binary, engine_env)
+        except IllegalInstructionError:
+            if not variants.step_down():
+                raise
 
 
 def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[Notice]:

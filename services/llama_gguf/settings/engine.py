@@ -8,6 +8,32 @@ from pydantic import Field
 
 from .base import PathText, Seconds, Section, Text
 
+CpuVariant = Literal[
+    "x64",
+    "sse42",
+    "sandybridge",
+    "ivybridge",
+    "piledriver",
+    "haswell",
+    "skylakex",
+    "cannonlake",
+    "cascadelake",
+    "icelake",
+    "cooperlake",
+    "zen4",
+    "alderlake",
+    "sapphirerapids",
+    "armv8.0_1",
+    "armv8.2_1",
+    "armv8.2_2",
+    "armv8.2_3",
+    "armv8.6_1",
+    "armv8.6_2",
+    "armv9.2_1",
+    "armv9.2_2",
+]
+"""The variants of ggml's CPU code, by its names; `engine.cpu_variants` knows what each needs."""
+
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
 
@@ -62,6 +88,13 @@ class Engine(Section):
     )
     sleep_idle_seconds: Seconds | None = Field(
         None, description="Unload the model after this long without a request; the next request loads it again."
+    )
+    cpu_variant: Literal["auto", CpuVariant] = Field(
+        "auto",
+        description=(
+            "Which of the engine's variants of CPU code runs: `auto` the best for this CPU that has not crashed here, "
+            "or one by its name; only an engine that carries several, as the images' does, can be told."
+        ),
     )
     binary: PathText | None = Field(
         None, description="llama-server to run; default: the one built with llama-cpp-python, else on PATH."

@@ -23,6 +23,7 @@ _SAME_MEANING = {
     "completion": "generate",
     "average": "mean",
     "trace": "debug",
+    "native": "auto",
     "fatal": "error",
     "critical": "error",
 }

@@ -39,3 +39,9 @@ def test_only_what_it_needs_gets_through() -> None:
     }
     found = engine_environment(needed | steering | secrets, Path("/run/x"))
     assert found == needed | {"XDG_CONFIG_HOME": "/run/x", "NO_COLOR": "1"}
+
+
+def test_the_cpu_variant_is_ours_to_say() -> None:
+    outside = {"GGML_CPU_VARIANT": "zen4"}
+    assert "GGML_CPU_VARIANT" not in engine_environment(outside, Path("/run/x"))
+    assert engine_environment(outside, Path("/run/x"), "haswell")["GGML_CPU_VARIANT"] == "haswell"

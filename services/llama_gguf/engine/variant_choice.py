@@ -1,0 +1,197 @@
+"""Which variant of ggml's CPU code llama-server is to load: the best that this CPU runs and that has not crashed here.
+
+`choose` decides and changes nothing; `VariantSteps` is the engine program's part, which learns from how the engine
+before it ended and writes down what it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_gguf.engine import variant_memory
+from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries, sha256
+from llama_gguf.engine.cpu_variants import TABLES, Cpu, Table, missing, read_cpu, supported
+from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.errors import ExitCode, KeysError, LaunchError
+from llama_gguf.logs import fields
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
+from llama_gguf.rundir.exits import ends, read_supervisord_log
+
+if TYPE_CHECKING:
+    from llama_gguf.settings import Settings, Snapshot
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+_PROGRAM = "engine"
+_CPUINFO = Path("/proc/cpuinfo")
+_AUTO_HINT = "set engine.cpu_variant to auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What decides which variants can run: uname's name of the machine, and the text of /proc/cpuinfo."""
+
+    name: str
+    cpuinfo: str
+
+    @property
+    def table(self) -> Table:
+        """The variants made for this kind of machine."""
+        return TABLES.get(self.name, {})
+
+
+def this_machine() -> Machine:
+    """Return the machine that this runs on."""
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    return Machine(os.uname().machine, text)
+
+
+def choose(
+    settings: Settings, binary: Path, machine: Machine, memory: Path, earlier: tuple[Rejected, ...] = ()
+) -> EngineVariant | None:
+    """Return the choice for `binary`, with what is left below it and what was left out; None where it chooses itself.
+
+    `memory` is the file of what crashed in earlier runs, `earlier` what crashed in this one. Raises LaunchError for a
+    pinned variant that cannot be had.
+    """
+    pin = settings.engine.cpu_variant
+    libraries = find_libraries(binary)
+    told = can_be_told(binary)
+    cpu = read_cpu(machine.cpuinfo)
+    if pin != AUTO:
+        _check_pin(pin, binary, libraries, machine.table, cpu, told=told)
+        found = EngineVariant(pin, sha256=sha256(libraries[pin]), pinned=True)
+        return replace(found, cpu=cpu.fingerprint if cpu else "")
+    if not told or cpu is None:
+        return None
+    candidates = [name for name in supported(machine.table, cpu.flags) if name in libraries]
+    if not candidates:
+        return None
+    crashed_here = {item.variant for item in earlier}
+    known = [name for name in _remembered(memory, cpu, libraries) if name in candidates and name not in crashed_here]
+    # One has to be tried, and the lowest is never rejected while it is the lowest: files may have come or gone since.
+    left = [name for name in candidates if name not in {*crashed_here, *known}] or candidates[-1:]
+    rejected = (*(Rejected(name) for name in known), *earlier)
+    return EngineVariant(
+        variant=left[0],
+        sha256=sha256(libraries[left[0]]),
+        cpu=cpu.fingerprint,
+        lower=tuple(left[1:]),
+        rejected=tuple(item for item in rejected if item.variant != left[0]),
+    )
+
+
+def _remembered(memory: Path, cpu: Cpu, libraries: Mapping[str, Path]) -> list[str]:
+    """Return the variants that crashed on this kind of CPU in earlier runs, with the libraries as they are now."""
+    entries = [entry for entry in variant_memory.read(memory) if entry.cpu == cpu.fingerprint]
+    return [
+        entry.variant
+        for entry in entries
+        if entry.variant in libraries and entry.sha256 == sha256(libraries[entry.variant])
+    ]
+
+
+def _check_pin(
+    pin: str, binary: Path, libraries: dict[str, Path], table: Table, cpu: Cpu | None, *, told: bool
+) -> None:
+    setting = f"engine.cpu_variant is {pin}, but"
+    if not libraries or not told:
+        why = "it carries no variants" if not libraries else "its libggml does not know the variable for it"
+        raise LaunchError(
+            f"{setting} {binary} cannot be told which CPU code to use: {why}",
+            hint=f"{_AUTO_HINT}, or use an engine of the cpu or cuda image",
+            exit_code=ExitCode.CONFIG,
+        )
+    runs = [name for name in (supported(table, cpu.flags) if cpu else table) if name in libraries]
+    hint = f"{_AUTO_HINT}, or to one that this CPU runs: {', '.join(runs)}" if runs else _AUTO_HINT
+    if pin not in libraries:
+        raise LaunchError(f"{setting} {binary} has no such variant", hint=hint, exit_code=ExitCode.CONFIG)
+    lacks = missing(table, pin, cpu.flags) if cpu and pin in table else []
+    if lacks:
+        raise LaunchError(f"{setting} this CPU lacks {', '.join(lacks)}", hint=hint, exit_code=ExitCode.CONFIG)
+
+
+class VariantSteps:
+    """The engine program's dealings with variants: `settle` first, then `choose`, and `step_down` where that helps.
+
+    Steps down one by one: which instruction it was, and so which other variants share it, cannot be known.
+    """
+
+    def __init__(self, snapshot: Snapshot, machine: Machine) -> None:
+        self._settings = snapshot.settings
+        self._run = snapshot.locations.run
+        self._memory = snapshot.locations.cpu_variants_file
+        self._machine = machine
+        self._record = EngineVariant()
+
+    def settle(self) -> None:
+        """Learn from how the engine before this one ended, and say that none runs now."""
+        before = engine_variant.read(self._run.engine_variant) or EngineVariant()
+        self._record = engine_variant.settle(before, ends(read_supervisord_log(self._run), _PROGRAM))
+        # Also when nothing was learnt: a process that ends before `choose` must not be taken for the one before.
+        engine_variant.write(self._record, self._run.engine_variant)
+        if self._record.rejected != before.rejected:
+            self._keep(self._record.rejected[-1], following=before.lower[0])
+
+    def choose(self, binary: Path) -> str | None:
+        """Return the variant for `binary`, written down as what this process runs; None where it chooses itself.
+
+        Raises LaunchError.
+        """
+        chosen = choose(self._settings, binary, self._machine, self._memory, self._record.rejected_now)
+        self._record = replace(chosen, pid=os.getpid()) if chosen else EngineVariant()
+        engine_variant.write(self._record, self._run.engine_variant)
+        if chosen is None:
+            return None
+        left_out = chosen.rejected_names
+        log.info("CPU variant", extra=fields(variant=chosen.variant, pinned=chosen.pinned, crashed_before=left_out))
+        return chosen.variant
+
+    def step_down(self) -> bool:
+        """Reject the variant in use, because a question to llama-server crashed; return whether another one is left."""
+        if not self._record.can_step_down:
+            return False
+        following = self._record.lower[0]
+        self._record = engine_variant.reject(self._record, engine_variant.ASKED)
+        self._keep(self._record.rejected[-1], following=following)
+        return True
+
+    def _keep(self, crashed: Rejected, following: str) -> None:
+        """Say what was learnt, the one time that it is new, and remember it for this machine."""
+        log.warning(
+            "the engine crashed by an illegal instruction in its CPU code; a lower variant is used from now on",
+            extra=fields(
+                crashed=crashed.variant,
+                variant=following,
+                kept_in=str(self._memory),
+                hint="it may be slower; report it with `llama-gguf diagnostics`, remove the file to try it again",
+            ),
+        )
+        try:
+            variant_memory.add(self._memory, [Entry(self._record.cpu, crashed.variant, crashed.sha256)])
+        except KeysError as error:
+            log.warning(
+                "that cannot be kept beyond this run", extra=fields(reason=error.message, hint=error.hint or None)
+            )
+
+
+def withdraw(snapshot: Snapshot) -> None:
+    """Forget what this run rejected, because the lowest variant crashed too: the variants are not to blame."""
+    record = engine_variant.read(snapshot.locations.run.engine_variant)
+    if record is None or record.pinned or not record.rejected_now:
+        return
+    entries = [Entry(record.cpu, item.variant, item.sha256) for item in record.rejected_now]
+    try:
+        variant_memory.withdraw(snapshot.locations.cpu_variants_file, entries)
+    except KeysError as error:
+        log.warning("the variants that crashed stay rejected", extra=fields(reason=error.message))
