@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.errors import ExitCode
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime import failure as failures
 from llama_gguf.runtime.crashes import Crash, CrashFile
 from llama_gguf.runtime.failure import Failure
@@ -37,6 +39,7 @@ class Facts:
     health: dict[str, Any] | None  # the health server's own words; None when it does not answer
     engine: dict[str, Any] | None  # what the engine's program wrote of itself: more than the health server tells
     failure: Failure | None
+    variant: EngineVariant | None = None  # of the engine's CPU code
 
     @property
     def running(self) -> bool:
@@ -110,6 +113,7 @@ def inspect(run: RunDir) -> Facts:
         health=ask_health(snapshot) if snapshot else None,
         engine=read_engine_state(run),
         failure=failures.read(run.failure),
+        variant=engine_variant.read(run.engine_variant),
     )
 
 

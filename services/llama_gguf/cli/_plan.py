@@ -14,6 +14,7 @@ from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import Device, devices, find_binary, has_gpu_backend, version
 from llama_gguf.engine.container import detect_thread_limit, memory_bytes
 from llama_gguf.engine.environment import engine_environment
+from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LaunchError, ModelError
 from llama_gguf.models.architecture import read_architecture
 from llama_gguf.models.gguf_header import read_header
@@ -21,6 +22,8 @@ from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory_items import Weights
 from llama_gguf.models.present import Whereabouts, all_tensors, all_wanted, expected_files, whereabouts
 from llama_gguf.models.source import Sources, plan_sources, served_names
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.load import Loaded
@@ -34,6 +37,7 @@ class EngineFacts:
     version: str
     devices: tuple[Device, ...]
     gpu_backend: bool
+    variant: EngineVariant | None = None  # of its CPU code; None where it makes its own choice
     problem: str = ""
 
 
@@ -58,7 +62,7 @@ def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int
     settings = loaded.settings
     locations = locate(settings, env)
     sources = plan_sources(settings.model, locations, env)
-    engine = look_for_engine(settings, env, locations.run.root)
+    engine = look_for_engine(settings, env, locations)
     host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(vram))
     argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
     files = tuple(whereabouts(wanted) for wanted in all_wanted(sources))
@@ -81,13 +85,14 @@ def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int
     )
 
 
-def look_for_engine(settings: Settings, env: Mapping[str, str], run_dir: Path) -> EngineFacts:
+def look_for_engine(settings: Settings, env: Mapping[str, str], locations: Locations) -> EngineFacts:
     """Find llama-server and ask it for its version and devices."""
     binary = None
     try:
         binary = find_binary(settings, env)
-        seen = engine_environment(env, run_dir)
-        return EngineFacts(binary, version(binary, seen), devices(binary, seen), has_gpu_backend(binary))
+        variant = choose(settings, binary, this_machine(), locations.cpu_variants_file)
+        seen = engine_environment(env, locations.run.root, variant.variant if variant else None)
+        return EngineFacts(binary, version(binary, seen), devices(binary, seen), has_gpu_backend(binary), variant)
     except LaunchError as error:
         return EngineFacts(binary, "", (), gpu_backend=True, problem=f"{error.message}; {error.hint}".rstrip("; "))
 
@@ -151,6 +156,7 @@ def as_data(facts: PlanFacts) -> dict[str, Any]:
         "engine": {
             "binary": str(facts.engine.binary) if facts.engine.binary else None,
             "version": facts.engine.version,
+            "cpu_variant": engine_variant.summary(facts.engine.variant),
             "problem": facts.engine.problem or None,
             "devices": [dataclasses.asdict(device) for device in facts.engine.devices],
             "argv": list(facts.argv),

@@ -108,6 +108,7 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         [
             ("program", str(facts.engine.binary or "none")),
             ("version", facts.engine.version or "unknown"),
+            ("CPU variant", _cpu_variant(facts)),
             ("GPUs", "; ".join(gpus) or ("none seen" if not facts.engine.problem else "unknown")),
             *([("problem", facts.engine.problem)] if facts.engine.problem else []),
         ],
@@ -122,6 +123,17 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         ],
     )
     yield "programs", [(program.name, shlex.join(program.argv)) for program in facts.programs]
+
+
+def _cpu_variant(facts: PlanFacts) -> str:
+    """Say which variant of the CPU code would run, and why."""
+    variant = facts.engine.variant
+    if variant is None:
+        return "unknown" if facts.engine.problem else "llama-server's own choice"
+    if variant.pinned:
+        return f"{variant.variant} (engine.cpu_variant)"
+    crashed = ", ".join(variant.rejected_names)
+    return f"{variant.variant} ({f'crashed on this machine: {crashed}' if crashed else 'the best for this CPU'})"
 
 
 def _whence(place: Whereabouts) -> str:

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from llama_gguf.rundir import engine_variant
 from llama_gguf.runtime import failure as failures
 from llama_gguf.settings.notices import notices_as_data
 
@@ -58,6 +59,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
         "warnings": notices_as_data(facts.notices),
         "health": facts.health,
         "engine": facts.engine,
+        "cpu_variant": engine_variant.summary(facts.variant),
         "failure": None
         if facts.failure is None
         else {
@@ -84,6 +86,8 @@ def show(facts: Facts, console: Console) -> None:
     for notice in facts.notices:
         hint = f"; {notice.hint}" if notice.hint else ""
         console.print(f"warning[{notice.code}]: {notice.message}{hint}", markup=False, highlight=False)
+    if line := _cpu_variant(facts):
+        console.print(line, markup=False, highlight=False)
     if facts.failure:
         text = failures.render(facts.failure, facts.run.log(facts.failure.program))
         console.print(f"last failure, {_iso(facts.failure.at)}:\n{text}", markup=False, highlight=False, end="")
@@ -102,6 +106,19 @@ def _readiness(facts: Facts) -> str:
         parts.append(f"{progress['percent']} %")
     parts.append(f"since {facts.health['since']}")
     return ", ".join(part for part in parts if part)
+
+
+def _cpu_variant(facts: Facts) -> str:
+    """Return the line about the engine's CPU code: what runs, and the warning where something better crashed."""
+    shown = engine_variant.summary(facts.variant)
+    if shown is None:
+        return ""
+    parts = [f"CPU variant: {shown['name'] or 'none yet'}"]
+    if shown["pinned"]:
+        parts.append("pinned by engine.cpu_variant")
+    if shown["rejected"]:
+        parts.append(f"warning: crashed on this machine and not used: {', '.join(shown['rejected'])}")
+    return ", ".join(parts)
 
 
 def _last_end(facts: Facts, program: str) -> str:

@@ -18,6 +18,7 @@ from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.watch import KeyState, KeyWatcher
 from llama_gguf.logs import fields
 from llama_gguf.models.source import served_names
+from llama_gguf.rundir import engine_variant
 from llama_gguf.settings.snapshot import Snapshot
 
 from .access_log import AccessLog
@@ -73,6 +74,7 @@ class Gateway:
             self.client,
             places.run.engine_state,
             failure_file=places.run.failure,
+            variant_file=places.run.engine_variant,
             on_change=self._engine_changed,
         )
         self.keys = KeyWatcher(
@@ -114,7 +116,12 @@ class Gateway:
         admission, usage = self.admission, self.usage
         self.metrics.watch_queue(lambda: (admission.active, admission.waiting, admission.capacity))
         self.metrics.watch_requests(lambda: self.pipeline.in_flight)
+        self.metrics.watch_cpu_variant(self._cpu_variant)
         self.metrics.watch_usage(lambda: usage.write_failures)
+
+    def _cpu_variant(self) -> tuple[str, int]:
+        found = self.engine.variant
+        return (found.variant, len(found.rejected_names)) if found else ("", 0)
 
     def _make_forwarder(self) -> Forwarder:
         settings = self._settings
@@ -197,7 +204,11 @@ class Gateway:
         status = {"ready": "ok", "failed": "failed"}.get(self.engine.state, "unready")
         return {
             "status": "draining" if self.draining else status,
-            "engine": {"status": self.engine.state, "restarts": self.engine.restarts},
+            "engine": {
+                "status": self.engine.state,
+                "restarts": self.engine.restarts,
+                "cpu_variant": engine_variant.summary(self.engine.variant),
+            },
             "gateway": {"status": "draining" if self.draining else "ok", "in_flight": self.pipeline.in_flight},
             "queue": {
                 "max": self.admission.capacity,

@@ -18,6 +18,8 @@ from typing import Literal
 
 from llama_gguf.errors import Extra, GatewayError
 from llama_gguf.logs import fields
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant
 
 from .engine_client import EngineClient, fetch
 from .engine_http import EngineFailure
@@ -35,7 +37,10 @@ _STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as
 
 
 class EngineState:
-    """Watches one engine. `on_change` hears every change of state. Belongs to one event loop."""
+    """Watches one engine. `on_change` hears every change of state. Belongs to one event loop.
+
+    `variant` is what the engine's program wrote of its CPU code, as of the last look.
+    """
 
     def __init__(
         self,
@@ -43,12 +48,14 @@ class EngineState:
         state_file: Path,
         *,
         failure_file: Path,
+        variant_file: Path,
         on_change: Callable[[State], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._state_file = state_file
         self._failure_file = failure_file
+        self._variant_file = variant_file
         self._on_change = on_change
         self._clock = clock
         self._changed = asyncio.Event()
@@ -56,6 +63,7 @@ class EngineState:
         self._task: asyncio.Task[None] | None = None
         self.state: State = "unknown"
         self.restarts = 0
+        self.variant: EngineVariant | None = None
         self._was_ready = False
 
     async def start(self) -> None:
@@ -112,7 +120,9 @@ class EngineState:
 
     async def _run(self) -> None:
         while True:
-            self._set(await self._look())
+            found = await self._look()
+            self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
+            self._set(found)
             self._poke.clear()
             pause = _READY_POLL_SECONDS if self.state == "ready" else _POLL_SECONDS
             try:

@@ -97,6 +97,7 @@ class Metrics:
         self._counters: dict[tuple[Series, Labels], int] = defaultdict(int)
         self._limited: dict[tuple[str, str], int] = defaultdict(int)
         self._engine_state = ENGINE_STATES[0]
+        self._cpu_variant: Callable[[], tuple[str, int]] = lambda: ("", 0)
         self._store_up = True
         self._queue: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         self._in_flight: Callable[[], int] = lambda: 0
@@ -116,6 +117,10 @@ class Metrics:
     def watch_usage(self, failures: Callable[[], int]) -> None:
         """Read the number of failed writes of the usage file from `failures` whenever somebody looks."""
         self._usage_failures = failures
+
+    def watch_cpu_variant(self, probe: Callable[[], tuple[str, int]]) -> None:
+        """Read the variant of the engine's CPU code ("" for its own choice), and how many crashed, at each look."""
+        self._cpu_variant = probe
 
     def ended(
         self,
@@ -252,16 +257,20 @@ class Metrics:
 
     def _gauge(self, declared: Series) -> Metric:
         active, waiting, capacity = self._queue()
+        variant, rejected = self._cpu_variant()
         plain = {
             series.IN_FLIGHT: self._in_flight(),
             series.QUEUE_DEPTH: waiting,
             series.SLOTS_BUSY: active,
             series.SLOTS: capacity,
             series.LIMIT_STORE_UP: int(self._store_up),
+            series.ENGINE_CPU_VARIANTS_REJECTED: rejected,
         }
         values: list[tuple[Labels, float]]
         if declared is series.ENGINE_STATE:
             values = [((state,), float(state == self._engine_state)) for state in ENGINE_STATES]
+        elif declared is series.ENGINE_CPU_VARIANT:
+            values = [((variant,), 1.0)] if variant else []
         elif declared is series.BUILD_INFO:
             values = [(self._build, 1.0)]
         else:

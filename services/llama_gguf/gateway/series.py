@@ -127,6 +127,17 @@ ENGINE_STATE = Series(
 ENGINE_RESTARTS = Series(
     "llama_gguf_engine_restarts_total", "counter", "Times the engine came back after it had been ready before."
 )
+ENGINE_CPU_VARIANT = Series(
+    "llama_gguf_engine_cpu_variant",
+    "gauge",
+    "1 for the variant of its CPU code that the engine runs; none where it has only one, or makes its own choice.",
+    ("variant",),
+)
+ENGINE_CPU_VARIANTS_REJECTED = Series(
+    "llama_gguf_engine_cpu_variants_rejected",
+    "gauge",
+    "Better variants of the engine's CPU code that are not used because they crashed on this machine.",
+)
 KEY_RELOADS = Series(
     "llama_gguf_key_reloads_total",
     "counter",
@@ -163,6 +174,8 @@ SERIES: tuple[Series, ...] = (
     LIMIT_STORE_FAILURES,
     ENGINE_STATE,
     ENGINE_RESTARTS,
+    ENGINE_CPU_VARIANT,
+    ENGINE_CPU_VARIANTS_REJECTED,
     KEY_RELOADS,
     USAGE_FAILURES,
     BUILD_INFO,

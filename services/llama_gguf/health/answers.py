@@ -56,7 +56,7 @@ def _not_ready(status: Status) -> int:
 
 
 def details(status: Status) -> bytes:
-    """Return the status as JSON: state, phase, model, reason, since, progress, warnings. Nobody needs a key for it."""
+    """Return the status as JSON, read without a key: state, phase, model, reason, since, progress, warnings, CPU."""
     progress = None
     if status.bytes_done is not None:
         progress = {"bytes_done": status.bytes_done, "bytes_total": status.bytes_total, "percent": percent(status)}
@@ -70,6 +70,7 @@ def details(status: Status) -> bytes:
             "progress": progress,
             "was_ready": status.was_ready,
             "warnings": notices_as_data(status.notices),
+            "cpu_variant": status.cpu_variant,
         }
     ).encode()
 

@@ -66,6 +66,7 @@ class Monitor:
         self._seen = Seen(
             engine=engine,
             step=probe.read_step(self._run),
+            cpu_variant=probe.read_cpu_variant(self._run),
             gateway=gateway,
             draining=self._run.draining.exists(),
             failure=failure,

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llama_gguf.rundir import engine_variant
 from llama_gguf.settings import RunDir
 from llama_gguf.settings.notices import read_notices
 
@@ -68,6 +69,11 @@ def read_step(run: RunDir) -> EngineStep | None:
         _count(found.get("bytes_total")),
         read_notices(found.get("warnings")),
     )
+
+
+def read_cpu_variant(run: RunDir) -> dict[str, Any] | None:
+    """Return which variant of its CPU code the engine runs and which ones crashed; None where it has no choice."""
+    return engine_variant.summary(engine_variant.read(run.engine_variant))
 
 
 def _count(value: object) -> int | None:

@@ -7,7 +7,7 @@ after it the appliance can be ready or unready, but not starting.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from llama_gguf.settings.notices import Notice
 
@@ -39,6 +39,7 @@ class Seen:
     step: EngineStep | None = None
     gateway: bool = False  # accepts connections
     draining: bool = False
+    cpu_variant: dict[str, Any] | None = None  # `engine_variant.summary`
     failure: str | None = None  # that it gave up, in one sentence
     cause: str = ""  # why
 
@@ -58,6 +59,7 @@ class Status:
     was_ready: bool = False
     silent_checks: int = 0
     notices: tuple[Notice, ...] = ()  # what works, but not as it should
+    cpu_variant: dict[str, Any] | None = None  # of the engine's code, and which ones crashed
 
 
 def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> Status:
@@ -69,7 +71,8 @@ def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> S
     since = before.since if after.state == before.state else now
     model = seen.step.model if seen.step else before.model
     notices = seen.step.notices if seen.step else before.notices
-    return replace(after, since=since, model=model, silent_checks=silent, notices=notices)
+    after = replace(after, since=since, silent_checks=silent, model=model)
+    return replace(after, notices=notices, cpu_variant=seen.cpu_variant)
 
 
 def _judge(seen: Seen, *, was_ready: bool) -> Status:

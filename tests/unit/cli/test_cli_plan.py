@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from llama_gguf.cli import _plan
 from llama_gguf.cli.plan import Size, command_lines, human, plan
+from llama_gguf.engine import variant_memory
+from llama_gguf.engine.cpu_libraries import sha256
+from llama_gguf.engine.cpu_variants import read_cpu
+from llama_gguf.engine.variant_choice import Machine
+from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.errors import ConfigError, ExitCode
 from support.sparse_model import Dimensions, write_sparse_model
+from support.variant_engine import SAPPHIRE_RAPIDS, VariantEngine
 
 
 @pytest.fixture
@@ -78,7 +85,8 @@ def test_everything_for_a_person(config: Path, tmp_path: Path) -> None:
     for line in (
         f"  data           {tmp_path}/data (paths.data_dir)",
         "  served as  tiny",
-        "  GPUs     none seen",
+        "  CPU variant  llama-server's own choice",
+        "  GPUs         none seen",
         "  API          0.0.0.0:8000",
         "  health       0.0.0.0:8001/ping",
         "  engine    python -P -m llama_gguf.engine",
@@ -86,6 +94,31 @@ def test_everything_for_a_person(config: Path, tmp_path: Path) -> None:
         "  fits: on the CPU, 512 tokens of context for each slot",
     ):
         assert line in text.replace("python3.11", "python").replace("python3", "python")
+
+
+def test_the_variant_of_the_cpu_code_and_what_crashed_before(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And llama-server is asked with that variant: with the best one it would crash while it is asked."""
+    machine = Machine("x86_64", f"model name: Xeon\nflags: {SAPPHIRE_RAPIDS}\n")
+    monkeypatch.setattr(_plan, "this_machine", lambda: machine)
+    crashes = {"sapphirerapids": "SIGILL"}
+    engine = VariantEngine.make(tmp_path / "engine", ("sapphirerapids", "zen4", "x64"), crashes=crashes)
+    options = (config, "--set", f"engine.binary={engine.binary}")
+    assert "  CPU variant  unknown\n" in run(*options).stdout
+    assert "was ended by SIGILL" in data(*options)["engine"]["problem"]
+    cpu = read_cpu(machine.cpuinfo)
+    assert cpu is not None
+    entry = Entry(cpu.fingerprint, "sapphirerapids", sha256(engine.library("sapphirerapids")))
+    variant_memory.add(tmp_path / "data" / "engine-cpu-variants.json", [entry])
+    assert "  CPU variant  zen4 (crashed on this machine: sapphirerapids)\n" in run(*options).stdout
+    found = data(*options)["engine"]
+    assert found["cpu_variant"] == {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
+    assert found["problem"] is None
+    pinned = (*options, "--set", "engine.cpu_variant=x64")
+    assert "  CPU variant  x64 (engine.cpu_variant)\n" in run(*pinned).stdout
+    refused = data(*options, "--set", "engine.cpu_variant=icelake")["engine"]["problem"]
+    assert "has no such variant; set engine.cpu_variant to auto" in refused
 
 
 def test_what_is_doubtful_on_this_machine_is_told(config: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from llama_gguf.cli._appliance import Facts, ask_health, find_run_dir, inspect, public_url
 from llama_gguf.cli.status import as_dict, show, status
 from llama_gguf.errors import ConfigError
+from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.runtime import failure as failures
 from llama_gguf.runtime.crashes import Crash
 from llama_gguf.runtime.failure import Failure
@@ -100,6 +101,33 @@ def test_warnings_are_shown_while_it_runs() -> None:
     assert "no-gpu" not in text(facts(engine=record, programs=(), health=None))
     for damaged in (None, {}, {"warnings": 5}):
         assert as_dict(facts(engine=damaged))["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "line"),
+    [
+        (EngineVariant("zen4", 7), "CPU variant: zen4"),
+        (EngineVariant("zen4", 7, pinned=True), "CPU variant: zen4, pinned by engine.cpu_variant"),
+        (
+            EngineVariant("zen4", 7, rejected=(Rejected("sapphirerapids"), Rejected("icelake", "", 6))),
+            "CPU variant: zen4, warning: crashed on this machine and not used: sapphirerapids, icelake",
+        ),
+        (
+            EngineVariant(rejected=(Rejected("zen4", "", 6),)),
+            "CPU variant: none yet, warning: crashed on this machine and not used: zen4",
+        ),
+    ],
+)
+def test_the_variant_of_the_cpu_code(variant: EngineVariant, line: str) -> None:
+    assert text(facts(variant=variant)).splitlines()[-1] == line
+    shown = as_dict(facts(variant=variant))["cpu_variant"]
+    assert shown["rejected"] == variant.rejected_names
+
+
+def test_no_choice_of_the_cpu_code_is_no_news() -> None:
+    for variant in (None, EngineVariant()):
+        assert "CPU" not in text(facts(variant=variant))
+        assert as_dict(facts(variant=variant))["cpu_variant"] is None
 
 
 def test_json() -> None:

@@ -28,7 +28,11 @@ class Watched:
         self.client = EngineClient(self.socket, Outbox(), connect_timeout=1.0)
         self.history: list[State] = []
         self.engine = EngineState(
-            self.client, self.file, failure_file=folder / "failure.json", on_change=self.history.append
+            self.client,
+            self.file,
+            failure_file=folder / "failure.json",
+            variant_file=folder / "engine-variant.json",
+            on_change=self.history.append,
         )
 
     async def until(self, state: State) -> None:

@@ -41,6 +41,7 @@ def busy(*, key_label: bool = False) -> Metrics:
     found.watch_queue(lambda: (2, 5, 4))
     found.watch_requests(lambda: 3)
     found.watch_usage(lambda: 7)
+    found.watch_cpu_variant(lambda: ("zen4", 2))
     return found
 
 
@@ -118,6 +119,8 @@ def test_values() -> None:
         "llama_gguf_engine_state{'state': 'ready'}": 1,
         "llama_gguf_engine_state{'state': 'loading'}": 0,
         "llama_gguf_engine_restarts_total": 1,
+        "llama_gguf_engine_cpu_variant{'variant': 'zen4'}": 1,
+        "llama_gguf_engine_cpu_variants_rejected": 2,
         "llama_gguf_key_reloads_total{'result': 'ok'}": 1,
         "llama_gguf_key_reloads_total{'result': 'failed'}": 1,
         "llama_gguf_usage_write_failures_total": 7,
@@ -187,6 +190,8 @@ def test_a_fresh_gateway_has_valid_metrics_and_counters_at_nought() -> None:
     found = samples(metrics().render(TEXT)[0].decode())
     assert found["llama_gguf_engine_restarts_total"] == 0
     assert found["llama_gguf_queue_wait_seconds_count"] == 0
+    assert found["llama_gguf_engine_cpu_variants_rejected"] == 0
+    assert not any(name.startswith("llama_gguf_engine_cpu_variant{") for name in found)  # llama-server's own choice
     assert sum(found[f"llama_gguf_engine_state{{'state': '{state}'}}"] for state in ENGINE_STATES) == 1
 
 

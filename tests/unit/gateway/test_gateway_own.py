@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
@@ -24,11 +26,24 @@ async def test_health_tells_states_and_nothing_of_keys(running: Running) -> None
     answer = await running.ask("GET", "/health", key=None)
     assert answer.json() == {
         "status": "ok",
-        "engine": {"status": "ready", "restarts": 0},
+        "engine": {"status": "ready", "restarts": 0, "cpu_variant": None},
         "gateway": {"status": "ok", "in_flight": 1},
         "queue": {"max": 2, "active": 0, "waiting": 0},
         "auth": {"enabled": True, "keys_ok": True},
     }
+
+
+async def test_health_and_metrics_name_the_variant_of_the_engines_code(running: Running) -> None:
+    record = EngineVariant("zen4", 7, rejected=(Rejected("sapphirerapids", "", 6),))
+    await asyncio.to_thread(engine_variant.write, record, running.box.shot.locations.run.engine_variant)
+    await running.until(lambda: running.gateway.engine.variant == record)
+    shown = (await running.ask("GET", "/health", key=None)).json()["engine"]["cpu_variant"]
+    assert shown == {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
+    metrics = (await running.ask("GET", "/metrics", key=ADMIN_KEY)).json()
+    (sample,) = metrics["llama_gguf_engine_cpu_variant"]["samples"]
+    assert (sample["labels"]["variant"], sample["value"]) == ("zen4", 1)
+    (sample,) = metrics["llama_gguf_engine_cpu_variants_rejected"]["samples"]
+    assert sample["value"] == 1
 
 
 async def test_a_broken_keys_file_shows_in_health_and_keeps_the_keys(running: Running) -> None:

@@ -403,4 +403,4 @@ async def test_a_request_survives_a_restart_of_the_engine(start: Start) -> None:
     await asyncio.sleep(0.3)
     await running.engine.start()
     assert (await request).status == 200
-    assert running.gateway.health()["engine"] == {"status": "ready", "restarts": 1}
+    assert running.gateway.health()["engine"] == {"status": "ready", "restarts": 1, "cpu_variant": None}

@@ -71,8 +71,11 @@ def test_details() -> None:
         "progress": {"bytes_done": 1, "bytes_total": 3, "percent": 33.3},
         "was_ready": False,
         "warnings": [{"code": "no-chat-template", "message": "it has none", "hint": "set one"}],
+        "cpu_variant": None,
     }
     assert json.loads(details(status("ready")))["warnings"] == []
+    variant = {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
+    assert json.loads(details(Status("ready", 0.0, cpu_variant=variant)))["cpu_variant"] == variant
     assert json.loads(details(status("ready")))["progress"] is None
 
 
