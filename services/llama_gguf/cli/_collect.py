@@ -17,7 +17,10 @@ from typing import Any
 
 from llama_gguf import __version__
 from llama_gguf.engine.binary import find_binary
+from llama_gguf.engine.cpu_libraries import VARIABLE
+from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LlamaGgufError
+from llama_gguf.rundir import engine_variant
 from llama_gguf.runtime.fatal_listener import tail_lines
 from llama_gguf.runtime.process import all_processes, session_members
 from llama_gguf.settings import Snapshot
@@ -73,17 +76,20 @@ def gpus(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def engine(snapshot: Snapshot | None, env: Mapping[str, str]) -> dict[str, Any]:
-    """The llama-server in use, its version and the devices it sees."""
+    """The llama-server in use, the variant of its CPU code for this machine, its version and the devices it sees."""
     if snapshot is None:
         return {"reason": "no settings to say which"}
     try:
         binary = find_binary(snapshot.settings, env)
+        variant = choose(snapshot.settings, binary, this_machine(), snapshot.locations.cpu_variants_file)
     except LlamaGgufError as error:
         return {"reason": error.message, "hint": error.hint}
+    seen = {**env, VARIABLE: variant.variant} if variant else dict(env)
     return {
         "binary": str(binary),
-        "version": _output([str(binary), "--version"])[1].splitlines(),
-        "devices": _output([str(binary), "--list-devices"])[1].splitlines(),
+        "cpu_variant": engine_variant.summary(variant),
+        "version": _output([str(binary), "--version"], seen)[1].splitlines(),
+        "devices": _output([str(binary), "--list-devices"], seen)[1].splitlines(),
     }
 
 
@@ -138,9 +144,9 @@ def errors(tails: Mapping[str, list[str]], most: int = 50) -> list[str]:
     return [f"{name}: {line}" for name, lines in tails.items() for line in lines if _ERROR.search(line)][-most:]
 
 
-def _output(command: list[str]) -> tuple[int, str]:
+def _output(command: list[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return -1, str(error)
     return done.returncode, (done.stdout + done.stderr).strip()

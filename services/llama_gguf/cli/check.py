@@ -10,10 +10,10 @@ from typing import Literal
 
 import click
 
-from llama_gguf.errors import ExitCode, Problem
+from llama_gguf.errors import ExitCode, LaunchError, Problem
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.explain import as_data, count, explain
-from llama_gguf.settings.file_checks import check_files
+from llama_gguf.settings.file_checks import check_files, unusable_variant
 from llama_gguf.settings.load import InvalidConfigError, Loaded, load
 from llama_gguf.settings.model_facts import ModelFacts
 
@@ -61,7 +61,26 @@ def examine(
 def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ...]:
     """Return the problems between a valid configuration and this machine, with their places."""
     locations = locate(loaded.settings, env)
-    return loaded.placed(check_files(loaded.settings, locations, env, read_model=read_model))
+    found = check_files(loaded.settings, locations, env, read_model=read_model)
+    return loaded.placed([*found, *_pinned_variant(loaded.settings, locations, env)])
+
+
+def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    """Return why the variant that engine.cpu_variant names cannot run here; without an engine nobody knows."""
+    if settings.engine.cpu_variant == "auto":
+        return []
+    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - only where there is something to look at
+    from llama_gguf.engine.variant_choice import choose, this_machine  # noqa: PLC0415 - as above
+
+    try:
+        binary = find_binary(settings, env)
+    except LaunchError:
+        return []
+    try:
+        choose(settings, binary, this_machine(), locations.cpu_variants_file)
+    except LaunchError as error:
+        return [unusable_variant(error)]
+    return []
 
 
 def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:

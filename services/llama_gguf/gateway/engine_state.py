@@ -120,9 +120,9 @@ class EngineState:
 
     async def _run(self) -> None:
         while True:
-            found = await self._look()
+            # Before the look: nothing may come between what is seen and its being so, or `lost` would be overruled.
             self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
-            self._set(found)
+            self._set(await self._look())
             self._poke.clear()
             pause = _READY_POLL_SECONDS if self.state == "ready" else _POLL_SECONDS
             try:

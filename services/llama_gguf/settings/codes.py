@@ -98,6 +98,7 @@ PROBLEM_CODES: Mapping[str, str] = {
     "not-a-directory": "A file stands where a directory belongs.",
     "not-writable": "A directory cannot be written.",
     "not-executable": "The engine's binary is not executable.",
+    "cpu-variant-unusable": "The engine lacks the CPU variant that is pinned, or this CPU cannot run it.",
     "no-keys": "There is no key, so every call will be refused (warning).",
     "keys-file-unreadable": "The keys file cannot be read.",
     "keys-file-open": "The keys file can be read by others (warning).",

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from llama_gguf.errors import ModelError, Problem
+from llama_gguf.errors import LaunchError, ModelError, Problem
 
 from .locations import Locations, can_write
 from .model import Artifact
@@ -44,6 +44,11 @@ def check_files(
     if read_model is not None and not any(problem.path.startswith("model") for problem in problems):
         problems += _header(settings, locations, read_model)
     return problems
+
+
+def unusable_variant(error: LaunchError) -> Problem:
+    """Return the problem of a pinned CPU variant that `engine` has refused."""
+    return Problem("cpu-variant-unusable", error.message, "engine.cpu_variant", hint=error.hint)
 
 
 def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:

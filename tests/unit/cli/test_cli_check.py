@@ -12,6 +12,8 @@ from llama_gguf.cli.__main__ import run
 from llama_gguf.cli._common import chosen, find_config, load_or_exit
 from llama_gguf.settings.load import InvalidConfigError
 from llama_gguf.settings.variables import OLD_NAMES
+from support.tiny_model import write_tiny_model
+from support.variant_engine import VariantEngine
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +149,22 @@ def test_load_or_exit_tells_warnings_and_raises_errors(capsys: pytest.CaptureFix
     assert "warning[retired]" in capsys.readouterr().err
     with pytest.raises(InvalidConfigError):
         load_or_exit(file, ("gateway.port=x",), env={})
+
+
+def test_a_pinned_cpu_variant_that_cannot_run_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What this CPU is does not matter: the engine has one variant, which is made for another kind of machine."""
+    engine = VariantEngine.make(tmp_path / "engine", ("of-another-machine",))
+    model = write_tiny_model(tmp_path / "m.gguf")
+    head = f"model: {{path: {model}}}\nauth: {{enabled: false}}\n"
+    text = f"{head}engine:\n  binary: {engine.binary}\n  cpu_variant: %s\n"
+    file = write(text % "x64")
+    assert run(["check", str(file)]) == 78
+    told = capsys.readouterr().err
+    assert f"{file}:5:16: error[cpu-variant-unusable]: engine.cpu_variant is x64, but" in told
+    assert "has no such variant" in told
+    assert run(["check", str(file), "--no-files"]) == 0
+    assert run(["check", str(write(text % "auto"))]) == 0
+    missing = write(text.replace(str(engine.binary), str(tmp_path / "none")) % "x64")
+    capsys.readouterr()
+    assert run(["check", str(missing)]) == 78
+    assert "cpu-variant" not in capsys.readouterr().err

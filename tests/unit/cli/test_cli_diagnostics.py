@@ -12,8 +12,10 @@ from click.testing import CliRunner
 from llama_gguf.cli import _collect
 from llama_gguf.cli._appliance import inspect
 from llama_gguf.cli.diagnostics import diagnostics
+from llama_gguf.engine.variant_choice import Machine
 from llama_gguf.settings import RunDir, Snapshot, locate, parse
 from llama_gguf.settings import snapshot as snapshots
+from support.variant_engine import VariantEngine
 
 
 def tool(path: Path, text: str) -> Path:
@@ -92,6 +94,20 @@ def test_what_cannot_be_had_is_a_reason(tmp_path: Path) -> None:
     assert "file" not in _collect.model(shot(model={"url": "https://example.com/m.gguf"}))
     missing = _collect.engine(shot(engine={"binary": str(tmp_path / "no")}), {})
     assert str(tmp_path / "no") in missing["reason"]
+
+
+def test_the_engine_is_asked_with_the_variant_of_its_cpu_code_that_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine("x86_64", "model name: Old\nflags: sse4_2\n")
+    monkeypatch.setattr(_collect, "this_machine", lambda: machine)
+    made = VariantEngine.make(tmp_path / "engine", ("zen4", "sse42"), crashes={"-": "SIGILL"})
+    paths = {"data_dir": str(tmp_path), "run_dir": str(tmp_path)}
+    found = _collect.engine(shot(engine={"binary": str(made.binary)}, paths=paths), {"PATH": os.environ["PATH"]})
+    assert found["cpu_variant"] == {"name": "sse42", "pinned": False, "rejected": []}
+    assert found["version"][0] == "version: 1 (stand-in)"
+    pinned = _collect.engine(shot(engine={"binary": str(made.binary), "cpu_variant": "zen4"}, paths=paths), {})
+    assert "this CPU lacks" in pinned["reason"]
 
 
 def test_gpus(tmp_path: Path) -> None:
