@@ -190,6 +190,39 @@ def test_engine_is_complete_and_nothing_is_there_twice(still: Container, variant
     assert set(recipe.load().runtime_libraries(variant)) <= libraries
 
 
+SCORES = """
+import json, subprocess, sys
+from pathlib import Path
+from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries
+from llama_gguf.engine.cpu_variants import read_cpu, supported
+from llama_gguf.engine.variant_choice import this_machine
+
+# A process for each: two variants in one would share their symbols.
+SCORE = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).ggml_backend_score())"
+binary = Path(sys.argv[1])
+libraries = find_libraries(binary)
+scores = {
+    name: int(subprocess.run([sys.executable, "-I", "-c", SCORE, path], capture_output=True, check=True).stdout)
+    for name, path in libraries.items()
+}
+machine = this_machine()
+ours = supported(machine.table, read_cpu(machine.cpuinfo).flags)
+print(json.dumps({"told": can_be_told(binary), "table": [*machine.table], "scores": scores, "ours": ours}))
+"""
+
+
+def test_cpu_variants_are_those_we_know_and_rank_as_ggml_ranks_them(still: Container) -> None:
+    said = still.exec(f"{HOME}/venv/bin/python", "-I", "-c", SCORES, f"{HOME}/engine/bin/llama-server")
+    found = json.loads(said)
+    scores: dict[str, int] = found["scores"]
+    assert found["told"], "this engine does not know GGML_CPU_VARIANT"
+    assert set(scores) == set(found["table"])
+    # ggml asks the CPU alone: it may count a variant in whose instructions the system has not enabled, and we do not.
+    assert {name for name in found["ours"] if not scores[name]} == set()
+    assert found["ours"] == sorted(found["ours"], key=lambda name: -scores[name])
+    assert len({scores[name] for name in found["ours"]}) == len(found["ours"])
+
+
 def test_no_secret_in_environment_history_or_files(facts: dict[str, Any], still: Container) -> None:
     suspicious = re.compile(r"(token|secret|password|passwd|api_?key|credential)", re.IGNORECASE)
     names = [entry.partition("=")[0] for entry in facts["Config"]["Env"]]

@@ -6,6 +6,7 @@ import http.client as http_client
 import json
 import re
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -188,6 +189,89 @@ def test_stop_lets_a_running_stream_end_and_exits_zero(image: str, slow_model: P
         stopping.join()
         assert rest.rstrip().endswith(b"data: [DONE]")
         assert box.exit_code() == 0
+
+
+CRASHING_VARIANT = """
+int ggml_backend_score(void) { return 1 << 20; }
+void * ggml_backend_init(void) {
+#if defined(__x86_64__)
+    __asm__ volatile("ud2");
+#else
+    __asm__ volatile(".inst 0x00000000"); /* udf #0 */
+#endif
+    return 0;
+}
+"""
+ENGINE = "/opt/llama-gguf/engine/bin"
+
+
+@pytest.fixture(scope="module")
+def crashing_variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A variant of ggml's CPU code whose first instruction no CPU has."""
+    folder = tmp_path_factory.mktemp("variant")
+    source, library = folder / "crash.c", folder / "crash.so"
+    source.write_text(CRASHING_VARIANT, encoding="ascii")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+    library.chmod(0o755)
+    return library
+
+
+def cpu_variant(box: Container) -> dict[str, Any]:
+    """Return what `llama-gguf status` says of the variant of the CPU code."""
+    found: dict[str, Any] = json.loads(box.exec("llama-gguf", "status", "--json"))["cpu_variant"]
+    return found
+
+
+def test_a_cpu_variant_that_crashes_is_replaced_by_the_next_and_not_tried_again(
+    image: str, tiny_mount: str, crashing_variant: Path
+) -> None:
+    options = [*LOCKED_DOWN, OUR_USER, tiny_mount, "--env=MODEL_PATH=/models/tiny.gguf", *first_key()]
+    with container(image, options=[*options, "--tmpfs=/data:mode=0770"]) as box:
+        box.wait_ready()
+        before = cpu_variant(box)
+        assert before["rejected"] == []
+    best = before["name"]
+    volume = podman("volume", "create").stdout.strip()
+    options += [f"--volume={crashing_variant}:{ENGINE}/libggml-cpu-{best}.so:ro", f"--volume={volume}:/data"]
+    said = "a lower variant is used from now on"
+    try:
+        with container(image, options=options) as box:
+            box.wait_ready(90)
+            healed = cpu_variant(box)
+            assert healed["rejected"] == [best]
+            assert healed["name"] not in (best, None)
+            assert f"not used: {best}" in box.exec("llama-gguf", "status")
+            assert chat(box).status == 200
+            details = http(box.url("/health", 8001)).json()
+            assert details["cpu_variant"] == healed
+            assert box.logs().count(said) == 1
+            assert box.stop() == 0
+        with container(image, options=options) as box:
+            box.wait_ready()
+            assert cpu_variant(box) == healed
+            assert said not in box.logs()
+            assert box.stop() == 0
+    finally:
+        podman("volume", "rm", "--force", volume, check=False)
+
+
+def test_a_pinned_cpu_variant_runs_and_one_that_crashes_is_not_replaced(
+    image: str, tiny_mount: str, crashing_variant: Path
+) -> None:
+    options = [tiny_mount, "--env=MODEL_PATH=/models/tiny.gguf", *first_key()]
+    with container(image, options=options) as box:
+        box.wait_ready()
+        lowest = "x64" if box.exec("uname", "-m").strip() == "x86_64" else "armv8.0_1"
+    options.append(f"--env=LLAMA_GGUF__ENGINE__CPU_VARIANT={lowest}")
+    with container(image, options=options) as box:
+        box.wait_ready()
+        assert cpu_variant(box) == {"name": lowest, "pinned": True, "rejected": []}
+        maps = box.exec("cat", f"/proc/{box.pid_of('llama-server')}/maps")
+        assert set(re.findall(r"libggml-cpu-([\w.]+)\.so", maps)) == {lowest}
+    options.append(f"--volume={crashing_variant}:{ENGINE}/libggml-cpu-{lowest}.so:ro")
+    with container(image, options=options) as box:
+        assert box.wait_end(90) in {69, 78}
+        assert "set engine.cpu_variant to auto" in box.logs()
 
 
 def test_bad_configuration_exits_78_and_names_the_place(image: str, write_config: WriteConfig) -> None:
