@@ -30,7 +30,7 @@ from . import process, rundir
 from .environment import supervised_environment
 from .failure import Failure
 from .fatal_listener import tail_lines
-from .follow import FileTail, Follower, wrap_foreign
+from .follow import FileTail, Follower
 from .programs import GATEWAY, LISTENER, Program
 from .rpc import Supervisord, SupervisordError
 from .screen import watching
@@ -183,14 +183,15 @@ class _Appliance:
         # Through the link that names this start's directory, not through a link that a next start may move.
         directory = (self._run.root / LOGS_LINK).resolve()
         tails = {
-            program.name: FileTail(directory / f"{program.name}.log", backups=logging_settings.backups)
+            program.name: FileTail(
+                directory / f"{program.name}.log",
+                backups=logging_settings.backups,
+                max_bytes=logging_settings.max_bytes,
+            )
             for program in self._what.programs
         }
-        if logging_settings.format == "json":
-            return Follower(tails, self._what.stdout, render=wrap_foreign)
-        if self._screen is not None:
-            return Follower(tails, self._what.stdout, render=self._screen.render)
-        return Follower(tails, self._what.stdout)
+        render = self._screen.render if self._screen is not None else None
+        return Follower(tails, self._what.stdout, form=logging_settings.format, render=render)
 
     def _wake(self, child: subprocess.Popen[bytes]) -> None:
         """Talk to supervisord as soon as it listens: its loop, which starts programs, else turns only once a second."""
