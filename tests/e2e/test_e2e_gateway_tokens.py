@@ -79,7 +79,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory, engine_binary: Path, mode
 
 def of_engine(box: Box) -> tuple[int, int]:
     """Return prompt tokens (cached ones included) and generated tokens since the engine's start, once it is idle."""
-    wait_until(lambda: busy_slots(box.socket) == 0, 20)
+    wait_until(lambda: busy_slots(box.socket) == 0, 60)
     _, text = engine_get(box.socket, "/metrics")
     found = {name.decode(): int(value) for name, value in COUNTED.findall(text)}
     return found["prompt_tokens"] + found.get("prompt_tokens_cached", 0), found["tokens_predicted"]
@@ -87,7 +87,7 @@ def of_engine(box: Box) -> tuple[int, int]:
 
 def of_gateway(box: Box, requests: int) -> tuple[int, int]:
     """Return the same of the gateway's access log, once all requests are in it."""
-    wait_until(lambda: len(access(box)) >= requests, 20, lambda: f"{requests} lines\n{box.log[-3000:]}")
+    wait_until(lambda: len(access(box)) >= requests, 150, lambda: f"{requests} lines\n{box.log[-3000:]}")
     lines = access(box)
     return sum(line["tokens_in"] or 0 for line in lines), sum(line["tokens_out"] or 0 for line in lines)
 
@@ -199,6 +199,18 @@ async def leave(box: Box, path: str, body: dict[str, Any], seconds: float) -> No
     await writer.wait_closed()
 
 
+async def leave_at_work(box: Box, path: str, body: dict[str, Any], seconds: float) -> None:
+    """Make one request and go away a while after the engine has begun to work on it."""
+    wait_until(lambda: busy_slots(box.socket) == 0, 60)
+    _, writer = await asyncio.open_connection("127.0.0.1", box.port)
+    writer.write(request_bytes("POST", path, body=body))
+    await writer.drain()
+    await asyncio.to_thread(wait_until, lambda: busy_slots(box.socket), 60)
+    await asyncio.sleep(seconds)
+    writer.close()
+    await writer.wait_closed()
+
+
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/embedding"])
 @pytest.mark.parametrize("texts", ["hello", ["hello", "you there"]])
 async def test_embeddings_are_charged_what_the_engine_read(embedder: Box, path: str, texts: object) -> None:
@@ -210,13 +222,16 @@ async def test_embeddings_are_charged_what_the_engine_read(embedder: Box, path: 
 
 
 async def test_batches_of_embeddings_that_were_left_are_charged_what_the_engine_read(embedder: Box) -> None:
+    """At any moment: while the engine still reads the request, and in the middle of its work."""
     rng = random.Random(5)
-    texts = ["hello there " * 40] * 300
-    with Difference(embedder, 8) as counts:
+    body = {"input": ["hello there " * 40] * 300}
+    with Difference(embedder, 14) as counts:
         for _ in range(8):
-            await leave(embedder, "/v1/embeddings", {"input": texts}, rng.uniform(0.02, 0.5))
+            await leave(embedder, "/v1/embeddings", body, rng.uniform(0.003, 0.06))
+        for _ in range(6):
+            await leave_at_work(embedder, "/v1/embeddings", body, rng.uniform(0.0, 0.3))
     assert counts.gateway == counts.engine
-    assert 0 < counts.engine[0] < 8 * 300 * 480
+    assert 0 < counts.engine[0] < 14 * 300 * 640
 
 
 async def test_properties_of_the_real_engine_hold_no_path(box: Box, model: Path) -> None:

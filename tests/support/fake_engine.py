@@ -23,6 +23,7 @@ What one request gets is said in its body's `fake` object; the last `default` of
     unseen          with hang_after -1: tokens that it has made of the answer all the same
     clings          seconds for which it works on after its client has left
     book            false: it cannot say afterwards what a request has used, like an engine that is not ours
+    book_late       for so many questions it knows nothing yet of the request, like an engine that still reads its body
     drop_first      cut the connection before any byte, the first so many times
     content_type    instead of JSON or event-stream
 """
@@ -204,7 +205,10 @@ class FakeEngine:
         asked = [seen for seen in self.seen if seen.headers.get("x-usage-id") == usage_id]
         sums = [sum(numbers) for numbers in zip(*(seen.used for seen in asked), strict=True)] or [0, 0, 0]
         names = ("prompt_tokens", "cached_tokens", "completion_tokens")
-        await _whole(writer, 200, {"open": sum(seen.open for seen in asked), **dict(zip(names, sums, strict=True))})
+        if self.counts <= self.default.get("book_late", 0):  # it has not come to the request yet
+            asked, sums = [], [0, 0, 0]
+        state = {"known": bool(asked), "open": sum(seen.open for seen in asked)}
+        await _whole(writer, 200, {**state, **dict(zip(names, sums, strict=True))})
 
     async def _state(self, target: str, writer: asyncio.StreamWriter) -> None:
         if target == "/metrics":

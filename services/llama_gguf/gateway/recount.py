@@ -24,10 +24,14 @@ _log = logging.getLogger(__name__)
 
 MAX_WAITING = 256
 _PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds before each question: the engine notices within 0.2 s that a client has left, but first ends the batch of
-a prompt that it is reading."""
+"""Seconds before each question: the engine notices within 0.2 s that a client has left. A request whose body it still
+reads it does not know yet, and does the work afterwards: so only what it still does not know at the last of these has
+used nothing."""
+_MORE_PAUSES = (5.0,) * 24
+"""The engine first ends the batch of a prompt that it is reading, which takes a minute where the model is large and the
+processor small or busy."""
 _TIMEOUT_SECONDS = 2.0  # of one question
-_GIVE_UP_SECONDS = 10.0
+_GIVE_UP_SECONDS = 10.0  # on one question, the wait for its turn included
 _COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
@@ -49,14 +53,13 @@ class Recounter:
         """Return `guess` with the engine's counts in place of its own, once the engine has let go of the request."""
         self._waiting += 1
         try:
-            async with asyncio.timeout(_GIVE_UP_SECONDS):
-                for pause in _PAUSES:
-                    await asyncio.sleep(pause)
-                    async with self._turn:
-                        counts = await self._ask(usage_id)
-                    if counts is not None:
-                        prompt, cached, completion = counts
-                        return guess._replace(prompt=prompt, cached=cached, completion=completion, exact=True)
+            for number, pause in enumerate((*_PAUSES, *_MORE_PAUSES), 1):
+                await asyncio.sleep(pause)
+                async with asyncio.timeout(_GIVE_UP_SECONDS), self._turn:
+                    counts = await self._ask(usage_id, believe_unknown=number >= len(_PAUSES))
+                if counts is not None:
+                    prompt, cached, completion = counts
+                    return guess._replace(prompt=prompt, cached=cached, completion=completion, exact=True)
             reason = "the engine is still at it"
         except TimeoutError:
             reason = "too many wait to be asked about"
@@ -67,14 +70,16 @@ class Recounter:
         _log.debug("tokens are charged by estimate", extra=fields(usage_id=usage_id, reason=reason))
         return guess
 
-    async def _ask(self, usage_id: str) -> tuple[int, ...] | None:
-        """Return what a request has used, or None while it is being worked on. Raises EngineFailure."""
+    async def _ask(self, usage_id: str, *, believe_unknown: bool) -> tuple[int, ...] | None:
+        """Return what a request has used, or None while that is not certain. Raises EngineFailure."""
         head = engine_head("GET", f"/usage?id={usage_id}", self._key)
         status, answer = await fetch(self._client, engine_request(head, b"", b""), _TIMEOUT_SECONDS)
         try:
             told = orjson.loads(answer)
             if status == 200:
-                return None if told["open"] else tuple(_count(told[name]) for name in _COUNTS)
+                counts = tuple(_count(told[name]) for name in _COUNTS)
+                known = told.get("known", any(counts))
+                return None if told["open"] or not (known or believe_unknown) else counts
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise EngineFailure("protocol", f"/usage: {error!r}") from None
         raise EngineFailure("protocol", f"/usage: status {status}")
