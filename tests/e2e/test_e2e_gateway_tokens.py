@@ -56,7 +56,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serve(root: Path, binary: Path, model: Path, *arguments: str) -> Iterator[Box]:
     box = make_box(root, {"engine": {"slots": SLOTS, "context_per_slot": CONTEXT}, "gateway": {"routes": ROUTES}})
-    engine = box.start_engine(binary, model, "--ctx-size", str(CONTEXT * SLOTS), "--parallel", str(SLOTS), *arguments)
+    # One thread waits for no other; two do at every layer, which on a busy machine takes a hundred times as long.
+    sizes = ("--ctx-size", str(CONTEXT * SLOTS), "--parallel", str(SLOTS), "--threads", "1")
+    engine = box.start_engine(binary, model, *sizes, *arguments)
     with stopping(engine):
         gateway = box.start_gateway()
         with stopping(gateway):
@@ -79,7 +81,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory, engine_binary: Path, mode
 
 def of_engine(box: Box) -> tuple[int, int]:
     """Return prompt tokens (cached ones included) and generated tokens since the engine's start, once it is idle."""
-    wait_until(lambda: busy_slots(box.socket) == 0, 60)
+    wait_until(lambda: busy_slots(box.socket) == 0, 300)
     _, text = engine_get(box.socket, "/metrics")
     found = {name.decode(): int(value) for name, value in COUNTED.findall(text)}
     return found["prompt_tokens"] + found.get("prompt_tokens_cached", 0), found["tokens_predicted"]
@@ -201,11 +203,11 @@ async def leave(box: Box, path: str, body: dict[str, Any], seconds: float) -> No
 
 async def leave_at_work(box: Box, path: str, body: dict[str, Any], seconds: float) -> None:
     """Make one request and go away a while after the engine has begun to work on it."""
-    wait_until(lambda: busy_slots(box.socket) == 0, 60)
+    wait_until(lambda: busy_slots(box.socket) == 0, 300)
     _, writer = await asyncio.open_connection("127.0.0.1", box.port)
     writer.write(request_bytes("POST", path, body=body))
     await writer.drain()
-    await asyncio.to_thread(wait_until, lambda: busy_slots(box.socket), 60)
+    await asyncio.to_thread(wait_until, lambda: busy_slots(box.socket), 300)
     await asyncio.sleep(seconds)
     writer.close()
     await writer.wait_closed()

@@ -21,6 +21,7 @@ from llama_gguf.models.gguf_header import read_header
 from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory_items import Weights
 from llama_gguf.models.present import Whereabouts, all_tensors, all_wanted, expected_files, whereabouts
+from llama_gguf.models.repack import NO_CPU, Cpu
 from llama_gguf.models.source import Sources, plan_sources, served_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant
@@ -98,11 +99,22 @@ def look_for_engine(settings: Settings, env: Mapping[str, str], locations: Locat
 
 
 def machine(engine: EngineFacts, vram: int | None, ram: int | None) -> Machine:
-    """Return how much memory there is; GPUs that no llama-server could be asked about are not known."""
+    """Return how much memory there is; GPUs that no llama-server could be asked about are not known.
+
+    The processor is this machine's, also where memory of another's is planned with.
+    """
     device_bytes: int | None = vram
     if vram is None and not engine.problem:
         device_bytes = sum(device.total_bytes for device in engine.devices)
-    return Machine(device_bytes, ram if ram is not None else memory_bytes())
+    return Machine(device_bytes, ram if ram is not None else memory_bytes(), this_cpu())
+
+
+def this_cpu() -> Cpu:
+    """Return what this machine's processor can do; nothing where the kernel does not tell."""
+    try:
+        return Cpu.parse(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return NO_CPU
 
 
 def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPlan:
@@ -178,12 +190,21 @@ def memory_as_data(plan: MemoryPlan) -> dict[str, Any]:
         "verdict": plan.verdict,
         "device_bytes": plan.device,
         "host_bytes": plan.host,
+        "host_mapped_bytes": plan.mapped,
         "device_capacity_bytes": plan.device_capacity,
         "host_capacity_bytes": plan.host_capacity,
         "layers": plan.layers,
         "layers_on_device": plan.layers_on_device,
         "context_per_slot": plan.context_per_slot,
-        "items": [{"name": item.name, "device_bytes": item.device, "host_bytes": item.host} for item in plan.items],
+        "items": [
+            {
+                "name": item.name,
+                "device_bytes": item.device,
+                "host_bytes": item.host,
+                "host_mapped_bytes": item.mapped,
+            }
+            for item in plan.items
+        ],
         "advice": list(plan.advice),
         "assumptions": list(plan.assumptions),
     }

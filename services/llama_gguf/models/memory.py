@@ -20,7 +20,9 @@ from llama_gguf.models.memory_items import (
     cells_per_slot,
     count_items,
     host_experts,
+    maps_weights,
 )
+from llama_gguf.models.repack import NO_CPU, Cpu, switched_off
 
 if TYPE_CHECKING:
     from llama_gguf.settings.engine import Engine
@@ -54,6 +56,16 @@ class MemoryPlan:
         return sum(item.host for item in self.items)
 
     @property
+    def mapped(self) -> int:
+        """Bytes of main memory that the kernel can drop, and read again from the file."""
+        return sum(item.mapped for item in self.items)
+
+    @property
+    def repacked(self) -> int:
+        """Bytes of the model's weights that are copied for the processor, into memory that cannot be dropped."""
+        return sum(item.host for item in self.items if item.name == "repacked weights")
+
+    @property
     def verdict(self) -> Literal["fits", "does not fit", "unknown"]:
         """Whether there is room for it."""
         if self.device_capacity is None and self.host_capacity is None:
@@ -65,10 +77,11 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is: bytes of all GPUs together (0 = no GPU, None = not known) and of main memory."""
+    """What there is: bytes of all GPUs together (0 = no GPU, None = not known) and of main memory; the processor."""
 
     device_bytes: int | None
     host_bytes: int | None
+    cpu: Cpu = NO_CPU
 
 
 def plan_memory(
@@ -81,7 +94,16 @@ def plan_memory(
     adapters: Sequence[Tensor] = (),
 ) -> MemoryPlan:
     """Return what serving `model` under `engine` takes on `machine`."""
-    inputs = Inputs(model, engine, tuple(mmproj), draft, tuple(adapters), host_experts(engine.extra_args))
+    inputs = Inputs(
+        model,
+        engine,
+        tuple(mmproj),
+        draft,
+        tuple(adapters),
+        host_experts(engine.extra_args),
+        _repacking_cpu(engine, machine),
+        maps_weights(engine.extra_args),
+    )
     top = len(model.architecture.layers) + 1
     layers = _layers_on_device(inputs, machine, top)
     items = count_items(inputs, layers)
@@ -93,9 +115,19 @@ def plan_memory(
         device_capacity=machine.device_bytes,
         host_capacity=machine.host_bytes,
         advice=(),
-        assumptions=_assumptions(inputs, machine, layers),
+        assumptions=(),
     )
-    return replace(plan, advice=_advice(inputs, plan))
+    return replace(plan, advice=_advice(inputs, plan), assumptions=_assumptions(inputs, machine, plan))
+
+
+def _repacking_cpu(engine: Engine, machine: Machine) -> Cpu:
+    """Return the processor, or none where weights stay as they are.
+
+    Beside a GPU llama.cpp prefers memory that the GPU can read, unless it is told --no-host.
+    """
+    if switched_off(engine.extra_args) or (machine.device_bytes != 0 and "--no-host" not in engine.extra_args):
+        return NO_CPU
+    return machine.cpu
 
 
 def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
@@ -127,6 +159,11 @@ def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
             cache = sum(item.device + item.host for item in plan.items if item.name == "KV cache")
             saved = cache * 15 // 32  # q8_0 takes 34 bytes where f16 takes 64
             advice.append(f"engine.cache_type_k and cache_type_v: q8_0 would save {saved / MIB:.0f} MiB")
+        if plan.repacked and plan.host_capacity is not None and plan.host > plan.host_capacity:
+            advice.append(
+                f"engine.extra_args: [--no-repack] would leave {plan.repacked / MIB:.0f} MiB of weights in the file's "
+                "pages, which the kernel drops instead of swapping; slower"
+            )
         if not slots:
             advice.append("take a smaller model or a smaller quantisation of it")
     elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
@@ -167,9 +204,23 @@ def _most_layers(inputs: Inputs, plan: MemoryPlan) -> int:
     return next(fitting, 0)
 
 
-def _assumptions(inputs: Inputs, machine: Machine, layers: int) -> tuple[str, ...]:
-    said = ["weights in main memory are mapped from the file and count in full"]
-    if layers:
+_LOOKED_AT = frozenset(
+    ["--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe", "--repack", "--no-repack", "-nr", "--no-host", "--load-mode", "-lm"]
+)  # of engine.extra_args
+
+
+def _assumptions(inputs: Inputs, machine: Machine, plan: MemoryPlan) -> tuple[str, ...]:
+    said = (
+        ["weights in main memory are mapped from the file and count in full"]
+        if inputs.mapped
+        else ["weights in main memory are read or locked into memory that the kernel cannot drop"]
+    )
+    if plan.repacked:
+        said.append(
+            f"{plan.repacked / MIB:.0f} MiB of weights are copied into an order for the processor of this machine, "
+            "into memory that the kernel cannot drop; while they are read, the file's pages take free memory too"
+        )
+    if plan.layers_on_device:
         said.append(f"{DEVICE_CONTEXT_BYTES // MIB} MiB for CUDA's own use on one GPU, and flash attention works on it")
     if machine.device_bytes is None and inputs.engine.gpu_layers != 0:
         said.append("no GPU was looked at: all layers are taken to fit")
@@ -178,7 +229,7 @@ def _assumptions(inputs: Inputs, machine: Machine, layers: int) -> tuple[str, ..
     unknown = sorted({tensor.type_name for tensor in inputs.model.tensors if tensor.byte_size == 0})
     if unknown:
         said.append(f"tensors of {', '.join(unknown)} are counted as nothing: their size is not known here")
-    ignored = [item for item in inputs.engine.extra_args if item.startswith("-")]
+    ignored = [item for item in inputs.engine.extra_args if item.startswith("-") and item not in _LOOKED_AT]
     if ignored:
-        said.append(f"of extra_args only --cpu-moe and --n-cpu-moe are looked at ({' '.join(ignored)})")
+        said.append(f"these of extra_args are not looked at: {' '.join(ignored)}")
     return tuple(said)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from llama_gguf.models.architecture import Architecture, Layer
 from llama_gguf.models.ggml_types import CACHE_TYPES
 from llama_gguf.models.gguf_header import Tensor
+from llama_gguf.models.repack import NO_CPU, Cpu, repacked
 
 if TYPE_CHECKING:
     from llama_gguf.settings.engine import Engine
@@ -39,11 +41,12 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One use of memory, in bytes."""
+    """One use of memory, in bytes; of those in main memory `mapped` are of a file, so the kernel can drop them."""
 
     name: str
     device: int
     host: int
+    mapped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Inputs:
     draft: Weights | None
     adapters: tuple[Tensor, ...]
     host_experts: int  # layers whose experts stay in main memory
+    cpu: Cpu = NO_CPU  # for whose instructions weights are repacked
+    mapped: bool = True  # or read, or locked, into memory
 
 
 def host_experts(extra_args: Sequence[str]) -> int:
@@ -68,6 +73,15 @@ def host_experts(extra_args: Sequence[str]) -> int:
     return 0
 
 
+def maps_weights(extra_args: Sequence[str]) -> bool:
+    """Return whether weights lie in the file's pages, which can be dropped: unless llama-server reads or locks them."""
+    mapped = True
+    for argument, value in pairwise((*extra_args, "")):
+        if argument in ("--load-mode", "-lm"):
+            mapped = value in ("auto", "mmap")
+    return mapped
+
+
 def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
     """Return the tokens of context each slot really gets, as llama.cpp rounds them."""
     wanted = engine.context_per_slot or max(1, architecture.trained_context // engine.slots)
@@ -78,7 +92,7 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
     """Return every use of memory with that many layers (the output layer is one) on the device."""
     engine, architecture = inputs.engine, inputs.model.architecture
     items = [
-        *_weights(inputs.model, layers, inputs.host_experts),
+        *_weights(inputs, inputs.model, layers, inputs.host_experts),
         *_caches(architecture, engine, layers, (engine.cache_type_k, engine.cache_type_v)),
         _placed("work buffers", compute_bytes(architecture, engine), on_device=layers > 0),
     ]
@@ -88,7 +102,7 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
         # Its work buffers grow with the image: about as much as its weights at the usual sizes.
         items.append(_placed("multimodal projector", 2 * _sum(inputs.mmproj), on_device=layers > 0))
     if inputs.draft:
-        items.append(_draft(inputs.draft, engine, layers))
+        items.append(_draft(inputs, inputs.draft, layers))
     if engine.prompt_cache_mib:
         items.append(Item("prompt cache (up to)", 0, engine.prompt_cache_mib * MIB))
     if checkpoints := _checkpoints(architecture, engine):
@@ -106,11 +120,14 @@ def _sum(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.byte_size for tensor in tensors)
 
 
-def _weights(model: Weights, layers_on_device: int, experts_on_host: int) -> list[Item]:
-    """The input layer stays in main memory; from the output layer downwards the rest goes to the device."""
+def _weights(inputs: Inputs, model: Weights, layers_on_device: int, experts_on_host: int) -> list[Item]:
+    """The input layer stays in main memory; from the output layer downwards the rest goes to the device.
+
+    What stays is used where the file is mapped, or copied for the processor's instructions.
+    """
     count = len(model.architecture.layers)
     first_on_device = count + 1 - layers_on_device
-    device = host = 0
+    device = host = copied = 0
     names = {tensor.name for tensor in model.tensors}
     for tensor in model.tensors:
         block = _BLOCK.match(tensor.name)
@@ -119,13 +136,20 @@ def _weights(model: Weights, layers_on_device: int, experts_on_host: int) -> lis
             stays = index < first_on_device or (index < experts_on_host and _EXPERTS.search(tensor.name))
         else:
             stays = layers_on_device == 0 or "token_embd" in tensor.name
-        if stays:
-            host += tensor.byte_size
-        else:
+        if not stays:
             device += tensor.byte_size
-        if tensor.name == "token_embd.weight" and layers_on_device and "output.weight" not in names:
-            device += tensor.byte_size  # the output layer uses the same numbers, from a copy of its own
-    return [Item("weights", device, host)]
+        elif copy := repacked(tensor, inputs.cpu):
+            copied += copy.size
+        else:
+            host += tensor.byte_size
+        if tensor.name == "token_embd.weight" and "output.weight" not in names:
+            # The output layer uses the same numbers, from a copy of its own where that lies somewhere else.
+            if layers_on_device:
+                device += tensor.byte_size
+            elif copy := repacked(tensor, inputs.cpu, as_output=True):
+                copied += copy.size
+    items = [Item("weights", device, host, host if inputs.mapped else 0)]
+    return [*items, Item("repacked weights", 0, copied)] if copied else items
 
 
 def _caches(architecture: Architecture, engine: Engine, layers_on_device: int, types: tuple[str, str]) -> list[Item]:
@@ -186,11 +210,12 @@ def _checkpoints(architecture: Architecture, engine: Engine) -> int:
     return engine.slots * min(_MAX_CHECKPOINTS, 1 + cells // _CHECKPOINT_TOKENS) * state
 
 
-def _draft(draft: Weights, engine: Engine, layers_on_device: int) -> Item:
+def _draft(inputs: Inputs, draft: Weights, layers_on_device: int) -> Item:
     layers = len(draft.architecture.layers) + 1 if layers_on_device else 0
     items = [
-        *_weights(draft, layers, 0),
-        *_caches(draft.architecture, engine, layers, ("f16", "f16")),
-        _placed("", compute_bytes(draft.architecture, engine), on_device=layers > 0),
+        *_weights(inputs, draft, layers, 0),
+        *_caches(draft.architecture, inputs.engine, layers, ("f16", "f16")),
+        _placed("", compute_bytes(draft.architecture, inputs.engine), on_device=layers > 0),
     ]
-    return Item("draft model", sum(item.device for item in items), sum(item.host for item in items))
+    device, host, mapped = (sum(getattr(item, field) for item in items) for field in ("device", "host", "mapped"))
+    return Item("draft model", device, host, mapped)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from llama_gguf.models.architecture import read_architecture
@@ -14,6 +16,7 @@ from llama_gguf.models.gguf_header import read_header
 from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory_items import MIB, Weights, host_experts
 from llama_gguf.models.present import all_tensors
+from llama_gguf.models.repack import Cpu
 from llama_gguf.settings.engine import Engine
 from support.sparse_model import Dimensions, write_sparse_model
 
@@ -38,7 +41,11 @@ GEMMA_12B = Dimensions(
     vocabulary=262144,
 )
 GEMMA_EXTRA = {"attention.sliding_window": 1024}
-_ROW = re.compile(r"- (?:Host|CPU_REPACK)\s+\|\s+\d+ =\s+(\d+) \+\s+(\d+) \+\s+(\d+)")
+_ROW = re.compile(r"- (?P<buffer>\S+)\s+\|\s+\d+ =\s+(\d+) \+\s+(\d+) \+\s+(\d+)")
+WEIGHT_TYPES = frozenset(
+    ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+)
+THIS_CPU = Cpu.parse(Path("/proc/cpuinfo").read_text())
 
 
 def weights_of(path: Path) -> Weights:
@@ -49,28 +56,32 @@ def plan(path: Path, device: int | None = 0, host: int | None = None, **engine: 
     return plan_memory(weights_of(path), Engine(**engine), Machine(device, host))
 
 
-def reported(binary: Path, model: Path, socket: Path, engine: Engine) -> tuple[int, int, int]:
-    """Return what llama-server projects in MiB: weights, context, compute."""
+Reported = dict[str, tuple[int, int, int]]
+
+
+def reported(binary: Path, model: Path, socket: Path, engine: Engine) -> Reported:
+    """Return what llama-server projects in MiB by the names of its buffers: weights, context, compute."""
     argv = [
         *(str(binary), "-m", str(model), "--host", str(socket), "--offline", "-lv", "4", "--log-colors", "off"),
         *("-c", str(engine.context_per_slot * engine.slots), "-np", str(engine.slots)),
         *("-b", str(engine.batch_size), "-ub", str(engine.ubatch_size), "-fa", engine.flash_attention),
-        *("-ctk", engine.cache_type_k, "-ctv", engine.cache_type_v, "--fit", "on"),
+        *("-ctk", engine.cache_type_k, "-ctv", engine.cache_type_v, "--fit", "on", *engine.extra_args),
     ]
-    rows: list[tuple[int, ...]] = []
+    rows: Reported = {}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             said.append(line)
             if match := _ROW.search(line):
-                rows.append(tuple(map(int, match.groups())))
+                buffer, weights, context, compute = match.groups()
+                rows[buffer] = (int(weights), int(context), int(compute))
             if "fitting params to free memory took" in line:
                 break
         process.kill()
     assert rows, "".join(said[-10:])
-    weights, context, compute = (sum(column) for column in zip(*rows, strict=True))
-    return weights, context, compute
+    assert rows.keys() <= {"Host", "AMX", "CPU_REPACK"}
+    return rows
 
 
 @pytest.mark.engine
@@ -84,6 +95,8 @@ def reported(binary: Path, model: Path, socket: Path, engine: Engine) -> tuple[i
         ("llama", LLAMA_8B, {}, {"flash_attention": "off"}),
         ("llama", LLAMA_8B, {}, {"ubatch_size": 2048}),
         ("llama", LLAMA_1B, {}, {"context_per_slot": 1000, "slots": 3}),
+        ("llama", LLAMA_1B, {}, {"extra_args": ("--no-repack",)}),
+        ("llama", replace(LLAMA_1B, tied=True), {}, {}),
         ("qwen3moe", QWEN_30B_A3B, {}, {"context_per_slot": 32768}),
         ("gemma3", GEMMA_12B, GEMMA_EXTRA, {}),
         ("gemma3", GEMMA_12B, GEMMA_EXTRA, {"context_per_slot": 32768, "slots": 8}),
@@ -105,11 +118,28 @@ def test_agrees_with_llama_server_on_real_models(
         _compare(engine_binary, model, tmp_path / "e.sock", Engine(slots=2), compute_tolerance=0.25)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("kind", [kind for kind in gguf.GGMLQuantizationType if kind.name in WEIGHT_TYPES])
+@pytest.mark.parametrize("tied", [False, True])
+def test_repacks_as_llama_server(
+    engine_binary: Path, tmp_path: Path, kind: gguf.GGMLQuantizationType, tied: bool
+) -> None:
+    """Whatever this machine's processor is: of each type, with rows that some kernels take and others don't."""
+    for vocabulary in (64_004, 64_008, 64_032):
+        size = Dimensions(2, 1024, 8, 4, 128, 2048, vocabulary, tied=tied)
+        model = write_sparse_model(tmp_path / "m.gguf", "llama", size, quantisation=kind)
+        _compare(engine_binary, model, tmp_path / "e.sock", Engine(slots=1), compute_tolerance=9.0)
+
+
 def _compare(binary: Path, model: Path, socket: Path, engine: Engine, *, compute_tolerance: float) -> None:
     socket.unlink(missing_ok=True)
-    weights, context, compute = reported(binary, model, socket, engine)
-    items = {item.name: item.host / MIB for item in plan_memory(weights_of(model), engine, Machine(0, None)).items}
-    assert items["weights"] == pytest.approx(weights, rel=0.02, abs=2)
+    rows = reported(binary, model, socket, engine)
+    found = plan_memory(weights_of(model), engine, Machine(0, None, THIS_CPU))
+    items = {item.name: item.host / MIB for item in found.items}
+    context, compute = (sum(row[column] for row in rows.values()) for column in (1, 2))
+    copied = {name: weights for name, (weights, _, _) in rows.items() if name != "Host"}
+    assert items["weights"] == pytest.approx(rows["Host"][0], rel=0.02, abs=2)
+    assert items.get("repacked weights", 0) == pytest.approx(sum(copied.values()), rel=0.02, abs=2)
     assert items["KV cache"] == pytest.approx(context, rel=0.01, abs=1)
     assert items["work buffers"] == pytest.approx(compute, rel=compute_tolerance, abs=2)
     assert items["work buffers"] >= compute - 1, "an estimate of memory has to be on the safe side"
@@ -190,12 +220,77 @@ def test_experts_in_main_memory(tmp_path: Path) -> None:
     model = write_sparse_model(tmp_path / "m.gguf", "qwen3moe", QWEN_30B_A3B)
     everything = plan(model, 80 << 30, gpu_layers="all")
     without = plan(model, 80 << 30, gpu_layers="all", extra_args=("--cpu-moe",))
-    some = plan(model, 80 << 30, gpu_layers="all", extra_args=("--n-cpu-moe", "24"))
+    some = plan(model, 80 << 30, gpu_layers="all", extra_args=("--n-cpu-moe", "24", "--jinja"))
     assert device(without, "weights") < device(some, "weights") < device(everything, "weights")
     assert device(without, "weights") < 1500 * MIB
-    assert any("extra_args" in line for line in without.assumptions)
+    assert not any("extra_args" in line for line in without.assumptions)
+    assert "these of extra_args are not looked at: --jinja" in some.assumptions
     assert host_experts(("--n-cpu-moe",)) == 0
     assert host_experts(("-ncmoe", "x")) == 0
+
+
+# What other processors have of what matters here, as /proc/cpuinfo names it.
+SAPPHIRE_RAPIDS = Cpu(frozenset(["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile", "amx_int8"]))
+ZEN_4 = Cpu(frozenset(["avx2", "avx512f", "avx512_vnni", "avx512_bf16"]))
+HASWELL = Cpu(frozenset(["sse4_2", "avx", "f16c", "fma", "avx2", "bmi2"]))
+SANDY_BRIDGE = Cpu(frozenset(["sse4_2", "avx"]))
+GRAVITON_2 = Cpu(frozenset(["fp", "asimd", "asimdhp", "asimddp"]))
+GRAVITON_3 = Cpu(frozenset(["fp", "asimd", "asimdhp", "asimddp", "sve", "i8mm"]))
+RASPBERRY_PI_4 = Cpu(frozenset(["fp", "asimd", "evtstrm", "crc32", "cpuid"]))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "mapped", "copied"),
+    [
+        # With AMX each block of Q4_K has 4 bytes more: 148 for 144. The 282 of 4308 MiB were seen on Emerald Rapids.
+        (SAPPHIRE_RAPIDS, 282, (4308 - 282) * 148 // 144),
+        (ZEN_4, 282, 4308 - 282),
+        (HASWELL, 282, 4308 - 282),
+        (GRAVITON_2, 282, 4308 - 282),
+        (GRAVITON_3, 282, 4308 - 282),
+        (SANDY_BRIDGE, 4308, 0),
+        (RASPBERRY_PI_4, 4308, 0),
+        (Cpu(), 4308, 0),
+    ],
+)
+def test_what_a_processor_has_repacked_cannot_be_dropped(llama_8b: Path, cpu: Cpu, mapped: int, copied: int) -> None:
+    found = plan_memory(weights_of(llama_8b), Engine(), Machine(0, 64 << 30, cpu))
+    assert found.mapped / MIB == pytest.approx(mapped, abs=1)
+    assert found.repacked / MIB == pytest.approx(copied, abs=1)
+    assert host(found, "weights") == found.mapped
+    assert host(found, "repacked weights") == found.repacked
+    said = [line for line in found.assumptions if "of weights are copied" in line]
+    assert len(said) == bool(copied)
+
+
+def test_nothing_is_repacked_where_it_is_switched_off_or_a_gpu_reads_it(llama_8b: Path) -> None:
+    model = weights_of(llama_8b)
+
+    def copied(device: int | None, *extra_args: str, **more: Any) -> int:
+        return plan_memory(model, Engine(extra_args=extra_args, **more), Machine(device, None, HASWELL)).repacked
+
+    assert copied(0) > 4000 * MIB
+    for off in (("--no-repack",), ("-nr",), ("--repack", "-nr")):
+        assert copied(0, *off) == 0
+    assert copied(0, "-nr", "--repack") > 4000 * MIB
+    assert copied(80 << 30, gpu_layers=0) == copied(80 << 30, gpu_layers=16) == copied(None) == 0
+    assert copied(80 << 30, "--no-host", gpu_layers=0) > 4000 * MIB
+    draft = plan_memory(model, Engine(), Machine(0, None, HASWELL), draft=model)
+    (item,) = (item for item in draft.items if item.name == "draft model")
+    assert item.mapped == host(draft, "weights")
+
+
+@pytest.mark.parametrize(("mode", "maps"), [("auto", True), ("mmap", True), ("none", False), ("mmap+mlock", False)])
+def test_weights_that_are_read_or_locked_cannot_be_dropped(llama_8b: Path, mode: str, maps: bool) -> None:
+    found = plan(llama_8b, extra_args=("--load-mode", mode))
+    assert found.mapped == (host(found, "weights") if maps else 0)
+    assert ("mapped" in found.assumptions[0]) == maps
+
+
+def test_a_box_that_would_swap_is_told_how_it_would_not(llama_8b: Path) -> None:
+    tight = plan_memory(weights_of(llama_8b), Engine(), Machine(0, 3 << 30, HASWELL))
+    assert any("--no-repack" in line for line in tight.advice), tight.advice
+    assert not any("--no-repack" in line for line in plan(llama_8b, 0, 3 << 30).advice)
 
 
 def test_companions(llama_8b: Path, tmp_path: Path) -> None:
