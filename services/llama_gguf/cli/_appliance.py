@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from llama_gguf.settings.load import InvalidConfigError, load
 from llama_gguf.settings.notices import Notice, read_notices
 
 from ._common import find_config
+from ._process_memory import ProcessMemory, read_process_memory
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 _HEALTH_SECONDS = 3.0
@@ -40,6 +41,7 @@ class Facts:
     engine: dict[str, Any] | None  # what the engine's program wrote of itself: more than the health server tells
     failure: Failure | None
     variant: EngineVariant | None = None  # of the engine's CPU code
+    memory: Mapping[str, ProcessMemory] = field(default_factory=dict)  # by program
 
     @property
     def running(self) -> bool:
@@ -114,6 +116,7 @@ def inspect(run: RunDir) -> Facts:
         engine=read_engine_state(run),
         failure=failures.read(run.failure),
         variant=engine_variant.read(run.engine_variant),
+        memory={info.name: found for info in programs if info.pid and (found := read_process_memory(info.pid))},
     )
 
 

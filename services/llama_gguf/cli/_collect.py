@@ -124,12 +124,18 @@ def processes(facts: Facts, proc: Path = Path("/proc")) -> list[dict[str, Any]]:
             "pid": item.pid,
             "parent": item.parent,
             "state": item.state,
-            "rss": _pairs(_read(proc / str(item.pid) / "status")).get("VmRSS"),
+            **_memory(_pairs(_read(proc / str(item.pid) / "status"))),
             "command": _read(proc / str(item.pid) / "cmdline").replace("\0", " ").strip(),
         }
         for item in all_processes(proc)
         if item.pid in members
     ]
+
+
+def _memory(status: Mapping[str, str]) -> dict[str, str | None]:
+    """Pages of files can be dropped, the rest only swapped, so one number would not tell what a process needs."""
+    names = {"rss": "VmRSS", "anonymous": "RssAnon", "mapped": "RssFile", "swapped": "VmSwap"}
+    return {ours: status.get(theirs) for ours, theirs in names.items()}
 
 
 def logs(facts: Facts, lines: int) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from llama_gguf.settings.notices import notices_as_data
 
 from ._appliance import Facts, find_run_dir, inspect, public_url
 from ._common import config_options
+from ._process_memory import ProcessMemory
 
 
 @click.command()
@@ -53,6 +54,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
                 "uptime_seconds": info.uptime_seconds,
                 "restarts": facts.restarts(info.name),
                 "last_end": _last_end(facts, info.name) or None,
+                "memory": _memory_as_dict(facts.memory.get(info.name)),
             }
             for info in facts.programs
         ],
@@ -88,6 +90,8 @@ def show(facts: Facts, console: Console) -> None:
         console.print(f"warning[{notice.code}]: {notice.message}{hint}", markup=False, highlight=False)
     if line := _cpu_variant(facts):
         console.print(line, markup=False, highlight=False)
+    if memory := facts.memory.get("engine"):
+        console.print(f"memory of the engine: {_memory_as_text(memory)}", markup=False, highlight=False)
     if facts.failure:
         text = failures.render(facts.failure, facts.run.log(facts.failure.program))
         console.print(f"last failure, {_iso(facts.failure.at)}:\n{text}", markup=False, highlight=False, end="")
@@ -119,6 +123,17 @@ def _cpu_variant(facts: Facts) -> str:
     if shown["rejected"]:
         parts.append(f"warning: crashed on this machine and not used: {', '.join(shown['rejected'])}")
     return ", ".join(parts)
+
+
+def _memory_as_dict(memory: ProcessMemory | None) -> dict[str, int] | None:
+    if memory is None:
+        return None
+    return {"anonymous_bytes": memory.anonymous, "mapped_bytes": memory.mapped, "swapped_bytes": memory.swapped}
+
+
+def _memory_as_text(memory: ProcessMemory) -> str:
+    text = f"{memory.anonymous >> 20} MiB of its own, {memory.mapped >> 20} MiB of mapped files"
+    return f"{text}, {memory.swapped >> 20} MiB swapped out" if memory.swapped else text
 
 
 def _last_end(facts: Facts, program: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from llama_gguf.cli._appliance import Facts, ask_health, find_run_dir, inspect, public_url
+from llama_gguf.cli._process_memory import ProcessMemory, read_process_memory
 from llama_gguf.cli.status import as_dict, show, status
 from llama_gguf.errors import ConfigError
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
@@ -46,6 +48,36 @@ def facts(**changes: Any) -> Facts:
         "failure": None,
     }
     return Facts(**{**values, **changes})
+
+
+def test_memory_that_can_be_dropped_is_shown_apart(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    kernel = "VmRSS:\t 900 kB\nRssAnon:\t 4122624 kB\nRssFile:\t  288768 kB\nRssShmem:\t 1024 kB\nVmSwap:\t %d kB\n"
+    (tmp_path / "7/status").write_text(kernel % 0)
+    found = read_process_memory(7, tmp_path)
+    assert found == ProcessMemory(4027 << 20, 282 << 20, 0)
+    assert "\nmemory of the engine: 4027 MiB of its own, 282 MiB of mapped files" in text(
+        facts(memory={"engine": found})
+    )
+    (tmp_path / "7/status").write_text(kernel % 51200)
+    found = read_process_memory(7, tmp_path)
+    assert found
+    shown = facts(memory={"engine": found})
+    assert text(shown).endswith("282 MiB of mapped files, 50 MiB swapped out")
+    programs = {program["name"]: program["memory"] for program in as_dict(shown)["programs"]}
+    assert programs == {
+        "engine": {"anonymous_bytes": 4027 << 20, "mapped_bytes": 282 << 20, "swapped_bytes": 50 << 20},
+        "gateway": None,
+    }
+
+
+def test_memory_that_the_kernel_does_not_tell_is_not_shown(tmp_path: Path) -> None:
+    assert read_process_memory(7, tmp_path) is None
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/status").write_text("State:\tZ (zombie)\n")
+    assert read_process_memory(7, tmp_path) is None
+    assert read_process_memory(os.getpid())
+    assert "memory" not in text(facts())
 
 
 @pytest.mark.parametrize(
@@ -141,6 +173,7 @@ def test_json() -> None:
         "uptime_seconds": 65,
         "restarts": 2,
         "last_end": "exit status 1 at 1970-01-01T00:01:00Z",
+        "memory": None,
     }
     assert found["programs"][1]["pid"] is None
     assert found["failure"]["cause"] == "no memory"

@@ -1,0 +1,34 @@
+"""What a process takes of main memory: its own, which can only be swapped, and pages of files, which can be dropped.
+
+Weights that llama.cpp maps are pages of a file; weights that it repacks for the processor are its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_LINE = re.compile(r"^(Rss\w+|VmSwap):\s*(\d+) kB$", re.MULTILINE)
+_NAMES = ("RssAnon", "RssFile", "RssShmem", "VmSwap")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """Bytes in main memory, and those that were swapped out of it."""
+
+    anonymous: int
+    mapped: int
+    swapped: int
+
+
+def read_process_memory(pid: int, proc: Path = Path("/proc")) -> ProcessMemory | None:
+    """Return the memory of a process; None where it has ended or the kernel does not tell."""
+    try:
+        found = dict(_LINE.findall((proc / str(pid) / "status").read_text()))
+    except OSError:
+        return None
+    if "RssAnon" not in found:
+        return None
+    anonymous, mapped, shared, swapped = (int(found.get(name, 0)) * 1024 for name in _NAMES)
+    return ProcessMemory(anonymous + shared, mapped, swapped)
