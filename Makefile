@@ -57,7 +57,7 @@ run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve C
 
 # --- checks
 
-.PHONY: test test-tools lint lint-workflows types gen lock
+.PHONY: unit test test-tools lint lint-workflows types gen lock
 test-tools: ## Install what building and testing needs from Debian (root)
 	bash image/scripts/install-test-tools.sh
 
@@ -66,6 +66,10 @@ test: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done lint types ##
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=90
+
+unit: $(VENV)/.dev.done ## What needs no engine and takes no time: unit, golden and contract tests, on every core
+	$(BIN)/python -m pytest tests/unit tests/golden tests/contract -m "not engine and not starter and not slow" \
+		--numprocesses logical --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev.done ## ruff, and the linters of shell, Containerfile and workflows
 	$(BIN)/ruff check

@@ -17,6 +17,16 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the engine or the starter model, so that no test has to remember it."""
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        if "engine_binary" in used:
+            item.add_marker(pytest.mark.engine)
+        if "starter_model" in used:
+            item.add_marker(pytest.mark.starter)
+
+
 @pytest.fixture(scope="session")
 def engine_binary() -> Path:
     """The real llama-server that `make engine` put into the virtual environment."""

@@ -21,6 +21,8 @@ from llama_gguf.settings.shape import Path as SettingPath
 from llama_gguf.settings.shape import settings_shape
 from llama_gguf.settings.yaml_errors import Place
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "config/config.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
 SEED = 20261122

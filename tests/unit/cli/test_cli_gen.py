@@ -16,12 +16,14 @@ from llama_gguf.settings.shape import settings_shape
 SCHEMA = Path(__file__).resolve().parents[3] / "schema"
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("name", gen.FILES)
 def test_generated_file_is_fresh(name: str) -> None:
     text = dict(gen.generate())[name]
     assert (SCHEMA / name).read_text(encoding="utf-8") == text, "run `make gen`"
 
 
+@pytest.mark.engine
 def test_writing_and_checking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "schema"
     assert run(["gen", "--out", str(out), "--check"]) == 1

@@ -80,6 +80,7 @@ def test_everything_for_machines(config: Path, tmp_path: Path, tiny_model: Path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.engine
 def test_everything_for_a_person(config: Path, tmp_path: Path) -> None:
     text = run(config).stdout
     for line in (

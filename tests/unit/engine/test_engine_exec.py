@@ -90,18 +90,21 @@ def test_a_template_of_the_operators_is_no_news(tmp_path: Path, engine_binary: P
     assert warned(snapshot) == []
 
 
+@pytest.mark.engine
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         engine_exec.run(snapshot_for(tmp_path, "/nowhere/x.gguf"), {}, execve=become)
     assert caught.value.exit_code == ExitCode.CONFIG
 
 
+@pytest.mark.engine
 def test_a_socket_path_that_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="longer than the 107 bytes") as caught:
         engine_exec.run(snapshot_for(tmp_path / ("x" * 100), tiny_model), {}, execve=become)
     assert "paths.run_dir" in caught.value.hint
 
 
+@pytest.mark.engine
 def test_no_key_file(tmp_path: Path, tiny_model: Path) -> None:
     snapshot = snapshot_for(tmp_path, tiny_model)
     snapshot.locations.run.engine_key.unlink()
@@ -119,6 +122,7 @@ def test_a_config_file_of_llama_cpps_own(tmp_path: Path, tiny_model: Path) -> No
     engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model, allow_unsafe_args=True), config)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("gpu_layers", "loud"), [("all", True), (12, True), ("auto", False), (0, False)])
 def test_a_missing_gpu_is_said_loudly(
     tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture, gpu_layers: str | int, *, loud: bool

@@ -188,6 +188,7 @@ async def test_an_answer_that_took_too_long_is_charged(start: Start) -> None:
     assert await charged(running) == PROMPT_TOKENS + 5
 
 
+@pytest.mark.slow
 async def test_of_an_engine_that_cannot_tell_a_plain_answer_that_was_left_is_charged_for_its_time(start: Start) -> None:
     """Nothing of it was seen. An answer makes 400 tokens a second here."""
     running = await start(GENEROUS, book=False)

@@ -99,6 +99,7 @@ FIELDS = st.sampled_from(
 GROUPS = st.sampled_from(["chat", "completions", "responses", "messages", "embeddings", "rerank", "infill", "tokenize"])
 
 
+@pytest.mark.slow
 @given(group=GROUPS, body=st.dictionaries(FIELDS, JSON, max_size=6), context=st.sampled_from([0, 512, 131_072]))
 def test_any_body_has_an_estimate(group: str, body: dict[str, Any], context: int) -> None:
     tokens = estimate_tokens(group, body, 10_000, context)

@@ -261,6 +261,7 @@ async def test_a_wrong_password_is_the_same_as_no_store(server: Server) -> None:
     await wrong.aclose()
 
 
+@pytest.mark.slow
 async def test_an_outage_of_a_real_server_is_short_for_callers(own_server: Server) -> None:
     states: list[bool] = []
     limits = Limits(requests_per_minute=100, store=own_server.url, store_password_env="STORE_PASSWORD")

@@ -180,6 +180,7 @@ def test_what_cannot_be_written_is_kept_and_written_later(tmp_path: Path, caplog
     assert said.count("usage is written again") == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_only_the_last_moments(tmp_path: Path) -> None:
     path = tmp_path / "usage.sqlite3"
     code = (

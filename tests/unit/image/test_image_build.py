@@ -306,6 +306,7 @@ def script(folder: Path, body: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_stopping_stops_the_compilers_too(tmp_path: Path) -> None:
     code = (
         "import signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"

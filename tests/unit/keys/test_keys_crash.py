@@ -17,6 +17,8 @@ from llama_gguf.keys.record import KeyFile, KeyRecord
 from llama_gguf.keys.store import KeyStore, load
 from support.keys_made import ALICE, BOB, record
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[2]
 SERVICES = TESTS.parent / "services"
 OLD = render(KeyFile((record(), record("bob", BOB))))

@@ -50,6 +50,7 @@ def entry(**given: Any) -> dict[str, Any]:
 # --- the JSON format ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @patient
 @given(key_files())
 def test_what_is_written_is_read_back(keys: KeyFile) -> None:

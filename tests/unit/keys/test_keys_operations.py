@@ -212,6 +212,7 @@ def test_import_refuses_conflicts(other: Any, message: str) -> None:
         import_records(KEYS, [other])
 
 
+@pytest.mark.slow
 @patient
 @given(key_files(), st.data())
 def test_any_sequence_of_operations_keeps_ids_and_secrets_distinct(keys: KeyFile, data: st.DataObject) -> None:

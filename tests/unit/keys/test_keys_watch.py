@@ -215,6 +215,7 @@ async def test_changes_by_the_command_are_seen(watched: Watched) -> None:
     await watched.until(lambda: len(watched.keys.ring) == 0)
 
 
+@pytest.mark.slow
 async def test_a_second_write_that_the_clock_of_the_file_system_hides(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from support.file_server import FileServer, file_server
 from support.file_server import Remote as Served
 from support.silent import Silent
 
+pytestmark = pytest.mark.slow
+
 BODY = b"GGUF" + random.Random(6).randbytes(12_000_000)
 PATH = "/m.gguf"
 

@@ -324,6 +324,7 @@ def test_a_tied_output_layer_is_copied_to_the_gpu(tmp_path: Path) -> None:
     assert host(found, "weights") == embeddings
 
 
+@pytest.mark.slow
 def test_windowed_models_keep_copies_of_their_state(tmp_path: Path) -> None:
     model = write_sparse_model(tmp_path / "g.gguf", "gemma3", GEMMA_12B, extra=GEMMA_EXTRA)
     found = plan(model, context_per_slot=16384, slots=2)

@@ -115,6 +115,7 @@ def test_connections_are_used_again(site: FileServer, tmp_path: Path) -> None:
     assert site.connections <= 4
 
 
+@pytest.mark.slow
 def test_side_by_side_is_faster_where_each_connection_is_slow(site: FileServer, tmp_path: Path) -> None:
     site.bytes_per_second = 4e6
     took = {}
@@ -172,6 +173,7 @@ def test_a_stall_of_everybody_ends_the_try(site: FileServer, tmp_path: Path) -> 
     assert bytes_asked(site) <= len(BODY) - SEGMENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_server_with_few_places_is_used_as_far_as_it_goes(site: FileServer, tmp_path: Path, limit: int) -> None:
     peak = site.fate = Peak(limit)
@@ -181,6 +183,7 @@ def test_a_server_with_few_places_is_used_as_far_as_it_goes(site: FileServer, tm
     assert peak.most == limit
 
 
+@pytest.mark.slow
 def test_retry_after_is_heeded(site: FileServer, tmp_path: Path) -> None:
     asked_at: list[float] = []
 

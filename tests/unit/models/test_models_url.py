@@ -99,6 +99,7 @@ def _resolve_in_child(url: str, root: str, results: multiprocessing.Queue[tuple[
     results.put((os.getpid(), [path.name, *(detail for _, detail in reporter.phases)]))
 
 
+@pytest.mark.slow
 def test_two_workers_on_one_volume_fetch_it_once(site: FileServer, tmp_path: Path) -> None:
     site.hold = threading.Event()
     context = multiprocessing.get_context("spawn")

@@ -60,6 +60,7 @@ def test_links_lead_somewhere() -> None:
         assert (GUIDE.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_memory_plan_says() -> None:
     found = TABLE.search(TEXT)
     assert found

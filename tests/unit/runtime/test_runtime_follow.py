@@ -271,7 +271,7 @@ class FollowingARotation(RuleBasedStateMachine):
         self._folder.cleanup()
 
 
-FollowingARotation.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+FollowingARotation.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 test_following_a_rotation = FollowingARotation.TestCase
 
 

@@ -21,6 +21,8 @@ from llama_gguf.runtime.launch import program_env
 from llama_gguf.settings import RunDir
 from support.launching import launched, listener, standin
 
+pytestmark = pytest.mark.slow
+
 
 def test_starts_serves_and_stops_clean(tmp_path: Path) -> None:
     with launched(tmp_path, [standin("a", "--say=hello_there")]) as up:
