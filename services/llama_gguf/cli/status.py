@@ -19,6 +19,9 @@ from ._appliance import Facts, find_run_dir, inspect, public_url
 from ._common import config_options
 from ._process_memory import ProcessMemory
 
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+"""Text as it is: a terminal wraps long lines itself, and what reads a pipe wants each in one piece."""
+
 
 @click.command()
 @config_options
@@ -76,7 +79,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
 
 def show(facts: Facts, console: Console) -> None:
     """Print the facts for a person."""
-    console.print(f"{facts.state}: {_readiness(facts)}", markup=False, highlight=False)
+    console.print(f"{facts.state}: {_readiness(facts)}", **_PLAIN)
     if facts.programs:
         table = Table("program", "state", "pid", "uptime", "restarts", "last end", box=None, pad_edge=False)
         for info in facts.programs:
@@ -91,10 +94,10 @@ def show(facts: Facts, console: Console) -> None:
     if line := _cpu_variant(facts):
         console.print(line, markup=False, highlight=False)
     if memory := facts.memory.get("engine"):
-        console.print(f"memory of the engine: {_memory_as_text(memory)}", markup=False, highlight=False)
+        console.print(f"memory of the engine: {_memory_as_text(memory)}", **_PLAIN)
     if facts.failure:
         text = failures.render(facts.failure, facts.run.log(facts.failure.program))
-        console.print(f"last failure, {_iso(facts.failure.at)}:\n{text}", markup=False, highlight=False, end="")
+        console.print(f"last failure, {_iso(facts.failure.at)}:\n{text}", end="", **_PLAIN)
 
 
 def _readiness(facts: Facts) -> str:

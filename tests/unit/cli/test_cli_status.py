@@ -50,6 +50,16 @@ def facts(**changes: Any) -> Facts:
     return Facts(**{**values, **changes})
 
 
+@pytest.mark.parametrize("length", range(40, 90))
+def test_a_cause_is_never_broken_by_the_width_of_the_terminal(length: int) -> None:
+    """A wrapped line used to end in a space, or not, by the length of a path."""
+    cause = f"/{'p' * length}/bad.gguf is not a usable GGUF file"
+    out = io.StringIO()
+    failure = Failure("engine", 78, None, "engine refused to start", cause, "fetch it again", (cause,), 0.0)
+    show(facts(failure=failure), Console(file=out, width=80))
+    assert out.getvalue().count(cause) == 2
+
+
 def test_memory_that_can_be_dropped_is_shown_apart(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     kernel = "VmRSS:\t 900 kB\nRssAnon:\t 4122624 kB\nRssFile:\t  288768 kB\nRssShmem:\t 1024 kB\nVmSwap:\t %d kB\n"
