@@ -140,10 +140,8 @@ def waiting(box: Box) -> int:
 
 
 def assert_freed(box: Box) -> None:
-    """Check that no slot works on anything within a second."""
-    begin = time.monotonic()
+    """Check that no slot works on anything soon; left alone it would for minutes."""
     wait_until(lambda: busy_slots(box.socket) == 0, FREE_SECONDS, lambda: f"slots still busy\n{box.log[-2000:]}")
-    assert time.monotonic() - begin <= FREE_SECONDS + 0.1
 
 
 def leave_while_working(box: Box, path: str, body: dict[str, Any], *, first_bytes: bool) -> None:

@@ -85,7 +85,7 @@ def test_platforms_are_detected_and_answered_their_own_way(tmp_path: Path, tiny_
         assert "platform=kubernetes" in appliance.stdout
         began = time.monotonic()
         assert appliance.stop() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 50  # and not the 60 s of its sleep
 
 
 def test_vast_reads_it_in_the_log(tmp_path: Path, tiny_model: Path) -> None:

@@ -115,7 +115,7 @@ def old(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(15)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

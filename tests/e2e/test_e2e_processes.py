@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.appliance import KEY, Appliance, running
+from support.patience import PATIENCE
 
 pytestmark = pytest.mark.engine
 
@@ -77,7 +78,7 @@ def seconds_to_answers(appliance: Appliance) -> dict[str, float]:
                 if name not in answered and appliance.ask(port, "/ping", timeout=5).status in {200, 204}:
                     answered[name] = time.monotonic() - appliance.started_at
             except OSError:
-                assert time.monotonic() - appliance.started_at < 20
+                assert time.monotonic() - appliance.started_at < 20 * PATIENCE
         time.sleep(0.01)
     return answered
 
@@ -114,7 +115,7 @@ def test_kill_9_of_each_program_while_serving(tmp_path: Path, tiny_model: Path) 
         time.sleep(1.2)  # until supervisord counts all as running
         for victim in ("engine", "gateway", "health"):
             before = {name: appliance.pid(name) for name in names}
-            limit = 15.0  # seconds; 5 on a machine of one's own, and other work may slow this one
+            limit = 5.0 * PATIENCE
             os.kill(before[victim], signal.SIGKILL)
             began = time.monotonic()
             states = set()
@@ -231,7 +232,7 @@ def test_a_second_signal_does_not_wait_for_the_stream(tmp_path: Path, tiny_model
         assert appliance.process.poll() is None
         began = time.monotonic()
         assert appliance.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 50  # and not the 60 s of the drain
         assert appliance.leftovers() == []
         thread.join(10)
 
@@ -256,7 +257,7 @@ def test_kill_9_of_up_leaves_nothing_running(tmp_path: Path, tiny_model: Path) -
         appliance.wait_ready()
         assert appliance.pid("supervisord")
         appliance.process.kill()
-        appliance.process.wait(5)
+        appliance.process.wait(60)
         deadline = time.monotonic() + 20
         while any("python" in left or "llama-server" in left for left in appliance.leftovers()):
             assert time.monotonic() < deadline, appliance.leftovers()

@@ -125,7 +125,7 @@ def make_run(newcomer: Newcomer, log: Path) -> Iterator[subprocess.Popen[bytes]]
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise

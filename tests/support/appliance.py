@@ -27,6 +27,7 @@ from typing import Any
 
 from llama_gguf.runtime.rpc import Supervisord
 
+from .patience import PATIENCE
 from .ports import free_port
 
 KEY = "sk-test-0123456789abcdefghijklmnopqrstuvwxyzABCDE"
@@ -112,7 +113,7 @@ class Appliance:
 
     def wait_for(self, happened: Callable[[], object], timeout: float, what: str) -> None:
         """Wait until `happened` is true; fail at once when `up` has ended meanwhile."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while not happened():
             if self.process.poll() is not None:
                 raise AssertionError(f"`up` ended with {self.process.returncode} before: {what}\n{self._words()}")
@@ -123,7 +124,7 @@ class Appliance:
     def wait_exit(self, timeout: float = 30.0) -> int:
         """Wait for `up` to end; return its exit code."""
         try:
-            return self.process.wait(timeout)
+            return self.process.wait(timeout * PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"`up` did not end within {timeout} s\n{self._words()}") from None
 
@@ -149,7 +150,7 @@ class Appliance:
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another `llama-gguf` command in the same surroundings."""
         return subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=self.env
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=60 * PATIENCE, check=False, env=self.env
         )
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:

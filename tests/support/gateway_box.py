@@ -22,6 +22,7 @@ from llama_gguf.keys import grammar, secret
 from llama_gguf.keys.record import KeyFile, KeyRecord
 from llama_gguf.settings import RUN_DIR_VARIABLE, Snapshot, locate, parse, snapshot
 
+from .patience import PATIENCE
 from .ports import free_port
 
 ENGINE_KEY = "engine-key-of-the-tests-0123456789"
@@ -174,7 +175,7 @@ def stopping(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def wait_until(condition: Any, seconds: float, explain: Any = None) -> None:
     """Wait until `condition()` is true, or fail with what `explain()` returns."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {explain() if explain else condition}")

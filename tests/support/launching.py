@@ -24,6 +24,7 @@ from llama_gguf.runtime.launch import Launch, launch
 from llama_gguf.runtime.programs import Program
 from llama_gguf.runtime.rpc import Supervisord
 from llama_gguf.settings import RunDir, Snapshot, locate, parse
+from support.patience import PATIENCE
 from support.terminal import terminal
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
@@ -74,7 +75,7 @@ class Launched:
 
     def wait_for(self, happened: Callable[[], object], what: str, timeout: float = 15.0) -> None:
         """Wait until `happened` is true."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while not happened():
             if time.monotonic() > deadline:
                 log = self.run.supervisord_log
@@ -93,7 +94,7 @@ class Launched:
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int:
         """Signal, wait and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(timeout * PATIENCE)
 
     def survivors(self) -> list[int]:
         """Processes of supervisord's session that still live."""

@@ -16,6 +16,7 @@ from llama_gguf.gateway.startup import Found
 from .fake_engine import FakeEngine
 from .gateway_box import ENGINE_KEY, Box, make_box
 from .http_client import Answer, ask
+from .patience import PATIENCE
 
 
 class Running:
@@ -46,16 +47,17 @@ class Running:
 
     async def lines(self, count: int = 1) -> list[dict[str, Any]]:
         """Return the access log once it has at least `count` lines."""
-        for _ in range(200):
+        deadline = asyncio.get_running_loop().time() + 2 * PATIENCE
+        while True:
             lines = [json.loads(line) for line in self._log.getvalue().splitlines()]
             if len(lines) >= count:
                 return lines
+            assert asyncio.get_running_loop().time() < deadline, f"no {count} access lines: {self._log.getvalue()!r}"
             await asyncio.sleep(0.01)
-        raise AssertionError(f"no {count} access lines: {self._log.getvalue()!r}")
 
     async def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
         """Wait until `condition()` holds."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * PATIENCE):
             while not condition():  # noqa: ASYNC110 - any condition, seen from outside
                 await asyncio.sleep(0.005)
 

@@ -113,7 +113,7 @@ def test_the_real_engine_prints_the_series_we_know(engine_binary: Path, tiny_mod
         text = _metrics_of(port, engine)
     finally:
         engine.terminate()
-        engine.wait(20)
+        engine.wait(60)
     printed = {line.split()[2].decode() for line in text.splitlines() if line.startswith(b"# TYPE ")}
     assert printed == set(ENGINE_SERIES)
     assert b"".join(line + b"\n" for line in engine_lines(text)) == text  # nothing of it is thrown away

@@ -28,6 +28,7 @@ from llama_gguf.gateway.ratelimit import RateLimiter
 from llama_gguf.gateway.sharedstore import SharedStore
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.limits import Limits
+from support.patience import PATIENCE
 
 PASSWORD = "correct-horse"
 NOON = dt.datetime(2026, 3, 14, 12, 0, tzinfo=dt.UTC).timestamp()
@@ -75,7 +76,7 @@ def redis_server(directory: Path) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -272,11 +273,11 @@ async def test_an_outage_of_a_real_server_is_short_for_callers(own_server: Serve
     began = time.monotonic()
     held = await rates.reserve(record(), 5)
     waited = time.monotonic() - began
-    assert waited < 3.0
+    assert waited < 3.0 * PATIENCE
     began = time.monotonic()
     for _ in range(50):
         await (await rates.reserve(record(), 5)).settle(5)
-    assert time.monotonic() - began < 0.5  # the others do not wait for it
+    assert time.monotonic() - began < 0.5 * PATIENCE  # the others do not wait for it
     await held.settle(5)
     assert states == [False]
     own_server.process.send_signal(signal.SIGCONT)

@@ -55,7 +55,7 @@ def writer() -> Iterator[Writer]:
         yield Writer(process)
         assert process.stdin
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def comparable(records: tuple[KeyRecord, ...]) -> list[dict[str, object]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +122,8 @@ def test_the_table_of_types_is_ggufs() -> None:
     }
 
 
-def test_the_starter_model_is_read_in_no_time(starter_model: Path) -> None:
-    started = time.perf_counter()
+def test_the_vocabulary_of_the_starter_model_is_stepped_over(starter_model: Path) -> None:
     found = read_header(starter_model)
-    assert time.perf_counter() - started < 2.0  # 27 ms on an idle machine
     tokens = found.metadata["tokenizer.ggml.tokens"]
     assert tokens == SkippedArray(49152)
     assert found.end_of_data == found.file_bytes

