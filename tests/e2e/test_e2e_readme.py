@@ -49,8 +49,10 @@ class Newcomer:
     def __init__(self, folder: Path) -> None:
         self.port, self.health_port = free_port(), free_port()
         self.broken = folder / "broken.yaml"
+        # Without what `make test` hands on to the programs below it: theirs would be a make within a make.
+        foreign = ("LLAMA_GGUF", "MAKE", "MFLAGS")
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("LLAMA_GGUF")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
             "XDG_DATA_HOME": str(folder / "share"),
             "LLAMA_GGUF__PATHS__DATA_DIR": str(folder / "data"),
             "LLAMA_GGUF__PATHS__RUN_DIR": str(folder / "run"),
