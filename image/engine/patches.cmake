@@ -58,6 +58,7 @@ file(WRITE "${_source}/tools/server/server-usage.h" [[#pragma once
 class server_usage_book {
 public:
     struct counts {
+        bool    known      = false; // whether it has come to tasks
         int64_t open       = 0; // tasks that wait or work
         int64_t prompt     = 0; // tokens read, those from the cache included
         int64_t cached     = 0;
@@ -70,6 +71,7 @@ public:
         }
         std::lock_guard<std::mutex> lock(mutex);
         forget_old();
+        requests[id].known = true;
         requests[id].open += tasks.size();
         for (const int task : tasks) {
             owners[task] = id;
@@ -93,7 +95,7 @@ public:
         owners.erase(owner);
     }
 
-    // all zero for a request that never came to a task
+    // all zero for a request that has not come to a task yet, or never did
     counts read(const std::string & id) {
         std::lock_guard<std::mutex> lock(mutex);
         const auto found = requests.find(id);
@@ -213,6 +215,7 @@ edit(tools/server/server-context.cpp
         auto res = create_response(true);
         const auto used = queue_results.usage.read(req.get_param("id"));
         res->ok({
+            {"known",             used.known},
             {"open",              used.open},
             {"prompt_tokens",     used.prompt},
             {"cached_tokens",     used.cached},

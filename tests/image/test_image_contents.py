@@ -194,7 +194,8 @@ SCORES = """
 import json, subprocess, sys
 from pathlib import Path
 from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries
-from llama_gguf.engine.cpu_variants import read_cpu, supported
+from llama_gguf.cpu import read_cpu
+from llama_gguf.engine.cpu_variants import supported
 from llama_gguf.engine.variant_choice import this_machine
 
 # A process for each: two variants in one would share their symbols.

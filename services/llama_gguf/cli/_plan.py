@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import Device, devices, find_binary, has_gpu_backend, version
 from llama_gguf.engine.container import detect_thread_limit, memory_bytes
+from llama_gguf.engine.cpu_variants import usable_flags
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LaunchError, ModelError
@@ -21,7 +23,7 @@ from llama_gguf.models.gguf_header import read_header
 from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory_items import Weights
 from llama_gguf.models.present import Whereabouts, all_tensors, all_wanted, expected_files, whereabouts
-from llama_gguf.models.repack import NO_CPU, Cpu
+from llama_gguf.models.repack import NO_CPU
 from llama_gguf.models.source import Sources, plan_sources, served_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant
@@ -106,15 +108,16 @@ def machine(engine: EngineFacts, vram: int | None, ram: int | None) -> Machine:
     device_bytes: int | None = vram
     if vram is None and not engine.problem:
         device_bytes = sum(device.total_bytes for device in engine.devices)
-    return Machine(device_bytes, ram if ram is not None else memory_bytes(), this_cpu())
+    return Machine(device_bytes, ram if ram is not None else memory_bytes(), usable_cpu(engine.variant))
 
 
-def this_cpu() -> Cpu:
-    """Return what this machine's processor can do; nothing where the kernel does not tell."""
-    try:
-        return Cpu.parse(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return NO_CPU
+def usable_cpu(variant: EngineVariant | None) -> Cpu:
+    """Return what the engine's CPU code uses of this machine's processor; nothing where the kernel does not tell."""
+    here = this_machine()
+    cpu = read_cpu(here.cpuinfo) or NO_CPU
+    if variant is None or variant.variant not in here.table:
+        return cpu
+    return dataclasses.replace(cpu, flags=usable_flags(here.table, variant.variant, cpu.flags))
 
 
 def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPlan:

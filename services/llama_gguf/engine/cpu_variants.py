@@ -6,7 +6,6 @@ kernel's flags leave those out. Names, features and order are those of ggml's CM
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -83,43 +82,6 @@ armv9.2_2  DOTPROD FP16_VECTOR_ARITHMETIC SVE MATMUL_INT8 SVE2 SME
 TABLES: Mapping[str, Table] = {"x86_64": X86_64, "aarch64": AARCH64}
 """Machine, as uname names it -> its variants."""
 
-_FLAGS = ("flags", "Features")
-_MODEL = ("model name", "CPU implementer", "CPU architecture", "CPU variant", "CPU part")
-
-
-@dataclass(frozen=True, slots=True)
-class Cpu:
-    """What the kernel says of the machine's CPU."""
-
-    model: str
-    flags: frozenset[str]
-
-    @property
-    def fingerprint(self) -> str:
-        """Short text that differs for CPUs that do."""
-        text = "\n".join((self.model, *sorted(self.flags)))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def read_cpu(cpuinfo: str) -> Cpu | None:
-    """Return the CPU that /proc/cpuinfo describes: the model of its first core, and the flags that all cores have.
-
-    None where it names no flags, so that nothing can be said.
-    """
-    model: dict[str, str] = {}
-    texts: set[str] = set()  # of all cores, which are mostly alike
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        name = name.strip()
-        if name in _FLAGS:
-            texts.add(value)
-        elif name in _MODEL:
-            model.setdefault(name, value.strip())
-    flags = frozenset.intersection(*(frozenset(text.split()) for text in texts)) if texts else frozenset()
-    if not flags:
-        return None
-    return Cpu(" ".join(model[name] for name in _MODEL if name in model), flags)
-
 
 def supported(table: Table, flags: frozenset[str]) -> tuple[str, ...]:
     """Return the variants of `table` that a CPU with `flags` runs, best first, as ggml ranks them."""
@@ -142,3 +104,9 @@ def _by_score(table: Table) -> Callable[[str], int]:
 
 def _flags(features: Iterable[str]) -> frozenset[str]:
     return frozenset[str]().union(*(FEATURES[feature].flags for feature in features))
+
+
+def usable_flags(table: Table, name: str, flags: frozenset[str]) -> frozenset[str]:
+    """Return what of a CPU's flags the variant's code makes use of, as far as ggml's features go."""
+    known = _flags(FEATURES)
+    return flags - (known - _flags(table[name]))

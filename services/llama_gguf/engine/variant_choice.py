@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries, sha256
-from llama_gguf.engine.cpu_variants import TABLES, Cpu, Table, missing, read_cpu, supported
+from llama_gguf.engine.cpu_variants import TABLES, Table, missing, supported
 from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.errors import ExitCode, KeysError, LaunchError
 from llama_gguf.logs import fields

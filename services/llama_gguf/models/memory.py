@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from llama_gguf.cpu import Cpu
 from llama_gguf.models.gguf_header import Tensor
 from llama_gguf.models.memory_items import (
     CELLS,
@@ -22,7 +23,7 @@ from llama_gguf.models.memory_items import (
     host_experts,
     maps_weights,
 )
-from llama_gguf.models.repack import NO_CPU, Cpu, switched_off
+from llama_gguf.models.repack import NO_CPU, switched_off
 
 if TYPE_CHECKING:
     from llama_gguf.settings.engine import Engine

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from llama_gguf.cpu import Cpu
 from llama_gguf.models.architecture import Architecture, Layer
 from llama_gguf.models.ggml_types import CACHE_TYPES
 from llama_gguf.models.gguf_header import Tensor
-from llama_gguf.models.repack import NO_CPU, Cpu, repacked
+from llama_gguf.models.repack import NO_CPU, repacked
 
 if TYPE_CHECKING:
     from llama_gguf.settings.engine import Engine

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llama_gguf.cpu import Cpu
 from llama_gguf.models.ggml_types import GGML_TYPES
 from llama_gguf.models.gguf_header import Tensor
 
@@ -40,20 +41,8 @@ _DOTPROD_ROWS = {
 _I8MM_ROWS = {**dict.fromkeys(("q4_K", "q5_K", "q6_K"), 8), **dict.fromkeys(("q4_0", "q8_0", "q1_0"), 4)}
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
-    """What a processor can do, by the names of /proc/cpuinfo; without any, nothing is repacked."""
-
-    flags: frozenset[str] = frozenset()
-
-    @classmethod
-    def parse(cls, cpuinfo: str) -> Cpu:
-        """Read the text of /proc/cpuinfo."""
-        found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
-        return cls(frozenset(found[1].split()) if found else frozenset())
-
-
 NO_CPU = Cpu()
+"""For which nothing is repacked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 from llama_gguf.cli import _plan
 from llama_gguf.cli.plan import Size, command_lines, human, plan
+from llama_gguf.cpu import read_cpu
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.cpu_libraries import sha256
-from llama_gguf.engine.cpu_variants import read_cpu
 from llama_gguf.engine.variant_choice import Machine
 from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.errors import ConfigError, ExitCode

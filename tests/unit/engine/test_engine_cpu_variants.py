@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from llama_gguf.engine.cpu_variants import AARCH64, TABLES, X86_64, missing, read_cpu, score, supported
+from llama_gguf.cpu import read_cpu
+from llama_gguf.engine.cpu_variants import AARCH64, TABLES, X86_64, missing, score, supported, usable_flags
 from llama_gguf.settings.engine import CpuVariant
 
 EMERALD_RAPIDS = """\
@@ -184,3 +185,11 @@ def test_fingerprints_tell_cpus_apart_and_nothing_else() -> None:
     assert again
     assert other
     assert same.fingerprint == again.fingerprint == cpus[0].fingerprint != other.fingerprint
+
+
+def test_a_lower_variant_makes_use_of_less_than_the_cpu_has() -> None:
+    haswell = frozenset(["fpu", "sse4_2", "avx", "f16c", "fma", "avx2", "bmi2"])
+    flags = haswell | {"avx512f", "avx512_vnni", "amx_tile", "amx_int8"}
+    assert usable_flags(X86_64, "haswell", flags) == haswell
+    assert usable_flags(X86_64, "sapphirerapids", flags) == flags
+    assert usable_flags(X86_64, "x64", flags) == {"fpu"}

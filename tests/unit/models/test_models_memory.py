@@ -11,12 +11,12 @@ from typing import Any
 import gguf
 import pytest
 
+from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.models.architecture import read_architecture
 from llama_gguf.models.gguf_header import read_header
 from llama_gguf.models.memory import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory_items import MIB, Weights, host_experts
 from llama_gguf.models.present import all_tensors
-from llama_gguf.models.repack import Cpu
 from llama_gguf.settings.engine import Engine
 from support.sparse_model import Dimensions, write_sparse_model
 
@@ -45,7 +45,7 @@ _ROW = re.compile(r"- (?P<buffer>\S+)\s+\|\s+\d+ =\s+(\d+) \+\s+(\d+) \+\s+(\d+)
 WEIGHT_TYPES = frozenset(
     ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 )
-THIS_CPU = Cpu.parse(Path("/proc/cpuinfo").read_text())
+THIS_CPU = read_cpu(Path("/proc/cpuinfo").read_text()) or Cpu()
 
 
 def weights_of(path: Path) -> Weights:

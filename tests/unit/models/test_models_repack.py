@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from llama_gguf.cpu import Cpu
 from llama_gguf.models.ggml_types import GGML_TYPES
 from llama_gguf.models.gguf_header import Tensor
-from llama_gguf.models.repack import NO_CPU, Cpu, Repacked, repacked, switched_off
+from llama_gguf.models.repack import NO_CPU, Repacked, repacked, switched_off
 
 NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 AMX = Cpu(frozenset(("avx2", "avx512f", "avx512_vnni", "amx_int8")))
@@ -112,13 +113,6 @@ def test_vectors_unknown_types_and_unknown_processors_stay() -> None:
     assert repacked(tensor("q4_0", 512), AMX) is None
     assert repacked(Tensor("output.weight", (512, 64), 9999, 0), AMX) is None
     assert repacked(tensor("q4_0", 512, 64), NO_CPU) is None
-
-
-def test_cpuinfo() -> None:
-    intel = "processor\t: 0\nmodel name\t: X\nflags\t\t: fpu avx2 amx_int8\nvmx flags\t: vnmi\n\nprocessor\t: 1\n"
-    assert Cpu.parse(intel) == Cpu(frozenset(("fpu", "avx2", "amx_int8")))
-    assert Cpu.parse("processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0c\n").flags >= {"asimddp"}
-    assert Cpu.parse("") == NO_CPU
 
 
 @pytest.mark.parametrize(
