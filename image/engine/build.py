@@ -129,6 +129,8 @@ def build_proven(plan: Plan) -> Path:
     An engine for this CPU alone is built again without what failed; one for every machine has to be right.
     """
     plan.cache.mkdir(parents=True, exist_ok=True)
+    if plan.folder.exists():  # without a wheel, or with one that is no good: in the way of what is made now
+        shutil.rmtree(plan.folder)
     without: tuple[Fallback, ...] = ()
     try:
         while True:
@@ -179,7 +181,6 @@ def ensure_wheel(plan: Plan) -> Path:
             proven = proof_record.prove_wheel(found, plan.machine)
             if proven.failures:
                 if plan.variant.per_cpu:
-                    shutil.rmtree(plan.folder)
                     return build_proven(plan)
                 raise BuildError(
                     f"{found} does not work on this machine ({plan.machine.model}):\n{proven.text()}"

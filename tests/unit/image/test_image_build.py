@@ -198,6 +198,19 @@ def test_a_build_appears_whole_and_gets_only_our_flags(tmp_path: Path, monkeypat
     assert used.builds == 1
 
 
+def test_what_lies_in_the_build_s_place_without_a_wheel_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a removal that was stopped half-way leaves it: minutes of compiling must not end in a name that is taken."""
+    made = plan(tmp_path)
+    used = pip(tmp_path, monkeypatch, {})
+    made.folder.mkdir(parents=True)
+    (made.folder / "proof.json").write_text("{}", encoding="utf-8")
+    assert build.ensure_wheel(made) == made.wheel()
+    assert sorted(path.name for path in made.folder.iterdir()) == ["a-1-py3-none-any.whl", "proof.json"]
+    assert used.builds == 1
+
+
 def test_source_and_build_lie_in_the_same_place_each_time_so_that_ccache_finds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
