@@ -13,6 +13,7 @@ the cache whole or not at all.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import platform
@@ -34,6 +35,7 @@ from image.engine.fallback import Fallback
 
 MARKER = ".llama-gguf-engine"
 """File in a virtual environment that names the build installed there."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,14 @@ def install(plan: Plan, venv: Path) -> None:
     say(f"engine {plan.key} is in {venv}")
 
 
+def disk_problem(error: OSError) -> str:
+    """Say what is wrong with the cache, or whatever else on the disk, and what to do about it."""
+    what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if error.errno in _FULL:
+        return f"{what}; engines are built in the user's cache: free some space, or set XDG_CACHE_HOME to a larger disk"
+    return f"{what}; engines are built in the user's cache: make it writable, or set XDG_CACHE_HOME to one that is"
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="image/engine/build.py", description="Build llama-server, once.")
@@ -240,6 +250,9 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.write(f"{found}\n" if options.print_path else "")
     except (BuildError, recipe.RecipeError, cuda_toolkit.ToolkitError) as error:
         say(f"error: {error}")
+        return 1
+    except OSError as error:
+        say(f"error: {disk_problem(error)}")
         return 1
     except KeyboardInterrupt:
         say("stopped")

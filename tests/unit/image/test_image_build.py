@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -391,6 +392,24 @@ def test_install_is_idempotent(tmp_path: Path) -> None:
 def test_install_into_something_else_than_an_environment(tmp_path: Path) -> None:
     with pytest.raises(compiler.BuildError, match="no virtual environment"):
         build.install(plan(tmp_path), tmp_path)
+
+
+def test_a_cache_that_cannot_be_used_is_told_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    command = ["--variant", "cpu", "--print-path", "--cache"]
+    assert build.main([*command, str(tmp_path / "file" / "engine")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path}/file/engine: Not a directory; ")
+    assert "XDG_CACHE_HOME" in said
+
+    def full(_: build.Plan) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build, "ensure_wheel", full)
+    assert build.main([*command, str(tmp_path)]) == 1
+    assert "a larger disk" in capsys.readouterr().err
 
 
 def test_cache_folder_follows_xdg() -> None:
