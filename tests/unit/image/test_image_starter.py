@@ -93,6 +93,14 @@ def test_the_one_file_is_taken_and_nothing_else(shelf: Shelf, monkeypatch: pytes
     assert shelf.fetch() == shelf.target  # asks nobody
 
 
+def test_in_a_cache_that_cannot_be_written_it_is_found_all_the_same(shelf: Shelf) -> None:
+    shelf.target.parent.mkdir(parents=True)
+    shelf.target.write_bytes(MODEL)
+    lock = shelf.target.parent / ".tiny.gguf.lock"
+    lock.mkdir()  # no file can be opened there, not even by root
+    assert shelf.fetch() == shelf.target
+
+
 def test_what_a_killed_run_left_is_replaced(shelf: Shelf) -> None:
     scratch = shelf.target.parent / ".tiny.gguf.fetch"
     scratch.mkdir(parents=True)
