@@ -18,6 +18,7 @@ import fcntl
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -260,5 +261,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def stop_like_ctrl_c() -> None:
+    """Let a terminal that is closed, or a plain `kill`, stop the compilers too, which are in a session of their own."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+            signal.signal(number, signal.default_int_handler)
+
+
 if __name__ == "__main__":
+    stop_like_ctrl_c()
     sys.exit(main())

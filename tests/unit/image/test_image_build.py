@@ -321,11 +321,14 @@ def script(folder: Path, body: str) -> Path:
 
 
 @pytest.mark.slow
-def test_stopping_stops_the_compilers_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopping_stops_the_compilers_too(tmp_path: Path, number: signal.Signals) -> None:
     code = (
         "import signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from image.engine import compiler\n"
+        "from image.engine import build, compiler\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what a shell starts with `&` ignores it
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and what `nohup` starts ignores this
+        "build.stop_like_ctrl_c()\n"
         "compiler.run_with_progress(['/bin/bash', '-c', 'echo $$ > ' + sys.argv[2] + '; sleep 60 & wait'], {}, "
         "Path(sys.argv[3]), 'x')\n"
     )
@@ -337,7 +340,7 @@ def test_stopping_stops_the_compilers_too(tmp_path: Path) -> None:
     while not (pid_file.exists() and pid_file.read_text().strip()) and time.monotonic() < deadline:
         time.sleep(0.05)
     group = int(pid_file.read_text())
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     child.wait(20)
     deadline = time.monotonic() + 10
     while _alive(group) and time.monotonic() < deadline:
