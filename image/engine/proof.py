@@ -116,7 +116,7 @@ def run_type(
 @contextlib.contextmanager
 def _running(server: Path, model: Path, variant: str | None, options: Sequence[str]) -> Iterator[Any]:
     path, log = model.with_suffix(".sock"), model.with_suffix(".log")
-    argv = [str(server), "--model", str(model), "--host", path.name, "--ctx-size", str(proof_model.CONTEXT)]
+    argv = [str(server.absolute()), "--model", str(model), "--host", path.name, "--ctx-size", str(proof_model.CONTEXT)]
     argv += ["--parallel", "1", "--threads", str(_THREADS), "--fit", "off", "--offline", "--no-ui", "--device", "none"]
     env = {"PATH": os.defpath, "HOME": str(model.parent), "XDG_CONFIG_HOME": str(model.parent)}
     env["OMP_WAIT_POLICY"] = "passive"  # threads that wait by spinning stop each other on a busy machine

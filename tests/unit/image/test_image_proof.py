@@ -136,9 +136,11 @@ def _readable(path: Path) -> bool:
 
 
 def test_the_command_prints_a_line_a_type_and_fails_with_the_engine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = proof_server.write(tmp_path / "llama-server", faults={"Q6_K": 1.0}, mended_by="--no-repack")
+    proof_server.write(tmp_path / "llama-server", faults={"Q6_K": 1.0}, mended_by="--no-repack")
+    monkeypatch.chdir(tmp_path)
+    server = Path("llama-server")  # relative to where the person is, not to where it runs
     assert proof.main(["--server", str(server)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(EXPECTED)
