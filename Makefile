@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-# --- set-up: each step is a file that says it was done, so a second run costs nothing
+# --- set-up: each step but the engine is a file that says it was done, so a second run costs nothing
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: set PYTHON=")'
@@ -31,26 +31,22 @@ $(VENV)/.dev.done: pyproject.toml $(VENV)/.run.done
 	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
 	@touch $@
 
-ENGINE_FILES := image/variants.yaml $(filter-out image/engine/starter%,$(wildcard image/engine/*.*))
-
-$(VENV)/.engine.done: $(ENGINE_FILES) pyproject.toml $(VENV)/.run.done
-	$(BIN)/python image/engine/build.py --variant native --install-into $(VENV)
-	@touch $@
-
 $(VENV)/.starter.done: image/engine/starter.py image/engine/starter.lock $(VENV)/.run.done
 	$(BIN)/python image/engine/starter.py
 	@touch $@
 
 .PHONY: setup engine starter-model
 setup: $(VENV)/.dev.done ## Make .venv with everything development needs
-engine: $(VENV)/.engine.done ## Build llama-server for this machine (cached; some minutes the first time)
+# Looked at each time (0.2 s), because a disk may come to another machine, with another CPU.
+engine: $(VENV)/.run.done ## Build llama-server for this machine (cached; some minutes the first time)
+	@$(BIN)/python image/engine/build.py --variant native --install-into $(VENV)
 starter-model: $(VENV)/.starter.done ## Put the starter model into the user's cache
 
 # --- the real thing
 
 .PHONY: run
 # Ends with what `up` ends with: make tells it (`Error 69`), and itself exits with 2 as after any recipe that failed.
-run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve CONFIG with a real model
+run: engine $(VENV)/.starter.done ## Set everything up and serve CONFIG with a real model
 	@$(BIN)/llama-gguf check --no-files $(CONFIG) >/dev/null
 	@$(BIN)/python image/engine/starter.py --quiet --for-config $(CONFIG)
 	@exec $(BIN)/llama-gguf up --config $(CONFIG)
@@ -61,7 +57,7 @@ run: $(VENV)/.engine.done $(VENV)/.starter.done ## Set everything up and serve C
 test-tools: ## Install what building and testing needs from Debian (root)
 	bash image/scripts/install-test-tools.sh
 
-test: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done lint types ## Lint, types and all tests but the image's
+test: $(VENV)/.dev.done engine $(VENV)/.starter.done lint types ## Lint, types and all tests but the image's
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
@@ -86,7 +82,7 @@ lint-workflows: $(VENV)/.dev.done ## actionlint, whose package fetches its progr
 types: $(VENV)/.dev.done ## mypy --strict
 	$(BIN)/mypy
 
-gen: $(VENV)/.dev.done $(VENV)/.engine.done ## Regenerate everything under schema/ and image/deploy/
+gen: $(VENV)/.dev.done engine ## Regenerate everything under schema/ and image/deploy/
 	$(BIN)/llama-gguf gen
 	$(BIN)/llama-gguf render all
 
@@ -173,13 +169,13 @@ pin-bases-pull-request: ## Open a pull request with new digests
 bench-gateway: $(VENV)/.dev.done ## Gateway against nginx and the engine direct, side by side (needs nginx and gcc)
 	$(BIN)/python tests/bench/gateway.py
 
-bench-end-to-end: $(VENV)/.dev.done $(VENV)/.engine.done $(VENV)/.starter.done ## Tokens/s and first token, appliance against engine
+bench-end-to-end: $(VENV)/.dev.done engine $(VENV)/.starter.done ## Tokens/s and first token, appliance against engine
 	PYTHONPATH=. $(BIN)/python tests/bench/end_to_end.py
 
-bench-fairness: $(VENV)/.dev.done $(VENV)/.engine.done ## What one key's flood costs another key, on the real engine
+bench-fairness: $(VENV)/.dev.done engine ## What one key's flood costs another key, on the real engine
 	PYTHONPATH=tests $(BIN)/python tests/bench/fairness.py
 
-bench-start: $(VENV)/.dev.done $(VENV)/.engine.done ## From `up` to the first answers and to ready, on a tiny model
+bench-start: $(VENV)/.dev.done engine ## From `up` to the first answers and to ready, on a tiny model
 	PYTHONPATH=tests $(BIN)/python tests/bench/start.py
 
 bench-download: $(VENV)/.dev.done ## A big file by one connection and by eight, from a throttled server and a fast one

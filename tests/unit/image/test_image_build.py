@@ -392,6 +392,16 @@ def test_install_is_idempotent(tmp_path: Path) -> None:
     assert calls.read_text().splitlines() == ["called"]
 
 
+def test_make_looks_each_time_because_a_disk_may_come_to_a_machine_with_another_cpu(tmp_path: Path) -> None:
+    for name in ("bin/python", ".run.done", ".engine.done"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    make = shutil.which("make") or pytest.fail("no make: run `make test-tools`")
+    command = [make, "--dry-run", "engine", f"VENV={tmp_path}"]
+    done = subprocess.run(command, cwd=recipe.ROOT, capture_output=True, text=True, check=True)
+    assert "build.py --variant native --install-into" in done.stdout
+
+
 def test_install_into_something_else_than_an_environment(tmp_path: Path) -> None:
     with pytest.raises(compiler.BuildError, match="no virtual environment"):
         build.install(plan(tmp_path), tmp_path)
