@@ -138,13 +138,13 @@ def build_proven(plan: Plan) -> Path:
     try:
         while True:
             finished = compile_engine(plan, without)
-            proven = proof_record.prove_wheel(finished, plan.machine)
+            proven = proof_record.prove_wheel(finished, plan.machine, plan.cache)
             if not proven.failures:
                 break
             feature = None
             if plan.variant.per_cpu:
                 flags = plan.machine.cpu_flags
-                works = proof_record.works_without_extra_buffers(finished)
+                works = proof_record.works_without_extra_buffers(finished, plan.cache)
                 feature = fallback.choose(flags, without, works_without_extra_buffers=works)
             if feature is None:
                 raise BuildError(
@@ -181,7 +181,7 @@ def ensure_wheel(plan: Plan) -> Path:
         if found is None:
             return build_proven(plan)
         if not proof_record.is_proven(plan.folder, plan.machine):  # built elsewhere, or before the proof was as strict
-            proven = proof_record.prove_wheel(found, plan.machine)
+            proven = proof_record.prove_wheel(found, plan.machine, plan.cache)
             if proven.failures:
                 if plan.variant.per_cpu:
                     return build_proven(plan)

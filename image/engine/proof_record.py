@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from image.engine import proof, recipe, tile_config, wheel
-from image.engine.compiler import say
+from image.engine.compiler import BuildError, say
 
 RECORD = "proof.json"
 LINKED_IN = "the engine"
@@ -47,14 +48,30 @@ class Proof:
         return "".join(lines)
 
 
-def prove_wheel(path: Path, machine: recipe.Machine) -> Proof:
-    """Unpack the wheel and prove each CPU back end in it that this machine can run."""
-    with tempfile.TemporaryDirectory(prefix="engine.") as scratch:
+@contextlib.contextmanager
+def _unpacked(path: Path, folder: Path) -> Iterator[Path]:
+    """Unpack the wheel below `folder` for a while; its llama-server. Raises BuildError where no program may run there.
+
+    Not in the system's folder for temporary files, which careful administrators mount with `noexec`: every engine would
+    fail there, and be built again and again without what it does not lack.
+    """
+    with tempfile.TemporaryDirectory(prefix="proof.", dir=folder) as scratch:
         server = wheel.unpack(path, Path(scratch))
+        if not os.access(server, os.X_OK):
+            raise BuildError(
+                f"no program may run below {folder} (mounted noexec), so the engine cannot be proven there; "
+                "set XDG_CACHE_HOME to a directory on another file system"
+            )
+        yield server
+
+
+def prove_wheel(path: Path, machine: recipe.Machine, folder: Path) -> Proof:
+    """Prove each CPU back end of the wheel that this machine can run, unpacked below `folder`. Raises BuildError."""
+    with _unpacked(path, folder) as server:
         names = proof.variants(server)
         say(f"proving it on this CPU: {', '.join(names) or machine.model or machine.architecture}")
         results = {name: proof.prove(server, variant=name) for name in names} or {LINKED_IN: proof.prove(server)}
-        tiles = {library.name: _tiles(library) for library in sorted(Path(scratch).glob("*/libggml-cpu*.so*"))}
+        tiles = {library.name: _tiles(library) for library in sorted(server.parent.parent.glob("*/libggml-cpu*.so*"))}
     return Proof(machine.cpu, results | {name: failures for name, failures in tiles.items() if failures})
 
 
@@ -63,10 +80,10 @@ def _tiles(library: Path) -> tuple[proof.Result, ...]:
     return tuple(proof.Result("every type", None, problem) for problem in tile_config.incomplete(library.read_bytes()))
 
 
-def works_without_extra_buffers(path: Path) -> bool:
+def works_without_extra_buffers(path: Path, folder: Path) -> bool:
     """Whether the engine is right when it leaves weights as they are: then it fails for how it lays them out anew."""
-    with tempfile.TemporaryDirectory(prefix="engine.") as scratch:
-        results = proof.prove(wheel.unpack(path, Path(scratch)), options=["--no-repack"])
+    with _unpacked(path, folder) as server:
+        results = proof.prove(server, options=["--no-repack"])
     return all(result.passed for result in results)
 
 

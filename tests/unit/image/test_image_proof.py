@@ -14,7 +14,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from image.engine import proof, proof_model, proof_record, recipe
+from image.engine import compiler, proof, proof_model, proof_record, recipe
 
 from support import proof_server
 
@@ -160,7 +160,7 @@ def make_wheel(folder: Path, **knobs: object) -> Path:
 
 def test_a_wheel_is_proven_for_one_cpu_and_for_today_s_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "load_expected", lambda: FEW)
-    passed = proof_record.prove_wheel(make_wheel(tmp_path), MACHINE)
+    passed = proof_record.prove_wheel(make_wheel(tmp_path), MACHINE, tmp_path)
     assert not passed.failures
     folder = tmp_path / "cache"
     folder.mkdir()
@@ -186,13 +186,39 @@ def test_a_damaged_record_proves_nothing(tmp_path: Path, text: str) -> None:
 def test_failures_of_one_cause_stand_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "load_expected", lambda: FEW)
     wheel = make_wheel(tmp_path, faults={"Q4_0": "exits", "Q4_K": "exits", "F16": 1.0}, mended_by="--no-repack")
-    failed = proof_record.prove_wheel(wheel, MACHINE)
+    failed = proof_record.prove_wheel(wheel, MACHINE, tmp_path)
     ended = "llama-server ended with exit code 3; its last line: error: no such thing"
     assert failed.text().splitlines() == [
         "  the engine, weights of F16: wrong numbers: off by 1.000, at most 0.100 is allowed",
         f"  the engine, weights of Q4_0, Q4_K: {ended}",
     ]
-    assert proof_record.works_without_extra_buffers(wheel)
+    assert proof_record.works_without_extra_buffers(wheel, tmp_path)
+
+
+def test_where_no_program_may_run_no_engine_is_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /tmp that is mounted noexec is not used, and a cache that is takes no instruction from the next build."""
+    servers: list[Path] = []
+
+    def prove(server: Path, **_: object) -> tuple[proof.Result, ...]:
+        servers.append(server)
+        return ()
+
+    monkeypatch.setattr(proof, "prove", prove)
+    wheel = make_wheel(tmp_path)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    proof_record.prove_wheel(wheel, MACHINE, cache)
+    proof_record.works_without_extra_buffers(wheel, cache)
+    assert len(servers) == 2
+    assert all(cache in server.parents for server in servers)
+    monkeypatch.setattr("image.engine.wheel.unpack", lambda *_: tmp_path / "absent")
+    for ask in (
+        lambda: proof_record.prove_wheel(wheel, MACHINE, cache),
+        lambda: proof_record.works_without_extra_buffers(wheel, cache),
+    ):
+        with pytest.raises(compiler.BuildError, match=r"noexec.*XDG_CACHE_HOME"):
+            ask()
+    assert list(cache.iterdir()) == []
 
 
 @pytest.mark.engine
