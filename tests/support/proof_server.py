@@ -1,7 +1,7 @@
 """A llama-server for tests of the proof: answers what is expected, or fails as it is told. A real program with knobs.
 
 `write` makes one. It knows the weight type from the model's name and answers with the expected log-probabilities; its
-knobs say for which types it is off, dies of a signal, says nothing, or answers nonsense, and whether --no-repack and
+knobs say for which types it is off, dies of a signal, is killed, or answers nonsense, and whether --no-repack and
 GGML_CPU_VARIANT mend that.
 """
 
@@ -48,6 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         step = expected[kind]["log_probabilities"][len(tokens) - 100]
         if fault == "dies":
             os.kill(os.getpid(), signal.SIGILL)
+        if fault == "killed" or (fault == "killed once" and not os.path.exists(__file__ + kind)):
+            open(__file__ + kind, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
         if fault == "nonsense":
             return self.answer({{"content": "?"}})
         if fault == "not a number":

@@ -109,6 +109,15 @@ def test_each_failure_is_told_with_its_cause_and_the_other_types_go_on(
     assert words in results["Q4_0"].failure
 
 
+def test_what_a_busy_machine_can_do_too_is_tried_once_more_alone(tmp_path: Path) -> None:
+    server = proof_server.write(tmp_path / "llama-server", faults=dict.fromkeys(FEW, "killed once"))
+    assert all(result.passed for result in proof.prove(server, expected=FEW))
+    server = proof_server.write(tmp_path / "llama-server", faults={"Q4_0": "killed"})
+    results = {result.weight_type: result for result in proof.prove(server, expected=FEW)}
+    assert [name for name, result in results.items() if not result.passed] == ["Q4_0"]
+    assert "llama-server ended with SIGKILL" in results["Q4_0"].failure
+
+
 def test_a_program_that_cannot_be_run_is_a_failure_and_no_crash(tmp_path: Path) -> None:
     server = tmp_path / "llama-server"
     server.write_text("no program", encoding="utf-8")
