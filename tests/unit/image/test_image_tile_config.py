@@ -54,6 +54,16 @@ def test_llama_cpp_s_own_configuration_is_not_proven_and_ours_is_whole(tmp_path:
 
 
 @x86_only
+@pytest.mark.engine
+def test_every_configuration_of_the_engine_in_use_is_whole(engine_binary: Path) -> None:
+    libraries = list(engine_binary.parent.parent.glob("*/libggml-cpu*.so*"))
+    assert libraries
+    assert {library.name: tile_config.incomplete(library.read_bytes()) for library in libraries} == {
+        library.name: () for library in libraries
+    }
+
+
+@x86_only
 @pytest.mark.parametrize(
     ("configuration", "words"),
     [
