@@ -114,6 +114,14 @@ def read(path: Path) -> EngineVariant | None:
         with path.open("rb") as file:
             values = json.loads(file.read(_MAX_BYTES))
         rejected = tuple(Rejected(**item) for item in values.pop("rejected"))
-        return EngineVariant(**values | {"lower": tuple(values["lower"]), "rejected": rejected})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        found = EngineVariant(**values | {"lower": tuple(values["lower"]), "rejected": rejected})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    return found if _is_sound(found) else None
+
+
+def _is_sound(record: EngineVariant) -> bool:
+    texts = [record.variant, record.sha256, record.cpu, *record.lower]
+    texts += [text for item in record.rejected for text in (item.variant, item.sha256)]
+    pids = [record.pid, *(item.pid for item in record.rejected)]
+    return all(isinstance(text, str) for text in texts) and all(type(pid) is int for pid in pids)

@@ -82,7 +82,16 @@ def test_written_privately_and_read_back(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["v.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "1", '{"rejected": [1], "lower": []}', '{"rejected": [], "x": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "1", '{"rejected": [1], "lower": []}', '{"rejected": [], "x": 1}', "[" * 100_000),
+        '{"rejected": [{"variant": []}], "lower": [], "variant": "x64"}',
+        '{"rejected": [], "lower": [{}], "variant": "x64"}',
+        '{"rejected": [], "lower": [], "variant": 5}',
+        '{"rejected": [], "lower": [], "pid": "70"}',
+    ],
+)
 def test_what_cannot_be_read_is_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "v.json"
     assert engine_variant.read(path) is None
