@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import fcntl
 import os
 import platform
 import shutil
@@ -22,8 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +29,7 @@ if not __package__:  # run by path: `image` is found from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from image.engine import compiler, cuda_toolkit, fallback, proof_record, recipe, wheel
-from image.engine.compiler import BuildError, say
+from image.engine.compiler import BuildError, locked, say
 from image.engine.fallback import Fallback
 
 MARKER = ".llama-gguf-engine"
@@ -92,19 +90,6 @@ def make_plan(name: str, cache: Path, architectures: tuple[str, ...] | None = No
     machine = this_machine()
     key = recipe.current_key(recipes, variant, arguments, machine)
     return Plan(recipes, variant, recipe.pinned_version(), arguments, key, cache, machine)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`, waiting (and saying so) while another builder has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process builds the same engine; waiting for it ({path})")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def compile_engine(plan: Plan, without: tuple[Fallback, ...]) -> Path:

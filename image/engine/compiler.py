@@ -6,6 +6,7 @@ what it has compiled before.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -15,7 +16,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -61,6 +63,19 @@ def say(text: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`, waiting (and saying so) while another builder has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is at the same; waiting for it ({path})")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def run_with_progress(command: list[str], env: Mapping[str, str], log: Path, title: str) -> int:
@@ -138,8 +153,9 @@ def fetch_source(sources: Path, env: Mapping[str, str], log: Path) -> Path:
     hashes = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", lock))
     name = f"{_PACKAGE.replace('-', '_')}-{recipe.engine_version(lock)}.tar.gz"
     archive = sources / name
-    if not (archive.is_file() and _sha256(archive) in hashes):
-        sources.mkdir(parents=True, exist_ok=True)
+    with locked(sources / f"{name}.lock"):
+        if archive.is_file() and _sha256(archive) in hashes:
+            return archive
         command = [sys.executable, "-m", "pip", "download", "-v", "--no-deps", "--require-hashes", "--no-cache-dir"]
         command += ["--no-binary", _PACKAGE, "-r", str(recipe.ENGINE_LOCK), "-d", str(sources)]
         _check(run_with_progress(command, env, log, "engine source"), log, "fetching the engine's source")

@@ -116,7 +116,7 @@ def _readiness(facts: Facts) -> str:
 
 
 def _cpu_variant(facts: Facts) -> str:
-    """Return the line about the engine's CPU code: what runs, and the warning where something better crashed."""
+    """Return the line about the engine's CPU code: what runs, and what was better but crashed."""
     shown = engine_variant.summary(facts.variant)
     if shown is None:
         return ""
@@ -124,7 +124,7 @@ def _cpu_variant(facts: Facts) -> str:
     if shown["pinned"]:
         parts.append("pinned by engine.cpu_variant")
     if shown["rejected"]:
-        parts.append(f"warning: crashed on this machine and not used: {', '.join(shown['rejected'])}")
+        parts.append(f"crashed on this machine and not used: {', '.join(shown['rejected'])}")
     return ", ".join(parts)
 
 

@@ -53,6 +53,8 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     for notice in notices:
         log.warning(notice.message, extra=fields(code=notice.code, hint=notice.hint))
         state.warn(notice)
+    if crashed := variants.notice():
+        state.warn(crashed)  # logged when it was learnt, not at each start
     host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
     argv = build_argv(snapshot.settings, snapshot.locations, files, host)
     # A socket file that a killed llama-server left behind makes the next one fail to bind.

@@ -23,6 +23,7 @@ from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.rundir.exits import ends, read_supervisord_log
+from llama_gguf.settings.notices import Notice
 
 if TYPE_CHECKING:
     from llama_gguf.settings import Settings, Snapshot
@@ -157,6 +158,14 @@ class VariantSteps:
         left_out = chosen.rejected_names
         log.info("CPU variant", extra=fields(variant=chosen.variant, pinned=chosen.pinned, crashed_before=left_out))
         return chosen.variant
+
+    def notice(self) -> Notice | None:
+        """Return the warning that a lower variant runs than this CPU could, if one crashed here."""
+        crashed = self._record.rejected_names
+        if not crashed:
+            return None
+        message = f"{', '.join(crashed)} crashed on this machine, so the CPU variant {self._record.variant} runs"
+        return Notice("cpu-variant-crashed", message, "it may be slower; report it with `llama-gguf diagnostics`")
 
     def step_down(self) -> bool:
         """Reject the variant in use, because a question to llama-server crashed; return whether another one is left."""

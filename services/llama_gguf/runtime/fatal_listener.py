@@ -1,7 +1,7 @@
 """supervisord's event listener: notices the program that cannot stay up, says why, and ends the appliance.
 
-Gets its events from event_protocol; what it has to tell goes to stderr, its log. Keeps its memory in a file, so that
-being killed itself costs nothing.
+Gets its events from event_protocol; what it has to tell goes to stderr, its log. Keeps the crashes in a file, so that
+being killed itself loses none.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class FatalListener:
         tail = tail_lines(self._run.log(program))
         diagnosis = self._diagnose(tail, ended.code, ended.signal) if program == ENGINE else None
         if reason is None and diagnosis is not None and diagnosis.permanent:
-            reason = f"{program} cannot start ({ended}): a restart cannot help"
+            what = "cannot stay up" if was_ready else "cannot start"
+            reason = f"{program} {what} ({ended}): a restart cannot help"
         if reason is not None:
             self._give_up(program, ended, reason, tail, diagnosis)
 

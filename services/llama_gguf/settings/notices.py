@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 NOTICE_CODES: Mapping[str, str] = {
+    "cpu-variant-crashed": "A variant of the engine's CPU code crashed on this machine: a lower, slower one runs.",
     "no-gpu": "The engine could use a GPU, or was asked to, but sees none: the model runs on the CPU.",
 }
 """Code -> what it means, of those that are no problems of the configuration (codes.PROBLEM_CODES has the others)."""

@@ -122,6 +122,26 @@ def test_the_variant_of_the_cpu_code_and_what_crashed_before(
     assert "has no such variant; set engine.cpu_variant to auto" in refused
 
 
+def test_weights_are_repacked_for_the_variant_that_runs_and_not_for_all_that_the_processor_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_plan, "this_machine", lambda: Machine("x86_64", f"flags: {SAPPHIRE_RAPIDS}\n"))
+    variants = ("sapphirerapids", "haswell", "x64")
+    engine = VariantEngine.make(tmp_path / "engine", variants)
+    model = write_sparse_model(tmp_path / "m.gguf", "llama", Dimensions())
+    settings = (f"model.path={model}", f"paths.data_dir={tmp_path}", f"engine.binary={engine.binary}")
+
+    def repacked(variant: str) -> int:
+        options = [part for setting in (*settings, f"engine.cpu_variant={variant}") for part in ("--set", setting)]
+        items = data(*options, "--vram", "0")["memory"]["items"]
+        return sum(item["host_bytes"] for item in items if item["name"] == "repacked weights")
+
+    amx, avx2, plain = (repacked(variant) for variant in variants)
+    assert amx * 144 == avx2 * 148 > 0  # AMX adds 4 bytes to each block of Q4_K
+    assert plain == 0
+    assert repacked("auto") == amx
+
+
 def test_what_is_doubtful_on_this_machine_is_told(config: Path) -> None:
     done = run(config, "--set", "engine.task=embed")
     assert "warning[no-pooling]: engine.pooling" in done.stderr
