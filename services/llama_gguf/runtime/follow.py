@@ -274,6 +274,8 @@ class Follower:
 
     def start(self) -> None:
         """Begin to copy."""
+        # A descriptor of our own: the thread may outlive a caller who closes his, whose number then means another file.
+        self._descriptor = os.dup(self._descriptor)
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 2.0) -> None:
@@ -290,6 +292,7 @@ class Follower:
             self._copy(last=True)
         for tail in self._tails.values():
             tail.close()
+        os.close(self._descriptor)
 
     def _copy(self, *, last: bool) -> int:
         """Copy what is new and return its size."""

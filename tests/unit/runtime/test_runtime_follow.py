@@ -411,3 +411,26 @@ def test_foreign_lines_are_wrapped(line: bytes, level: str, event: str) -> None:
 def test_our_own_lines_pass_untouched() -> None:
     ours = b'{"ts": "x", "program": "engine", "event": "x"}'
     assert wrap_foreign("engine", ours) is ours
+
+
+def test_a_thread_that_is_left_behind_writes_to_nobody_else(tmp_path: Path) -> None:
+    """Its reader is stuck, so `stop` gives up; the number of the descriptor it was given then means another file."""
+    text = b"x\n" * 200_000  # more than a pipe holds, for two writes
+    for name in "ab":
+        (tmp_path / name).write_bytes(text)
+    reader, writer = os.pipe()
+    tails = {name: FileTail(tmp_path / name, backups=1) for name in "ab"}
+    follower = Follower(tails, writer, interval_seconds=0.01)
+    follower.start()
+    os.read(reader, 1)  # it has begun
+    follower.stop(0.1)
+    os.close(writer)
+    other_reader, other_writer = os.pipe()
+    assert writer in (other_reader, other_writer)
+    with os.fdopen(reader, "rb") as rest:
+        assert rest.read() == text[1:] + text
+    os.set_blocking(other_reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(other_reader, 1)
+    os.close(other_reader)
+    os.close(other_writer)
