@@ -223,7 +223,7 @@ def place_for_config(config: Path) -> Path | None:
     Returns the link, or None when `config` names another model. Raises LlamaGgufError for an unusable configuration.
     """
     from llama_gguf.settings import locate  # noqa: PLC0415 - the lock's writer has no package to import
-    from llama_gguf.settings.load import load  # noqa: PLC0415
+    from llama_gguf.settings.loading.load import load  # noqa: PLC0415
 
     settings = load(config, os.environ, ()).settings
     if settings.model.name not in {NAME, NAME.removesuffix(".gguf")}:

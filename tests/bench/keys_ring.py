@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from llama_gguf.keys.grammar import parse, render
+from llama_gguf.keys.durations import parse_moment
+from llama_gguf.keys.file_format import parse, render
+from llama_gguf.keys.keyring import Ring
 from llama_gguf.keys.record import KeyFile, KeyRecord
-from llama_gguf.keys.ring import Ring
 from llama_gguf.keys.secret import digest, new_secret, visible_prefix
-from llama_gguf.keys.times import parse_moment
 
 CALLS = 20_000
 ROUNDS = 7

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama_gguf.keys import grammar, secret
+from llama_gguf.keys import file_format, secret
 from llama_gguf.keys.record import KeyFile, KeyRecord
 from llama_gguf.settings import RUN_DIR_VARIABLE, Snapshot, locate, parse, snapshot
 
@@ -78,7 +78,7 @@ class Box:
         """Replace the keys file."""
         path = self.shot.locations.keys_file
         new = path.with_name(path.name + ".new")
-        new.write_text(grammar.render(KeyFile(records=tuple(records))), encoding="utf-8")
+        new.write_text(file_format.render(KeyFile(records=tuple(records))), encoding="utf-8")
         new.chmod(0o600)
         new.replace(path)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_gguf.models.architecture import Architecture, Layer
-from llama_gguf.models.gguf_header import Tensor
-from llama_gguf.models.memory import Machine, Weights, plan_memory
-from llama_gguf.settings.engine import Engine
+from llama_gguf.models.gguf.architecture import Architecture, Layer
+from llama_gguf.models.gguf.header import Tensor
+from llama_gguf.models.memory.plan import Machine, Weights, plan_memory
+from llama_gguf.settings.sections.engine import Engine
 
 GIB = 1 << 30
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80)

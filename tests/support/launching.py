@@ -22,7 +22,7 @@ from typing import Any
 from llama_gguf import logs
 from llama_gguf.runtime.launch import Launch, launch
 from llama_gguf.runtime.programs import Program
-from llama_gguf.runtime.rpc import Supervisord
+from llama_gguf.runtime.supervisord_client import Supervisord
 from llama_gguf.settings import RunDir, Snapshot, locate, parse
 from support.patience import PATIENCE
 from support.terminal import terminal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_gguf.models.files import Phase
+from llama_gguf.models.model_files import Phase
 from llama_gguf.settings import Locations, Settings, locate, parse
 
 

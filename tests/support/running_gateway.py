@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.gateway.app import Gateway
-from llama_gguf.gateway.startup import Found
+from llama_gguf.gateway.inputs import Found
 
 from .fake_engine import FakeEngine
 from .gateway_box import ENGINE_KEY, Box, make_box

@@ -88,7 +88,7 @@ def listen() -> None:
     from llama_gguf import logs
     from llama_gguf.runtime.event_protocol import serve
     from llama_gguf.runtime.fatal_listener import FatalListener
-    from llama_gguf.runtime.rpc import Supervisord
+    from llama_gguf.runtime.supervisord_client import Supervisord
     from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
     from llama_gguf.settings import snapshot as snapshots
 

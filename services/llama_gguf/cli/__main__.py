@@ -19,21 +19,21 @@ from llama_gguf import __version__
 from llama_gguf.errors import ExitCode, LlamaGgufError
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.load import InvalidConfigError
+    from llama_gguf.settings.loading.load import InvalidConfigError
 
 LAZY = {
-    "up": "llama_gguf.cli.up:up",
-    "check": "llama_gguf.cli.check:check",
-    "config": "llama_gguf.cli.config:config",
-    "plan": "llama_gguf.cli.plan:plan",
-    "status": "llama_gguf.cli.status:status",
-    "keys": "llama_gguf.cli.keys:keys",
-    "usage": "llama_gguf.cli.usage:usage",
-    "audit": "llama_gguf.cli.audit:audit",
-    "model": "llama_gguf.cli.model:model",
-    "diagnostics": "llama_gguf.cli.diagnostics:diagnostics",
-    "render": "llama_gguf.cli.render:render",
-    "gen": "llama_gguf.cli.gen:gen",
+    "up": "llama_gguf.cli.commands.up:up",
+    "check": "llama_gguf.cli.commands.check:check",
+    "config": "llama_gguf.cli.commands.config:config",
+    "plan": "llama_gguf.cli.commands.plan:plan",
+    "status": "llama_gguf.cli.commands.status:status",
+    "keys": "llama_gguf.cli.commands.keys:keys",
+    "usage": "llama_gguf.cli.commands.usage:usage",
+    "audit": "llama_gguf.cli.commands.audit:audit",
+    "model": "llama_gguf.cli.commands.model:model",
+    "diagnostics": "llama_gguf.cli.commands.diagnostics:diagnostics",
+    "render": "llama_gguf.cli.commands.render:render",
+    "gen": "llama_gguf.cli.commands.gen:gen",
 }
 """Command -> "module:attribute"."""
 SUMMARIES = {
@@ -132,7 +132,7 @@ def tell(error: LlamaGgufError) -> None:
     """Write a deliberate error to stderr."""
     problems = getattr(error, "problems", ())
     if problems:
-        from llama_gguf.settings.explain import count, explain  # noqa: PLC0415 - only on errors
+        from llama_gguf.settings.messages.report import count, explain  # noqa: PLC0415 - only on errors
 
         invalid: InvalidConfigError | None = error if hasattr(error, "text") else None  # type: ignore[assignment]
         click.echo(explain(problems, invalid.text if invalid else ""), err=True)

@@ -27,7 +27,7 @@ def _listener() -> FatalListener:
     # Imported at the first event, for the reason above.
     from llama_gguf import logs  # noqa: PLC0415
     from llama_gguf.runtime.fatal_listener import FatalListener  # noqa: PLC0415
-    from llama_gguf.runtime.rpc import Supervisord  # noqa: PLC0415
+    from llama_gguf.runtime.supervisord_client import Supervisord  # noqa: PLC0415
     from llama_gguf.settings.snapshot import read_from_environment  # noqa: PLC0415
 
     snapshot = read_from_environment(os.environ)

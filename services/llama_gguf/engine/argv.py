@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ConfigError
-from llama_gguf.models.files import LoraFile, ModelFiles
+from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.models.source import served_names
 from llama_gguf.settings import Locations
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_gguf.engine.cpu_libraries import VARIABLE
-from llama_gguf.settings.passing import DEVICES, PROXIES, SYSTEM, harmless
+from llama_gguf.settings.environment_filter import DEVICES, PROXIES, SYSTEM, harmless
 
 
 def engine_environment(env: Mapping[str, str], run_dir: Path, cpu_variant: str | None = None) -> dict[str, str]:

@@ -14,19 +14,19 @@ from typing import NoReturn
 
 from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
-from llama_gguf.engine.container import detect_thread_limit
+from llama_gguf.engine.cgroup import detect_thread_limit
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.state import StateFile
 from llama_gguf.engine.variant_choice import VariantSteps, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
-from llama_gguf.models.facts import facts_of
-from llama_gguf.models.gguf_header import read_header
+from llama_gguf.models.gguf.facts import facts_of
+from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.resolve import resolve_patiently
 from llama_gguf.models.source import served_names
+from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings import Snapshot
-from llama_gguf.settings.model_facts import model_problems
-from llama_gguf.settings.notices import Notice
+from llama_gguf.settings.checks.model_facts import model_problems
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_gguf.models.files import Phase
-from llama_gguf.settings.notices import Notice, notices_as_data
+from llama_gguf.models.model_files import Phase
+from llama_gguf.rundir.notices import Notice, notices_as_data
 
 _MIN_INTERVAL_SECONDS = 0.5
 

@@ -23,7 +23,7 @@ from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.rundir.exits import ends, read_supervisord_log
-from llama_gguf.settings.notices import Notice
+from llama_gguf.rundir.notices import Notice
 
 if TYPE_CHECKING:
     from llama_gguf.settings import Settings, Snapshot

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llama_gguf.keys.atomic import exclusive, replace
+from llama_gguf.atomic_file import exclusive, replace
 from llama_gguf.logs import fields
 
 log = logging.getLogger(__name__)

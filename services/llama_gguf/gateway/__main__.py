@@ -11,10 +11,10 @@ import uvloop
 
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
+from llama_gguf.gateway.inputs import look
 from llama_gguf.settings.snapshot import read_from_environment
 
 from .server import serve
-from .startup import look
 
 
 def main() -> int:

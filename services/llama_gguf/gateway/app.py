@@ -14,36 +14,36 @@ from typing import BinaryIO
 
 from llama_gguf import __version__
 from llama_gguf.errors import KeysError
+from llama_gguf.gateway.api.cors import Cors
+from llama_gguf.gateway.api.routes import RouteTable
+from llama_gguf.gateway.builtin_routes import OwnRoutes
+from llama_gguf.gateway.http1.connection import Front
+from llama_gguf.gateway.http1.deadlines import Sweeper
+from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.inference import Forwarder, Rules
+from llama_gguf.gateway.inputs import Found, http_limits
+from llama_gguf.gateway.ratelimit.limiter import RateLimiter
+from llama_gguf.gateway.ratelimit.memory_store import open_store
+from llama_gguf.gateway.relay.engine_usage import Recounter
+from llama_gguf.gateway.relay.response_relay import Limits
+from llama_gguf.gateway.relay.upstream_call import EngineCaller
+from llama_gguf.gateway.scheduling.admission import Admission
+from llama_gguf.gateway.telemetry.access_log import AccessLog
+from llama_gguf.gateway.telemetry.metrics import Metrics
+from llama_gguf.gateway.telemetry.recorder import Recorder
+from llama_gguf.gateway.telemetry.usage_store import UsageStore
+from llama_gguf.gateway.upstream.client import EngineClient, fetch
+from llama_gguf.gateway.upstream.monitor import EngineState, State
+from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.keys.audit import AuditLog
-from llama_gguf.keys.watch import KeyState, KeyWatcher
+from llama_gguf.keys.watcher import KeyState, KeyWatcher
 from llama_gguf.logs import fields
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.settings.snapshot import Snapshot
 
-from .access_log import AccessLog
-from .admission import Admission
-from .cors import Cors
-from .engine_call import EngineCaller
-from .engine_client import EngineClient, fetch
-from .engine_http import EngineFailure
-from .engine_state import EngineState, State
-from .forward import Forwarder, Rules
-from .front import Front
 from .headers import engine_head, engine_request
-from .limitstore import open_store
-from .metrics import Metrics
-from .outbox import Outbox
-from .own import OwnRoutes
 from .pipeline import Access, Pipeline
-from .proxy import Limits
-from .ratelimit import RateLimiter
-from .recorder import Recorder
-from .recount import Recounter
-from .routes import RouteTable
-from .startup import Found, http_limits
-from .sweeper import Sweeper
-from .usage import UsageStore
 
 _log = logging.getLogger(__name__)
 

@@ -9,10 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+from llama_gguf.gateway.api.routes import Route
+from llama_gguf.gateway.relay.sse import Tokens
 from llama_gguf.keys.record import KeyRecord
-
-from .routes import Route
-from .sse import Tokens
 
 Outcome = Literal[
     "ok", "rejected", "client_error", "client_gone", "engine_error", "upstream_error", "timeout", "internal_error"

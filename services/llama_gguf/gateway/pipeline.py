@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.keys.ring import Ring
-from llama_gguf.settings.scope import Scope
+from llama_gguf.gateway.api import auth
+from llama_gguf.gateway.api.cors import Cors
+from llama_gguf.gateway.api.error_responses import error_body, error_event, error_headers
+from llama_gguf.gateway.api.routes import RouteTable, dialect_of
+from llama_gguf.gateway.builtin_routes import OwnRoutes
+from llama_gguf.gateway.inference import Forwarder
+from llama_gguf.gateway.interfaces import Recorder
+from llama_gguf.keys.keyring import Ring
+from llama_gguf.settings.sections.scope import Scope
 
-from . import auth
-from .cors import Cors
 from .exchange import Exchange, HeaderLines, Outcome, Request, Sink
-from .forward import Forwarder
 from .headers import lines, request_id
-from .own import OwnRoutes
-from .ports import Recorder
-from .render import error_body, error_event, error_headers
-from .routes import RouteTable, dialect_of
 
 _log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import socket
 from collections.abc import Callable
 
 from llama_gguf.errors import LaunchError
+from llama_gguf.gateway.inputs import Found
 from llama_gguf.logs import fields
 from llama_gguf.settings.snapshot import Snapshot
 
 from .app import Gateway
-from .startup import Found
 
 _log = logging.getLogger(__name__)
 

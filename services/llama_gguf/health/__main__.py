@@ -10,11 +10,11 @@ import sys
 
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
+from llama_gguf.health.responses import Answer, answer
+from llama_gguf.settings.platform import resolve_platform
 from llama_gguf.settings.snapshot import Snapshot, read_from_environment
 
-from .answers import Answer, answer
 from .monitor import Monitor
-from .platform import resolve_platform
 from .server import HealthServer
 
 log = logging.getLogger("llama_gguf.health")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llama_gguf.health.responses import percent, vast_line
 from llama_gguf.logs import fields
 from llama_gguf.settings import RunDir
 
 from . import probe
-from .answers import percent, vast_line
 from .state import Seen, Status, advance
 
 if TYPE_CHECKING:

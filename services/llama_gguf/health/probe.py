@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.notices import read_notices
 from llama_gguf.settings import RunDir
-from llama_gguf.settings.notices import read_notices
 
 from .state import EngineAnswer, EngineStep
 

@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
 from llama_gguf.errors import LaunchError
-
-from .answers import Answer
+from llama_gguf.health.responses import Answer
 
 _MAX_HEAD_BYTES = 8192
 _HEAD_SECONDS = 5.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from llama_gguf.settings.notices import Notice
+from llama_gguf.rundir.notices import Notice
 
 State = Literal["starting", "ready", "unready", "draining", "failed"]
 EngineAnswer = Literal["absent", "loading", "ready", "silent", "broken"]

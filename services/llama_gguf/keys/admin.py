@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Unpack
 
 from llama_gguf.errors import KeysError
+from llama_gguf.keys.durations import show
 
 from . import operations, store
 from .audit import AuditLog, Detail
 from .operations import Change, Imported, KeyFields, Request
 from .record import KeyFile, KeyRecord
 from .secret import new_nonce, new_secret
-from .times import show
 
 
 def _now() -> dt.datetime:

@@ -19,10 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llama_gguf import atomic_file
 from llama_gguf.errors import KeysError
-
-from . import atomic
-from .times import show
+from llama_gguf.keys.durations import show
 
 Detail = str | int | float | bool | None | list[str]
 
@@ -104,7 +103,7 @@ class AuditLog:
     """Appends to one log; safe between processes (a lock beside the file) and on the disk when `append` returns."""
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], dt.datetime] = _now, at: atomic.Steps = atomic.no_steps
+        self, path: Path, *, clock: Callable[[], dt.datetime] = _now, at: atomic_file.Steps = atomic_file.no_steps
     ) -> None:
         self.path = path
         self._clock = clock
@@ -117,8 +116,8 @@ class AuditLog:
 
         Raises KeysError if the log cannot be written, or has lost its end, which a new line would hide.
         """
-        real = atomic.resolve(self.path)
-        with atomic.exclusive(real, at=self._at):
+        real = atomic_file.resolve(self.path)
+        with atomic_file.exclusive(real, at=self._at):
             try:
                 descriptor = os.open(real, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 with os.fdopen(descriptor, "r+b", buffering=0) as file:
@@ -130,7 +129,7 @@ class AuditLog:
                         last = self._write(file, real, recovery).head()
                     return self._write(file, real, self._after(last, actor, action, target, details or {}))
             except OSError as error:
-                raise atomic.io_error(error, "append to", self.path) from error
+                raise atomic_file.io_error(error, "append to", self.path) from error
 
     def _after(self, last: Head, actor: str, action: str, target: str, details: Mapping[str, Detail]) -> Entry:
         now = show(self._clock())
@@ -138,11 +137,11 @@ class AuditLog:
 
     def _write(self, file: io.FileIO, real: Path, entry: Entry) -> Entry:
         if entry.seq == 1:
-            atomic.give_to_owner_of(real.parent, real)
-            atomic.sync_directory(real.parent)
+            atomic_file.give_to_owner_of(real.parent, real)
+            atomic_file.sync_directory(real.parent)
         size = os.fstat(file.fileno()).st_size
         try:
-            atomic.write_all(file.fileno(), entry.line())
+            atomic_file.write_all(file.fileno(), entry.line())
             self._at("appended")
             os.fsync(file.fileno())
         except OSError:
@@ -150,7 +149,7 @@ class AuditLog:
                 file.truncate(size)
             raise
         self._at("append-synced")
-        atomic.replace(_head_path(real), str(entry.head()).encode() + b"\n", at=self._at)
+        atomic_file.replace(_head_path(real), str(entry.head()).encode() + b"\n", at=self._at)
         return entry
 
 
@@ -226,7 +225,7 @@ def verify(path: Path, *, expected: Head | None = None) -> Verdict:
 
     Stops at the first bad line. Raises KeysError if there is no log to check.
     """
-    recorded = [head for head in (_read_head(atomic.resolve(path)), expected) if head]
+    recorded = [head for head in (_read_head(atomic_file.resolve(path)), expected) if head]
     last = Head()
     for number, line in _lines(path):
         problem = _problem(line, last, recorded)
@@ -264,4 +263,4 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     except FileNotFoundError:
         raise KeysError(f"{path}: there is no audit log", code="audit-missing") from None
     except OSError as error:
-        raise atomic.io_error(error, "read", path) from error
+        raise atomic_file.io_error(error, "read", path) from error

@@ -22,7 +22,7 @@ from .secret import check_secret, digest
 from .store import KeyStore
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.auth import Auth, Bootstrap
+    from llama_gguf.settings.sections.auth import Auth, Bootstrap
 
 KEY_ID = "bootstrap"
 _MAX_BYTES = 4096

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack
 
 from llama_gguf.errors import KeysError
-from llama_gguf.settings.scope import Scope
+from llama_gguf.keys.validation import MAX_PREVIOUS, MAX_ROTATIONS, check
+from llama_gguf.settings.sections.scope import Scope
 
 from .record import KeyFile, KeyRecord, PreviousSecret, Priority, RotationMark
-from .rules import MAX_PREVIOUS, MAX_ROTATIONS, check
 from .secret import check_secret, derive_secret, digest, request_mark, visible_prefix
 
 

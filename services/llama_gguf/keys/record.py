@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 if TYPE_CHECKING:  # pydantic takes 0.1 s; the gateway imports it only when it reads its keys
     from pydantic import ConfigDict
 
-    from .rules import Digest, KeyId, Limit, Models, Note, Prefix, Previous, Rotations, Scopes, Time
+    from llama_gguf.keys.validation import Digest, KeyId, Limit, Models, Note, Prefix, Previous, Rotations, Scopes, Time
 
 Priority = Literal["high", "normal", "low"]
 

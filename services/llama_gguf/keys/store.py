@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_gguf import atomic_file
 from llama_gguf.errors import KeysError, Problem
+from llama_gguf.keys import file_format
 
-from . import atomic, grammar
 from .record import KeyFile
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -46,7 +47,7 @@ def load(path: Path) -> Loaded:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise KeysError(f"{path}:{line}: not UTF-8 text", code="keys-syntax") from None
-    keys = grammar.parse(text, source=str(path), read_at=dt.datetime.fromtimestamp(int(status.st_mtime), dt.UTC))
+    keys = file_format.parse(text, source=str(path), read_at=dt.datetime.fromtimestamp(int(status.st_mtime), dt.UTC))
     warnings = tuple(_warnings(path, keys, stat.S_IMODE(status.st_mode)))
     return Loaded(keys, hashlib.sha256(content).digest(), not text.strip(), warnings)
 
@@ -59,14 +60,14 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
             f"{path}: there is no keys file", code="keys-missing", hint="`llama-gguf keys generate` makes one"
         ) from None
     except OSError as error:
-        raise atomic.io_error(error, "read", path) from error
+        raise atomic_file.io_error(error, "read", path) from error
     try:
         status = os.fstat(descriptor)
         _refuse(path, status.st_mode)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise atomic.io_error(error, "read", path) from error
+        raise atomic_file.io_error(error, "read", path) from error
     finally:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
@@ -107,18 +108,20 @@ def _warnings(path: Path, keys: KeyFile, mode: int) -> Iterator[Problem]:
 class Session:
     """The keys file while its lock is held: what it says, and the right to replace it."""
 
-    def __init__(self, path: Path, keys: KeyFile, at: atomic.Steps) -> None:
+    def __init__(self, path: Path, keys: KeyFile, at: atomic_file.Steps) -> None:
         self.keys = keys
         self._path = path
         self._at = at
 
     def write(self, keys: KeyFile) -> None:
         """Replace the file. Returns when the new content is on the disk."""
-        text = grammar.render(keys)
-        written = grammar.parse(text, source=f"{self._path} (as it would be written)", read_at=dt.datetime.now(dt.UTC))
+        text = file_format.render(keys)
+        written = file_format.parse(
+            text, source=f"{self._path} (as it would be written)", read_at=dt.datetime.now(dt.UTC)
+        )
         if written.records != keys.records:
             raise KeysError("the keys would not be read back as they are written", code="keys-syntax")
-        atomic.replace(self._path, text.encode("utf-8"), at=self._at)
+        atomic_file.replace(self._path, text.encode("utf-8"), at=self._at)
         self.keys = written
 
     def pepper(self) -> bytes:
@@ -129,10 +132,10 @@ class Session:
             mode = path.stat().st_mode
         except FileNotFoundError:
             pepper = secrets.token_bytes(PEPPER_BYTES)
-            atomic.replace(path, pepper, at=self._at)
+            atomic_file.replace(path, pepper, at=self._at)
             return pepper
         except OSError as error:
-            raise atomic.io_error(error, "read", path) from error
+            raise atomic_file.io_error(error, "read", path) from error
         if len(pepper) != PEPPER_BYTES or mode & 0o007:
             raise KeysError(
                 f"{path} is not {PEPPER_BYTES} bytes that are closed to others (mode {stat.S_IMODE(mode):o})",
@@ -145,7 +148,9 @@ class Session:
 class KeyStore:
     """One keys file. A symbolic link is followed, so the link stays and the file behind it is replaced."""
 
-    def __init__(self, path: Path, *, lock_timeout_seconds: float = 10.0, at: atomic.Steps = atomic.no_steps) -> None:
+    def __init__(
+        self, path: Path, *, lock_timeout_seconds: float = 10.0, at: atomic_file.Steps = atomic_file.no_steps
+    ) -> None:
         self.path = path
         self._timeout = lock_timeout_seconds
         self._at = at
@@ -161,9 +166,9 @@ class KeyStore:
         A file in the old plaintext format may only be changed with `convert`: writing replaces it by digests.
         """
         while True:
-            real = atomic.resolve(self.path)
-            with atomic.exclusive(real, timeout_seconds=self._timeout, at=self._at):
-                if atomic.resolve(self.path) != real:
+            real = atomic_file.resolve(self.path)
+            with atomic_file.exclusive(real, timeout_seconds=self._timeout, at=self._at):
+                if atomic_file.resolve(self.path) != real:
                     continue  # the link was moved while we waited
                 keys = self._current(real)
                 if keys.plaintext and not convert:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
-from llama_gguf.models.files import Reporter
+from llama_gguf.models.model_files import Reporter
 
 log = logging.getLogger(__name__)
 

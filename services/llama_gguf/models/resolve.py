@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
-from llama_gguf.models.architecture import read_architecture
 from llama_gguf.models.checksum import VerifiedFiles, verify
-from llama_gguf.models.files import LoraFile, ModelFiles, Reporter
-from llama_gguf.models.gguf_header import Header
-from llama_gguf.models.local import Role, check_model, check_readable, find_named
-from llama_gguf.models.means import Means
+from llama_gguf.models.fetch_context import Means
+from llama_gguf.models.gguf.architecture import read_architecture
+from llama_gguf.models.gguf.header import Header
+from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
+from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
 from llama_gguf.settings import Locations
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.model import Model
+    from llama_gguf.settings.sections.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +103,11 @@ def _locate(wanted: Wanted, means: Means) -> Path:
         case Named() as named:
             return find_named(named, f"{wanted.setting}.name")
         case OnHub() as origin:
-            from llama_gguf.models.huggingface import fetch_hub  # noqa: PLC0415 - not needed for what is on disk
+            from llama_gguf.models.hub.huggingface import fetch_hub  # noqa: PLC0415 - not needed for what is on disk
 
             return fetch_hub(wanted, origin, means)
         case AtUrl() as origin:
-            from llama_gguf.models.url import fetch_url  # noqa: PLC0415 - as above
+            from llama_gguf.models.http_url import fetch_url  # noqa: PLC0415 - as above
 
             return fetch_url(wanted, origin, means)
 

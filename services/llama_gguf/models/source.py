@@ -15,10 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
-from llama_gguf.settings.sources import sources_of
+from llama_gguf.settings.sections.sources import sources_of
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.model import Artifact, HuggingFace, Model
+    from llama_gguf.settings.sections.model import Artifact, HuggingFace, Model
 
 RUNPOD_CACHE = Path("/runpod-volume/huggingface-cache/hub")
 """Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""

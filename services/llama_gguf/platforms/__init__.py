@@ -4,13 +4,14 @@ A spec is text by file name. What a platform cannot express is a ConfigError wit
 without a word. The platforms' field names and limits are vendored as JSON Schemas in schemas/.
 """
 
+from llama_gguf.platforms.container import Request, Variant
+from llama_gguf.platforms.repository_specs import ready_made
+
 from .bundle import Bundle
 from .compose import ComposeOptions
 from .compose import render as render_compose
 from .kubernetes import KubernetesOptions
 from .kubernetes import render as render_kubernetes
-from .launch import Request, Variant
-from .ready_made import ready_made
 from .runpod import RunPodOptions
 from .runpod import render as render_runpod
 from .vast import VastOptions

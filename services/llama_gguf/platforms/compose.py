@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
+from llama_gguf.platforms.container import (
+    REPOSITORY,
+    Launch,
+    Request,
+    Variant,
+    is_below,
+    is_loopback,
+    prepare,
+    read_paths,
+)
+from llama_gguf.platforms.environment import Patch, config_yaml
+from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
 
 from .bundle import Bundle, Findings
-from .launch import REPOSITORY, Launch, Request, Variant, is_below, is_loopback, prepare, read_paths
-from .places import Places, check_places
-from .text import Tree, to_yaml
-from .variables import Patch, config_yaml
 
 CONFIG_PATH = "/etc/llama-gguf/config.yaml"
 DATA = "/data"

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llama_gguf.platforms.container import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch, Request, pinned, prepare
+from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.serialize import Tree, to_json
 from llama_gguf.settings import Settings
 
 from .bundle import Bundle, Findings
-from .launch import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch, Request, pinned, prepare
-from .places import Places, check_places
-from .text import Tree, to_json
 
 MOST_ARGUMENT_CHARACTERS = 4096  # args, args_str and onstart together
 MOST_ITEM_CHARACTERS = 256  # one variable, name and value

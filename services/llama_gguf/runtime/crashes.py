@@ -19,7 +19,7 @@ from llama_gguf.rundir.exits import Exit
 from .programs import ENGINE
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.supervisor import Supervisor
+    from llama_gguf.settings.sections.supervisor import Supervisor
 
 _KEPT = 500
 

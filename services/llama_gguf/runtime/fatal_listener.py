@@ -24,7 +24,7 @@ from .failure import Failure
 from .programs import ENGINE, LISTENER
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.supervisor import Supervisor
+    from llama_gguf.settings.sections.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -21,18 +21,18 @@ from typing import TextIO
 
 from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.logs import fields
+from llama_gguf.runtime import prepare_rundir, process
+from llama_gguf.runtime.log_follower import FileTail, Follower
+from llama_gguf.runtime.program_environment import supervised_environment
+from llama_gguf.runtime.supervisord_client import Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot
 from llama_gguf.settings import snapshot as snapshots
-from llama_gguf.settings.masking import masked_environment
+from llama_gguf.settings.redaction import masked_environment
 
 from . import failure as failures
-from . import process, rundir
-from .environment import supervised_environment
 from .failure import Failure
 from .fatal_listener import tail_lines
-from .follow import FileTail, Follower
 from .programs import GATEWAY, LISTENER, Program
-from .rpc import Supervisord, SupervisordError
 from .screen import watching
 from .supervisord import LOGS_LINK, render_ini
 
@@ -66,7 +66,7 @@ def launch(what: Launch) -> int:
     os.umask(os.umask(0) | 0o027)
     with _signals() as signals:
         run = what.snapshot.locations.run
-        lock = rundir.prepare(run)
+        lock = prepare_rundir.prepare(run)
         try:
             process.become_subreaper()
             process.raise_open_files_limit()
@@ -74,7 +74,7 @@ def launch(what: Launch) -> int:
             _write_files(what, env)
             code = _Appliance(what, env, signals, lock).run()
         finally:
-            rundir.tidy(run)
+            prepare_rundir.tidy(run)
             os.close(lock)
         if code != ExitCode.OK:
             _hold(what, signals)
@@ -84,9 +84,9 @@ def launch(what: Launch) -> int:
 def _write_files(what: Launch, env: Mapping[str, str]) -> None:
     locations, settings = what.snapshot.locations, what.snapshot.settings
     run = locations.run
-    rundir.write_engine_key(run)
-    rundir.link_cwd(run)
-    rundir.link_logs(locations, settings.logging, tuple(program.name for program in what.programs))
+    prepare_rundir.write_engine_key(run)
+    prepare_rundir.link_cwd(run)
+    prepare_rundir.link_logs(locations, settings.logging, tuple(program.name for program in what.programs))
     snapshots.write(what.snapshot, run.snapshot)
     ini = render_ini(what.programs, settings.logging, variables=env.keys(), as_root=os.geteuid() == 0)
     run.supervisord_ini.write_text(ini, encoding="ascii")

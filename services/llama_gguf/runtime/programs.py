@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 from llama_gguf.settings import Settings
-from llama_gguf.settings.passing import PROXIES
-from llama_gguf.settings.sources import artifacts_of
+from llama_gguf.settings.environment_filter import PROXIES
+from llama_gguf.settings.sections.sources import artifacts_of
 
 ENGINE, GATEWAY, HEALTH, LISTENER = "engine", "gateway", "health", "listener"
 

@@ -15,7 +15,7 @@ from llama_gguf.logs import is_ours, shorten
 from .programs import ENGINE
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.logging import Logging
+    from llama_gguf.settings.sections.logging import Logging
 
 _LEAST_COLUMNS = 40
 _USUAL = (80, 24)

@@ -11,11 +11,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .environment import withheld
+from llama_gguf.runtime.program_environment import withheld
+
 from .programs import Program
 
 if TYPE_CHECKING:
-    from llama_gguf.settings.logging import Logging
+    from llama_gguf.settings.sections.logging import Logging
 
 LOGS_LINK = "logs"
 """Link in the run directory to the directory of this start's log files."""

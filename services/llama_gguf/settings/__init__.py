@@ -9,14 +9,14 @@ from .locations import Locations, RunDir, locate
 from .snapshot import RUN_DIR_VARIABLE, Snapshot
 
 if TYPE_CHECKING:
-    from .root import Settings, parse
+    from llama_gguf.settings.sections.settings import Settings, parse
 
 __all__ = ["RUN_DIR_VARIABLE", "Locations", "RunDir", "Settings", "Snapshot", "locate", "parse"]
 
 
 def __getattr__(name: str) -> object:
     if name in ("Settings", "parse"):
-        from . import root  # noqa: PLC0415 - see above
+        from llama_gguf.settings.sections import settings  # noqa: PLC0415 - see above
 
-        return getattr(root, name)
+        return getattr(settings, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .root import Settings
+    from llama_gguf.settings.sections.settings import Settings
 
 DATA_DIR_CANDIDATES = ("/data", "/runpod-volume", "/workspace")
 

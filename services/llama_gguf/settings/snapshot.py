@@ -20,7 +20,7 @@ from llama_gguf.errors import ConfigError
 from .locations import Locations, RunDir
 
 if TYPE_CHECKING:
-    from .root import Settings
+    from llama_gguf.settings.sections.settings import Settings
 
 RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable by which `up` tells its programs the run directory."""
@@ -77,7 +77,7 @@ def read_from_environment(env: Mapping[str, str]) -> Snapshot:
 
 def read_validated(path: Path) -> Snapshot:
     """Read like `read`, with settings that are a `Settings` indeed; for commands, which have the time."""
-    from .root import parse  # noqa: PLC0415 - pydantic, which `read` is to do without
+    from llama_gguf.settings.sections.settings import parse  # noqa: PLC0415 - pydantic, which `read` is to do without
 
     settings, locations = _load(path)
     return Snapshot(parse(settings), locations)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llama_gguf import __version__
+from llama_gguf.platforms.container import REPOSITORY, Launch
+from llama_gguf.platforms.serialize import Tree, to_yaml
 
-from ..launch import REPOSITORY, Launch
-from ..text import Tree, to_yaml
 from .objects import secret_keys
 
 _VALUES_HEADER = (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ..launch import Launch
-from ..text import Tree
+from llama_gguf.platforms.container import Launch
+from llama_gguf.platforms.kubernetes.parameters import Values
+from llama_gguf.platforms.serialize import Tree
+
 from .options import QUEUE_METRIC, KubernetesOptions
-from .values import Values
 from .workload import data_dir, labels, models_dir, secret_name
 
 METRICS_KEY = "METRICS_API_KEY"

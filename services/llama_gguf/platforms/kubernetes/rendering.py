@@ -6,13 +6,14 @@ weights, because keys, usage and logs of several writers would corrupt one anoth
 
 from __future__ import annotations
 
+from llama_gguf.platforms.container import Launch, Request, prepare
+from llama_gguf.platforms.environment import Patch
+from llama_gguf.platforms.kubernetes.parameters import Fixed, Open, Values
+from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
 
 from ..bundle import Bundle, Findings
-from ..launch import Launch, Request, prepare
-from ..places import Places, check_places
-from ..text import Tree, to_yaml
-from ..variables import Patch
 from .chart import chart
 from .objects import (
     claims,
@@ -26,7 +27,6 @@ from .objects import (
     service_monitor,
 )
 from .options import CONFIG_FOLDER, DATA, KubernetesOptions
-from .values import Fixed, Open, Values
 from .workload import data_dir, deployment, models_dir
 
 _OUTSIDE = ("service-monitor.yaml",)  # kinds that not every cluster knows: applied by hand

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ..launch import REPOSITORY, Launch
-from ..text import Tree
+from llama_gguf.platforms.container import REPOSITORY, Launch
+from llama_gguf.platforms.kubernetes.parameters import Values
+from llama_gguf.platforms.serialize import Tree
+
 from .options import CONFIG_FOLDER, DATA, DEREGISTER_SECONDS, UID, KubernetesOptions
-from .values import Values
 
 _RUN_BYTES = "64Mi"
 

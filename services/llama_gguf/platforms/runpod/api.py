@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..launch import MINIMUM_CUDA, Launch
-from ..text import Tree
+from llama_gguf.platforms.container import MINIMUM_CUDA, Launch
+from llama_gguf.platforms.serialize import Tree
+
 from .options import LEAST_VOLUME, MOST_PROCESSING_SECONDS, POD_VOLUME, RunPodOptions, allowed_cuda
 
 

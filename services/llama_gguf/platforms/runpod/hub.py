@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 
 from llama_gguf import __version__
-from llama_gguf.settings.shape import Leaf, env_name, settings_shape
+from llama_gguf.platforms.container import REPOSITORY, Launch
+from llama_gguf.platforms.environment import variable_text
+from llama_gguf.platforms.serialize import Tree
+from llama_gguf.settings.schema_tree import Leaf, env_name, settings_shape
 
-from ..launch import REPOSITORY, Launch
-from ..text import Tree
-from ..variables import variable_text
 from .options import RunPodOptions, allowed_cuda
 
 _ALWAYS_ASKED = ("engine.context_per_slot", "engine.slots")

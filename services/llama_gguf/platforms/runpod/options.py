@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..launch import MINIMUM_CUDA, Launch, Variant
+from llama_gguf.platforms.container import MINIMUM_CUDA, Launch, Variant
 
 MOST_VARIABLES = 50
 MOST_PROCESSING_SECONDS = 330  # a load-balancing endpoint cuts a request off after 5.5 minutes

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llama_gguf.platforms.container import Launch, Request, is_below, prepare
+from llama_gguf.platforms.environment import Patch
+from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.serialize import to_json
 from llama_gguf.settings import Settings
 
 from ..bundle import Bundle, Findings
-from ..launch import Launch, Request, is_below, prepare
-from ..places import Places, check_places
-from ..text import to_json
-from ..variables import Patch
 from . import options as facts
 from .api import endpoint, pod_template
 from .hub import hub, hub_tests

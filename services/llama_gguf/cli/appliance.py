@@ -1,0 +1,150 @@
+"""What can be learnt about a running (or failed) appliance from its run directory and sockets; changes nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llama_gguf.cli.config_options import find_config
+from llama_gguf.cli.process_memory import ProcessMemory, read_process_memory
+from llama_gguf.errors import ExitCode
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant
+from llama_gguf.rundir.notices import Notice, read_notices
+from llama_gguf.runtime import failure as failures
+from llama_gguf.runtime.crashes import Crash, CrashFile
+from llama_gguf.runtime.failure import Failure
+from llama_gguf.runtime.supervisord_client import ProgramInfo, Supervisord, SupervisordError
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot, locate
+from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.loading.load import InvalidConfigError, load
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+_HEALTH_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One look at an appliance. `programs` is empty when it does not run."""
+
+    run: RunDir
+    snapshot: Snapshot | None
+    programs: tuple[ProgramInfo, ...]
+    crashes: tuple[Crash, ...]
+    health: dict[str, Any] | None  # the health server's own words; None when it does not answer
+    engine: dict[str, Any] | None  # what the engine's program wrote of itself: more than the health server tells
+    failure: Failure | None
+    variant: EngineVariant | None = None  # of the engine's CPU code
+    memory: Mapping[str, ProcessMemory] = field(default_factory=dict)  # by program
+
+    @property
+    def running(self) -> bool:
+        """Whether supervisord answers."""
+        return bool(self.programs)
+
+    @property
+    def state(self) -> str:
+        """`stopped`, `failed`, or what the health server says (`unknown` where it does not)."""
+        if not self.running:
+            return "failed" if self.failure else "stopped"
+        return str(self.health["state"]) if self.health else "unknown"
+
+    @property
+    def exit_code(self) -> int:
+        """0 ready; 75 running but not ready (yet), so asking again makes sense; 69 stopped or failed."""
+        if self.state == "ready":
+            return ExitCode.OK
+        return ExitCode.UNAVAILABLE if self.state in {"stopped", "failed"} else ExitCode.TEMPORARY
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What works, but not as it should; nothing of what no longer runs."""
+        return read_notices(self.engine.get("warnings")) if self.running and self.engine else ()
+
+    def restarts(self, program: str) -> int:
+        """Return how often `program` ended unasked since the appliance was started."""
+        return sum(crash.program == program for crash in self.crashes)
+
+    def last_crash(self, program: str) -> Crash | None:
+        """Return the latest of those."""
+        return next((crash for crash in reversed(self.crashes) if crash.program == program), None)
+
+
+def find_run_dir(
+    given: Path | None, config: Path | None, sets: tuple[str, ...], env: Mapping[str, str] | None = None
+) -> RunDir:
+    """Return the run directory: as given, from the programs' own variable, or where `up` with this config puts it."""
+    variables = os.environ if env is None else env
+    if given is not None or (given := _from_variable(variables)) is not None:
+        return RunDir(root=given.absolute())
+    try:
+        loaded = load(find_config(config, variables), variables, sets)
+    except InvalidConfigError:
+        if config is not None:
+            raise
+        # No usable configuration here, as in a shell inside a container: the defaults and variables still say where.
+        loaded = load(None, variables, (*sets, "model.name=unknown"))
+    return locate(loaded.settings, variables).run
+
+
+def _from_variable(env: Mapping[str, str]) -> Path | None:
+    value = env.get(RUN_DIR_VARIABLE)
+    return Path(value) if value else None
+
+
+def inspect(run: RunDir) -> Facts:
+    """Look at the appliance of `run`."""
+    snapshot = None
+    if run.snapshot.exists():
+        snapshot = snapshots.read_validated(run.snapshot)
+    try:
+        programs = tuple(Supervisord(run.supervisord_socket).programs())
+    except SupervisordError:
+        programs = ()
+    return Facts(
+        run=run,
+        snapshot=snapshot,
+        programs=programs,
+        crashes=tuple(CrashFile(run.crashes).read()),
+        health=ask_health(snapshot) if snapshot else None,
+        engine=read_engine_state(run),
+        failure=failures.read(run.failure),
+        variant=engine_variant.read(run.engine_variant),
+        memory={info.name: found for info in programs if info.pid and (found := read_process_memory(info.pid))},
+    )
+
+
+def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:
+    """Return the health server's details, or None when it does not answer."""
+    health = snapshot.settings.health
+    host = _WILDCARDS.get(health.host, health.host)
+    connection = http.client.HTTPConnection(host, health.port, timeout=_HEALTH_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        value = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return value if isinstance(value, dict) and "state" in value else None
+
+
+def read_engine_state(run: RunDir) -> dict[str, Any] | None:
+    """Return what the engine's program does, or did, before llama-server answers; None before it has begun."""
+    try:
+        value = json.loads(run.engine_state.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def public_url(snapshot: Snapshot) -> str:
+    """Return the address of the API as seen from this machine."""
+    gateway = snapshot.settings.gateway
+    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(gateway.host, gateway.host)  # noqa: S104 - read, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{gateway.port}"

@@ -1,0 +1,1 @@
+"""One module a command of `llama-gguf`, imported only when it is asked for."""

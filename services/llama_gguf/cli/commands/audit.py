@@ -1,0 +1,98 @@
+"""`llama-gguf audit`: check and read the log of key changes and admin calls."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from llama_gguf.cli.config_options import config_options
+from llama_gguf.cli.keys_options import find
+from llama_gguf.errors import KeysError
+from llama_gguf.keys.audit import Detail, Entry, Head, entries
+from llama_gguf.keys.audit import verify as verify_log
+from llama_gguf.logs import clean
+
+file_option = click.option(
+    "--file", type=click.Path(path_type=Path), help="Audit log; default: what the configuration says."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def audit() -> None:
+    """Check and read the log of key changes and admin calls."""
+
+
+@audit.command()
+@click.option(
+    "--head", "head_text", metavar="SEQ:HASH", help="A head noted earlier: the log must still contain that entry."
+)
+@file_option
+@config_options
+@json_option
+def verify(head_text: str | None, file: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Find out whether the log is as it was written.
+
+    Finds a changed, inserted, removed or moved line and a missing beginning or end. Note the head it prints somewhere
+    else: with --head, not even somebody who can write all files here can hide a change to what came before.
+    Exits with 78 if something is wrong.
+    """
+    path = _path(file, config, sets)
+    verdict = verify_log(path, expected=_head(head_text))
+    if as_json:
+        line = verdict.bad_line or None
+        said = {"ok": verdict.ok, "entries": verdict.entries, "head": str(verdict.head)}
+        click.echo(json.dumps({**said, "bad_line": line, "problem": verdict.problem or None}, indent=2))
+    elif verdict.ok:
+        click.echo(f"{path}: {verdict.entries} entries, all as they were written\nhead {verdict.head}")
+    if not verdict.ok:
+        place = f"{path}:{verdict.bad_line}: this line" if verdict.bad_line else f"{path}:"
+        raise KeysError(
+            f"{place} {verdict.problem}",
+            code="audit-tampered",
+            hint=f"the {verdict.entries} entries before it are sound; keep the file as evidence",
+        )
+
+
+@audit.command()
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Newest entries to show."
+)
+@file_option
+@config_options
+@json_option
+def show(limit: int, file: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Show the newest entries, the latest last. Does not check them; `audit verify` does."""
+    newest = deque(entries(_path(file, config, sets)), maxlen=limit)
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for entry in newest], indent=2))
+        return
+    for entry in newest:
+        click.echo(_line(entry))
+
+
+def _path(file: Path | None, config: Path | None, sets: tuple[str, ...]) -> Path:
+    return file if file is not None else find(config, sets, None).audit_file
+
+
+def _head(text: str | None) -> Head | None:
+    if text is None:
+        return None
+    try:
+        return Head.read(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--head") from None
+
+
+def _line(entry: Entry) -> str:
+    return clean(f"{entry.seq:>5}  {entry.ts}  {entry.actor}  {entry.action}  {entry.target}  {_told(entry.details)}")
+
+
+def _told(details: Mapping[str, Detail]) -> str:
+    shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in details.items()}
+    return " ".join(f"{name}={value}" for name, value in shown.items())

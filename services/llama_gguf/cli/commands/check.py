@@ -1,0 +1,101 @@
+"""`llama-gguf check`: is this configuration right, and could it run on this machine?"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from llama_gguf.cli.config_options import chosen, config_argument, find_config
+from llama_gguf.errors import ExitCode, LaunchError, Problem
+from llama_gguf.settings import Locations, Settings, locate
+from llama_gguf.settings.checks.machine import check_files, unusable_variant
+from llama_gguf.settings.checks.model_facts import ModelFacts
+from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
+from llama_gguf.settings.messages.report import as_data, count, explain
+
+Format = Literal["text", "json"]
+
+
+@click.command()
+@config_argument
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to report.")
+@click.option(
+    "--no-files", is_flag=True, help="Check only what is written, not the files and variables of this machine."
+)
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
+def check(
+    *, file: Path | None, config: Path | None, sets: tuple[str, ...], form: Format, no_files: bool, strict: bool
+) -> int:
+    """Check the configuration FILE, this machine's files included; exit 78 if anything is wrong."""
+    path = find_config(chosen(file, config), os.environ)
+    problems, text = examine(path, sets, os.environ, files=not no_files)
+    failed = any(problem.severity == "error" or strict for problem in problems)
+    name = str(path) if path else "environment"
+    if form == "json":
+        report = {"file": str(path) if path else None, "ok": not failed, "problems": as_data(problems)}
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        if problems:
+            click.echo(explain(problems, text), err=True)
+        click.echo(f"{name}: {count(problems)}" if failed else _ok(name, problems), err=failed)
+    return ExitCode.CONFIG if failed else ExitCode.OK
+
+
+def examine(
+    path: Path | None, sets: tuple[str, ...], env: Mapping[str, str], *, files: bool
+) -> tuple[tuple[Problem, ...], str]:
+    """Return every problem of a configuration, and the text they point into."""
+    try:
+        loaded = load(path, env, sets)
+    except InvalidConfigError as error:
+        return error.problems, error.text
+    return loaded.problems + (on_this_machine(loaded, env) if files else ()), loaded.text
+
+
+def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Return the problems between a valid configuration and this machine, with their places."""
+    locations = locate(loaded.settings, env)
+    found = check_files(loaded.settings, locations, env, read_model=read_model)
+    return loaded.placed([*found, *_pinned_variant(loaded.settings, locations, env)])
+
+
+def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    """Return why the variant that engine.cpu_variant names cannot run here; without an engine nobody knows."""
+    if settings.engine.cpu_variant == "auto":
+        return []
+    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - only where there is something to look at
+    from llama_gguf.engine.variant_choice import choose, this_machine  # noqa: PLC0415 - as above
+
+    try:
+        binary = find_binary(settings, env)
+    except LaunchError:
+        return []
+    try:
+        choose(settings, binary, this_machine(), locations.cpu_variants_file)
+    except LaunchError as error:
+        return [unusable_variant(error)]
+    return []
+
+
+def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
+    """Return what the header of a model on this disk says; None for one to be downloaded."""
+    from llama_gguf.models.gguf.facts import facts_of  # noqa: PLC0415 - as below
+    from llama_gguf.models.gguf.header import read_header  # noqa: PLC0415 - only where there is a file to read
+
+    model = settings.model
+    candidates = [Path(model.path)] if model.path else []
+    if model.name:
+        candidates = [locations.models_dir / model.name, locations.models_dir / f"{model.name}.gguf"]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        return None
+    return facts_of(read_header(file))
+
+
+def _ok(name: str, problems: tuple[Problem, ...]) -> str:
+    return f"{name}: ok" + (f" ({count(problems)})" if problems else "")

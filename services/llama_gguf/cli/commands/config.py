@@ -1,0 +1,153 @@
+"""`llama-gguf config`: what is in force, where each value came from, and which variables there are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+import yaml
+from pydantic import JsonValue
+
+from llama_gguf.cli.config_options import chosen, config_argument, load_or_exit
+from llama_gguf.settings.loading.known_variables import OLD_NAMES, PLATFORM_VARIABLES
+from llama_gguf.settings.loading.load import Loaded
+from llama_gguf.settings.redaction import mask_value
+from llama_gguf.settings.schema_tree import Shape, dotted, env_name, settings_shape
+
+
+@click.group()
+def config() -> None:
+    """Show the effective configuration and every variable."""
+
+
+@config.command()
+@config_argument
+@click.option("--origin", is_flag=True, help="Say where each value came from.")
+@click.option("--changed", is_flag=True, help="Leave out what has its default.")
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="How to print.")
+def show(
+    *,
+    file: Path | None,
+    config: Path | None,
+    sets: tuple[str, ...],
+    origin: bool,
+    changed: bool,
+    form: Literal["yaml", "json"],
+) -> None:
+    """Print the configuration in force (FILE, variables and flags together), secrets masked."""
+    loaded = load_or_exit(chosen(file, config), sets)
+    tree = mask_value("", loaded.settings.model_dump(mode="json", exclude_defaults=changed))
+    if not isinstance(tree, dict):  # a model dumps as an object
+        raise TypeError("the settings are no mapping")
+    if form == "json":
+        data = {"settings": tree, "origins": dict(origins(tree, loaded))} if origin else tree
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    elif origin:
+        click.echo(annotated(tree, loaded))
+    else:
+        click.echo(_yaml(tree).rstrip())
+
+
+def _yaml(value: JsonValue) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
+    return text.removesuffix("...\n")
+
+
+def leaves(tree: dict[str, JsonValue], above: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Yield the dotted name and value of every setting in `tree`; a list is one value."""
+    for key, value in tree.items():
+        name = f"{above}.{key}" if above else key
+        if isinstance(value, dict):
+            yield from leaves(value, name)
+        else:
+            yield name, value
+
+
+def origins(tree: dict[str, JsonValue], loaded: Loaded) -> Iterator[tuple[str, str]]:
+    """Yield the dotted name of every setting and where its value came from."""
+    for name, _ in leaves(tree):
+        yield name, str(loaded.origin(name))
+
+
+def annotated(tree: dict[str, JsonValue], loaded: Loaded) -> str:
+    """Return `tree` as YAML with the origin of each value as a comment behind it."""
+    lines = list(_annotated(tree, loaded, "", ""))
+    width = min(60, max((len(line) for line, note in lines if note), default=0))
+    return "\n".join(f"{line:<{width}}  # {note}" if note else line for line, note in lines)
+
+
+def _annotated(tree: dict[str, JsonValue], loaded: Loaded, above: str, indent: str) -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        name = f"{above}.{key}" if above else key
+        if isinstance(value, dict):
+            yield f"{indent}{key}:", ""
+            yield from _annotated(value, loaded, name, indent + "  ")
+        else:
+            shown = yaml.safe_dump(
+                value, default_flow_style=True, allow_unicode=True, width=100_000, sort_keys=False
+            ).removesuffix("...\n")
+            yield f"{indent}{key}: {shown.strip()}", str(loaded.origin(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable that has a meaning."""
+
+    name: str
+    setting: str  # "" where it sets none
+    kind: Literal["setting", "old name", "retired", "platform"]
+    note: str
+
+
+def variables(shape: Shape) -> Iterator[Variable]:
+    """Yield every variable: one a setting, the platforms', and the old system's names."""
+    for leaf in shape.leaves():
+        yield Variable(env_name(leaf.path), leaf.name, "setting", str(leaf.node.get("description", "")))
+    for platform in PLATFORM_VARIABLES:
+        note = f"{platform.platform}: {platform.note}" if platform.note else platform.platform
+        yield Variable(platform.name, dotted(platform.setting), "platform", note)
+    for old in OLD_NAMES:
+        yield Variable(old.name, dotted(old.setting), "old name" if old.setting else "retired", old.note)
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--set-only", is_flag=True, help="Only the variables that are set here.")
+def env(as_json: bool, set_only: bool) -> None:
+    """List every environment variable that is read; a * marks those that are set here."""
+    listed = [one for one in variables(settings_shape()) if not set_only or one.name in os.environ]
+    if as_json:
+        data = [{**asdict(one), "set": one.name in os.environ} for one in listed]
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    _table(listed)
+
+
+_TITLES = {
+    "setting": "One for each setting (lists as JSON, or separated by commas)",
+    "platform": "Set by platforms, or read by others",
+    "old name": "Names of the old system, still read",
+    "retired": "Names of the old system without effect",
+}
+
+
+def _table(listed: list[Variable]) -> None:
+    """Print one line a variable: cut to the width of a terminal, whole where nobody looks."""
+    whole = not sys.stdout.isatty()
+    width = 100_000 if whole else shutil.get_terminal_size().columns
+    column = max((len(one.name) for one in listed), default=0)
+    for kind, title in _TITLES.items():
+        rows = [one for one in listed if one.kind == kind]
+        if rows:
+            click.secho(f"{title}:", bold=True)
+        for one in rows:
+            target = f"{one.setting}: " if one.setting and kind != "setting" else ""
+            mark = "*" if one.name in os.environ else " "
+            click.echo(f"{mark} {one.name:<{column}}  {target}{one.note}".rstrip(" :")[:width])

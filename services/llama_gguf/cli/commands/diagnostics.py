@@ -1,0 +1,94 @@
+"""`llama-gguf diagnostics`: everything one needs to help somebody else, in one report, secrets masked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llama_gguf.cli import diagnostics_sections
+from llama_gguf.cli.appliance import Facts, find_run_dir, inspect
+from llama_gguf.cli.commands.status import as_dict
+from llama_gguf.cli.config_options import config_options
+from llama_gguf.settings.redaction import mask_text, mask_value, masked_environment
+
+
+@click.command()
+@config_options
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Run directory; default: where `up` puts it.")
+@click.option("--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Lines of each log.")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file, mode 0600.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def diagnostics(  # noqa: PLR0917 - click passes its options by name
+    config: Path | None, sets: tuple[str, ...], run_dir: Path | None, lines: int, output: Path | None, as_json: bool
+) -> None:
+    """Collect a report about this machine and the appliance on it, secrets masked."""
+    report = collect(inspect(find_run_dir(run_dir, config, sets)), lines)
+    text = json.dumps(report, indent=1) + "\n" if as_json else "\n".join(as_text(report)) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    click.echo(f"written to {output}; look through it before you share it", err=True)
+
+
+def collect(facts: Facts, lines: int) -> dict[str, Any]:
+    """Gather every section, and mask all of it."""
+    snapshot = facts.snapshot
+    tails = diagnostics_sections.logs(facts, lines)
+    places = [facts.run.root, Path("/dev/shm")]  # noqa: S108 - looked at, not written
+    if snapshot is not None:
+        places += [snapshot.locations.data_dir, snapshot.locations.models_dir, snapshot.locations.logs_dir]
+    report = {
+        "system": diagnostics_sections.system(),
+        "gpu": diagnostics_sections.gpus(os.environ),
+        "disks": diagnostics_sections.disks(places),
+        "engine": diagnostics_sections.engine(snapshot, os.environ),
+        "model": diagnostics_sections.model(snapshot),
+        "status": as_dict(facts),
+        "processes": diagnostics_sections.processes(facts),
+        "settings": mask_value("", snapshot.settings.model_dump(mode="json")) if snapshot else None,
+        "environment": masked_environment(os.environ),
+        "errors": diagnostics_sections.errors(tails),
+        "logs": tails,
+    }
+    masked: dict[str, Any] = _masked(report)
+    return masked
+
+
+def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return `value` with every text in it masked by its shape: what a name did not give away, a pattern may."""
+    if isinstance(value, dict):
+        return {name: _masked(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_masked(child) for child in value]
+    return mask_text(value) if isinstance(value, str) else value
+
+
+def as_text(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the report as lines for a person: a heading for each section."""
+    for name, section in report.items():
+        yield f"== {name}"
+        yield from _lines(section, "")
+        yield ""
+
+
+def _lines(value: Any, indent: str) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        for name, child in value.items():
+            if isinstance(child, dict | list) and child:
+                yield f"{indent}{name}:"
+                yield from _lines(child, indent + "  ")
+            else:
+                yield f"{indent}{name}: {'' if child in (None, [], {}) else child}"
+    elif isinstance(value, list):
+        for child in value:
+            yield indent + (json.dumps(child) if isinstance(child, dict) else str(child))
+    else:
+        yield f"{indent}{'' if value is None else value}"

@@ -1,0 +1,181 @@
+"""`llama-gguf model`: what is in the model file, and fetching it before the first start."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.text import Text
+
+from llama_gguf import logs
+from llama_gguf.cli.commands.plan import human
+from llama_gguf.cli.config_options import config_options, load_or_exit
+from llama_gguf.errors import ModelError
+from llama_gguf.models.gguf.architecture import read_architecture
+from llama_gguf.models.gguf.facts import has_chat_template
+from llama_gguf.models.gguf.header import Header, read_header
+from llama_gguf.models.inventory import all_tensors, whereabouts
+from llama_gguf.models.local_files import check_readable
+from llama_gguf.models.model_files import ModelFiles, Phase, Reporter
+from llama_gguf.models.resolve import resolve_patiently
+from llama_gguf.models.source import plan_sources, split_names
+from llama_gguf.settings import locate
+
+_LINE_SECONDS = 5.0
+
+
+@click.group()
+def model() -> None:
+    """Download the model, or show what is in it."""
+
+
+@model.command()
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(*, path: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Show what is in the GGUF file PATH, by default the configured model."""
+    file = path or _configured(config, sets)
+    check_readable(file, "model")
+    facts = describe(read_header(file))
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_text(name, value)}")
+
+
+def _configured(config: Path | None, sets: tuple[str, ...]) -> Path:
+    settings = load_or_exit(config, sets).settings
+    place = whereabouts(plan_sources(settings.model, locate(settings, os.environ), os.environ).model)
+    if not place.present:
+        raise ModelError(
+            f"the model is not on disk yet: {place.wanted.description}",
+            code="model_not_found",
+            hint="run `llama-gguf model download`",
+        )
+    return place.path
+
+
+def describe(header: Header) -> dict[str, Any]:
+    """Return what a header says, as JSON values."""
+    architecture = read_architecture(header)
+    tensors = all_tensors(header.path)
+    types: Counter[str] = Counter()
+    for tensor in tensors:
+        types[tensor.type_name] += tensor.elements
+    return {
+        "path": str(header.path),
+        "bytes": sum(header.path.with_name(name).stat().st_size for name in split_names(header.path.name)),
+        "complete": header.end_of_data <= header.file_bytes,
+        "name": header.text("general.name"),
+        "architecture": architecture.name,
+        "parameters": sum(tensor.elements for tensor in tensors),
+        "types": dict(types.most_common()),
+        "trained_context": architecture.trained_context,
+        "layers": len(architecture.layers),
+        "windowed_layers": sum(layer.window > 0 for layer in architecture.layers),
+        "vocabulary": architecture.vocabulary,
+        "chat_template": has_chat_template(header),
+        "license": header.text("general.license"),
+        "parts": len(split_names(header.path.name)),
+    }
+
+
+def _text(name: str, value: object) -> str:
+    if name == "bytes" and isinstance(value, int):
+        return human(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        total = sum(value.values()) or 1
+        return ", ".join(f"{kind} {count / total:.0%}" for kind, count in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@model.command()
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def download(*, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Have the configured model on disk, checked; resumes what an earlier try began."""
+    settings = load_or_exit(config, sets).settings
+    logs.configure("model", format="text", level="warning", stream=sys.stderr)
+    logging.getLogger("httpx2").setLevel(logging.ERROR)
+    with _reporting(Console(stderr=True)) as reporter:
+        files = resolve_patiently(settings.model, locate(settings, os.environ), os.environ, reporter)
+    for name, path in _paths(files).items() if not as_json else ():
+        click.echo(f"{name}: {path}")
+    if as_json:
+        click.echo(json.dumps(_paths(files), indent=1, ensure_ascii=False))
+
+
+def _paths(files: ModelFiles) -> dict[str, str]:
+    named = {"model": files.model, "mmproj": files.mmproj, "draft": files.draft}
+    named |= {f"lora[{index}]": adapter.path for index, adapter in enumerate(files.lora)}
+    return {name: str(path) for name, path in named.items() if path}
+
+
+@contextmanager
+def _reporting(console: Console) -> Iterator[Reporter]:
+    """Yield a reporter: a moving bar on a terminal, a line every few seconds elsewhere."""
+    if not console.is_terminal:
+        yield Lines(lambda line: console.print(Text(line)))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress)
+
+
+class Bar:
+    """Shows one moving bar for the current step."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("looking", total=None)
+
+    def phase(self, phase: Phase, detail: str) -> None:
+        """Begin a new step."""
+        self._progress.reset(self._task, total=None, description=f"{phase}: {detail}")
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=done, total=total)
+
+
+class Lines:
+    """Writes a line for each step, and one every few seconds while bytes move."""
+
+    def __init__(self, write: Callable[[str], None], *, tick: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._tick = tick
+        self._last = tick()
+
+    def phase(self, phase: Phase, detail: str) -> None:
+        """Write the step."""
+        self._write(f"{phase}: {detail}")
+        self._last = self._tick()
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Write how far it is, if the last line is old enough."""
+        if self._tick() - self._last < _LINE_SECONDS:
+            return
+        self._last = self._tick()
+        self._write(f"  {human(done)}" + (f" of {human(total)} ({done / total:.0%})" if total else ""))

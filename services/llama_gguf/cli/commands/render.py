@@ -1,0 +1,269 @@
+"""`llama-gguf render`: one configuration as launch specs for a platform.
+
+Owns options, output and the writing of files. What is rendered depends on the file, `--set` and the options alone:
+the variables of the machine that renders do not leak into a spec.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from llama_gguf.cli.config_options import chosen, config_argument, find_config, tell
+from llama_gguf.errors import ConfigError, LaunchError
+from llama_gguf.platforms import (
+    Bundle,
+    ComposeOptions,
+    KubernetesOptions,
+    Request,
+    RunPodOptions,
+    Variant,
+    VastOptions,
+    ready_made,
+    render_compose,
+    render_kubernetes,
+    render_runpod,
+    render_vast,
+)
+from llama_gguf.settings import Settings
+from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
+from llama_gguf.settings.messages.report import as_data, explain
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Options = TypeVar("Options", RunPodOptions, VastOptions, ComposeOptions, KubernetesOptions)
+_RUNPOD, _VAST, _KUBERNETES = RunPodOptions(), VastOptions(), KubernetesOptions()
+
+
+@click.group()
+def render() -> None:
+    """Write launch specs for RunPod, Vast.ai, compose and Kubernetes.
+
+    Without --out the files go to standard output. Secrets are never written: a spec refers to the platform's.
+    """
+
+
+def _shared(command: Command) -> Command:
+    """Add what every platform's command takes; the command gets the loaded configuration, a Request and an output."""
+
+    @functools.wraps(command)
+    def run(file: Path | None, config: Path | None, sets: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - click's options by name
+        loaded = load(find_config(chosen(file, config), os.environ), {}, sets)
+        tell(loaded)
+        request = Request(
+            name=given.pop("name"),
+            image=given.pop("image"),
+            variant=given.pop("variant"),
+            secrets=given.pop("secrets"),
+            config_in_image=given.pop("config_in_image"),
+        )
+        output = _Output(given.pop("out"), given.pop("only_file"), given.pop("as_json"))
+        command(loaded, request, output, **given)
+
+    decorated: Any = config_argument(run)
+    for option in reversed(_SHARED_OPTIONS):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+_SHARED_OPTIONS = (
+    click.option("--name", default=Request().name, show_default=True, help="Name of what is launched."),
+    click.option("--image", metavar="REF", help="Image to run; pin it by digest for repeatable launches."),
+    click.option(
+        "--variant", type=click.Choice(get_args(Variant)), help="Image variant; default by engine.gpu_layers."
+    ),
+    click.option(
+        "--secret", "secrets", multiple=True, metavar="VARIABLE", help="One more secret to pass, as HF_TOKEN."
+    ),
+    click.option("--config-in-image", is_flag=True, help="The image holds config.yaml; pass only what must differ."),
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write the files to."),
+    click.option("--print", "only_file", metavar="NAME", help="Print this file alone."),
+    click.option("--json", "as_json", is_flag=True, help="Print files and warnings as one JSON object."),
+)
+
+
+class _Output:
+    """Where rendered files go: a folder, or standard output."""
+
+    def __init__(self, folder: Path | None, only: str | None, as_json: bool) -> None:
+        self._folder, self._only, self._as_json = folder, only, as_json
+
+    def emit(self, bundle: Bundle, loaded: Loaded) -> None:
+        """Tell the warnings, then write or print the files."""
+        warnings = loaded.placed(bundle.warnings)
+        if self._as_json:
+            click.echo(json.dumps({"files": bundle.files, "warnings": as_data(warnings)}, indent=1))
+            return
+        if warnings:
+            click.echo(explain(warnings, loaded.text), err=True)
+        if self._only is not None:
+            self._print_one(bundle.files, self._only)
+        elif self._folder is not None:
+            write_files(self._folder, bundle.files)
+        else:
+            _print_all(bundle.files)
+
+    @staticmethod
+    def _print_one(files: dict[str, str], name: str) -> None:
+        if name not in files:
+            raise click.BadParameter(f"no file {name!r}; there are {', '.join(files)}", param_hint="--print")
+        click.echo(files[name], nl=False)
+
+
+def _print_all(files: dict[str, str]) -> None:
+    if len(files) == 1:
+        click.echo(next(iter(files.values())), nl=False)
+        return
+    for index, (name, text) in enumerate(files.items()):
+        click.echo(f"{'' if index == 0 else chr(10)}==> {name} <==\n{text}", nl=False)
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """Write each file atomically below `folder` and say so."""
+    for name, text in files.items():
+        path = folder / name
+        temporary = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise LaunchError(f"{path}: cannot be written: {reason}", hint="choose another --out") from error
+        click.echo(str(path))
+
+
+def _run(
+    loaded: Loaded,
+    output: _Output,
+    how: Callable[[Settings, Request, Options], Bundle],
+    request: Request,
+    options: Options,
+) -> None:
+    try:
+        bundle = how(loaded.settings, request, options)
+    except ConfigError as error:
+        raise InvalidConfigError(loaded.placed(error.problems), text=loaded.text, file=loaded.file) from None
+    output.emit(bundle, loaded)
+
+
+def _without_none(options: type[Options], given: dict[str, Any]) -> Options:
+    names = {field.name for field in fields(options)}
+    return options(**{name: value for name, value in given.items() if name in names and value is not None})
+
+
+@render.command()
+@_shared
+@click.option("--only", type=click.Choice(["endpoint", "pod"]), help="Render one kind alone.")
+@click.option("--pool", "pools", multiple=True, default=_RUNPOD.pools, show_default=True, help="GPU pool.")
+@click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_RUNPOD.gpu_count, show_default=True)
+@click.option("--cpu-flavor", default=_RUNPOD.cpu_flavor, show_default=True, help="CPU flavor of the cpu variant.")
+@click.option("--vcpus", "vcpu_count", type=int, default=_RUNPOD.vcpu_count, show_default=True)
+@click.option("--workers-min", type=click.IntRange(0), default=_RUNPOD.workers_min, show_default=True)
+@click.option("--workers-max", type=click.IntRange(1), default=_RUNPOD.workers_max, show_default=True)
+@click.option(
+    "--idle-seconds",
+    type=click.IntRange(1, 3600),
+    default=_RUNPOD.idle_seconds,
+    show_default=True,
+    help="Time without a request after which a worker stops.",
+)
+@click.option(
+    "--flashboot",
+    type=click.Choice(["OFF", "FLASHBOOT", "PRIORITY_FLASHBOOT"]),
+    default=_RUNPOD.flashboot,
+    show_default=True,
+)
+@click.option("--disk", type=click.IntRange(1), default=_RUNPOD.disk, show_default=True, help="Container disk in GB.")
+@click.option("--volume", type=click.IntRange(10), default=_RUNPOD.volume, show_default=True, help="Pod volume in GB.")
+@click.option("--network-volume", "network_volumes", multiple=True, help="Id of a network volume for the weights.")
+@click.option("--data-center", "data_centers", multiple=True, help="Id of a data center.")
+@click.option("--registry", help="Id of RunPod's credential for a private registry.")
+def runpod(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
+    """A load-balancing endpoint, a Pod template, and the Hub's files (REST API v2)."""
+    _run(loaded, output, render_runpod, request, _without_none(RunPodOptions, given))
+
+
+@render.command()
+@_shared
+@click.option("--disk", type=click.IntRange(1), default=_VAST.disk, show_default=True, help="Disk in GB.")
+@click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_VAST.gpu_count, show_default=True)
+@click.option("--gpu-memory", type=click.IntRange(1), help="Least memory of the GPU in GB.")
+@click.option("--args", "arguments", default=_VAST.arguments, show_default=True, help="Arguments of the entrypoint.")
+def vast(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
+    """A template for Vast.ai's instances."""
+    _run(loaded, output, render_vast, request, _without_none(VastOptions, given))
+
+
+@render.command()
+@_shared
+@click.option("--mount-config", "config_file", metavar="PATH", help="Mount this config.yaml instead of a copy.")
+@click.option("--bind", "bind_address", metavar="ADDRESS", help="Address of the host to publish the port on.")
+def compose(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
+    """A compose file with a service for CPU and one for GPU."""
+    _run(loaded, output, render_compose, request, _without_none(ComposeOptions, given))
+
+
+def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, int]:
+    least, _, most = value.partition(":")
+    try:
+        return int(least), int(most or least)
+    except ValueError:
+        raise click.BadParameter("a number, or LEAST:MOST") from None
+
+
+@render.command()
+@_shared
+@click.option("--replicas", default="1", show_default=True, metavar="N|LEAST:MOST", callback=_replicas)
+@click.option(
+    "--autoscaler",
+    type=click.Choice(["none", "hpa", "keda"]),
+    default=_KUBERNETES.autoscaler,
+    show_default=True,
+    help="What starts more pods when requests wait.",
+)
+@click.option("--queue-target", type=click.IntRange(1), default=_KUBERNETES.queue_target, show_default=True)
+@click.option("--prometheus", metavar="URL", default=_KUBERNETES.prometheus, show_default=True)
+@click.option("--prometheus-release", default=_KUBERNETES.prometheus_release, show_default=True)
+@click.option("--storage", type=click.IntRange(1), default=_KUBERNETES.storage, show_default=True, help="In GiB.")
+@click.option("--storage-class")
+@click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_KUBERNETES.gpu_count, show_default=True)
+@click.option("--cpu", "cpu_request", default=_KUBERNETES.cpu_request, show_default=True)
+@click.option("--memory", "memory_request", default=_KUBERNETES.memory_request, show_default=True)
+@click.option(
+    "--startup-minutes",
+    type=click.IntRange(1),
+    default=_KUBERNETES.startup_minutes,
+    show_default=True,
+    help="Longest download and load before a pod is restarted.",
+)
+def kubernetes(loaded: Loaded, request: Request, output: _Output, replicas: tuple[int, int], **given: Any) -> None:  # noqa: ANN401 - click's options by name
+    """Manifests for kubectl and a Helm chart."""
+    given |= {"least_replicas": replicas[0], "most_replicas": replicas[1]}
+    _run(loaded, output, render_kubernetes, request, _without_none(KubernetesOptions, given))
+
+
+@render.command(name="all")
+@click.option(
+    "--root", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path(), show_default=True
+)
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file is not what would be written.")
+def render_all(root: Path, *, check: bool) -> None:
+    """The repository's ready-made specs, one folder for each example of config/examples."""
+    files = ready_made(root)
+    if not check:
+        write_files(root, files)
+        return
+    stale = [name for name, text in files.items() if _read(root / name) != text]
+    if stale:
+        raise LaunchError(f"not up to date: {', '.join(stale)}", hint="run `llama-gguf render all`")
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

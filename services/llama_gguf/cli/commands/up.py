@@ -1,0 +1,154 @@
+"""`llama-gguf up`: load, refuse what is wrong, see to the first key, and run the appliance to its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llama_gguf import __version__, logs
+from llama_gguf.cli.appliance import public_url
+from llama_gguf.cli.config_options import config_options, load_or_exit
+from llama_gguf.runtime.launch import Launch, launch
+from llama_gguf.runtime.programs import ENGINE, build_programs
+from llama_gguf.runtime.screen import watching
+from llama_gguf.settings import Settings, Snapshot, locate
+from llama_gguf.settings.platform import resolve_platform
+from llama_gguf.settings.redaction import mask_value
+
+if TYPE_CHECKING:
+    from llama_gguf.keys.bootstrap import BootstrapResult
+
+log = logging.getLogger("llama_gguf.up")
+
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+INSTANCE_VARIABLES = {"runpod": "RUNPOD_POD_ID", "vast": "CONTAINER_ID"}
+"""Platform -> the variable in which it names this instance."""
+
+
+@click.command()
+@config_options
+@click.pass_context
+def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> None:
+    """Start the appliance and stay until it stops.
+
+    SIGTERM or Ctrl-C stops it: running requests may finish first; a second one stops it at once. SIGHUP reloads the
+    API keys. Exits 0 after such a stop, 69 when a program could not stay up, 75 when another appliance uses the run
+    directory, 78 when the configuration is wrong or names what cannot be used; the reason is on stderr and in
+    RUN_DIR/failure.json.
+    """
+    loaded = load_or_exit(config, sets)
+    settings = with_platform(loaded.settings, os.environ)
+    screen = watching(sys.stdout.fileno(), settings.logging)
+    shape = screen.shorten if screen else str
+    logs.configure("up", format=settings.logging.format, level=settings.logging.level, shape=shape)
+    snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
+    log_boot(snapshot, loaded.file, dump=screen is None)
+    greet(snapshot, first_key(snapshot, os.environ), engine_log=screen is not None)
+    env = programs_environment(os.environ, settings)
+    programs = build_programs(settings, Path(sys.executable).name)
+    context.exit(launch(Launch(snapshot, programs, env, stdout=sys.stdout.fileno(), stderr=sys.stderr)))
+
+
+def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
+    """Return the settings with platform and instance made concrete: programs don't look at the environment."""
+    platform = resolve_platform(settings.health.platform, env)
+    given = env.get(INSTANCE_VARIABLES.get(platform, ""), "").strip()
+    instance = settings.logging.instance_id or given or socket.gethostname()
+    return settings.model_copy(
+        update={
+            "health": settings.health.model_copy(update={"platform": platform}),
+            "logging": settings.logging.model_copy(update={"instance_id": instance}),
+        }
+    )
+
+
+def first_key(snapshot: Snapshot, env: Mapping[str, str]) -> BootstrapResult | None:
+    """See to the first API key where `auth.bootstrap` asks for one."""
+    auth = snapshot.settings.auth
+    if not auth.enabled or not (auth.bootstrap.env or auth.bootstrap.file or auth.bootstrap.generate):
+        return None
+    from llama_gguf.keys.bootstrap import bootstrap  # noqa: PLC0415 - the key store costs 80 ms of every start
+
+    return bootstrap(auth, snapshot.locations, env)
+
+
+def programs_environment(env: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Return what of the environment the programs get: all but the first API key, which is stored by now."""
+    return {name: value for name, value in env.items() if name != settings.auth.bootstrap.env}
+
+
+def log_boot(snapshot: Snapshot, file: Path | None, *, dump: bool = True) -> None:
+    """Log version, device and where things lie; with `dump` also the whole configuration, secrets masked."""
+    locations = snapshot.locations
+    log.info(
+        "starting",
+        extra=logs.fields(
+            version=__version__,
+            device=describe_device(NVIDIA),
+            config=str(file) if file else "none: variables only",
+            data_dir=f"{locations.data_dir} ({locations.data_dir_reason})",
+            run_dir=f"{locations.run.root} ({locations.run_dir_reason})",
+            platform=snapshot.settings.health.platform,
+            instance=snapshot.settings.logging.instance_id,
+        ),
+    )
+    if not dump:
+        return
+    masked = mask_value("", snapshot.settings.model_dump(mode="json"))
+    log.info("configuration", extra=logs.fields(settings=json.dumps(masked, separators=(",", ":"))))
+
+
+def describe_device(gpus: Path) -> str:
+    """Return the NVIDIA GPUs by name, as the driver lists them, or the number of CPUs."""
+    names = []
+    for information in sorted(gpus.glob("*/information")):
+        lines = information.read_text(errors="replace").splitlines()
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return ", ".join(names) if names else f"cpu ({os.cpu_count()} cores)"
+
+
+def greet(snapshot: Snapshot, first: BootstrapResult | None, *, engine_log: bool = False) -> None:
+    """Tell a person the address, the new key (the only time it is shown) and a call that works when pasted.
+
+    With `engine_log` also where llama-server's own lines are, which a terminal does not get.
+
+    On stderr, so that stdout holds nothing but log lines.
+    """
+    if first is not None and first.outcome not in {"off", "present"}:
+        log.info("first API key", extra=logs.fields(outcome=first.outcome, id=first.key_id))
+    secret = first.secret if first is not None else ""
+    lines = [f"API: {public_url(snapshot)}"]
+    if secret:
+        lines.append(f"API key, shown only this once: {secret}")
+    if snapshot.settings.auth.enabled and not snapshot.locations.keys_file.exists():
+        lines.append("There is no API key yet, so every call is refused; make one: llama-gguf keys generate")
+    lines.append(f"Try: {sample_call(snapshot, secret)}")
+    if engine_log:
+        lines.append(f"Log of llama-server: {snapshot.locations.run.log(ENGINE)}")
+    click.echo("\n".join(lines), err=True)
+
+
+def sample_call(snapshot: Snapshot, key: str) -> str:
+    """Return a curl command that calls the API."""
+    settings = snapshot.settings
+    path, body = {
+        "generate": (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Write one sentence about the sea."}], "max_tokens": 64},
+        ),
+        "embed": ("/v1/embeddings", {"input": "hello"}),
+        "rerank": ("/v1/rerank", {"query": "hello", "documents": ["good day", "goodbye"]}),
+    }[settings.engine.task]
+    words = ["curl", "-sS", public_url(snapshot) + path, "-H", "Content-Type: application/json"]
+    if settings.auth.enabled:
+        words += ["-H", f"Authorization: Bearer {key or 'YOUR_KEY'}"]
+    return shlex.join([*words, "-d", json.dumps(body)])

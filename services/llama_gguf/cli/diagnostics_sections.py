@@ -1,0 +1,174 @@
+"""What a report about a machine and an appliance on it holds: each function gathers one section, and never raises.
+
+Masking is the caller's last step over everything; environment and settings are masked here already, by name.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llama_gguf import __version__
+from llama_gguf.cli.appliance import Facts
+from llama_gguf.engine.binary import find_binary
+from llama_gguf.engine.cpu_libraries import VARIABLE
+from llama_gguf.engine.variant_choice import choose, this_machine
+from llama_gguf.errors import LlamaGgufError
+from llama_gguf.rundir import engine_variant
+from llama_gguf.runtime.fatal_listener import tail_lines
+from llama_gguf.runtime.process import all_processes, session_members
+from llama_gguf.settings import Snapshot
+from llama_gguf.settings.redaction import mask_value
+
+_COMMAND_SECONDS = 20.0
+_ERROR = re.compile(
+    r"\b(error|fatal|fail(?:ed|ure)|critical|traceback|exception|out of memory|killed)\b", re.IGNORECASE
+)
+_GPU_QUERY = "name,driver_version,memory.total,memory.used,utilization.gpu,compute_cap"
+
+
+def system(proc: Path = Path("/proc")) -> dict[str, Any]:
+    """Kernel, Python, processor, memory and the limits of the container."""
+    memory = _pairs(_read(proc / "meminfo"))
+    model = _pairs(_read(proc / "cpuinfo")).get("model name", platform.machine())
+    return {
+        "appliance": __version__,
+        "python": sys.version.split()[0],
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "os": _pairs(_read(Path("/etc/os-release")), "=").get("PRETTY_NAME", "").strip('"'),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "memory_total": memory.get("MemTotal"),
+        "memory_available": memory.get("MemAvailable"),
+        "cgroup_memory_max": _read(Path("/sys/fs/cgroup/memory.max")).strip() or None,
+        "cgroup_cpu_max": _read(Path("/sys/fs/cgroup/cpu.max")).strip() or None,
+        "user": f"uid {os.geteuid()}, gid {os.getegid()}",
+    }
+
+
+def disks(paths: Iterable[Path]) -> dict[str, str]:
+    """Free and total space where each path is, or will be."""
+    found = {}
+    for path in paths:
+        existing = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
+        usage = shutil.disk_usage(existing)
+        found[str(path)] = f"{usage.free // 2**20} MiB free of {usage.total // 2**20} MiB"
+    return found
+
+
+def gpus(env: Mapping[str, str]) -> dict[str, Any]:
+    """What nvidia-smi says, where it is."""
+    tool = shutil.which("nvidia-smi", path=env.get("PATH"))
+    if tool is None:
+        return {"found": False, "reason": "no nvidia-smi on PATH"}
+    code, text = _output([tool, f"--query-gpu={_GPU_QUERY}", "--format=csv,noheader"])
+    return {"found": code == 0, "columns": _GPU_QUERY, "gpus" if code == 0 else "reason": text.splitlines()}
+
+
+def engine(snapshot: Snapshot | None, env: Mapping[str, str]) -> dict[str, Any]:
+    """The llama-server in use, the variant of its CPU code for this machine, its version and the devices it sees."""
+    if snapshot is None:
+        return {"reason": "no settings to say which"}
+    try:
+        binary = find_binary(snapshot.settings, env)
+        variant = choose(snapshot.settings, binary, this_machine(), snapshot.locations.cpu_variants_file)
+    except LlamaGgufError as error:
+        return {"reason": error.message, "hint": error.hint}
+    seen = {**env, VARIABLE: variant.variant} if variant else dict(env)
+    return {
+        "binary": str(binary),
+        "cpu_variant": engine_variant.summary(variant),
+        "version": _output([str(binary), "--version"], seen)[1].splitlines(),
+        "devices": _output([str(binary), "--list-devices"], seen)[1].splitlines(),
+    }
+
+
+def model(snapshot: Snapshot | None) -> dict[str, Any]:
+    """Which weights are configured and, for a local file, whether it looks like a model."""
+    if snapshot is None:
+        return {}
+    chosen = snapshot.settings.model
+    found: dict[str, Any] = {"source": mask_value("model", chosen.model_dump(mode="json", exclude_defaults=True))}
+    path = Path(chosen.path) if chosen.path else None
+    if chosen.name:
+        path = snapshot.locations.models_dir / chosen.name
+    if path is not None:
+        found["file"] = str(path)
+        try:
+            with path.open("rb") as file:
+                found["is_gguf"] = file.read(4) == b"GGUF"
+            found["size_mib"] = path.stat().st_size // 2**20
+        except OSError as error:
+            found["reason"] = error.strerror
+    return found
+
+
+def processes(facts: Facts, proc: Path = Path("/proc")) -> list[dict[str, Any]]:
+    """Every process of the appliance: pid, parent, memory, command line."""
+    pid_text = _read(facts.run.supervisord_pid).strip()
+    if not pid_text.isdigit():
+        return []
+    members = set(session_members(int(pid_text)))
+    return [
+        {
+            "pid": item.pid,
+            "parent": item.parent,
+            "state": item.state,
+            **_memory(_pairs(_read(proc / str(item.pid) / "status"))),
+            "command": _read(proc / str(item.pid) / "cmdline").replace("\0", " ").strip(),
+        }
+        for item in all_processes(proc)
+        if item.pid in members
+    ]
+
+
+def _memory(status: Mapping[str, str]) -> dict[str, str | None]:
+    """Pages of files can be dropped, the rest only swapped, so one number would not tell what a process needs."""
+    names = {"rss": "VmRSS", "anonymous": "RssAnon", "mapped": "RssFile", "swapped": "VmSwap"}
+    return {ours: status.get(theirs) for ours, theirs in names.items()}
+
+
+def logs(facts: Facts, lines: int) -> dict[str, list[str]]:
+    """The last lines of every log in the run directory."""
+    paths = {"supervisord": facts.run.supervisord_log}
+    paths |= {path.stem: path for path in sorted(facts.run.root.glob("*.log")) if path != facts.run.supervisord_log}
+    return {name: tail_lines(path, lines) for name, path in paths.items()}
+
+
+def errors(tails: Mapping[str, list[str]], most: int = 50) -> list[str]:
+    """The lines among them that speak of something wrong."""
+    return [f"{name}: {line}" for name, lines in tails.items() for line in lines if _ERROR.search(line)][-most:]
+
+
+def _output(command: list[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return -1, str(error)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _pairs(text: str, separator: str = ":") -> dict[str, str]:
+    """Parse `name: value` lines; the first of a name counts."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, sign, value = line.partition(separator)
+        if sign:
+            found.setdefault(name.strip(), value.strip())
+    return found

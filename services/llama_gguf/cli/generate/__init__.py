@@ -1,0 +1,1 @@
+"""What `llama-gguf gen` writes: sections of the reference and the API description."""

@@ -1,0 +1,105 @@
+"""schema/openapi.json: the gateway's document with the health server's answers laid into it.
+
+The two servers share some paths, and OpenAPI has one entry for a path: such an operation names both servers, and its
+responses say which is whose. The health server's are found by asking its own pure answer for every state there is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from llama_gguf import __version__
+from llama_gguf.cli.generate.gateway_openapi import document, server
+from llama_gguf.health.responses import DETAILS, LIVE, READY, STARTUP, Answer, answer
+from llama_gguf.health.state import State, Status
+from llama_gguf.settings.platform import Platform
+from llama_gguf.settings.sections.health import Health
+
+Object = dict[str, Any]
+
+PING: str = Health.model_fields["path"].default
+_SUMMARIES = {
+    PING: "The platform's health check, under the path `health.path`",
+    LIVE: "Is anything but a new container pointless",
+    READY: "Can it take requests",
+    STARTUP: "Has it been ready once",
+    DETAILS: "State, phase, reason and progress as JSON",
+}
+
+
+def openapi() -> str:
+    """Return openapi.json."""
+    tree = document(__version__)
+    health = server("The health server", Health.model_fields["port"].default)
+    for path, summary in _SUMMARIES.items():
+        _lay_in(tree, path, summary, health)
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def _lay_in(tree: Object, path: str, summary: str, health: Object) -> None:
+    """Add the health server's answers on `path`; operations that name no server are the gateway's alone."""
+    paths = tree["paths"]
+    responses = {str(status): _response(answers) for status, answers in sorted(health_answers(path).items())}
+    own = paths.get(path, {}).get("get")
+    if own is None:
+        paths.setdefault(path, {})["get"] = {
+            "operationId": f"health_{path.strip('/')}",
+            "summary": summary,
+            "tags": ["health"],
+            "security": [],
+            "responses": responses,
+            "servers": [health],
+        }
+        return
+    own["summary"] += f". On the health server: {summary[0].lower()}{summary[1:]}"
+    own["tags"].append("health")
+    own["servers"] = [*tree["servers"], health]
+    for status, theirs in responses.items():
+        ours = own["responses"].setdefault(status, theirs)
+        if ours is not theirs:
+            ours["description"] = f"Gateway: {ours['description']} {theirs['description']}"
+            ours |= {"content": theirs["content"]} if "content" in theirs and "content" not in ours else {}
+    own["responses"] = dict(sorted(own["responses"].items()))
+
+
+def health_answers(path: str) -> dict[int, dict[str, Answer]]:
+    """Return what the health server can answer to a GET of `path`: status -> state, with its platform if it matters."""
+    found: dict[int, dict[str, Answer]] = {}
+    for status in _statuses():
+        by_platform: dict[Platform, Answer] = {
+            platform: answer(path, PING, platform, status) for platform in get_args(Platform)
+        }
+        usual = by_platform["plain"]
+        found.setdefault(usual.status, {})[_name(status)] = usual
+        for platform, one in by_platform.items():
+            if one.status != usual.status:
+                found.setdefault(one.status, {})[f"{_name(status)} on {platform}"] = one
+    return found
+
+
+def _statuses() -> Iterator[Status]:
+    """Every state, before and after the first time ready; `starting` is before, `ready` and `unready` are after it."""
+    for state, was_ready in itertools.product(get_args(State), (False, True)):
+        if {"starting": was_ready, "ready": not was_ready, "unready": not was_ready}.get(state):
+            continue
+        yield Status(state, 0.0, was_ready=was_ready)
+
+
+def _name(status: Status) -> str:
+    if status.state in ("starting", "ready", "unready"):
+        return status.state
+    return f"{status.state}, {'after' if status.was_ready else 'before'} it was ready"
+
+
+def _response(answers: dict[str, Answer]) -> Object:
+    states = dict.fromkeys(answers)
+    for state in ("draining", "failed"):
+        both = [f"{state}, {when} it was ready" for when in ("before", "after")]
+        if all(name in states for name in both):
+            states = dict.fromkeys(state if name == both[0] else name for name in states if name != both[1])
+    response: Object = {"description": f"Health server: {'; '.join(states)}."}
+    content: Object = {found.content_type.partition(";")[0]: {} for found in answers.values() if found.body}
+    return response | {"content": content} if content else response

@@ -1,0 +1,48 @@
+"""Sections of schema/reference.md about what goes wrong outside the gateway: keys, rendering, the engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from llama_gguf.cli.commands.gen import table, text
+from llama_gguf.engine.known_failures import RULES, SIGNALS
+from llama_gguf.keys.error_codes import KEYS_CODES
+from llama_gguf.platforms.error_codes import RENDER_CODES
+from llama_gguf.rundir.notices import NOTICE_CODES
+from llama_gguf.settings.messages.codes import PROBLEM_CODES
+
+ENGINE_PROBLEMS = ("context-over-training", "no-pooling", "no-reranker", "no-chat-template")
+"""Problems of the configuration that the model's file shows, so that the engine's program finds them at its start."""
+_PLACEHOLDERS = re.compile(r"(?:\{\w+\})+")
+"""Where a rule's sentence takes in what the engine said."""
+
+
+def keys_section() -> str:
+    """Return the table of the codes of problems with keys."""
+    return _codes("Problems with keys and the audit log", KEYS_CODES)
+
+
+def rendering_section() -> str:
+    """Return the table of the codes of problems of rendering."""
+    return _codes("Problems of rendering", RENDER_CODES)
+
+
+def notices_section() -> str:
+    """Return the table of the warnings of a running appliance."""
+    codes = {**{code: PROBLEM_CODES[code] for code in ENGINE_PROBLEMS}, **NOTICE_CODES}
+    head, _, rows = _codes("Warnings of a running appliance", codes).partition("\n\n")
+    said = "In `warnings` of `/health` and of `status --json`, each with a message and a hint, and in the log."
+    return f"{head}\n\n{said}\n\n{rows}"
+
+
+def _codes(title: str, codes: Mapping[str, str]) -> str:
+    rows = [(f"`{code}`", text(meaning)) for code, meaning in codes.items()]
+    return f"## {title}\n\n{table(('code', 'meaning'), rows)}"
+
+
+def failures_section() -> str:
+    """Return the table of the engine's failures that are explained."""
+    known = [(rule.cause, rule.fix) for rule in RULES] + [(one.cause, one.fix) for one in SIGNALS.values()]
+    rows = [tuple(text(_PLACEHOLDERS.sub("…", sentence)) for sentence in pair) for pair in known]
+    return f"## Failures of the engine that are explained\n\n{table(('cause', 'what to do'), rows)}"

@@ -1,0 +1,213 @@
+"""What `plan` knows: everything `up` would do on this machine, as one value. Gathers; prints nothing, starts nothing
+but llama-server's own `--version` and `--list-devices`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_gguf.cpu import Cpu, read_cpu
+from llama_gguf.engine.argv import Host, build_argv
+from llama_gguf.engine.binary import Device, devices, find_binary, has_gpu_backend, version
+from llama_gguf.engine.cgroup import detect_thread_limit, memory_bytes
+from llama_gguf.engine.cpu_variants import usable_flags
+from llama_gguf.engine.environment import engine_environment
+from llama_gguf.engine.variant_choice import choose, this_machine
+from llama_gguf.errors import LaunchError, ModelError
+from llama_gguf.models.gguf.architecture import read_architecture
+from llama_gguf.models.gguf.header import read_header
+from llama_gguf.models.inventory import Whereabouts, all_tensors, all_wanted, expected_files, whereabouts
+from llama_gguf.models.memory.estimate import Weights
+from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
+from llama_gguf.models.memory.repack import NO_CPU
+from llama_gguf.models.source import Sources, plan_sources, served_names
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant
+from llama_gguf.runtime.programs import Program, build_programs
+from llama_gguf.settings import Locations, Settings, locate
+from llama_gguf.settings.loading.load import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """The llama-server that would run; `problem` is set where it is missing or does not run."""
+
+    binary: Path | None
+    version: str
+    devices: tuple[Device, ...]
+    gpu_backend: bool
+    variant: EngineVariant | None = None  # of its CPU code; None where it makes its own choice
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """All that `plan` shows."""
+
+    config: Path | None
+    settings: Settings
+    locations: Locations
+    names: tuple[str, ...]
+    files: tuple[Whereabouts, ...]
+    engine: EngineFacts
+    argv: tuple[str, ...]
+    programs: tuple[Program, ...]
+    memory: MemoryPlan | None
+    memory_problem: str  # why there is no memory plan
+
+
+def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int | None) -> PlanFacts:
+    """Look at the configuration and this machine; `vram` and `ram` stand in for another machine's."""
+    settings = loaded.settings
+    locations = locate(settings, env)
+    sources = plan_sources(settings.model, locations, env)
+    engine = look_for_engine(settings, env, locations)
+    host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(vram))
+    argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
+    files = tuple(whereabouts(wanted) for wanted in all_wanted(sources))
+    memory, problem = None, ""
+    try:
+        memory = estimate(settings, sources, machine(engine, vram, ram))
+    except ModelError as error:
+        problem = error.message
+    return PlanFacts(
+        config=loaded.file,
+        settings=settings,
+        locations=locations,
+        names=served_names(settings.model),
+        files=files,
+        engine=engine,
+        argv=tuple(argv),
+        programs=build_programs(settings, Path(sys.executable).name),
+        memory=memory,
+        memory_problem=problem,
+    )
+
+
+def look_for_engine(settings: Settings, env: Mapping[str, str], locations: Locations) -> EngineFacts:
+    """Find llama-server and ask it for its version and devices."""
+    binary = None
+    try:
+        binary = find_binary(settings, env)
+        variant = choose(settings, binary, this_machine(), locations.cpu_variants_file)
+        seen = engine_environment(env, locations.run.root, variant.variant if variant else None)
+        return EngineFacts(binary, version(binary, seen), devices(binary, seen), has_gpu_backend(binary), variant)
+    except LaunchError as error:
+        return EngineFacts(binary, "", (), gpu_backend=True, problem=f"{error.message}; {error.hint}".rstrip("; "))
+
+
+def machine(engine: EngineFacts, vram: int | None, ram: int | None) -> Machine:
+    """Return how much memory there is; GPUs that no llama-server could be asked about are not known.
+
+    The processor is this machine's, also where memory of another's is planned with.
+    """
+    device_bytes: int | None = vram
+    if vram is None and not engine.problem:
+        device_bytes = sum(device.total_bytes for device in engine.devices)
+    return Machine(device_bytes, ram if ram is not None else memory_bytes(), usable_cpu(engine.variant))
+
+
+def usable_cpu(variant: EngineVariant | None) -> Cpu:
+    """Return what the engine's CPU code uses of this machine's processor; nothing where the kernel does not tell."""
+    here = this_machine()
+    cpu = read_cpu(here.cpuinfo) or NO_CPU
+    if variant is None or variant.variant not in here.table:
+        return cpu
+    return dataclasses.replace(cpu, flags=usable_flags(here.table, variant.variant, cpu.flags))
+
+
+def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPlan:
+    """Return the memory plan. Raises ModelError where a file is not here yet, or not readable."""
+
+    def path(name: str, place: Whereabouts) -> Path:
+        if not place.present:
+            raise ModelError(f"{name} is not on disk yet: {place.wanted.description}", code="model_not_found")
+        return place.path
+
+    def weights(name: str, place: Whereabouts) -> Weights:
+        first = path(name, place)
+        return Weights(all_tensors(first), read_architecture(read_header(first)))
+
+    mmproj = path("the projector", whereabouts(sources.mmproj)) if sources.mmproj else None
+    adapters = [path("an adapter", whereabouts(wanted)) for wanted in sources.lora]
+    return plan_memory(
+        weights("the model", whereabouts(sources.model)),
+        settings.engine,
+        machine,
+        mmproj=all_tensors(mmproj) if mmproj else (),
+        draft=weights("the draft model", whereabouts(sources.draft)) if sources.draft else None,
+        adapters=[tensor for adapter in adapters for tensor in all_tensors(adapter)],
+    )
+
+
+def as_data(facts: PlanFacts) -> dict[str, Any]:
+    """Return the facts as JSON values; the shape is stable."""
+    locations, run = facts.locations, facts.locations.run
+    return {
+        "config": str(facts.config) if facts.config else None,
+        "data_dir": {"path": str(locations.data_dir), "reason": locations.data_dir_reason},
+        "run_dir": {"path": str(run.root), "reason": locations.run_dir_reason},
+        "paths": {
+            name: str(getattr(locations, name))
+            for name in ("models_dir", "logs_dir", "keys_file", "audit_file", "usage_file")
+        },
+        "model": {
+            "names": list(facts.names),
+            "files": [
+                {
+                    "setting": place.wanted.setting,
+                    "source": place.wanted.description,
+                    "path": str(place.path),
+                    "present": place.present,
+                    "bytes": place.bytes_on_disk,
+                }
+                for place in facts.files
+            ],
+        },
+        "engine": {
+            "binary": str(facts.engine.binary) if facts.engine.binary else None,
+            "version": facts.engine.version,
+            "cpu_variant": engine_variant.summary(facts.engine.variant),
+            "problem": facts.engine.problem or None,
+            "devices": [dataclasses.asdict(device) for device in facts.engine.devices],
+            "argv": list(facts.argv),
+        },
+        "listen": {
+            "gateway": {"host": facts.settings.gateway.host, "port": facts.settings.gateway.port},
+            "health": {"host": facts.settings.health.host, "port": facts.settings.health.port},
+        },
+        "sockets": {"engine": str(run.engine_socket), "supervisord": str(run.supervisord_socket)},
+        "programs": [{"name": program.name, "argv": list(program.argv)} for program in facts.programs],
+        "memory": memory_as_data(facts.memory) if facts.memory else None,
+        "memory_problem": facts.memory_problem or None,
+    }
+
+
+def memory_as_data(plan: MemoryPlan) -> dict[str, Any]:
+    """Return a memory plan as JSON values, sizes in bytes."""
+    return {
+        "verdict": plan.verdict,
+        "device_bytes": plan.device,
+        "host_bytes": plan.host,
+        "host_mapped_bytes": plan.mapped,
+        "device_capacity_bytes": plan.device_capacity,
+        "host_capacity_bytes": plan.host_capacity,
+        "layers": plan.layers,
+        "layers_on_device": plan.layers_on_device,
+        "context_per_slot": plan.context_per_slot,
+        "items": [
+            {
+                "name": item.name,
+                "device_bytes": item.device,
+                "host_bytes": item.host,
+                "host_mapped_bytes": item.mapped,
+            }
+            for item in plan.items
+        ],
+        "advice": list(plan.advice),
+        "assumptions": list(plan.assumptions),
+    }

@@ -1,0 +1,1 @@
+"""What clients may call and are told: routes, keys, bodies, errors. Pure."""

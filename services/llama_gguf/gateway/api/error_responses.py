@@ -1,0 +1,118 @@
+"""Errors to bytes: the only place that knows what an error answer looks like, in OpenAI's and in Anthropic's shape.
+
+Every failing answer of the gateway goes through here, the HTTP parser's own complaints and the engine's included, so
+`code` is a string everywhere. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.gateway.api.routes import Dialect
+
+# OpenAI's `type` for errors that are not the caller's fault or have a name of their own.
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_ENGINE_CODES = {
+    "invalid_request_error": "bad_request",
+    "exceed_context_size_error": "context_length_exceeded",
+    "not_supported_error": "not_supported",
+    "unavailable_error": "model_loading",
+    "server_error": "engine_error",
+    "not_found_error": "not_found",
+}
+_PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
+
+
+def error_type(error: GatewayError) -> str:
+    """Return OpenAI's `type` for an error."""
+    if error.type != "invalid_request_error":
+        return error.type
+    if error.status >= 500:
+        return "server_error"
+    return _TYPES.get(error.status, error.type)
+
+
+def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict[str, Any]:
+    """Return the JSON value of an error answer."""
+    if dialect == "anthropic":
+        kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+        body = {"type": kind, "message": error.message, "code": error.code}
+        return {"type": "error", "error": body, "request_id": request_id}
+    return {
+        "error": {
+            "message": error.message,
+            "type": error_type(error),
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
+    """Return the body of an error answer."""
+    return orjson.dumps(error_object(error, dialect, request_id))
+
+
+def error_headers(error: GatewayError) -> list[tuple[str, str]]:
+    """Return the headers that an error answer carries besides the common ones."""
+    headers = list(error.extra.headers)
+    if error.extra.retry_after is not None:
+        headers.append(("Retry-After", str(error.extra.retry_after)))
+    if error.status == 401:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return headers
+
+
+def error_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
+    """Return an error as one server-sent event, for streams whose 200 has gone out."""
+    data = error_body(error, dialect, request_id)
+    return (b"event: error\ndata: " if dialect == "anthropic" else b"data: ") + data + b"\n\n"
+
+
+def engine_error(status: int, body: bytes) -> GatewayError:
+    """Translate an error answer of the engine: the status and message stay, `code` becomes a string.
+
+    The engine refusing our own key is our fault and not the client's: 502, never 401. Paths of files are taken out.
+    """
+    if status == 401:
+        return GatewayError(502, "engine_refused", "The engine refused the gateway's own key.", type="server_error")
+    message, kind = _engine_message(body)
+    if status == 503 and kind == "unavailable_error":
+        return model_loading(5)
+    code = _ENGINE_CODES.get(kind, "bad_request" if status < 500 else "engine_error")
+    return GatewayError(status, code, _PATHS.sub("<path>", message), type=kind or "invalid_request_error")
+
+
+def _engine_message(body: bytes) -> tuple[str, str]:
+    try:
+        error = orjson.loads(body)["error"]
+        if isinstance(error, str):
+            return error, ""
+        return str(error["message"]), str(error.get("type", ""))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return "The engine reported an error without a reason.", ""
+
+
+def model_loading(retry_after: int) -> GatewayError:
+    """Return the answer for a request that came before the engine could take it."""
+    return GatewayError(
+        503,
+        "model_loading",
+        "The model is still loading; try again soon.",
+        type="server_error",
+        extra=Extra(retry_after=retry_after),
+    )

@@ -1,0 +1,200 @@
+"""Which paths exist, as data: who may call them, how they are relayed, in whose error shape they fail.
+
+Anything that is not in this table does not exist for clients: the engine's other routes are unreachable. Paths are
+compared byte for byte (no decoding, no normalising), and the engine is always sent the table's own path, so client
+and gateway cannot disagree about what was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.settings.sections.scope import Scope
+
+Dialect = Literal["openai", "anthropic"]
+Kind = Literal["relay", "models", "props", "health", "ping", "live", "metrics", "reload"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One path and method as clients may call it. Compared by identity: there is one object for each.
+
+    `generates`: makes tokens that are counted and charged. `queued`: takes a slot of the engine, so it waits for one.
+    `template` names the route in metrics and logs, `{id}` in place of what varies.
+    """
+
+    method: Literal["GET", "POST"]
+    template: str
+    group: str  # a RouteGroup, "admin" or "own"
+    scope: Scope | None = "inference"
+    kind: Kind = "relay"
+    dialect: Dialect = "openai"
+    generates: bool = False
+    queued: bool = False
+    json_body: bool = True
+    form_body: bool = False  # multipart/form-data in place of JSON
+    engine_path: str = ""  # default: the template
+    summary: str = ""
+
+    @property
+    def target(self) -> str:
+        """The engine's path for this route."""
+        return self.engine_path or self.template
+
+
+def _post(group: str, *paths: str, summary: str, **options: object) -> list[Route]:
+    return [Route("POST", path, group, summary=summary, **options) for path in paths]  # type: ignore[arg-type]
+
+
+def _generating(group: str, *paths: str, summary: str, **options: object) -> list[Route]:
+    return _post(group, *paths, summary=summary, generates=True, queued=True, **options)
+
+
+def _admin(method: Literal["GET", "POST"], path: str, summary: str, engine_path: str = "") -> Route:
+    return Route(
+        method,
+        path,
+        "admin",
+        scope="admin",
+        json_body=method == "POST",
+        engine_path=engine_path,
+        summary=summary,
+    )
+
+
+def _own(method: Literal["GET", "POST"], path: str, kind: Kind, summary: str, scope: Scope | None = None) -> Route:
+    return Route(method, path, "own", scope=scope, kind=kind, json_body=False, summary=summary)
+
+
+ROUTES: tuple[Route, ...] = (
+    *_generating("chat", "/v1/chat/completions", "/chat/completions", summary="OpenAI chat completions"),
+    *_post(
+        "chat",
+        "/v1/chat/completions/input_tokens",
+        "/chat/completions/input_tokens",
+        summary="Count the tokens of a chat request",
+    ),
+    *_generating("completions", "/v1/completions", summary="OpenAI completions"),
+    *_generating("completions", "/completions", "/completion", summary="llama.cpp's own completions"),
+    *_generating("responses", "/v1/responses", "/responses", summary="OpenAI responses"),
+    *_post(
+        "responses",
+        "/v1/responses/input_tokens",
+        "/responses/input_tokens",
+        summary="Count the tokens of a responses request",
+    ),
+    *_generating("messages", "/v1/messages", summary="Anthropic messages", dialect="anthropic"),
+    *_post("messages", "/v1/messages/count_tokens", summary="Anthropic token counting", dialect="anthropic"),
+    *_generating("embeddings", "/v1/embeddings", summary="OpenAI embeddings"),
+    *_generating("embeddings", "/embeddings", "/embedding", summary="llama.cpp's own embeddings"),
+    *_generating(
+        "rerank", "/v1/rerank", "/rerank", "/v1/reranking", "/reranking", summary="Rank documents by relevance"
+    ),
+    *_generating("infill", "/infill", summary="Fill in the middle of code"),
+    *_generating(
+        "audio",
+        "/v1/audio/transcriptions",
+        "/audio/transcriptions",
+        summary="OpenAI transcriptions, by a model that hears",
+        json_body=False,
+        form_body=True,
+    ),
+    *_post("tokenize", "/tokenize", "/detokenize", "/apply-template", summary="Text to tokens, back, and templates"),
+    Route("GET", "/v1/models", "models", kind="models", json_body=False, summary="The models, under their aliases"),
+    Route("GET", "/models", "models", kind="models", json_body=False, summary="The same"),
+    Route("GET", "/v1/models/{id}", "models", kind="models", json_body=False, summary="One model"),
+    Route(
+        "GET",
+        "/props",
+        "props",
+        kind="props",
+        json_body=False,
+        summary="The engine's properties, without paths; admin only unless exposed",
+    ),
+    _admin("POST", "/props", "Change the engine's properties"),
+    _admin("GET", "/slots", "What each slot works on, prompts included"),
+    _admin("POST", "/slots/{id}", "Save, restore or erase a slot's cache"),
+    _admin("GET", "/lora-adapters", "The LoRA adapters and their strengths"),
+    _admin("POST", "/lora-adapters", "Change the strengths of LoRA adapters for everyone"),
+    _admin("POST", "/models/load", "Load a model (engine in router mode)"),
+    _admin("POST", "/models/unload", "Unload a model (engine in router mode)"),
+    _admin("GET", "/engine/metrics", "The engine's own metrics", engine_path="/metrics"),
+    _own("GET", "/ping", "ping", "Is the gateway there"),
+    _own("GET", "/livez", "live", "Is the gateway there"),
+    _own("GET", "/health", "health", "State of engine, gateway and queue as JSON"),
+    _own("GET", "/v1/health", "health", "The same"),
+    _own("GET", "/metrics", "metrics", "Prometheus metrics"),
+    _own("POST", "/reload", "reload", "Read the keys file again", scope="admin"),
+)
+
+_ANTHROPIC = "/v1/messages"
+_VARIABLE = {
+    "/v1/models/": (re.compile(r"[^\x00-\x1f\x7f?#]{1,256}"), "/v1/models/{id}"),
+    "/slots/": (re.compile(r"[0-9]{1,4}"), "/slots/{id}"),
+}
+
+
+class RouteTable:
+    """The routes that this configuration lets through, ready for lookup."""
+
+    __slots__ = ("_by_call", "_methods")
+
+    def __init__(self, groups: Iterable[str], *, metrics_need_key: bool, metrics_enabled: bool) -> None:
+        open_groups = {*groups, "own", "admin"}
+        self._by_call: dict[tuple[str, str], Route] = {}
+        self._methods: dict[str, list[str]] = {}
+        for entry in ROUTES:
+            route = entry
+            if route.kind == "metrics":
+                if not metrics_enabled:
+                    continue
+                route = replace(route, scope="metrics" if metrics_need_key else None)
+            elif route.kind == "props" and route.group not in open_groups:
+                route = replace(route, group="admin", scope="admin")
+            elif route.group not in open_groups:
+                continue
+            self._by_call[route.method, route.template] = route
+            self._methods.setdefault(route.template, []).append(route.method)
+
+    def find(self, method: str, path: str) -> tuple[Route, str]:
+        """Return the route of a call and the part of the path that varies ("" where none does).
+
+        Raises GatewayError 404 or 405.
+        """
+        route = self._by_call.get((method, path))
+        if route is not None and "{" not in path:
+            return route, ""
+        template, variable = _template(path)
+        methods = self._methods.get(template)
+        if methods is None or (variable == "" and "{" in path):
+            raise GatewayError(404, "not_found", "There is no such route here.")
+        route = self._by_call.get(("GET" if method == "HEAD" else method, template))
+        if route is None:
+            allow = ", ".join(sorted({*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())}))
+            raise GatewayError(
+                405,
+                "method_not_allowed",
+                f"This route takes {allow}.",
+                extra=Extra(headers=(("Allow", allow),)),
+            )
+        return route, variable
+
+    def methods(self, path: str) -> list[str]:
+        """Return the methods of a path, for preflight answers; empty where there is no such route."""
+        return self._methods.get(_template(path)[0], [])
+
+
+def dialect_of(path: str) -> Dialect:
+    """Return in whose error shape a path that is no route, or of which no more is known yet, is answered."""
+    return "anthropic" if path == _ANTHROPIC or path.startswith(_ANTHROPIC + "/") else "openai"
+
+
+def _template(path: str) -> tuple[str, str]:
+    for prefix, (pattern, template) in _VARIABLE.items():
+        if path.startswith(prefix) and pattern.fullmatch(path, len(prefix)):
+            return template, path[len(prefix) :]
+    return path, ""

@@ -1,0 +1,68 @@
+"""The gateway's own routes: liveness, health, metrics and the reload of keys. They say nothing about keys.
+
+What they tell comes from functions handed in; nothing here reaches the engine's inference side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from llama_gguf.errors import GatewayError, KeysError
+from llama_gguf.gateway.api.routes import Kind
+from llama_gguf.gateway.exchange import Exchange, HeaderLines
+from llama_gguf.gateway.headers import lines
+
+Answer = tuple[int, HeaderLines, bytes]
+
+_NO_STORE = "Cache-Control: no-store\r\n"
+_JSON = f"Content-Type: application/json\r\n{_NO_STORE}"
+
+
+class OwnRoutes:
+    """Answers the routes of group `own`."""
+
+    def __init__(
+        self,
+        *,
+        health: Callable[[], dict[str, object]],
+        metrics: Callable[[bytes], Awaitable[tuple[str, bytes]]],
+        reload_keys: Callable[[], Awaitable[int]],
+        audit: Callable[[str, str, str], Awaitable[None]],
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._reload_keys = reload_keys
+        self._audit = audit
+
+    def answer_now(self, kind: Kind) -> Answer:
+        """Answer what needs no waiting."""
+        if kind == "health":
+            return 200, _JSON, orjson.dumps(self._health())
+        return 200, _NO_STORE, b""
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        """Answer `metrics` or `reload`. Raises GatewayError."""
+        route = exchange.route
+        assert route is not None  # noqa: S101 - the pipeline found it
+        if route.kind == "metrics":
+            media_type, body = await self._metrics(exchange.request.headers.get(b"accept", b""))
+            return 200, lines([("Content-Type", media_type)]), body
+        return await self._reload(exchange)
+
+    async def _reload(self, exchange: Exchange) -> Answer:
+        actor = exchange.key.id if exchange.key is not None else ""
+        try:
+            loaded = await self._reload_keys()
+        except KeysError as error:
+            await self._audit(actor, "keys.reload_failed", error.code)
+            # The message names the file; only the code goes out.
+            raise GatewayError(
+                500,
+                "keys_unusable",
+                f"The keys file cannot be used ({error.code}); the keys read before stay in use. See the log.",
+                type="server_error",
+            ) from error
+        await self._audit(actor, "keys.reload", str(loaded))
+        return 200, _JSON, orjson.dumps({"status": "ok", "keys_loaded": loaded})

@@ -1,0 +1,352 @@
+"""The server side of HTTP: one Protocol a client, which takes requests and runs the pipeline on each.
+
+Parsing is llhttp's (`wire`), writing is `client_sink`'s; here are the order of things on a connection, its timeouts
+and pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start and, on the
+same llhttp, leaves a handler waiting when a chunked body goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal, cast
+
+from llama_gguf.errors import GatewayError
+from llama_gguf.gateway.exchange import Exchange, Request, RequestHead
+from llama_gguf.gateway.http1.header_rules import HttpLimits
+from llama_gguf.gateway.http1.inline_task import Job
+from llama_gguf.gateway.http1.request_parser import (
+    CONTINUE,
+    ChunkedBody,
+    Head,
+    HeadWriter,
+    check_unfinished,
+    first_words,
+    parse_head,
+)
+from llama_gguf.gateway.http1.response_writer import HIGH_WATER_BYTES, LOW_WATER_BYTES, ClientSink
+from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.pipeline import Pipeline
+
+MAX_PIPELINED_BYTES = 65_536
+LINGER_SECONDS = 2.0
+STALL_SECONDS = 30.0
+CHECK_SECONDS = 0.25
+
+State = Literal["head", "body", "serving", "lingering", "gone"]
+
+
+class Front:
+    """Makes the protocols of new connections and watches over the slow ones. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        limits: HttpLimits,
+        outbox: Outbox,
+        *,
+        extra_key_header: bytes | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.limits = limits
+        self.outbox = outbox
+        self.extra_key_header = extra_key_header
+        self.heads = HeadWriter()
+        self.draining = False
+        self.connections: set[ClientConnection] = set()
+        self._checked = 0.0
+        self._lost = asyncio.Event()
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    def check(self, now: float) -> None:
+        """Act on connections that have been too slow; called by the sweeper."""
+        if now - self._checked >= CHECK_SECONDS:
+            self._checked = now
+            for connection in tuple(self.connections):
+                connection.check(now)
+
+    def drain(self) -> None:
+        """Close idle connections now and the others after the answer they are at."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+    async def empty(self) -> None:
+        """Wait until every connection is gone, its last answer taken."""
+        while self.connections:
+            self._lost.clear()
+            await self._lost.wait()
+
+    def forget(self, connection: ClientConnection) -> None:
+        """Let go of a connection that was lost."""
+        self.connections.discard(connection)
+        self._lost.set()
+
+    def cut(self) -> None:
+        """Cut every connection."""
+        for connection in tuple(self.connections):
+            connection.abort()
+
+
+class ClientConnection(ClientSink):
+    """The reading half of one client connection: takes requests from it one after the other."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunked",
+        "_deadline",
+        "_exchange",
+        "_head",
+        "_head_bytes",
+        "_job",
+        "_missing",
+        "_peer",
+        "_server",
+        "_state",
+        "_unread",
+    )
+
+    def __init__(self, server: Front) -> None:
+        super().__init__(server.heads, server.outbox)
+        self._server = server
+        self._state: State = "head"
+        self._buffer = b""  # what came of a head, or behind the request that is being served
+        self._body: list[bytes] = []
+        self._missing = 0  # bytes of the body that have not come
+        self._chunked: ChunkedBody | None = None
+        self._head: Head | None = None  # of the last request; a client that repeats its head exactly gets it again
+        self._head_bytes = b""
+        self._exchange: Exchange | None = None
+        self._job: Job | None = None
+        self._peer = ""
+        self._deadline = 0.0
+        self._unread = 0  # bytes the client had not taken at the last look
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
+        self._server.connections.add(self)
+        self._deadline = time.monotonic() + self._server.limits.header_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.forget(self)
+        state, self._state = self._state, "gone"
+        self._transport = None
+        if self._job is not None:
+            self._job.cancel()
+        elif state == "body" and self._exchange is not None:
+            self._server.pipeline.lost(self._exchange)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == "head":
+            if self._buffer:
+                data = self._buffer + data
+            self._take_head(data)
+        elif state == "body":
+            self._take_body(data)
+        elif state == "serving":
+            self._buffer += data
+            if len(self._buffer) > MAX_PIPELINED_BYTES and self._transport is not None:
+                self._transport.pause_reading()
+
+    def check(self, now: float) -> None:
+        """Act if the client has taken too long."""
+        if self._state == "serving" or now < self._deadline:
+            return
+        if self._is_reading(now):
+            return
+        if self._state == "gone":
+            self.abort()
+        elif self._state == "lingering" or (self._state == "head" and not self._buffer):
+            self._close()
+        elif self._state == "body" and self._exchange is not None:
+            self._answer_and_close(GatewayError(408, "request_timeout", "The request body took too long to arrive."))
+        else:
+            self._refuse(
+                GatewayError(408, "request_timeout", "The request's headers took too long to arrive."), self._buffer
+            )
+
+    def _is_reading(self, now: float) -> bool:
+        """Return whether the client still takes an answer that was written long ago; if not, cut it off."""
+        unread = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        before, self._unread = self._unread, unread
+        if not unread:
+            return False
+        if 0 < before <= unread:
+            self.abort()
+        self._deadline = now + STALL_SECONDS
+        return True
+
+    def close_if_idle(self) -> None:
+        """Close now if nothing is being worked on; else the answer under way is the last."""
+        self._keep_alive = False
+        if self._state == "head" and not self._buffer:
+            self._close()
+
+    def _take_head(self, data: bytes) -> None:
+        if self._head is not None and data.startswith(self._head_bytes):
+            self._buffer = b""
+            self._begin(self._head, self._head_bytes, data[len(self._head_bytes) :])
+            return
+        end = data.find(b"\r\n\r\n")
+        if end <= 0:
+            data = data.lstrip(b"\r\n")  # empty lines before a request are let pass
+            end = data.find(b"\r\n\r\n")
+        server = self._server
+        try:
+            if end < 0:
+                if data and not self._buffer:
+                    self._deadline = time.monotonic() + server.limits.header_seconds
+                self._buffer = raw = data
+                check_unfinished(data, server.limits)
+                return
+            raw = data[: end + 4]
+            head = parse_head(raw, server.limits, server.extra_key_header)
+            self._head, self._head_bytes = head, raw
+        except GatewayError as error:
+            self._head = None
+            self._refuse(error, raw)
+            return
+        self._buffer = b""
+        self._begin(head, raw, data[end + 4 :])
+
+    def _begin(self, head: Head, raw: bytes, rest: bytes) -> None:
+        """Let the pipeline look at a request before its body is read."""
+        server = self._server
+        self.takes_chunks = head.takes_chunks
+        self._head_only = head.method == "HEAD"
+        length = head.length
+        complete = length is not None and len(rest) >= length
+        # Should the request be refused while its body is still on its way, the connection ends with the answer.
+        self._keep_alive = complete and head.keep_alive and not server.draining
+        request = Request(head, peer=self._peer)
+        exchange = server.pipeline.begin(request, self)
+        self._state = "serving"
+        if not server.pipeline.admit(exchange):
+            if complete:
+                self._buffer = rest[length:]
+                self._next()
+            else:
+                self._linger()
+            return
+        self._exchange = exchange
+        if complete:
+            request.body, self._buffer = (rest, b"") if len(rest) == length else (rest[:length], rest[length:])
+            self._serve(exchange)
+            return
+        self._keep_alive = head.keep_alive and not server.draining
+        self._state = "body"
+        self._deadline = time.monotonic() + server.limits.body_seconds
+        if head.expects_continue and not rest and self._transport is not None:
+            self._outbox.write(self._transport, CONTINUE)
+        if length is None:
+            try:
+                self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
+            except GatewayError as error:
+                self._answer_and_close(error)
+                return
+        else:
+            self._body = []
+            self._missing = length
+        if rest:
+            self._take_body(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - set with the state `body`
+        if self._chunked is not None:
+            self._take_chunks(exchange, self._chunked, data)
+            return
+        missing = self._missing
+        if len(data) > missing:
+            self._buffer = data[missing:]
+            data = data[:missing]
+        self._body.append(data)
+        self._missing = missing - len(data)
+        if not self._missing:
+            exchange.request.body = b"".join(self._body)
+            self._body = []
+            self._serve(exchange)
+
+    def _take_chunks(self, exchange: Exchange, chunked: ChunkedBody, data: bytes) -> None:
+        try:
+            complete = chunked.feed(data)
+        except GatewayError as error:
+            self._answer_and_close(error)
+            return
+        if complete:
+            self._chunked = None
+            self._keep_alive = self._keep_alive and not chunked.excess
+            exchange.request.body = chunked.body
+            self._serve(exchange)
+
+    def _serve(self, exchange: Exchange) -> None:
+        self._state = "serving"
+        self._job = Job(self._server.pipeline.serve(exchange), self._served)
+        self._job.step()
+
+    def _served(self) -> None:
+        self._exchange = None
+        self._job = None
+        self.on_writable = None
+        self._next()
+
+    def _next(self) -> None:
+        """Go on to the next request, or close."""
+        if self._state != "serving" or self._transport is None:
+            return
+        if not self._keep_alive:
+            self._close()
+            return
+        self._state = "head"
+        self._deadline = time.monotonic() + self._server.limits.keepalive_seconds
+        if self._buffer:
+            self._transport.resume_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._state == "head" and self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._take_head(data)
+
+    def _refuse(self, error: GatewayError, head: bytes) -> None:
+        """Answer a request whose head cannot be used."""
+        request = Request(RequestHead(*first_words(head), {}), peer=self._peer)
+        self._head_only = False
+        self._exchange = self._server.pipeline.begin(request, self)
+        self._answer_and_close(error)
+
+    def _answer_and_close(self, error: GatewayError) -> None:
+        """Answer with an error and close, but let the client read it before the connection is reset."""
+        exchange, self._exchange = self._exchange, None
+        self._keep_alive = False
+        self._buffer = b""
+        self._body = []
+        self._chunked = None
+        self._state = "serving"
+        if exchange is not None:
+            self._server.pipeline.refuse(exchange, error)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our side and let the client finish sending: a reset would destroy the answer on its way."""
+        if self._transport is None:
+            return
+        self._state = "lingering"
+        self._deadline = time.monotonic() + LINGER_SECONDS
+        self._outbox.flush()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._state = "gone"
+        self._deadline = time.monotonic() + LINGER_SECONDS
+        if self._transport is not None:
+            self._outbox.flush()
+            self._transport.close()

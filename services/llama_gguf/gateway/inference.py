@@ -1,0 +1,265 @@
+"""A request's way to the engine and back: checks of its body, limits, queue, the engine's answer, the settling.
+
+Owns the order in which a request gets what it holds (a reservation, a place in the engine) and gives it back,
+whichever way it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+
+from llama_gguf.errors import GatewayError, KeysError
+from llama_gguf.gateway.api import auth, request_json
+from llama_gguf.gateway.api.engine_models import present_models
+from llama_gguf.gateway.api.engine_properties import present_props
+from llama_gguf.gateway.api.error_responses import engine_error
+from llama_gguf.gateway.api.multipart import read_form
+from llama_gguf.gateway.api.routes import Route
+from llama_gguf.gateway.exchange import Exchange, HeaderLines
+from llama_gguf.gateway.headers import engine_head, engine_request, usage_head
+from llama_gguf.gateway.http1.deadlines import Sweeper
+from llama_gguf.gateway.interfaces import Admission, Limiter, Reservation
+from llama_gguf.gateway.relay.accounting import best_guess, note_whole
+from llama_gguf.gateway.relay.engine_usage import Recounter
+from llama_gguf.gateway.relay.response_relay import Relay
+from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT, Tokens
+from llama_gguf.gateway.relay.upstream_call import EngineCaller
+from llama_gguf.gateway.tokens.estimate import estimate_talk, estimate_transcription
+from llama_gguf.keys.record import KeyRecord
+from llama_gguf.logs import fields
+
+_log = logging.getLogger(__name__)
+
+_SETTLE_SECONDS = 3.0
+AuditCall = Callable[[str, str, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says about relayed requests."""
+
+    served_models: tuple[str, ...]
+    keepalive_seconds: float
+    allow_remote_media: bool
+    context: int  # tokens one request can use, 0 = not known
+
+
+class Forwarder:
+    """Takes requests to the engine. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        caller: EngineCaller,
+        engine_key: str,
+        admission: Admission,
+        limiter: Limiter,
+        recounter: Recounter,
+        pace: Callable[[], float],
+        sweeper: Sweeper,
+        audit: AuditCall,
+    ) -> None:
+        self._rules = rules
+        self._caller = caller
+        self._engine_key = engine_key
+        self._admission = admission
+        self._limiter = limiter
+        self._recounter = recounter
+        self._pace = pace  # how many tokens a second an answer makes
+        self._sweeper = sweeper
+        self._audit = audit
+        self._settling: set[asyncio.Task[None]] = set()
+        self._heads: dict[Route, bytes] = {}  # constant for routes that generate
+        self._usage_prefix = os.urandom(6).hex()  # an engine may outlive this process
+        self._usage_numbers = itertools.count(1)
+
+    async def relay(self, exchange: Exchange) -> None:
+        """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
+        route, key = exchange.route, exchange.key
+        assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
+        if route.dialect == "anthropic":
+            exchange.speak_anthropic()
+        cost = self._inspect(exchange, route, key)
+        if route.group == "admin":
+            await self._note_admin_call(exchange, route, key)
+        reservation = self._limiter.try_reserve(key, cost) or await self._limiter.reserve(key, cost)
+        exchange.base_lines += reservation.lines
+        heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
+        ticket = None
+        try:
+            if heartbeat is not None:
+                self._sweeper.add(heartbeat)
+            if route.queued:
+                ticket = self._admission.try_acquire(key.id, cost, key.priority) or await self._admission.acquire(
+                    key.id, cost, key.priority
+                )
+                exchange.admitted = True
+                exchange.queued_seconds = ticket.waited_seconds
+            relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
+            self._conclude(exchange, route, relay, cost)
+        finally:
+            if exchange.tokens is not None and not exchange.tokens.exact:
+                exchange.recount = self._recount(exchange, exchange.tokens, reservation, cost)
+            used = exchange.tokens.total if exchange.tokens is not None else None
+            if ticket is not None:
+                ticket.release(used)
+            if heartbeat is not None:
+                self._sweeper.discard(heartbeat)
+            if exchange.recount is None:
+                self._settle(reservation, used or 0)
+
+    async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
+        """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
+        try:
+            await self._audit(key.id, f"engine.{route.method.lower()}", exchange.request.path)
+        except KeysError as error:
+            _log.error("the audit log cannot be written", extra=fields(reason=error.message))
+            raise GatewayError(
+                500, "audit_unavailable", "Admin calls are refused while the audit log cannot be written."
+            ) from error
+
+    def _conclude(self, exchange: Exchange, route: Route, relay: Relay, cost: int) -> None:
+        """Count a complete answer, and pass it on where that has not been done event by event."""
+        head = relay.head
+        assert head is not None  # noqa: S101 - the answer is complete
+        if head.status >= 400:
+            raise engine_error(head.status, relay.body)
+        if route.generates:
+            note_whole(exchange, relay, cost)
+        if relay.mode == "stream":
+            return
+        if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
+            raise GatewayError(502, "engine_protocol", "The engine did not answer with a stream.", type="server_error")
+        exchange.send(head.status, head.passed, relay.body)
+
+    def _settle(self, reservation: Reservation, tokens_used: int) -> None:
+        if reservation.settle_now(tokens_used):
+            return
+        # A shared store is asked over the network: that must not depend on this request's task, which may be cancelled
+        # at any moment.
+        self._apart(reservation.settle(tokens_used))
+
+    def _apart(self, settling: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(settling)
+        self._settling.add(task)
+        task.add_done_callback(self._settled)
+        return task
+
+    def _recount(
+        self, exchange: Exchange, seen: Tokens, reservation: Reservation, cost: int
+    ) -> asyncio.Future[None] | None:
+        """Settle with the best guess and ask the engine for its counts; return None where it cannot be asked."""
+        exchange.tokens = guess = best_guess(seen, exchange.unseen_seconds * self._pace(), cost)
+        if not self._recounter.can_ask():
+            return None
+        return self._apart(self._settle_twice(exchange, guess, reservation))
+
+    async def _settle_twice(self, exchange: Exchange, guess: Tokens, reservation: Reservation) -> None:
+        """End the request in its key's limits at once, and correct the charge when the engine has told."""
+        await reservation.settle(guess.total)
+        usage_id = f"{self._usage_prefix}{exchange.usage_number:x}"
+        exchange.tokens = counted = await self._recounter.tokens(usage_id, guess)
+        await reservation.correct(counted.total)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("could not settle a reservation", extra=fields(reason=str(error)))
+
+    async def close(self) -> None:
+        """Wait for reservations that are still being settled, a little; then their guesses stand."""
+        if not self._settling:
+            return
+        _, pending = await asyncio.wait(self._settling, timeout=_SETTLE_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    def _inspect(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
+        """Check the body and return the request's estimated cost in tokens."""
+        rules = self._rules
+        raw = exchange.request.body
+        if not route.json_body or (route.group == "admin" and not raw):
+            if route.form_body:
+                return self._inspect_form(exchange, key)
+            exchange.model = rules.served_models[0]
+            return 0
+        content = request_json.parse(raw)
+        exchange.model = auth.require_model(key, request_json.model_name(content), rules.served_models)
+        request_json.check_media(raw, content, allow_remote=rules.allow_remote_media)
+        if not route.generates:
+            return 0
+        exchange.stream = content.get("stream") is True  # the engine takes anything else for false
+        if "n" in content or "n_cmpl" in content or "prompt" in content:
+            exchange.choices, prompts = request_json.sequences(content)
+            exchange.sequences = exchange.choices * prompts
+        return estimate_talk(route.group, raw, content, rules.context)
+
+    def _inspect_form(self, exchange: Exchange, key: KeyRecord) -> int:
+        """Do the same for an upload, and put in its place what the engine is to get."""
+        rules, request = self._rules, exchange.request
+        form = read_form(request.body, request.headers.get(b"content-type", b""))
+        exchange.model = auth.require_model(key, form.fields.get("model", ""), rules.served_models)
+        exchange.stream = form.stream
+        exchange.body_type, request.body = form.encode()
+        return estimate_transcription(len(form.file), form.fields.get("prompt", ""), form.max_tokens, rules.context)
+
+    def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
+        head = self._heads.get(route)
+        if head is None:
+            target = route.target.replace("{id}", exchange.variable)
+            if route.group == "admin" and exchange.request.query:
+                target += f"?{exchange.request.query}"
+            head = engine_head(route.method, target, self._engine_key)
+            if route.generates:
+                self._heads[route] = head = usage_head(head, self._usage_prefix)
+        if route.generates:
+            exchange.usage_number = number = next(self._usage_numbers)
+            head = b"%b%x\r\n" % (head, number)
+        return engine_request(head, exchange.request.body, exchange.body_type)
+
+    async def present(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:
+        """Answer the routes of models and properties with what clients may see of the engine's data."""
+        route, key = exchange.route, exchange.key
+        assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
+        if route.group == "admin":
+            await self._note_admin_call(exchange, route, key)
+        path = "/v1/models" if route.kind == "models" else "/props"
+        request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
+        reservation = await self._limiter.reserve(key, 0)
+        exchange.base_lines += reservation.lines
+        try:
+            relay = await self._caller.ask(exchange, request)
+        finally:
+            self._settle(reservation, 0)
+        if relay.head is None or relay.head.status != 200:
+            raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
+        served = self._rules.served_models
+        if route.kind == "models":
+            answer = present_models(relay.body, served, key.models, wanted=exchange.variable)
+        else:
+            answer = present_props(relay.body, served[0])
+        return 200, "Content-Type: application/json\r\n", answer
+
+
+class _Heartbeat:
+    """Keeps a stream open through proxies while nothing has come from the engine yet."""
+
+    __slots__ = ("_exchange", "_interval", "_last")
+
+    def __init__(self, exchange: Exchange, interval: float) -> None:
+        self._exchange = exchange
+        self._interval = interval
+        self._last = exchange.arrived
+
+    def check(self, now: float) -> None:
+        """Write a comment when it is time. The first one commits the status 200."""
+        if self._exchange.first_byte == 0.0 and now - self._last >= self._interval:
+            self._last = now
+            self._exchange.write_event(KEEPALIVE_EVENT)

@@ -1,0 +1,60 @@
+"""What the gateway needs to know before it runs: the engine's key, and what clients must keep to.
+
+`look` reads files and the environment, and is called before there is an event loop.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llama_gguf.errors import LaunchError
+from llama_gguf.gateway.http1.header_rules import HttpLimits
+from llama_gguf.settings import Snapshot
+
+if TYPE_CHECKING:
+    from llama_gguf.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the gateway finds on the machine besides its settings. `look` reads it before the event loop runs."""
+
+    engine_key: str
+    engine_version: str
+    host_name: str
+    store_password: str | None = None
+
+
+def look(snapshot: Snapshot, env: Mapping[str, str]) -> Found:
+    """Read the engine's key and what else is not in the settings. Raises LaunchError."""
+    path = snapshot.locations.run.engine_key
+    try:
+        engine_key = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(
+            f"{path}: cannot read the engine's key: {error}",
+            hint="`llama-gguf up` makes it before it starts the gateway",
+        ) from error
+    try:
+        engine_version = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        engine_version = "unknown"
+    variable = snapshot.settings.limits.store_password_env
+    return Found(engine_key, engine_version, socket.gethostname(), env.get(variable) if variable else None)
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """Return what clients must keep to."""
+    gateway = settings.gateway
+    return HttpLimits(
+        max_body_bytes=gateway.max_body_bytes,
+        max_headers=gateway.max_headers,
+        max_header_line_bytes=gateway.max_header_line_bytes,
+        max_request_line_bytes=gateway.max_request_line_bytes,
+        header_seconds=gateway.timeouts.header_seconds,
+        body_seconds=gateway.timeouts.body_seconds,
+    )

@@ -1,0 +1,1 @@
+"""How much a key may use: limits, quotas, and the stores that count."""

@@ -1,0 +1,252 @@
+"""Limits of a key: reserve on entry, settle at the end, and say honestly when to come back.
+
+Owns the answers (429, Retry-After, x-ratelimit headers); `quota` does the arithmetic, a store keeps the counts. A
+request reserves what it may use at most; when it ends, however it ends, the charge becomes what the engine counted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.gateway.ratelimit.memory_store import Charge, LocalStore, Store
+from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
+from llama_gguf.keys.record import KeyRecord
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.limits import Limits
+
+Headers = tuple[tuple[str, str], ...]
+
+_HOLD_GUESS_SECONDS = 5.0  # how long a request takes, until one has ended
+_SMOOTHING = 0.1
+
+
+class Reservation:
+    """What one request holds of its key's limits. Settle it exactly when the request has ended, however it ended."""
+
+    __slots__ = ("_charge", "_limiter", "_settled", "_terms")
+
+    def __init__(self, limiter: RateLimiter, charge: Charge, terms: _Terms) -> None:
+        self._limiter = limiter
+        self._charge = charge
+        self._terms = terms
+        self._settled = False
+
+    @property
+    def charged(self) -> int:
+        """Tokens charged: the estimate until the reservation is settled, then what was used."""
+        return self._charge.tokens
+
+    @property
+    def headers(self) -> Headers:
+        """The x-ratelimit headers for the answer, as of the moment of the reservation."""
+        charge = self._charge
+        return rate_headers(self._terms.quota, charge.used_requests, charge.used_tokens, charge.at)
+
+    @property
+    def lines(self) -> str:
+        """The same as lines of an answer's head. Every answer carries them, so they are written out by hand."""
+        charge, terms = self._charge, self._terms
+        requests, tokens, _, _ = terms.quota
+        reset = 2 * WINDOW_SECONDS - int(charge.at) % WINDOW_SECONDS
+        if reset != terms.reset:
+            terms.show_reset(reset)
+        if requests is None:
+            lines = ""
+        else:
+            left = int(requests - charge.used_requests)
+            lines = f"{terms.requests_lines}{left if left > 0 else 0}{terms.requests_end}"
+        if tokens is None:
+            return lines
+        left = int(tokens - charge.used_tokens)
+        return f"{lines}{terms.tokens_lines}{left if left > 0 else 0}{terms.tokens_end}"
+
+    def settle_now(self, tokens_used: int) -> bool:
+        """Do what `settle` does, and return True, where the counts are in memory."""
+        if not self._settled:
+            if not self._limiter.settle_now(self._charge, tokens_used):
+                return False
+            self._settled = True
+            self._charge.tokens = tokens_used
+        return True
+
+    async def settle(self, tokens_used: int) -> None:
+        """Charge what was used instead of the estimate and end the request; later calls do nothing."""
+        if self._settled:
+            return
+        self._settled = True
+        await self._limiter.settle(self._charge, tokens_used)
+        self._charge.tokens = tokens_used
+
+    async def correct(self, tokens_used: int) -> None:
+        """Change what a settled request was charged: more has become known of what it used."""
+        if tokens_used != self._charge.tokens:
+            await self._limiter.correct(self._charge, tokens_used)
+            self._charge.tokens = tokens_used
+
+
+class _Terms:
+    """The limits of one key, and the parts of their header lines that never change."""
+
+    __slots__ = ("quota", "record", "requests_end", "requests_lines", "reset", "tokens_end", "tokens_lines")
+
+    def __init__(self, record: KeyRecord, quota: Quota) -> None:
+        self.record = record
+        self.quota = quota
+        self.requests_lines = f"x-ratelimit-limit-requests: {quota.requests}\r\nx-ratelimit-remaining-requests: "
+        self.tokens_lines = f"x-ratelimit-limit-tokens: {quota.tokens}\r\nx-ratelimit-remaining-tokens: "
+        self.show_reset(0)
+
+    def show_reset(self, reset: int) -> None:
+        """Make the lines of this second, which say when all of the limits is free again."""
+        self.reset = reset
+        self.requests_end = f"\r\nx-ratelimit-reset-requests: {reset}s\r\n"
+        self.tokens_end = f"\r\nx-ratelimit-reset-tokens: {reset}s\r\n"
+
+
+class RateLimiter:
+    """Applies the limits of each key. `clock` is the time of day in seconds since the epoch: replicas share minutes.
+
+    `on_refused` hears which limit of which key refused a request.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        store: Store,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_refused: Callable[[LimitName, str], None] = lambda _limit, _key_id: None,
+    ) -> None:
+        self._defaults = limits
+        self._store = store
+        self._local = store if isinstance(store, LocalStore) else None
+        self._clock = clock
+        self._on_refused = on_refused
+        self._known: dict[str, _Terms] = {}
+        self._hold = _HOLD_GUESS_SECONDS  # moving average of how long a request takes, seconds
+
+    async def reserve(self, record: KeyRecord, tokens: int) -> Reservation:
+        """Charge one request of at most `tokens` to a key. Raises GatewayError 429.
+
+        A caller that is cancelled while a shared store is asked is not charged.
+        """
+        now = self._clock()
+        terms = self._terms(record)
+        return self._reserved(terms, await self._store.take(record.id, terms.quota, tokens, now), tokens, now)
+
+    def try_reserve(self, record: KeyRecord, tokens: int) -> Reservation | None:
+        """Do what `reserve` does, or return None where the counts are not in memory. Raises GatewayError 429."""
+        local = self._local
+        if local is None:
+            return None
+        now = self._clock()
+        terms = self._terms(record)
+        return self._reserved(terms, local.take_now(record.id, terms.quota, tokens, now), tokens, now)
+
+    def _reserved(self, terms: _Terms, outcome: Charge | Refusal, tokens: int, now: float) -> Reservation:
+        if isinstance(outcome, Refusal):
+            self._on_refused(outcome.limit, terms.record.id)
+            raise self._refused(outcome, terms.quota, tokens, now)
+        return Reservation(self, outcome, terms)
+
+    async def settle(self, charge: Charge, tokens_used: int) -> None:
+        """Settle a charge. For Reservation only, which calls it once."""
+        await self._store.settle(charge, tokens_used, self._ended(charge))
+
+    def settle_now(self, charge: Charge, tokens_used: int) -> bool:
+        """Do the same and return True, where the counts are in memory. For Reservation only, which calls it once."""
+        local = self._local
+        if local is None:
+            return False
+        local.settle_now(charge, tokens_used, self._ended(charge))
+        return True
+
+    def _ended(self, charge: Charge) -> float:
+        """Note how long a request has taken, and return the time."""
+        now = self._clock()
+        self._hold += _SMOOTHING * (now - charge.at - self._hold)
+        return now
+
+    async def correct(self, charge: Charge, tokens_used: int) -> None:
+        """Change a settled charge. For Reservation only."""
+        await self._store.correct(charge, tokens_used, self._clock())
+
+    async def aclose(self) -> None:
+        """Let go of the store."""
+        await self._store.aclose()
+
+    def _terms(self, record: KeyRecord) -> _Terms:
+        known = self._known.get(record.id)
+        if known is None or known.record is not record:  # a reload makes new records
+            known = self._known[record.id] = _Terms(record, quota_of(record, self._defaults))
+        return known
+
+    def _refused(self, refusal: Refusal, quota: Quota, tokens: int, now: float) -> GatewayError:
+        wait = self._hold / refusal.allowed if refusal.limit == "concurrency" else refusal.wait_seconds
+        headers = rate_headers(quota, refusal.used_requests, refusal.used_tokens, now)
+        retry_after: int | None = None
+        if math.isinf(wait):
+            headers = (*headers, ("x-should-retry", "false"))  # the official clients heed it
+        else:
+            retry_after = max(1, math.ceil(wait))
+        quota_spent = refusal.limit == "monthly_tokens"
+        return GatewayError(
+            429,
+            "insufficient_quota" if quota_spent else "rate_limit_exceeded",
+            _explain(refusal, tokens, retry_after),
+            type="insufficient_quota" if quota_spent else "rate_limit_error",
+            extra=Extra(retry_after=retry_after, headers=headers),
+        )
+
+
+def rate_headers(quota: Quota, used_requests: float, used_tokens: float, now: float) -> Headers:
+    """Return the x-ratelimit headers of every limit that is in force.
+
+    `reset` is the time until all of the limit is free again if nothing more is used: the rest of this clock minute and
+    the next one, over which what was used slides out.
+    """
+    reset = f"{math.ceil(2 * WINDOW_SECONDS - now % WINDOW_SECONDS)}s"
+    headers: Headers = ()
+    if quota.requests is not None:
+        headers = (
+            ("x-ratelimit-limit-requests", str(quota.requests)),
+            ("x-ratelimit-remaining-requests", str(max(0, int(quota.requests - used_requests)))),
+            ("x-ratelimit-reset-requests", reset),
+        )
+    if quota.tokens is not None:
+        headers += (
+            ("x-ratelimit-limit-tokens", str(quota.tokens)),
+            ("x-ratelimit-remaining-tokens", str(max(0, int(quota.tokens - used_tokens)))),
+            ("x-ratelimit-reset-tokens", reset),
+        )
+    return headers
+
+
+def _explain(refusal: Refusal, tokens: int, retry_after: int | None) -> str:
+    allowed = refusal.allowed
+    if retry_after is None:
+        period = "month" if refusal.limit == "monthly_tokens" else "minute"
+        return (
+            f"This request may use up to {tokens} tokens, more than the {allowed} a {period} of this key: "
+            "shorten the prompt or set a lower max_tokens."
+        )
+    match refusal.limit:
+        case "requests":
+            return f"This key may make {allowed} requests a minute; try again in {retry_after} s."
+        case "tokens":
+            return (
+                f"This key may use {allowed} tokens a minute, {math.ceil(refusal.used)} of them are in use and this "
+                f"request may use up to {tokens}; try again in {retry_after} s or set a lower max_tokens."
+            )
+        case "concurrency":
+            return f"This key may have {allowed} requests at the same time; try again when one has been answered."
+        case "monthly_tokens":
+            return (
+                f"This key may use {allowed} tokens a month, {max(0, int(allowed - refusal.used))} of them are left "
+                f"and this request may use up to {tokens}."
+            )

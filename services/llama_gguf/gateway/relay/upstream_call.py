@@ -1,0 +1,105 @@
+"""Asks the engine and sees to it that an answer comes: waits while it loads, and asks once more where nothing came.
+
+Owns what the engine's failures mean for the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from llama_gguf.errors import GatewayError
+from llama_gguf.gateway.api.error_responses import engine_error
+from llama_gguf.gateway.exchange import Exchange
+from llama_gguf.gateway.relay.accounting import note_cut
+from llama_gguf.gateway.relay.response_relay import Limits, Relay
+from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection
+from llama_gguf.gateway.upstream.monitor import EngineState
+from llama_gguf.gateway.upstream.response_parser import EngineFailure
+
+
+class EngineCaller:
+    """Takes requests to the engine over pooled connections. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        engine: EngineState,
+        *,
+        limits: Limits,
+        wait_for_engine_seconds: float,
+    ) -> None:
+        self._client = client
+        self._engine = engine
+        self._limits = limits
+        self._wait_seconds = wait_for_engine_seconds
+
+    async def ask(self, exchange: Exchange, request: bytes) -> Relay:
+        """Send a request to the engine and wait for the end of its answer. Raises GatewayError.
+
+        Waits for an engine that loads, and asks once more where a connection broke before the first byte.
+        """
+        deadline = exchange.arrived + self._wait_seconds
+        retried = False
+        while True:
+            if self._engine.state != "ready":
+                await asyncio.sleep(0)  # on as a task: what follows has timeouts
+                await self._engine.wait_ready(deadline)
+            connection = None if retried else self._client.take()
+            if connection is None:
+                connection = await self._connect(deadline)
+                if connection is None:
+                    continue
+            relay = Relay(exchange, connection, self._limits)
+            try:
+                connection.send(request, relay)
+                await relay
+            except asyncio.CancelledError:
+                connection.abort()
+                note_cut(exchange, relay)
+                raise
+            failure = relay.failure
+            if failure is None:
+                if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):
+                    self._engine.lost()
+                    exchange.first_byte = 0.0
+                    continue
+                return relay
+            if failure.reason == "closed":
+                self._engine.lost()
+                if relay.silent and not retried:
+                    retried = True
+                    deadline = max(deadline, time.monotonic() + self._wait_seconds)
+                    continue
+            if relay.events or failure.reason in ("timeout", "stalled"):
+                note_cut(exchange, relay)
+            raise _translate(failure, self._engine)
+
+    async def _connect(self, deadline: float) -> EngineConnection | None:
+        """Return a new connection, or None when it is worth another look at the engine's state."""
+        await asyncio.sleep(0)  # on as a task: what follows has a timeout
+        try:
+            return await self._client.connect()
+        except EngineFailure as failure:
+            self._engine.lost()
+            if failure.reason == "timeout" or time.monotonic() >= deadline:
+                raise _translate(failure, self._engine) from None
+            return None
+
+
+def _is_loading(relay: Relay) -> bool:
+    return engine_error(relay.status, relay.body).code == "model_loading"
+
+
+def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:
+    if failure.reason == "stalled":
+        return GatewayError(504, "client_stalled", "The client took nothing for too long.", type="server_error")
+    if failure.reason == "timeout":
+        return GatewayError(504, "timeout", f"The engine took too long ({failure}).", type="server_error")
+    if failure.reason == "protocol":
+        return GatewayError(502, "engine_protocol", "The engine's answer could not be understood.", type="server_error")
+    if failure.reason == "connect":
+        return engine.refusal()
+    return GatewayError(
+        502, "engine_closed", "The engine broke off before its answer was complete.", type="server_error"
+    )

@@ -1,0 +1,205 @@
+"""A slot of the engine for every request in flight, a bounded and fair queue for the rest.
+
+Owns how many requests are in the engine. Lives on one event loop and is used from its thread only. A slot that is
+freed goes straight to the next waiter; it is never free in between, so nobody can slip past the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.gateway.scheduling.fair_queue import Entry, FairQueue
+from llama_gguf.keys.record import Priority
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.limits import Queue
+
+Rejection = Literal["queue", "key", "timeout"]
+
+_HOLD_GUESS_SECONDS = 5.0  # how long a request holds its slot, until one has ended
+_SMOOTHING = 0.1
+
+
+class Ticket:
+    """The right to be in the engine. Give it back with `release`, once or more often."""
+
+    __slots__ = ("_admission", "_entry", "_held", "cost", "granted", "waited_seconds")
+
+    def __init__(
+        self, admission: Admission, cost: int, granted: float, waited: float, entry: Entry[Grant] | None
+    ) -> None:
+        self._admission = admission
+        self._entry = entry
+        self._held = True
+        self.cost = cost
+        self.granted = granted  # on the admission's clock
+        self.waited_seconds = waited
+
+    def release(self, tokens_used: int | None = None) -> None:
+        """Free the slot; later calls do nothing.
+
+        `tokens_used`, where known, gives the key back the part of its turn that the estimate took too much.
+        """
+        if self._held:
+            self._held = False
+            self._admission.return_ticket(self, self._entry, tokens_used)
+
+
+Grant = asyncio.Future[Ticket]
+
+
+class Admission:
+    """Lets `capacity` requests into the engine at a time. `on_rejected` hears why a request was turned away."""
+
+    def __init__(
+        self,
+        capacity: int,
+        queue: Queue,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_rejected: Callable[[Rejection], None] = lambda _: None,
+    ) -> None:
+        self._capacity = capacity
+        self._clock = clock
+        self._on_rejected = on_rejected
+        self._max_wait = queue.max_wait_seconds
+        self._active = 0
+        self._hold = 0.0  # moving average of how long a slot is held, seconds; 0 = none has been given back
+        self._timer: asyncio.TimerHandle | None = None
+        self._queue: FairQueue[Grant] = FairQueue(
+            max_size=queue.max_size,
+            max_size_per_key=queue.max_size_per_key,
+            max_wait_seconds=queue.max_wait_seconds,
+            aging_seconds=queue.aging_seconds,
+            fairness=queue.fairness,
+        )
+
+    @property
+    def active(self) -> int:
+        """Requests that hold a slot."""
+        return self._active
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def capacity(self) -> int:
+        """Slots there are."""
+        return self._capacity
+
+    def waiting_of(self, key_id: str) -> int:
+        """Return how many requests of one key are in the queue."""
+        return self._queue.waiting_of(key_id)
+
+    def set_capacity(self, capacity: int) -> None:
+        """Change the number of slots; requests that already hold one beyond it keep theirs."""
+        self._capacity = capacity
+        self._serve()
+
+    def try_acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket | None:
+        """Take a slot at once, or return None when there is none free. While somebody waits, there is none."""
+        if self._active >= self._capacity:
+            return None
+        self._active += 1
+        return Ticket(self, cost_tokens, self._clock(), 0.0, None)
+
+    async def acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket:
+        """Wait for a slot. Raises GatewayError 503 queue_full or queue_timeout.
+
+        A cancelled caller leaves the queue at once; a slot it had just been given goes to the next in line.
+        """
+        ticket = self.try_acquire(key_id, cost_tokens, priority)
+        if ticket is not None:
+            return ticket
+        bound = self._queue.full_for(key_id)
+        if bound is not None:
+            self._on_rejected(bound)
+            raise self._queue_full(bound, key_id)
+        grant: Grant = asyncio.get_running_loop().create_future()
+        entry = self._queue.push(key_id, cost_tokens, priority, grant, self._clock())
+        self._arm_timer()
+        try:
+            return await grant
+        except asyncio.CancelledError:
+            self._leave(entry)
+            raise
+
+    def return_ticket(self, ticket: Ticket, entry: Entry[Grant] | None, tokens_used: int | None) -> None:
+        """Take back the slot of `ticket`. For Ticket.release only, which calls it once."""
+        self._active -= 1
+        held = self._clock() - ticket.granted
+        self._hold = held if not self._hold else self._hold + _SMOOTHING * (held - self._hold)
+        if len(self._queue):
+            if entry is not None and tokens_used is not None:
+                self._queue.refund(entry, entry.cost - tokens_used)
+            self._serve()
+
+    def _serve(self) -> None:
+        while self._active < self._capacity:
+            now = self._clock()
+            entry = self._queue.pop(now)
+            if entry is None:
+                return
+            grant = entry.payload
+            if grant.done():  # cancelled, but its caller has not run yet
+                continue
+            self._active += 1
+            grant.set_result(Ticket(self, entry.cost, now, now - entry.since, entry))
+
+    def _leave(self, entry: Entry[Grant]) -> None:
+        grant = entry.payload
+        if self._queue.remove(entry) or not grant.done() or grant.cancelled():
+            return
+        # The answer came in the same turn of the loop as the cancellation.
+        if grant.exception() is None:
+            grant.result().release()
+
+    def _arm_timer(self) -> None:
+        deadline = self._queue.next_deadline()
+        if self._timer is None and deadline is not None:
+            delay = max(0.001, deadline - self._clock())  # a loop's clock may be a hair early
+            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for entry in self._queue.expire(self._clock()):
+            if not entry.payload.done():
+                self._on_rejected("timeout")
+                entry.payload.set_exception(self._queue_timeout())
+        self._arm_timer()
+
+    def _retry_after(self, ahead: int) -> int:
+        """Return in how many whole seconds `ahead` requests will have had their turn, going by the recent ones."""
+        hold = self._hold or _HOLD_GUESS_SECONDS
+        return max(1, math.ceil(min(self._max_wait, ahead * hold / max(1, self._capacity))))
+
+    def _queue_full(self, bound: Rejection, key_id: str) -> GatewayError:
+        if bound == "key":
+            message = "This key has as many requests waiting as it may; try again when some have been answered."
+            ahead = self._queue.waiting_of(key_id)
+        else:
+            message = "The queue is full; try again later."
+            ahead = len(self._queue)
+        return GatewayError(
+            503,
+            "queue_full",
+            message,
+            type="server_error",
+            extra=Extra(retry_after=self._retry_after(ahead)),
+        )
+
+    def _queue_timeout(self) -> GatewayError:
+        return GatewayError(
+            503,
+            "queue_timeout",
+            f"No slot became free within {self._max_wait:g} seconds; try again later.",
+            type="server_error",
+            extra=Extra(retry_after=self._retry_after(len(self._queue) + 1)),
+        )

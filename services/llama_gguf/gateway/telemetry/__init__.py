@@ -1,0 +1,1 @@
+"""What happened: metrics, access log, usage by key and day."""

@@ -1,0 +1,323 @@
+"""Counts what happens at the gateway, for Prometheus and for people.
+
+Owns the numbers. They live in plain dicts and lists that a request adds to in about two microseconds; Prometheus'
+objects are made from them when somebody looks. No locks: everything is called from the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from llama_gguf.gateway.ratelimit.quota import LimitName
+from llama_gguf.gateway.scheduling.admission import Rejection
+from llama_gguf.gateway.telemetry import metric_definitions
+from llama_gguf.gateway.telemetry.exposition import render
+from llama_gguf.gateway.telemetry.metric_definitions import Series
+
+ENGINE_STATES = ("unknown", "loading", "ready", "down", "failed")
+OTHER_ROUTE = "other"
+"""Label of what is no route of ours, so that a client cannot make series by asking for odd paths."""
+
+Labels = tuple[str, ...]
+_FEW = 16
+
+
+class _Histogram:
+    """Counts by bucket, not yet cumulated, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: metric_definitions.Buckets) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add_all(self, values: list[float]) -> None:
+        """Add values; of many, by a walk over the bounds instead of one search each."""
+        self.total += sum(values)
+        if len(values) < _FEW:
+            for value in values:
+                self.counts[bisect_left(self.bounds, value)] += 1
+            return
+        values = sorted(values)
+        passed = 0
+        for index, bound in enumerate(self.bounds):
+            up_to = bisect_right(values, bound, passed)
+            self.counts[index] += up_to - passed
+            passed = up_to
+        self.counts[-1] += len(values) - passed
+
+    def add_many(self, value: float, times: int) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+class _RouteCell:
+    """The histograms of one route, found by one lookup."""
+
+    __slots__ = ("duration", "first_token", "inter_token", "speed")
+
+    def __init__(self) -> None:
+        self.duration = _Histogram(metric_definitions.DURATION.buckets)
+        self.first_token = _Histogram(metric_definitions.FIRST_TOKEN.buckets)
+        self.inter_token = _Histogram(metric_definitions.INTER_TOKEN.buckets)
+        self.speed = _Histogram(metric_definitions.SPEED.buckets)
+
+
+class _TokenCell:
+    """The token counters of one route, and of one key where keys are told apart."""
+
+    __slots__ = ("cached", "completion", "prompt")
+
+    def __init__(self) -> None:
+        self.prompt = 0
+        self.cached = 0
+        self.completion = 0
+
+
+class Metrics:
+    """The gateway's numbers. `key_label` tells the keys apart in the request, token and limit counters."""
+
+    def __init__(
+        self, *, version: str, engine_version: str, instance_id: str, worker_type: str, key_label: bool = False
+    ) -> None:
+        self._constant = {"worker_type": worker_type}
+        self._build: Labels = (version, engine_version, instance_id)
+        self._key_label = key_label
+        self._requests: dict[tuple[str, int, str, str], int] = defaultdict(int)
+        self._routes: dict[str, _RouteCell] = defaultdict(_RouteCell)
+        self._tokens: dict[tuple[str, str], _TokenCell] = defaultdict(_TokenCell)
+        self._wait = _Histogram(metric_definitions.QUEUE_WAIT.buckets)
+        self._counters: dict[tuple[Series, Labels], int] = defaultdict(int)
+        self._limited: dict[tuple[str, str], int] = defaultdict(int)
+        self._engine_state = ENGINE_STATES[0]
+        self._cpu_variant: Callable[[], tuple[str, int]] = lambda: ("", 0)
+        self._store_up = True
+        self._queue: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+        self._in_flight: Callable[[], int] = lambda: 0
+        self._usage_failures: Callable[[], int] = lambda: 0
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collector(self))
+        ProcessCollector(registry=self._registry)
+
+    def watch_queue(self, probe: Callable[[], tuple[int, int, int]]) -> None:
+        """Read (active, waiting, capacity) of the queue from `probe` whenever somebody looks."""
+        self._queue = probe
+
+    def watch_requests(self, in_flight: Callable[[], int]) -> None:
+        """Read the number of requests that are being worked on from `in_flight` whenever somebody looks."""
+        self._in_flight = in_flight
+
+    def watch_usage(self, failures: Callable[[], int]) -> None:
+        """Read the number of failed writes of the usage file from `failures` whenever somebody looks."""
+        self._usage_failures = failures
+
+    def watch_cpu_variant(self, probe: Callable[[], tuple[str, int]]) -> None:
+        """Read the variant of the engine's CPU code ("" for its own choice), and how many crashed, at each look."""
+        self._cpu_variant = probe
+
+    def ended(
+        self,
+        route: str,
+        status: int,
+        outcome: str,
+        key_id: str,
+        *,
+        seconds: list[float],
+        queued_seconds: list[float] | None = None,
+        first_token_seconds: list[float] | None = None,
+        inter_token_seconds: list[tuple[float, int]] | None = None,
+        prompt_tokens: int = 0,
+        cached_tokens: int = 0,
+        completion_tokens: int = 0,
+        tokens_per_second: list[float] | None = None,
+    ) -> None:
+        """Note the ends of requests that have the positional arguments in common; `seconds`: one for each.
+
+        `route` is a template of the route table, or "" for none; `key_id` is "" where there is no key. Tokens are the
+        sums of all, the other lists hold what applies and is known; of the time between tokens: value and how often.
+        """
+        if not route:
+            route = OTHER_ROUTE
+        key = key_id if self._key_label else ""
+        self._requests[route, status, outcome, key] += len(seconds)
+        cell = self._routes[route]
+        cell.duration.add_all(seconds)
+        if queued_seconds:
+            self._wait.add_all(queued_seconds)
+        if first_token_seconds:
+            cell.first_token.add_all(first_token_seconds)
+        if prompt_tokens or completion_tokens:
+            tokens = self._tokens[route, key]
+            tokens.prompt += prompt_tokens
+            tokens.cached += cached_tokens
+            tokens.completion += completion_tokens
+        for value, times in inter_token_seconds or ():
+            cell.inter_token.add_many(value, times)
+        if tokens_per_second:
+            cell.speed.add_all(tokens_per_second)
+
+    def mean_speed(self) -> float:
+        """Return how many tokens a second answers have made, on the whole; 0 where none has told."""
+        speeds = [cell.speed for cell in self._routes.values()]
+        answers = sum(sum(speed.counts) for speed in speeds)
+        return sum(speed.total for speed in speeds) / answers if answers else 0.0
+
+    def cancelled(self, route: str, phase: Literal["waiting", "answering"]) -> None:
+        """Note that a client went away: before the first byte of its answer, or after."""
+        self._counters[metric_definitions.CANCELLED, (route or OTHER_ROUTE, phase)] += 1
+
+    def queue_rejected(self, reason: Rejection) -> None:
+        """Note a request that the queue turned away."""
+        self._counters[metric_definitions.QUEUE_REJECTIONS, (reason,)] += 1
+
+    def limited(self, limit: LimitName, key_id: str) -> None:
+        """Note a request that a limit of its key refused."""
+        self._limited[limit, key_id if self._key_label else ""] += 1
+
+    def limit_store(self, up: bool) -> None:
+        """Note whether the shared store of the limits answers."""
+        self._store_up = up
+
+    def limit_store_failed(self) -> None:
+        """Note a failed call to the shared store of the limits."""
+        self._counters[metric_definitions.LIMIT_STORE_FAILURES, ()] += 1
+
+    def engine_state(self, state: str) -> None:
+        """Note the engine's state, one of ENGINE_STATES."""
+        self._engine_state = state
+
+    def engine_restarted(self) -> None:
+        """Note that the engine is ready again after it had been before."""
+        self._counters[metric_definitions.ENGINE_RESTARTS, ()] += 1
+
+    def keys_reloaded(self, ok: bool) -> None:
+        """Note a reload of the keys file."""
+        self._counters[metric_definitions.KEY_RELOADS, ("ok" if ok else "failed",)] += 1
+
+    def render(self, accept: str, engine_text: bytes | None = None) -> tuple[bytes, str]:
+        """Return body and content type: Prometheus' text or OpenMetrics where `accept` asks for it, else JSON.
+
+        `engine_text` is what the engine's own /metrics said, if it was asked.
+        """
+        return render(self._registry, accept, engine_text)
+
+    def families(self) -> Iterator[Metric]:
+        """Yield every series of the catalogue as it stands."""
+        for declared in metric_definitions.SERIES:
+            match declared.kind:
+                case "counter":
+                    yield self._counter(declared)
+                case "gauge":
+                    yield self._gauge(declared)
+                case "histogram":
+                    yield self._histogram(declared)
+
+    def _counter(self, declared: Series) -> Metric:
+        family = CounterMetricFamily(declared.name, declared.help)
+        for values, key, count in self._counts_of(declared):
+            labels = dict(zip(declared.labels, values, strict=True))
+            if declared.per_key and self._key_label:
+                labels["key"] = key
+            family.add_sample(declared.name, labels | self._constant, count)
+        return family
+
+    def _counts_of(self, declared: Series) -> Iterator[tuple[Labels, str, int]]:
+        if declared is metric_definitions.REQUESTS:
+            for (route, status, outcome, key), count in self._requests.items():
+                yield (route, str(status), outcome), key, count
+        elif declared is metric_definitions.USAGE_FAILURES:
+            yield (), "", self._usage_failures()
+        elif declared is metric_definitions.LIMITED:
+            for (limit, key), count in self._limited.items():
+                yield (limit,), key, count
+        elif declared in (
+            metric_definitions.PROMPT_TOKENS,
+            metric_definitions.CACHED_TOKENS,
+            metric_definitions.COMPLETION_TOKENS,
+        ):
+            for (route, key), cell in self._tokens.items():
+                yield (
+                    (route,),
+                    key,
+                    {
+                        metric_definitions.PROMPT_TOKENS: cell.prompt,
+                        metric_definitions.CACHED_TOKENS: cell.cached,
+                        metric_definitions.COMPLETION_TOKENS: cell.completion,
+                    }[declared],
+                )
+        else:
+            known = [(values, count) for (owner, values), count in self._counters.items() if owner is declared]
+            if not known and not declared.labels:
+                known = [((), 0)]  # a counter that stands at nought is there, so that its rate is known from the start
+            for values, count in known:
+                yield values, "", count
+
+    def _gauge(self, declared: Series) -> Metric:
+        active, waiting, capacity = self._queue()
+        variant, rejected = self._cpu_variant()
+        plain = {
+            metric_definitions.IN_FLIGHT: self._in_flight(),
+            metric_definitions.QUEUE_DEPTH: waiting,
+            metric_definitions.SLOTS_BUSY: active,
+            metric_definitions.SLOTS: capacity,
+            metric_definitions.LIMIT_STORE_UP: int(self._store_up),
+            metric_definitions.ENGINE_CPU_VARIANTS_REJECTED: rejected,
+        }
+        values: list[tuple[Labels, float]]
+        if declared is metric_definitions.ENGINE_STATE:
+            values = [((state,), float(state == self._engine_state)) for state in ENGINE_STATES]
+        elif declared is metric_definitions.ENGINE_CPU_VARIANT:
+            values = [((variant,), 1.0)] if variant else []
+        elif declared is metric_definitions.BUILD_INFO:
+            values = [(self._build, 1.0)]
+        else:
+            values = [((), float(plain[declared]))]
+        family = GaugeMetricFamily(declared.name, declared.help)
+        for labels, value in values:
+            family.add_sample(declared.name, dict(zip(declared.labels, labels, strict=True)) | self._constant, value)
+        return family
+
+    def _histogram(self, declared: Series) -> Metric:
+        family = HistogramMetricFamily(declared.name, declared.help, labels=(*declared.labels, *self._constant))
+        if declared is metric_definitions.QUEUE_WAIT:
+            cells: list[tuple[Labels, _Histogram]] = [((), self._wait)]
+        else:
+            cells = [((route,), self._cell(declared, cell)) for route, cell in self._routes.items()]
+        for labels, histogram in cells:
+            running = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+                running += count
+                buckets.append(("+Inf" if bound == float("inf") else repr(float(bound)), running))
+            if running or not labels:
+                family.add_metric((*labels, *self._constant.values()), buckets, histogram.total)
+        return family
+
+    @staticmethod
+    def _cell(declared: Series, cell: _RouteCell) -> _Histogram:
+        return {
+            metric_definitions.DURATION: cell.duration,
+            metric_definitions.FIRST_TOKEN: cell.first_token,
+            metric_definitions.INTER_TOKEN: cell.inter_token,
+            metric_definitions.SPEED: cell.speed,
+        }[declared]
+
+
+class _Collector:
+    """What the registry asks. Says that it has nothing to describe, or registering would collect."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        return self._metrics.families()

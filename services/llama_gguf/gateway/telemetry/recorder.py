@@ -1,0 +1,107 @@
+"""Tells the ends of requests to those who count: metrics, usage and the access log.
+
+The ends are noted at once and told in batches, twenty times a second: done in one go the work costs the processor's
+caches a third of what it costs scattered between the requests, and requests that are alike are counted together. Who
+looks at the numbers calls `flush` first, so nobody sees them late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+
+from llama_gguf.gateway.exchange import Exchange, Kind, kind_of
+from llama_gguf.gateway.telemetry.access_log import AccessLog
+from llama_gguf.gateway.telemetry.metrics import Metrics
+from llama_gguf.gateway.telemetry.usage_store import UsageStore
+
+FLUSH_SECONDS = 0.05
+
+
+class Recorder:
+    """Counts requests. Belongs to one event loop."""
+
+    def __init__(self, metrics: Metrics, usage: UsageStore, access_log: AccessLog | None) -> None:
+        self._metrics = metrics
+        self._usage = usage
+        self._access_log = access_log
+        self._ended: list[Exchange] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ended(self, exchange: Exchange) -> None:
+        """Note a request that has ended. Called once for each request."""
+        if not exchange.ended:
+            exchange.ended = time.monotonic()
+        exchange.request.body = b""  # may be large, and nobody needs it any more
+        self._ended.append(exchange)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Tell everything that has been noted."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ended, self._ended = self._ended, []
+        alike: defaultdict[Kind, list[Exchange]] = defaultdict(list)
+        for exchange in ended:
+            alike[kind_of(exchange)].append(exchange)
+        for kind, exchanges in alike.items():
+            self._count(kind, exchanges)
+        if self._access_log is not None and ended:
+            self._access_log.write(alike)
+
+    def _count(self, kind: Kind, exchanges: list[Exchange]) -> None:
+        """Count requests of one kind."""
+        route, _, _, status, outcome, _, key_id, model, stream = kind
+        template = route.template if route is not None else ""
+        prompt = cached = completion = 0
+        first_tokens: list[float] = []
+        speeds: list[float] = []
+        gaps: list[tuple[float, int]] = []
+        if route is not None and route.generates:
+            first_tokens = [one.first_byte - one.arrived for one in exchanges if one.first_byte]
+            counts = [one.tokens for one in exchanges if one.tokens is not None]
+            prompt = sum([count[0] for count in counts])
+            cached = sum([count[1] for count in counts])
+            completion = sum([count[2] for count in counts])
+            speeds = [speed for count in counts if (speed := count[5]) is not None]
+            if stream:
+                gaps = [gap for one in exchanges if (gap := _gaps(one)) is not None]
+        self._metrics.ended(
+            template,
+            status,
+            outcome,
+            key_id,
+            seconds=[one.ended - one.arrived for one in exchanges],
+            queued_seconds=[one.queued_seconds for one in exchanges if one.admitted],
+            first_token_seconds=first_tokens,
+            inter_token_seconds=gaps,
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=completion,
+            tokens_per_second=speeds,
+        )
+        if outcome == "client_gone":
+            for one in exchanges:
+                self._metrics.cancelled(template, "answering" if one.first_byte else "waiting")
+        if key_id and model and route is not None and route.group != "admin":  # a key used the model
+            errors = 0 if outcome in ("ok", "client_gone") else len(exchanges)
+            self._usage.record(
+                key_id,
+                model,
+                requests=len(exchanges),
+                errors=errors,
+                prompt=prompt,
+                cached=cached,
+                completion=completion,
+            )
+
+
+def _gaps(exchange: Exchange) -> tuple[float, int] | None:
+    """Return the mean time between two tokens of a stream, and how often it passed."""
+    if exchange.tokens is None or not exchange.first_byte or exchange.tokens.completion < 2:
+        return None
+    times = exchange.tokens.completion - 1
+    return (exchange.ended - exchange.first_byte) / times, times

@@ -1,0 +1,1 @@
+"""llama-server over its unix socket."""

@@ -1,0 +1,296 @@
+"""Connections to the engine: one asyncio Protocol on its unix socket, pooled, strict about what it hears.
+
+Owns framing and reuse, and nothing of what an answer means. A connection serves one request at a time and reports to
+a Receiver by plain calls: head, bytes, end or failure. Bytes of a body are handed on as they came from the socket,
+chunk framing included (`raw`), or without it. The engine closes connections idle for 5 s and after 100 requests, so
+the pool lets go of them a little earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from pathlib import Path
+from typing import Protocol, cast
+
+from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.upstream.response_parser import AnswerHead, Decoding, EngineFailure, Framing, parse_answer_head
+
+MAX_HEAD_BYTES = 65_536
+IDLE_SECONDS = 4.0
+MAX_REQUESTS = 90
+MAX_IDLE = 64
+MAX_HEADS = 512
+
+
+class Receiver(Protocol):
+    """Who asked: told of an answer piece by piece, in order, from the event loop's thread."""
+
+    raw: bool
+
+    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+        """Take the head and whatever of the body came with it; `complete` when that was all."""
+
+    def on_data(self, data: bytes, *, complete: bool) -> None:
+        """Take the next bytes of the body."""
+
+    def on_failure(self, failure: EngineFailure) -> None:
+        """Learn that no more will come, though more was due."""
+
+    def check(self, now: float) -> None:
+        """Give up if the answer has taken too long; called now and then while it is due."""
+
+
+class EngineConnection(asyncio.Protocol):
+    """One connection to the engine."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._begun = b""  # what came of a head that is not yet whole
+        self._head: AnswerHead | None = None  # of the answer whose body is coming
+        self._missing = 0  # bytes of that body that have not come, where its length is known
+        self._chunks: Framing | None = None  # else the parser of its chunks
+        self.paused = False
+        self.served = 0
+        self.idle_since = 0.0
+        self.usable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        """Send a request; its answer goes to `receiver`."""
+        assert self._transport is not None  # noqa: S101 - set before anybody sees this object
+        self.served += 1
+        self._receiver = receiver
+        self._client.outbox.write(self._transport, request)
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:  # nobody asked: whatever this is, the connection cannot be trusted any more
+            self.close()
+            return
+        try:
+            if self._head is None:
+                self._take_head(receiver, data)
+            elif (chunks := self._chunks) is not None:
+                chunks.feed(data)
+                complete = chunks.complete
+                if complete:
+                    self._finish(self._head)
+                receiver.on_data(data if receiver.raw else chunks.take(), complete=complete)
+            else:
+                self._take_body(receiver, self._head, data)
+        except EngineFailure as failure:
+            self._receiver = None
+            self.close()
+            receiver.on_failure(failure)
+
+    def _take_head(self, receiver: Receiver, data: bytes) -> None:
+        if self._begun:
+            data = self._begun + data
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if not data.startswith(b"HTTP/1.1 "[: len(data)]):
+                raise EngineFailure("protocol", "no HTTP")
+            if len(data) > MAX_HEAD_BYTES:
+                raise EngineFailure("protocol", "response head too long")
+            self._begun = data
+            return
+        self._begun = b""
+        head = self._client.head(data[:end])
+        if head.length is None:
+            chunks = Framing() if receiver.raw else Decoding()
+            chunks.feed(data)
+            if chunks.complete:
+                self._finish(head)
+            else:
+                self._head, self._chunks = head, chunks
+            receiver.on_head(head, data[end:] if receiver.raw else chunks.take(), complete=chunks.complete)
+            return
+        first = data[end:]
+        missing = head.length - len(first)
+        if missing < 0:
+            raise EngineFailure("protocol", "more than one answer")
+        if missing:
+            self._head, self._missing = head, missing
+        else:
+            self._finish(head)
+        receiver.on_head(head, first, complete=not missing)
+
+    def _take_body(self, receiver: Receiver, head: AnswerHead, data: bytes) -> None:
+        self._missing -= len(data)
+        if self._missing < 0:
+            raise EngineFailure("protocol", "more than one answer")
+        complete = not self._missing
+        if complete:
+            self._finish(head)
+        receiver.on_data(data, complete=complete)
+
+    def _finish(self, head: AnswerHead) -> None:
+        self._receiver = self._head = self._chunks = None
+        if self.paused:
+            self.resume()
+        if self.usable and head.keep_alive and self.served < MAX_REQUESTS:
+            self._client.give_back(self)
+        else:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        self._client.forget(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.on_failure(EngineFailure("closed", str(exc) if exc else ""))
+
+    def abort(self) -> None:
+        """Cut the connection: the engine notices at once and frees the slot. The receiver hears nothing more."""
+        self._receiver = None
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close the connection; nothing is being asked on it."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.close()
+
+    def check(self, now: float) -> None:
+        """Have the receiver, if there is one, look at the time."""
+        if self._receiver is not None:
+            self._receiver.check(now)
+
+    def pause(self) -> None:
+        """Stop reading: the client cannot take more just now."""
+        if not self.paused and self._transport is not None and not self._transport.is_closing():
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.paused and self._transport is not None:
+            self.paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+
+class EngineClient:
+    """The pool of connections to one engine."""
+
+    def __init__(self, socket: Path, outbox: Outbox, *, connect_timeout: float) -> None:
+        self.outbox = outbox
+        self._socket = str(socket)
+        self._connect_timeout = connect_timeout
+        self._idle: deque[EngineConnection] = deque()
+        self._open: set[EngineConnection] = set()
+        self._heads: dict[bytes, AnswerHead] = {}  # the engine says the same few things over and over
+
+    def head(self, data: bytes) -> AnswerHead:
+        """Return a parsed response head, from memory where it has been seen before. Raises EngineFailure."""
+        head = self._heads.get(data)
+        if head is None:
+            head = parse_answer_head(data)
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            self._heads[data] = head
+        return head
+
+    def take(self) -> EngineConnection | None:
+        """Return an idle connection that should still be good, or None."""
+        now = time.monotonic()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and now - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> EngineConnection:
+        """Open a new connection. Raises EngineFailure."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
+        except TimeoutError:
+            raise EngineFailure("timeout", "connecting") from None
+        except OSError as error:
+            raise EngineFailure("connect", error.strerror or str(error)) from error
+        self._open.add(connection)
+        return connection
+
+    def give_back(self, connection: EngineConnection) -> None:
+        """Keep a connection whose answer is complete for the next request."""
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popleft().close()
+
+    def forget(self, connection: EngineConnection) -> None:
+        """Let go of a connection that was lost."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def check(self, now: float) -> None:
+        """Close connections that have been idle too long, and have the others' receivers look at the time."""
+        for connection in tuple(self._open):
+            connection.check(now)
+        while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
+            self._idle.popleft().close()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that exist, idle ones included."""
+        return len(self._open)
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+
+
+class _Collector:
+    """Receives one small answer whole."""
+
+    raw = False
+
+    def __init__(self, done: asyncio.Future[tuple[int, bytes]]) -> None:
+        self._done = done
+        self._status = 0
+        self._parts: list[bytes] = []
+
+    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+        self._status = head.status
+        self.on_data(first, complete=complete)
+
+    def on_data(self, data: bytes, *, complete: bool) -> None:
+        self._parts.append(data)
+        if complete and not self._done.done():
+            self._done.set_result((self._status, b"".join(self._parts)))
+
+    def on_failure(self, failure: EngineFailure) -> None:
+        if not self._done.done():
+            self._done.set_exception(failure)
+
+    def check(self, now: float) -> None:
+        """Do nothing: `fetch` has a timeout of its own."""
+
+
+async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) -> tuple[int, bytes]:
+    """Send a request of the gateway's own on a new connection; return status and body. Raises EngineFailure."""
+    connection = await client.connect()
+    done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+    connection.send(request, _Collector(done))
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await done
+    except TimeoutError:
+        raise EngineFailure("timeout", "first byte") from None
+    finally:
+        if not done.done() or done.cancelled() or done.exception() is not None:
+            connection.abort()

@@ -1,0 +1,171 @@
+"""Whether the engine can take requests: asks its /health, and learns from the traffic.
+
+While the engine is not ready it is asked every quarter of a second, so a waiting request goes on at once; while it is
+ready, every few seconds. A socket that refuses is `loading` as long as the engine's program says that it works towards
+an engine (downloading, starting), else `down`; once the appliance has written down that it gave up, it is `failed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.gateway.api.error_responses import model_loading
+from llama_gguf.gateway.upstream.client import EngineClient, fetch
+from llama_gguf.gateway.upstream.response_parser import EngineFailure
+from llama_gguf.logs import fields
+from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.engine_variant import EngineVariant
+
+State = Literal["unknown", "loading", "ready", "down", "failed"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.25
+_READY_POLL_SECONDS = 2.0
+_CHECK_TIMEOUT_SECONDS = 5.0
+_RETRY_AFTER_SECONDS = 5
+_STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as loading
+
+
+class EngineState:
+    """Watches one engine. `on_change` hears every change of state. Belongs to one event loop.
+
+    `variant` is what the engine's program wrote of its CPU code, as of the last look.
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        state_file: Path,
+        *,
+        failure_file: Path,
+        variant_file: Path,
+        on_change: Callable[[State], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._state_file = state_file
+        self._failure_file = failure_file
+        self._variant_file = variant_file
+        self._on_change = on_change
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._poke = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.state: State = "unknown"
+        self.restarts = 0
+        self.variant: EngineVariant | None = None
+        self._was_ready = False
+
+    async def start(self) -> None:
+        """Begin to watch."""
+        self._task = asyncio.create_task(self._run(), name="engine-state")
+
+    async def stop(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def lost(self) -> None:
+        """Note that a connection failed: look again now, and let new requests wait meanwhile."""
+        if self.state == "ready":
+            self._set("loading")
+        self._poke.set()
+
+    async def wait_ready(self, deadline: float) -> None:
+        """Return once the engine is ready; raise GatewayError at `deadline` (monotonic), or if it never will be."""
+        while self.state != "ready":
+            if self.state == "failed":
+                raise self.refusal()
+            left = deadline - time.monotonic()
+            if left <= 0 and self.state != "unknown":
+                raise self.refusal()
+            changed = self._changed
+            try:
+                async with asyncio.timeout(max(left, 1.0 if self.state == "unknown" else 0.0)):
+                    await changed.wait()
+            except TimeoutError:
+                raise self.refusal() from None
+
+    def refusal(self) -> GatewayError:
+        """Return the answer for a request that cannot wait any longer."""
+        if self.state == "loading":
+            return model_loading(_RETRY_AFTER_SECONDS)
+        if self.state == "failed":
+            return GatewayError(
+                503,
+                "engine_failed",
+                "The inference engine could not be started and is not tried again until the operator restarts it.",
+                type="server_error",
+                extra=Extra(headers=(("x-should-retry", "false"),)),  # the official clients heed it
+            )
+        return GatewayError(
+            502,
+            "engine_unreachable",
+            "The inference engine is not running.",
+            type="server_error",
+            extra=Extra(retry_after=_RETRY_AFTER_SECONDS),
+        )
+
+    async def _run(self) -> None:
+        while True:
+            # Before the look: nothing may come between what is seen and its being so, or `lost` would be overruled.
+            self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
+            self._set(await self._look())
+            self._poke.clear()
+            pause = _READY_POLL_SECONDS if self.state == "ready" else _POLL_SECONDS
+            try:
+                async with asyncio.timeout(pause):
+                    await self._poke.wait()
+                    await asyncio.sleep(_POLL_SECONDS / 10)  # many failures at once are one look
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> State:
+        try:
+            status, _ = await fetch(
+                self._client, b"GET /health HTTP/1.1\r\nHost: engine\r\n\r\n", _CHECK_TIMEOUT_SECONDS
+            )
+        except EngineFailure as failure:
+            if failure.reason == "timeout":  # busy or stuck, but there; the requests' own timeouts judge it
+                return self.state if self.state != "unknown" else "loading"
+            return await asyncio.to_thread(self._without_socket)
+        return "ready" if status == 200 else "loading"
+
+    def _without_socket(self) -> State:
+        """Tell by the files of the run directory whether an engine is on its way."""
+        if self._failure_file.exists():
+            return "failed"
+        try:
+            told = json.loads(self._state_file.read_bytes())
+            pid, phase, since = int(told["pid"]), str(told["phase"]), float(told["since"])
+            os.kill(pid, 0)
+        except (OSError, ValueError, KeyError, TypeError):
+            return "down"
+        if phase in ("starting", "exec") and self._clock() - since > _STARTING_SECONDS and self._was_ready:
+            return "down"
+        return "loading"
+
+    def _set(self, state: State) -> None:
+        if state == self.state:
+            return
+        if state == "ready" and self._was_ready:
+            self.restarts += 1
+        self._was_ready = self._was_ready or state == "ready"
+        level = logging.INFO if state in ("ready", "loading") else logging.WARNING
+        _log.log(level, "engine is %s", state, extra=fields(before=self.state))
+        self.state = state
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if self._on_change is not None:
+            self._on_change(state)

@@ -1,0 +1,95 @@
+"""Status -> HTTP answers, for each platform's own question. Pure.
+
+RunPod counts a cold start from the first 204 to the first 200, so 204 means only `starting` and never comes after a
+200. Kubernetes takes any 2xx for a yes, so there the same path says 503 while starting.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+
+from llama_gguf.health.state import State, Status
+from llama_gguf.rundir.notices import notices_as_data
+from llama_gguf.settings.platform import Platform
+
+LIVE, READY, STARTUP, DETAILS = "/livez", "/readyz", "/startupz", "/health"
+
+_PING: dict[State, int] = {"starting": 204, "ready": 200, "unready": 503, "draining": 503, "failed": 500}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer; a 204 has no body."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+def answer(path: str, ping_path: str, platform: Platform, status: Status) -> Answer:
+    """Answer a GET of `path`; `ping_path` is the platform's health check as configured, and wins over the others."""
+    if path == ping_path:
+        return Answer(503 if platform == "kubernetes" and status.state == "starting" else _PING[status.state])
+    if path == LIVE:
+        # Not alive only when nothing but a new container can help. Loading and draining are alive.
+        return _verdict(status, ok=status.state != "failed")
+    if path == READY:
+        return _verdict(status, ok=status.state == "ready")
+    if path == STARTUP:
+        return _verdict(status, ok=status.was_ready and status.state != "failed")
+    if path == DETAILS:
+        return Answer(200 if status.state == "ready" else _not_ready(status), details(status), "application/json")
+    return Answer(404, b"no such path\n")
+
+
+def _verdict(status: Status, *, ok: bool) -> Answer:
+    if ok:
+        return Answer(200, b"ok\n")
+    return Answer(_not_ready(status), f"{status.state}: {status.reason}\n".encode())
+
+
+def _not_ready(status: Status) -> int:
+    return 500 if status.state == "failed" else 503
+
+
+def details(status: Status) -> bytes:
+    """Return the status as JSON, read without a key: state, phase, model, reason, since, progress, warnings, CPU."""
+    progress = None
+    if status.bytes_done is not None:
+        progress = {"bytes_done": status.bytes_done, "bytes_total": status.bytes_total, "percent": percent(status)}
+    return json.dumps(
+        {
+            "state": status.state,
+            "phase": status.phase,
+            "model": status.model,
+            "reason": status.reason,
+            "since": dt.datetime.fromtimestamp(status.since, dt.UTC).isoformat(timespec="milliseconds"),
+            "progress": progress,
+            "was_ready": status.was_ready,
+            "warnings": notices_as_data(status.notices),
+            "cpu_variant": status.cpu_variant,
+        }
+    ).encode()
+
+
+def percent(status: Status) -> float | None:
+    """Return how much of a download is done, where its size is known."""
+    if status.bytes_done is None or not status.bytes_total:
+        return None
+    return round(min(100.0, 100 * status.bytes_done / status.bytes_total), 1)
+
+
+VAST_READY = "llama-gguf-on-load:"
+VAST_ERROR = "llama-gguf-on-error:"
+"""What Vast's PyWorker looks for at the beginning of a log line (its on_load and on_error)."""
+
+
+def vast_line(before: Status, after: Status) -> str | None:
+    """Return the line that tells PyWorker of a change, or None where it is none of its business."""
+    if after.state == "ready" and not before.was_ready:
+        return f"{VAST_READY} model ready"
+    if after.state == "failed" and before.state != "failed":
+        return f"{VAST_ERROR} {after.reason}" + (f": {after.detail}" if after.detail else "")
+    return None

@@ -1,0 +1,229 @@
+"""The keys file as text: the only code that knows how it is written.
+
+Two formats are read. The one written is a JSON document `{"version": 1, "keys": [...]}`, which holds digests. The
+old one, lines of `id:key[:requests a minute][:expiry]`, holds the keys themselves; they are digested here and go no
+further. Every error has a line number and none quotes a value, because the value may be a key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
+from operator import itemgetter
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from llama_gguf.errors import KeysError
+from llama_gguf.keys import json_lines
+from llama_gguf.keys.durations import parse_moment, show
+from llama_gguf.keys.record import ID_PATTERN, STRICT, KeyFile, KeyRecord, PreviousSecret, RotationMark
+from llama_gguf.keys.secret import check_secret, digest, visible_prefix
+from llama_gguf.keys.validation import check, reason, rules_of
+
+VERSION = 1
+MAX_ERRORS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    version: Literal[1]
+    keys: tuple[KeyRecord, ...]
+
+
+@functools.cache
+def _rules() -> TypeAdapter[_Document]:
+    return rules_of(_Document)
+
+
+_FIELD_NAMES = tuple(field.name for kind in (KeyRecord, PreviousSecret, RotationMark) for field in fields(kind))
+
+
+def parse(text: str, *, source: str, read_at: dt.datetime) -> KeyFile:
+    """Read a keys file in either format. `source` names it in errors; old lines count as created at `read_at`.
+
+    Blank text is a file without keys. Raises KeysError (code `keys-syntax`) that lists what is wrong, line by line.
+    """
+    text = text.removeprefix("\ufeff")
+    if not text.strip():
+        return KeyFile()
+    if text.lstrip().startswith("{"):
+        return KeyFile(_parse_json(text, source))
+    return KeyFile(_parse_lines(text, source, read_at), plaintext=True)
+
+
+def render(keys: KeyFile) -> str:
+    """Write a keys file: always the JSON format, the same text for the same keys, fields at their default left out."""
+    document = {"version": VERSION, "keys": [_plain(record) for record in keys.records]}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+# --- the JSON format ---------------------------------------------------------------------------------------------
+
+
+def _plain(value: KeyRecord | PreviousSecret | RotationMark) -> dict[str, object]:
+    """Return the fields that say something, in the order of their declaration."""
+    plain: dict[str, object] = {}
+    for field in fields(value):
+        content = getattr(value, field.name)
+        if field.default is MISSING or content != field.default:
+            plain[field.name] = _scalar(content)
+    return plain
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, dt.datetime):
+        return show(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return [_plain(item) if isinstance(item, PreviousSecret | RotationMark) else item for item in value]
+    return value
+
+
+def _parse_json(text: str, source: str) -> tuple[KeyRecord, ...]:
+    repeats: list[bool] = []
+
+    def note_repeats(pairs: list[tuple[str, object]]) -> None:
+        repeats.append(len(dict(pairs)) != len(pairs))
+
+    def line(index: int) -> int:
+        return json_lines.line_of(text, ("keys", index))
+
+    try:
+        json.loads(text, object_pairs_hook=note_repeats)  # pydantic's own reader would take the last of two names
+        if any(repeats):
+            raise _broken(source, [(json_lines.line_of_repeated_name(text), "this object has the field twice")])
+        records = _rules().validate_json(text).keys
+    except json.JSONDecodeError as error:
+        raise _broken(source, [(error.lineno, f"not JSON: {error.msg} (column {error.colno})")]) from None
+    except ValidationError as error:
+        raise _broken(source, _problems(text, error), error.error_count()) from None
+    except (RecursionError, ValueError):
+        raise _broken(source, [(1, "not a document of keys: nested too deep, or a number too long")]) from None
+    if doubles := list(_doubles(records)):
+        shown = [(line(b), f"the same {what} as in line {line(a)}") for a, b, what in doubles[:MAX_ERRORS_SHOWN]]
+        raise _broken(source, shown, len(doubles))
+    return records
+
+
+def _problems(text: str, error: ValidationError) -> list[tuple[int, str]]:
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    problems: list[tuple[int, str]] = []
+    for item in found[:MAX_ERRORS_SHOWN]:  # finding a line reads the text, so only for those that are shown
+        place, message = item["loc"], reason(item["type"], item["msg"])
+        if item["type"] == "unexpected_keyword_argument":
+            said = _unknown_field(place)
+        elif place == ("version",) and item["type"] != "missing":
+            said = f"version: must be {VERSION}; is this file from a newer llama-gguf?"
+        else:
+            said = f"{_dotted(place)}: {message}"
+        problems.append((json_lines.line_of(text, place), said))
+    return problems
+
+
+def _dotted(place: Iterable[int | str]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.lstrip(".") or "document"
+
+
+def _unknown_field(place: tuple[int | str, ...]) -> str:
+    name = str(place[-1])
+    if name in ("key", "api_key", "secret"):
+        return f"{_dotted(place)}: no such field; a keys file holds digests, never keys"
+    close = difflib.get_close_matches(name, _FIELD_NAMES, 1)
+    # A name nobody would mistype is not quoted: it may be a key in the wrong place.
+    return f"{_dotted(place[:-1])}: unknown field" + (f'; did you mean "{close[0]}"?' if close else "")
+
+
+# --- the old format ----------------------------------------------------------------------------------------------
+
+
+def _parse_lines(text: str, source: str, read_at: dt.datetime) -> tuple[KeyRecord, ...]:
+    records: list[KeyRecord] = []
+    lines: list[int] = []
+    problems: list[tuple[int, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            records.append(_parse_line(line.strip(), read_at))
+        except KeysError as error:
+            problems.append((number, error.message))
+        else:
+            lines.append(number)
+    problems += [
+        (lines[later], f"the same {what} as in line {lines[first]}") for first, later, what in _doubles(records)
+    ]
+    if problems:
+        raise _broken(source, problems)
+    return tuple(records)
+
+
+def _parse_line(line: str, read_at: dt.datetime) -> KeyRecord:
+    """Read `id:key[:rate][:expiry]`. The expiry has colons of its own, so it is all that follows the rate."""
+    parts = [part.strip() for part in line.split(":", 2)]
+    if len(parts) < 2:
+        raise KeysError("not `id:key[:requests a minute][:expiry]`", code="keys-syntax")
+    key_id, secret, rest = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+    if not re.fullmatch(ID_PATTERN, key_id):
+        raise KeysError("the id must be 1 to 64 characters of A-Z a-z 0-9 _ -", code="keys-syntax")
+    check_secret(secret)
+    rate, _, expiry = rest.partition(":")
+    if rate and not re.fullmatch(r"[0-9]+", rate.strip()):
+        rate, expiry = "", rest  # the rate was left out
+    record = KeyRecord(
+        id=key_id,
+        digest=digest(secret),
+        prefix=visible_prefix(secret),
+        created=read_at,
+        scopes=frozenset({"inference", "metrics"}),  # where metrics wanted a key, the old system took any
+        requests_per_minute=_rate(rate.strip()),
+        expires=_moment(expiry) if expiry.strip() else None,
+    )
+    return check(record)
+
+
+def _moment(text: str) -> dt.datetime:
+    try:
+        return parse_moment(text)
+    except KeysError:
+        raise KeysError("the expiry is no ISO 8601 time such as 2030-01-31T12:00:00Z", code="keys-syntax") from None
+
+
+def _rate(text: str) -> int | None:
+    if not text:
+        return None
+    if len(text) > 9 or int(text) == 0:
+        raise KeysError("requests a minute must be 1 to 999999999", code="keys-syntax")
+    return int(text)
+
+
+# --- both --------------------------------------------------------------------------------------------------------
+
+
+def _doubles(records: Sequence[KeyRecord]) -> Iterator[tuple[int, int, str]]:
+    """Yield (index, later index, what) for each id or secret that a record shares with an earlier one, or itself."""
+    ids: dict[str, int] = {}
+    digests: dict[str, int] = {}
+    for index, record in enumerate(records):
+        if (first := ids.setdefault(record.id, index)) != index:
+            yield first, index, "id"
+        for secret in record.digests():
+            if secret in digests:
+                yield digests[secret], index, "key (or digest)"
+            digests.setdefault(secret, index)
+
+
+def _broken(source: str, problems: list[tuple[int, str]], total: int = 0) -> KeysError:
+    shown = [f"{source}:{line}: {message}" for line, message in sorted(problems, key=itemgetter(0))[:MAX_ERRORS_SHOWN]]
+    if (hidden := max(total, len(problems)) - len(shown)) > 0:
+        shown.append(f"{source}: and {hidden} more")
+    return KeysError("\n".join(shown), code="keys-syntax", hint="nothing was changed; correct the file by hand")

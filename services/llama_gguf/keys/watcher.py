@@ -1,0 +1,179 @@
+"""The ring that the gateway uses, kept equal to the keys file while it runs.
+
+Owns when the file is read again. It polls the file's identity, because that works where notifications do not: bind
+mounts, network volumes and Kubernetes' symlink swaps. A file that is broken, blank or gone keeps the good ring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from llama_gguf.errors import KeysError
+from llama_gguf.keys import store
+from llama_gguf.keys.keyring import Ring
+from llama_gguf.logs import fields
+
+_log = logging.getLogger(__name__)
+
+_SETTLED_SECONDS = 1.0
+"""A file is read again until its identity has been the same this long before the read: a file system's clock may be
+too coarse to show a second write soon after the first."""
+
+Identity = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What the watcher knows. `error` is set while the file on disk is not the one in use."""
+
+    ring: Ring = field(default_factory=Ring)
+    loaded_at: float | None = None  # epoch seconds of the last good read; None before the first
+    error: KeysError | None = None
+    loads: int = 0  # reads that gave a new ring
+    failures: int = 0  # times that the file became unusable, or unusable for another reason
+    plaintext: bool = False  # the file in use is in the old format
+
+
+def identify(path: Path) -> Identity | None:
+    """Return what changes whenever the file behind `path` is written, replaced or swapped; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class KeyWatcher:
+    """Holds the current ring and swaps it when the keys file changes. One event loop; file work runs in a thread.
+
+    `ring` is read on every request. `on_change` is called on the loop after every swap and every new failure.
+    Nothing here raises because of the file, but `reload_now`: with no usable file the ring is empty and refuses all.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        interval_seconds: float = 0.5,
+        on_change: Callable[[KeyState], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.state = KeyState()
+        self.ring = self.state.ring
+        self._path = path
+        self._interval = interval_seconds
+        self._on_change = on_change
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._fingerprint: bytes | None = None
+        self._seen: Identity | None = None
+        self._seen_since = 0.0
+        self._settled = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the file once, then begin to watch it. An unusable file is recorded in `state`, not raised."""
+        await self._look()
+        self._task = asyncio.create_task(self._run(), name="keys-watcher")
+
+    async def stop(self) -> None:
+        """Stop watching; the ring stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def reload_now(self) -> int:
+        """Read the file now (SIGHUP, POST /reload) and return the number of keys.
+
+        All or nothing: raises KeysError and keeps the old ring if the file cannot be used.
+        """
+        async with self._lock:
+            identity = await asyncio.to_thread(identify, self._path)
+            error = await self._load(identity)
+        if error is not None:
+            raise error
+        return len(self.ring)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001 - a defect, in on_change say, must not end reloading for good
+                _log.exception("the keys watcher failed; it goes on")
+
+    async def _look(self) -> None:
+        async with self._lock:
+            identity = await asyncio.to_thread(identify, self._path)
+            if not (self._settled and identity == self._seen):
+                await self._load(identity)
+
+    async def _load(self, identity: Identity | None) -> KeysError | None:
+        """Read the file and take it over, or record why not.
+
+        `identity` is from before the read, so a write during it shows up as a change at the next look.
+        """
+        started = time.monotonic()
+        error: KeysError | None = None
+        try:
+            loaded, ring = await asyncio.to_thread(_read, self._path, bool(len(self.ring)))
+        except KeysError as unusable:
+            error = unusable
+            self._failed(error)
+        else:
+            if loaded.fingerprint != self._fingerprint or self.state.error is not None:
+                self._loaded(loaded, ring)
+        if identity != self._seen:
+            self._seen, self._seen_since = identity, started
+        self._settled = identity is None or started - self._seen_since >= _SETTLED_SECONDS
+        return error
+
+    def _loaded(self, loaded: store.Loaded, ring: Ring) -> None:
+        self.ring = ring
+        self._fingerprint = loaded.fingerprint
+        self.state = replace(
+            self.state,
+            ring=ring,
+            loaded_at=self._clock(),
+            error=None,
+            loads=self.state.loads + 1,
+            plaintext=loaded.keys.plaintext,
+        )
+        _log.info("keys loaded", extra=fields(file=str(self._path), keys=len(ring)))
+        for warning in loaded.warnings:
+            _log.warning(warning.message, extra=fields(code=warning.code, hint=warning.hint))
+        if not len(ring):
+            _log.warning("no keys: every call that needs one is refused", extra=fields(file=str(self._path)))
+        self._tell()
+
+    def _failed(self, error: KeysError) -> None:
+        if self.state.error is not None and self.state.error.message == error.message:
+            return
+        self.state = replace(self.state, error=error, failures=self.state.failures + 1)
+        _log.error(
+            "keys file unusable; %s",
+            "the keys read before stay in use" if len(self.ring) else "every call that needs a key is refused",
+            extra=fields(file=str(self._path), keys=len(self.ring), code=error.code, reason=error.message),
+        )
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change(self.state)
+
+
+def _read(path: Path, had_keys: bool) -> tuple[store.Loaded, Ring]:
+    loaded = store.load(path)
+    if had_keys and loaded.blank:
+        raise KeysError(
+            f"{path}: the file is blank",
+            code="keys-blank",
+            hint='taken for a write that is not finished; to refuse every key write {"version": 1, "keys": []}',
+        )
+    return loaded, Ring(loaded.keys.records)

@@ -1,0 +1,1 @@
+"""Big files over HTTP: several connections, resumed, verified, whole or not at all."""

@@ -1,0 +1,31 @@
+"""A header -> what matters for serving it: the facts that `settings.model_facts` holds the configuration against."""
+
+from __future__ import annotations
+
+from llama_gguf.models.gguf.header import Header
+from llama_gguf.settings.checks.model_facts import ModelFacts
+
+_NO_POOLING, _RANK_POOLING = 0, 4
+"""Of the numbers that a GGUF file names poolings by."""
+_TEMPLATES = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
+_TEKKEN_LAYERS = 40
+
+
+def facts_of(header: Header) -> ModelFacts:
+    """Return what `header` says of the model's abilities."""
+    pooling = header.number(f"{header.architecture}.pooling_type")
+    return ModelFacts(
+        training_context=header.number(f"{header.architecture}.context_length"),
+        pools=pooling != _NO_POOLING,
+        reranks=pooling == _RANK_POOLING or any(tensor.name.startswith("cls.") for tensor in header.tensors),
+        chats=has_chat_template(header),
+    )
+
+
+def has_chat_template(header: Header) -> bool:
+    """Return whether llama-server finds a template to write chats with; without one it takes ChatML for any model."""
+    if any(header.text(key).strip() for key in _TEMPLATES):
+        return True
+    # llama.cpp knows the template of this one model, which was published without (llama_model_chat_template).
+    layers = header.number(f"{header.architecture}.block_count")
+    return header.text("tokenizer.ggml.pre") == "tekken" and layers == _TEKKEN_LAYERS

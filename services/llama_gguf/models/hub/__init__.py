@@ -1,0 +1,1 @@
+"""Hugging Face repositories and their cache's layout."""

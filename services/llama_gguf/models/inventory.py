@@ -1,0 +1,75 @@
+"""What of the model is here already, without fetching anything: for `plan` and `model info`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_gguf.models.gguf.header import Tensor, read_header
+from llama_gguf.models.hub.cache_layout import find_cached, snapshots
+from llama_gguf.models.model_files import LoraFile, ModelFiles
+from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Sources, Wanted, split_names
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """One wanted file: where it is, or where it will be."""
+
+    wanted: Wanted
+    path: Path
+    present: bool
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Size of all its parts that are here."""
+        parts = (self.path.with_name(name) for name in split_names(self.path.name))
+        return sum(part.stat().st_size for part in parts if part.is_file())
+
+
+def whereabouts(wanted: Wanted) -> Whereabouts:
+    """Return where `wanted` is or will be. Looks at the disk only."""
+    match wanted.origin:
+        case OnDisk(path):
+            return Whereabouts(wanted, path, path.is_file())
+        case Named(directory, name):
+            plain, suffixed = directory / name, directory / f"{name}.gguf"
+            path = suffixed if suffixed.is_file() and not plain.is_file() else plain
+            return Whereabouts(wanted, path, path.is_file())
+        case AtUrl(_, path):
+            return Whereabouts(wanted, path, path.is_file())
+        case OnHub() as origin:
+            cached = find_cached(origin)
+            later = snapshots(origin.caches[0], origin) / origin.revision / origin.file
+            return Whereabouts(wanted, cached or later, cached is not None)
+
+
+def all_wanted(sources: Sources) -> tuple[Wanted, ...]:
+    """Return every file of `sources`, the model first."""
+    return tuple(wanted for wanted in (sources.model, sources.mmproj, sources.draft, *sources.lora) if wanted)
+
+
+def expected_files(model: Model, sources: Sources) -> ModelFiles:
+    """Return the files llama-server will be started with, as far as can be known before they are here."""
+
+    def path(wanted: Wanted) -> Path:
+        return whereabouts(wanted).path
+
+    return ModelFiles(
+        model=path(sources.model),
+        mmproj=path(sources.mmproj) if sources.mmproj else None,
+        draft=path(sources.draft) if sources.draft else None,
+        lora=tuple(
+            LoraFile(path(wanted), adapter.scale) for wanted, adapter in zip(sources.lora, model.lora, strict=True)
+        ),
+        chat_template=sources.chat_template,
+    )
+
+
+def all_tensors(path: Path) -> tuple[Tensor, ...]:
+    """Return the tensors of the model that begins at `path`, those of its other parts included."""
+    parts = (path.with_name(name) for name in split_names(path.name))
+    return tuple(tensor for part in parts for tensor in read_header(part).tensors)

@@ -1,0 +1,147 @@
+"""Files that are, or should be, on disk: finding them by name, and errors that say what is there instead."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from llama_gguf.errors import ModelError
+from llama_gguf.models.gguf.header import Header, read_header
+from llama_gguf.models.source import Named, split_names
+
+Role = Literal["model", "mmproj", "draft", "lora"]
+
+_UNFINISHED = (".part", ".incomplete", ".download", ".aria2", ".crdownload", ".tmp")
+_MAX_LISTED = 10
+
+
+def check_readable(path: Path, setting: str) -> None:
+    """Raise a permanent ModelError unless `path` is a file that this process may read."""
+    try:
+        with path.open("rb"):
+            return
+    except FileNotFoundError:
+        hint = ""
+        if path.is_symlink():
+            hint = f"it is a link to {path.readlink()}, which does not exist"
+        elif names := _listing(path.parent):
+            hint = _instead(path.name, names, str(path.parent))
+        raise ModelError(f"{setting}: {path} does not exist", code="model_not_found", hint=hint) from None
+    except IsADirectoryError:
+        raise ModelError(
+            f"{setting}: {path} is a directory, not a file",
+            code="model_not_a_file",
+            hint=_instead("", _listing(path), "it"),
+        ) from None
+    except OSError as error:
+        raise ModelError(
+            f"{setting}: {path} cannot be read: {error.strerror}",
+            code="model_not_readable",
+            hint="make the file readable for the user the appliance runs as, and every directory above it searchable",
+        ) from error
+
+
+def _listing(directory: Path) -> list[str]:
+    try:
+        return [entry.name for entry in directory.iterdir()]
+    except OSError:
+        return []
+
+
+def find_named(named: Named, setting: str) -> Path:
+    """Return the file in the models directory that `named` means, its suffix optional."""
+    if not os.path.isdir(named.directory):  # noqa: PTH112 - Path.is_dir raises where a folder above is closed
+        raise ModelError(
+            f"{setting}: there is no models directory {named.directory}",
+            code="model_not_found",
+            hint="create it and put the model there, or set paths.models_dir",
+        )
+    for name in (named.name, f"{named.name}.gguf"):
+        path = named.directory / name
+        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - as above
+            check_readable(path, setting)
+            return path
+    there = (str(path.relative_to(named.directory)) for path in named.directory.rglob("*"))
+    raise ModelError(
+        f"{setting}: {named.name} is not in {named.directory}",
+        code="model_not_found",
+        hint=_instead(named.name, there, str(named.directory)),
+    )
+
+
+def _instead(name: str, names: Iterable[str], place: str) -> str:
+    """Return a hint: the unfinished download of `name`, a similar name, or what is there."""
+    names = list(names)
+    for suffix in _UNFINISHED:
+        if name and (name + suffix in names or f"{name}.gguf{suffix}" in names):
+            return f"there is an unfinished download of it ({suffix})"
+    models = sorted(other for other in names if other.lower().endswith(".gguf"))
+    by_lower_name = {model.lower(): model for model in models}
+    close = difflib.get_close_matches(name.lower(), by_lower_name, n=1)
+    if name and close:
+        return f"did you mean {by_lower_name[close[0]]}?"
+    more = f" and {len(models) - _MAX_LISTED} more" if len(models) > _MAX_LISTED else ""
+    return f"{place} has {', '.join(models[:_MAX_LISTED])}{more}" if models else f"{place} has no GGUF files"
+
+
+def check_model(path: Path, setting: str, role: Role) -> Header:
+    """Return the header of `path`. Raises a permanent ModelError unless it is a whole GGUF file fit for its `role`."""
+    header = read_header(path)
+    _check_whole(header, setting)
+    count = header.number("split.count")
+    if count > 1:
+        _check_parts(path, setting, header.number("split.no"), count)
+    found = _role_of(header)
+    expected = "model" if role == "draft" else role
+    if found != expected:
+        raise ModelError(
+            f"{setting}: {path} is {_ROLE_NAMES[found]}, where {_ROLE_NAMES[expected]} is wanted",
+            code="model_wrong_kind",
+        )
+    return header
+
+
+_ROLE_NAMES: dict[Role, str] = {
+    "model": "a language model",
+    "mmproj": "a multimodal projector",
+    "draft": "a draft model",
+    "lora": "a LoRA adapter",
+}
+
+
+def _role_of(header: Header) -> Role:
+    kind = header.text("general.type", "model")
+    if kind == "adapter":
+        return "lora"
+    return "mmproj" if kind == "mmproj" or header.architecture == "clip" else "model"
+
+
+def _check_whole(header: Header, setting: str) -> None:
+    missing = header.end_of_data - header.file_bytes
+    if missing > 0:
+        raise ModelError(
+            f"{setting}: {header.path} is incomplete: {header.file_bytes} of {header.end_of_data} bytes",
+            code="model_incomplete",
+            hint="its download or copy did not end; fetch it again",
+        )
+
+
+def _check_parts(path: Path, setting: str, number: int, count: int) -> None:
+    names = split_names(path.name)
+    if len(names) != count:
+        raise ModelError(
+            f"{setting}: {path} is part {number + 1} of {count}, but its name does not say so",
+            code="model_split",
+            hint=f"keep the names that end in -00001-of-{count:05}.gguf",
+        )
+    if path.name != names[0]:
+        raise ModelError(
+            f"{setting}: {path} is part {number + 1} of {count}", code="model_split", hint=f"name the first: {names[0]}"
+        )
+    for name in names[1:]:
+        part = path.with_name(name)
+        check_readable(part, setting)
+        _check_whole(read_header(part), setting)

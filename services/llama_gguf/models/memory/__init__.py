@@ -1,0 +1,1 @@
+"""How much memory a model takes, before it is loaded. Pure."""

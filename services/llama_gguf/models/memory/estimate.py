@@ -1,0 +1,222 @@
+"""What a model takes of memory, use by use. Pure: headers and settings in, bytes out.
+
+Weights and caches are counted as llama.cpp allocates them; the work buffers are estimated by a formula fitted to
+what llama-server reports (tests/unit/models/memory/test_plan.py holds it to that).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from llama_gguf.cpu import Cpu
+from llama_gguf.models.gguf.architecture import Architecture, Layer
+from llama_gguf.models.gguf.header import Tensor
+from llama_gguf.models.gguf.tensor_types import CACHE_TYPES
+from llama_gguf.models.memory.repack import NO_CPU, repacked
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.engine import Engine
+
+MIB = 1 << 20
+
+CELLS = 256  # llama.cpp rounds contexts and windows up to a multiple of this
+_CHECKPOINT_TOKENS, _MAX_CHECKPOINTS = 8192, 32  # of windowed and recurrent state, in main memory
+DEVICE_CONTEXT_BYTES = 512 * MIB  # CUDA's context and its libraries' workspaces
+_PROCESS_BYTES = 48 * MIB
+_BYTES_PER_TOKEN_OF_VOCABULARY = 350
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+_EXPERTS = re.compile(r"\.ffn_\w+_(?:ch)?exps")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One model's tensors (all parts of a split one) and its architecture."""
+
+    tensors: tuple[Tensor, ...]
+    architecture: Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One use of memory, in bytes; of those in main memory `mapped` are of a file, so the kernel can drop them."""
+
+    name: str
+    device: int
+    host: int
+    mapped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything that has a say in how much memory is taken."""
+
+    model: Weights
+    engine: Engine
+    mmproj: tuple[Tensor, ...]
+    draft: Weights | None
+    adapters: tuple[Tensor, ...]
+    host_experts: int  # layers whose experts stay in main memory
+    cpu: Cpu = NO_CPU  # for whose instructions weights are repacked
+    mapped: bool = True  # or read, or locked, into memory
+
+
+def host_experts(extra_args: Sequence[str]) -> int:
+    """Return how many layers' experts --cpu-moe or --n-cpu-moe keep in main memory."""
+    for index, argument in enumerate(extra_args):
+        if argument in ("--cpu-moe", "-cmoe"):
+            return 1 << 30
+        if argument in ("--n-cpu-moe", "-ncmoe") and index + 1 < len(extra_args) and extra_args[index + 1].isdigit():
+            return int(extra_args[index + 1])
+    return 0
+
+
+def maps_weights(extra_args: Sequence[str]) -> bool:
+    """Return whether weights lie in the file's pages, which can be dropped: unless llama-server reads or locks them."""
+    mapped = True
+    for argument, value in pairwise((*extra_args, "")):
+        if argument in ("--load-mode", "-lm"):
+            mapped = value in ("auto", "mmap")
+    return mapped
+
+
+def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
+    """Return the tokens of context each slot really gets, as llama.cpp rounds them."""
+    wanted = engine.context_per_slot or max(1, architecture.trained_context // engine.slots)
+    return -(-wanted // CELLS) * CELLS
+
+
+def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
+    """Return every use of memory with that many layers (the output layer is one) on the device."""
+    engine, architecture = inputs.engine, inputs.model.architecture
+    items = [
+        *_weights(inputs, inputs.model, layers, inputs.host_experts),
+        *_caches(architecture, engine, layers, (engine.cache_type_k, engine.cache_type_v)),
+        _placed("work buffers", compute_bytes(architecture, engine), on_device=layers > 0),
+    ]
+    if inputs.adapters:
+        items.append(_placed("LoRA adapters", _sum(inputs.adapters), on_device=layers > 0))
+    if inputs.mmproj:
+        # Its work buffers grow with the image: about as much as its weights at the usual sizes.
+        items.append(_placed("multimodal projector", 2 * _sum(inputs.mmproj), on_device=layers > 0))
+    if inputs.draft:
+        items.append(_draft(inputs, inputs.draft, layers))
+    if engine.prompt_cache_mib:
+        items.append(Item("prompt cache (up to)", 0, engine.prompt_cache_mib * MIB))
+    if checkpoints := _checkpoints(architecture, engine):
+        items.append(Item("context checkpoints (up to)", 0, checkpoints))
+    vocabulary = architecture.vocabulary * _BYTES_PER_TOKEN_OF_VOCABULARY
+    items.append(Item("program", DEVICE_CONTEXT_BYTES if layers else 0, _PROCESS_BYTES + vocabulary))
+    return tuple(items)
+
+
+def _placed(name: str, size: int, *, on_device: bool) -> Item:
+    return Item(name, size, 0) if on_device else Item(name, 0, size)
+
+
+def _sum(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.byte_size for tensor in tensors)
+
+
+def _weights(inputs: Inputs, model: Weights, layers_on_device: int, experts_on_host: int) -> list[Item]:
+    """The input layer stays in main memory; from the output layer downwards the rest goes to the device.
+
+    What stays is used where the file is mapped, or copied for the processor's instructions.
+    """
+    count = len(model.architecture.layers)
+    first_on_device = count + 1 - layers_on_device
+    device = host = copied = 0
+    names = {tensor.name for tensor in model.tensors}
+    for tensor in model.tensors:
+        block = _BLOCK.match(tensor.name)
+        if block:
+            index = int(block[1])
+            stays = index < first_on_device or (index < experts_on_host and _EXPERTS.search(tensor.name))
+        else:
+            stays = layers_on_device == 0 or "token_embd" in tensor.name
+        if not stays:
+            device += tensor.byte_size
+        elif copy := repacked(tensor, inputs.cpu):
+            copied += copy.size
+        else:
+            host += tensor.byte_size
+        if tensor.name == "token_embd.weight" and "output.weight" not in names:
+            # The output layer uses the same numbers, from a copy of its own where that lies somewhere else.
+            if layers_on_device:
+                device += tensor.byte_size
+            elif copy := repacked(tensor, inputs.cpu, as_output=True):
+                copied += copy.size
+    items = [Item("weights", device, host, host if inputs.mapped else 0)]
+    return [*items, Item("repacked weights", 0, copied)] if copied else items
+
+
+def _caches(architecture: Architecture, engine: Engine, layers_on_device: int, types: tuple[str, str]) -> list[Item]:
+    cells = cells_per_slot(engine, architecture)
+    first_on_device = len(architecture.layers) + 1 - layers_on_device
+    sizes = {"KV cache": [0, 0], "recurrent state": [0, 0]}
+    for index, layer in enumerate(architecture.layers):
+        place = 0 if index >= first_on_device else 1
+        sizes["KV cache"][place] += engine.slots * _layer_cache(layer, cells, engine, types)
+        sizes["recurrent state"][place] += engine.slots * layer.state_floats * 4
+    return [Item(name, *places) for name, places in sizes.items() if any(places)]
+
+
+def _layer_cache(layer: Layer, cells: int, engine: Engine, types: tuple[str, str]) -> int:
+    kept = _window_cells(layer, cells, engine)
+    keys, values = CACHE_TYPES[types[0]], CACHE_TYPES[types[1]]
+    return kept * (keys.bytes_of(layer.key_width) + values.bytes_of(layer.value_width))
+
+
+def _window_cells(layer: Layer, cells: int, engine: Engine) -> int:
+    if layer.window == 0:
+        return cells
+    return -(-min(cells, layer.window + _ubatch(engine)) // CELLS) * CELLS
+
+
+def _ubatch(engine: Engine) -> int:
+    return min(engine.batch_size, engine.ubatch_size if engine.task == "generate" else engine.batch_size)
+
+
+def compute_bytes(architecture: Architecture, engine: Engine) -> int:
+    """Estimate the work buffers: what lives at the widest point of the graph, the masks and the logits."""
+    batch = _ubatch(engine)
+    width, cells = architecture.width, cells_per_slot(engine, architecture)
+    attention = 11 * max(width, architecture.query_width) // 2
+    used = architecture.experts_used
+    if used:
+        feed_forward = 2 * used * (architecture.expert_feed_forward + width)
+    else:
+        feed_forward = 3 * architecture.feed_forward + 4 * width
+    windows = {_window_cells(layer, cells, engine) for layer in architecture.layers if layer.key_width}
+    without_flash = engine.flash_attention == "off"
+    mask = sum(windows) * batch * (4 if without_flash else 2)
+    logits = engine.slots * architecture.vocabulary * 4
+    if without_flash:
+        scores = max(windows, default=0) * architecture.heads
+        return 4 * batch * max(attention + scores, feed_forward) + mask + logits
+    return 4 * batch * max(attention, feed_forward) + mask + logits
+
+
+def _checkpoints(architecture: Architecture, engine: Engine) -> int:
+    """Windowed and recurrent state cannot be rewound, so llama-server keeps copies of it in main memory."""
+    cells = cells_per_slot(engine, architecture)
+    state = sum(
+        layer.state_floats * 4
+        + (_layer_cache(layer, cells, engine, (engine.cache_type_k, engine.cache_type_v)) if layer.window else 0)
+        for layer in architecture.layers
+    )
+    return engine.slots * min(_MAX_CHECKPOINTS, 1 + cells // _CHECKPOINT_TOKENS) * state
+
+
+def _draft(inputs: Inputs, draft: Weights, layers_on_device: int) -> Item:
+    layers = len(draft.architecture.layers) + 1 if layers_on_device else 0
+    items = [
+        *_weights(inputs, draft, layers, 0),
+        *_caches(draft.architecture, inputs.engine, layers, ("f16", "f16")),
+        _placed("", compute_bytes(draft.architecture, inputs.engine), on_device=layers > 0),
+    ]
+    device, host, mapped = (sum(getattr(item, field) for item in items) for field in ("device", "host", "mapped"))
+    return Item("draft model", device, host, mapped)

@@ -1,0 +1,236 @@
+"""How much memory a model will take, before a second of GPU time is paid: the plan, the verdict and what to lower.
+
+Pure: headers and settings in, a plan out. `assumptions` says what was not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from llama_gguf.cpu import Cpu
+from llama_gguf.models.gguf.header import Tensor
+from llama_gguf.models.memory.estimate import (
+    CELLS,
+    DEVICE_CONTEXT_BYTES,
+    MIB,
+    Inputs,
+    Item,
+    Weights,
+    cells_per_slot,
+    count_items,
+    host_experts,
+    maps_weights,
+)
+from llama_gguf.models.memory.repack import NO_CPU, switched_off
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.engine import Engine
+
+__all__ = ["Item", "Machine", "MemoryPlan", "Weights", "plan_memory"]
+
+_FIT_MARGIN_BYTES = 1024 * MIB  # what llama-server's --fit leaves free
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a model will take where, and whether it is there. Bytes; a capacity of None is not known."""
+
+    items: tuple[Item, ...]
+    layers: int  # repeating layers and the output layer
+    layers_on_device: int
+    context_per_slot: int
+    device_capacity: int | None
+    host_capacity: int | None
+    advice: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def device(self) -> int:
+        """Bytes on GPUs."""
+        return sum(item.device for item in self.items)
+
+    @property
+    def host(self) -> int:
+        """Bytes of main memory."""
+        return sum(item.host for item in self.items)
+
+    @property
+    def mapped(self) -> int:
+        """Bytes of main memory that the kernel can drop, and read again from the file."""
+        return sum(item.mapped for item in self.items)
+
+    @property
+    def repacked(self) -> int:
+        """Bytes of the model's weights that are copied for the processor, into memory that cannot be dropped."""
+        return sum(item.host for item in self.items if item.name == "repacked weights")
+
+    @property
+    def verdict(self) -> Literal["fits", "does not fit", "unknown"]:
+        """Whether there is room for it."""
+        if self.device_capacity is None and self.host_capacity is None:
+            return "unknown"
+        device_full = self.device_capacity is not None and self.device > self.device_capacity
+        host_full = self.host_capacity is not None and self.host > self.host_capacity
+        return "does not fit" if device_full or host_full else "fits"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is: bytes of all GPUs together (0 = no GPU, None = not known) and of main memory; the processor."""
+
+    device_bytes: int | None
+    host_bytes: int | None
+    cpu: Cpu = NO_CPU
+
+
+def plan_memory(
+    model: Weights,
+    engine: Engine,
+    machine: Machine,
+    *,
+    mmproj: Sequence[Tensor] = (),
+    draft: Weights | None = None,
+    adapters: Sequence[Tensor] = (),
+) -> MemoryPlan:
+    """Return what serving `model` under `engine` takes on `machine`."""
+    inputs = Inputs(
+        model,
+        engine,
+        tuple(mmproj),
+        draft,
+        tuple(adapters),
+        host_experts(engine.extra_args),
+        _repacking_cpu(engine, machine),
+        maps_weights(engine.extra_args),
+    )
+    top = len(model.architecture.layers) + 1
+    layers = _layers_on_device(inputs, machine, top)
+    items = count_items(inputs, layers)
+    plan = MemoryPlan(
+        items=items,
+        layers=top,
+        layers_on_device=layers,
+        context_per_slot=cells_per_slot(engine, model.architecture),
+        device_capacity=machine.device_bytes,
+        host_capacity=machine.host_bytes,
+        advice=(),
+        assumptions=(),
+    )
+    return replace(plan, advice=_advice(inputs, plan), assumptions=_assumptions(inputs, machine, plan))
+
+
+def _repacking_cpu(engine: Engine, machine: Machine) -> Cpu:
+    """Return the processor, or none where weights stay as they are.
+
+    Beside a GPU llama.cpp prefers memory that the GPU can read, unless it is told --no-host.
+    """
+    if switched_off(engine.extra_args) or (machine.device_bytes != 0 and "--no-host" not in engine.extra_args):
+        return NO_CPU
+    return machine.cpu
+
+
+def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
+    wanted = inputs.engine.gpu_layers
+    if machine.device_bytes == 0:
+        return 0
+    if isinstance(wanted, int):
+        return min(wanted, top)
+    if wanted == "all" or machine.device_bytes is None or not inputs.engine.fit:
+        return top
+    room = machine.device_bytes - _FIT_MARGIN_BYTES
+    for layers in range(top, 0, -1):
+        if sum(item.device for item in count_items(inputs, layers)) <= room:
+            return layers
+    return 0
+
+
+def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
+    """Say what to lower, and by how much, if it does not fit; or what the GPU is missing."""
+    advice = []
+    if plan.verdict == "does not fit":
+        if slots := _largest(inputs, plan, "slots", inputs.engine.slots):
+            advice.append(f"engine.slots: {slots} would fit")
+        if context := _largest(inputs, plan, "context_per_slot", plan.context_per_slot):
+            advice.append(f"engine.context_per_slot: {context} would fit")
+        if layers := _most_layers(inputs, plan):
+            advice.append(f"engine.gpu_layers: {layers} would fit, more slowly (auto finds it by itself)")
+        if inputs.engine.cache_type_k == "f16" and inputs.engine.cache_type_v == "f16":
+            cache = sum(item.device + item.host for item in plan.items if item.name == "KV cache")
+            saved = cache * 15 // 32  # q8_0 takes 34 bytes where f16 takes 64
+            advice.append(f"engine.cache_type_k and cache_type_v: q8_0 would save {saved / MIB:.0f} MiB")
+        if plan.repacked and plan.host_capacity is not None and plan.host > plan.host_capacity:
+            advice.append(
+                f"engine.extra_args: [--no-repack] would leave {plan.repacked / MIB:.0f} MiB of weights in the file's "
+                "pages, which the kernel drops instead of swapping; slower"
+            )
+        if not slots:
+            advice.append("take a smaller model or a smaller quantisation of it")
+    elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
+        missing = (
+            sum(item.device for item in count_items(inputs, plan.layers)) + _FIT_MARGIN_BYTES - plan.device_capacity
+        )
+        advice.append(
+            f"{plan.layers_on_device} of {plan.layers} layers fit on the GPU, the rest is slow; "
+            f"{missing / MIB:.0f} MiB more would take all"
+        )
+    return tuple(advice)
+
+
+def _largest(inputs: Inputs, plan: MemoryPlan, field: str, current: int) -> int:
+    """Return the largest value of an engine setting below `current` that fits, 0 if none does."""
+    step = 1 if field == "slots" else CELLS
+    low, high = 0, (current - 1) // step
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = replace(inputs, engine=inputs.engine.model_copy(update={field: middle * step}))
+        items = count_items(tried, plan.layers_on_device)
+        device, host = sum(item.device for item in items), sum(item.host for item in items)
+        fits = device <= (plan.device_capacity or device) and host <= (plan.host_capacity or host)
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low * step
+
+
+def _most_layers(inputs: Inputs, plan: MemoryPlan) -> int:
+    """Return how many layers fit on the GPU if not all that were asked for do, else 0."""
+    capacity = plan.device_capacity or 0
+    if plan.device <= capacity:
+        return 0
+    fitting = (
+        layers
+        for layers in range(plan.layers_on_device - 1, 0, -1)
+        if sum(item.device for item in count_items(inputs, layers)) <= capacity
+    )
+    return next(fitting, 0)
+
+
+_LOOKED_AT = frozenset(
+    ["--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe", "--repack", "--no-repack", "-nr", "--no-host", "--load-mode", "-lm"]
+)  # of engine.extra_args
+
+
+def _assumptions(inputs: Inputs, machine: Machine, plan: MemoryPlan) -> tuple[str, ...]:
+    said = (
+        ["weights in main memory are mapped from the file and count in full"]
+        if inputs.mapped
+        else ["weights in main memory are read or locked into memory that the kernel cannot drop"]
+    )
+    if plan.repacked:
+        said.append(
+            f"{plan.repacked / MIB:.0f} MiB of weights are copied into an order for the processor of this machine, "
+            "into memory that the kernel cannot drop; while they are read, the file's pages take free memory too"
+        )
+    if plan.layers_on_device:
+        said.append(f"{DEVICE_CONTEXT_BYTES // MIB} MiB for CUDA's own use on one GPU, and flash attention works on it")
+    if machine.device_bytes is None and inputs.engine.gpu_layers != 0:
+        said.append("no GPU was looked at: all layers are taken to fit")
+    if inputs.mmproj:
+        said.append("the projector's work takes as much as its weights; large images take more")
+    unknown = sorted({tensor.type_name for tensor in inputs.model.tensors if tensor.byte_size == 0})
+    if unknown:
+        said.append(f"tensors of {', '.join(unknown)} are counted as nothing: their size is not known here")
+    ignored = [item for item in inputs.engine.extra_args if item.startswith("-") and item not in _LOOKED_AT]
+    if ignored:
+        said.append(f"these of extra_args are not looked at: {' '.join(ignored)}")
+    return tuple(said)

@@ -1,0 +1,85 @@
+"""Settings as a short YAML tree, and as one variable for each setting: how a configuration reaches a container.
+
+Owns what "differs from the default" means and how a value becomes the text of a `LLAMA_GGUF__…` variable, the
+inverse of what `settings.load` reads. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from llama_gguf.platforms.serialize import Tree, to_flat_json, to_yaml
+from llama_gguf.settings import Settings, parse
+from llama_gguf.settings.schema_tree import dotted, env_name, settings_shape
+
+Patch = Mapping[str, object]
+"""Settings by dotted name that a platform needs different, as in {"paths.data_dir": "/data"}."""
+
+_UNSET = object()
+
+
+def document(settings: Settings) -> Tree:
+    """Return what differs from the defaults, in the shape of config.yaml."""
+    return {name: _plain(value) for name, value in settings.model_dump(mode="json", exclude_defaults=True).items()}
+
+
+def _plain(value: object) -> object:
+    """Return `value` with whole numbers written as people write them: 30, not 30.0."""
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
+
+
+def config_yaml(settings: Settings) -> str:
+    """Return a config.yaml that says the same as `settings` and no more."""
+    return to_yaml(document(settings), header=["Written by `llama-gguf render`: only what differs from the defaults."])
+
+
+def patched(settings: Settings, patch: Patch) -> Settings:
+    """Return `settings` with the values of `patch`, validated again."""
+    tree = document(settings)
+    for name, value in patch.items():
+        *parents, leaf = name.split(".")
+        group = tree
+        for parent in parents:
+            group = cast(Tree, group.setdefault(parent, {}))
+        group[leaf] = value
+    return parse(tree)
+
+
+def differing(settings: Settings) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Yield path and value of every setting that differs from its default; a list is one value."""
+    tree = document(settings)
+    for leaf in settings_shape().leaves():
+        value = _at(tree, leaf.path)
+        if value is not _UNSET:
+            yield leaf.path, value
+
+
+def _at(tree: Tree, path: tuple[str, ...]) -> object:
+    node: object = tree
+    for part in path:
+        if not isinstance(node, dict) or part not in node:
+            return _UNSET
+        node = node[part]
+    return node
+
+
+def variables(
+    settings: Settings, *, without: frozenset[str] = frozenset(), only: frozenset[str] | None = None
+) -> dict[str, str]:
+    """Return the `LLAMA_GGUF__…` variables that turn the defaults into `settings`; dotted names narrow the choice."""
+    found = {dotted(path): (env_name(path), variable_text(value)) for path, value in differing(settings)}
+    return dict(pair for name, pair in found.items() if name not in without and (only is None or name in only))
+
+
+def variable_text(value: object) -> str:
+    """Return the text of a variable: words as they are, everything else as JSON."""
+    return value if isinstance(value, str) else to_flat_json(value)

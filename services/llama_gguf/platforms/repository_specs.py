@@ -1,0 +1,85 @@
+"""The specs that lie in the repository, ready to launch: which example for which platform, with which options.
+
+Reads the example configurations; writes nothing. `llama-gguf render all` and `llama-gguf gen` write what this returns,
+and a test fails when the files of the repository are older than it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from llama_gguf.platforms import compose, kubernetes, runpod, vast
+from llama_gguf.platforms.bundle import Bundle
+from llama_gguf.platforms.container import Request
+from llama_gguf.settings import Settings
+from llama_gguf.settings.loading.load import load
+
+FOLDER = "image/deploy"
+HUB_DOCKERFILE = ".runpod/Dockerfile"
+_Render = Callable[[Settings, Request], Bundle]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """One folder of ready-made files."""
+
+    platform: str
+    example: str
+    render: _Render
+
+    @property
+    def folder(self) -> str:
+        return f"{FOLDER}/{self.platform}/{self.example}"
+
+
+def _specs() -> tuple[_Spec, ...]:
+    """Return which example suits which platform. A ready-made endpoint knows no network volume of yours."""
+    several = kubernetes.KubernetesOptions(most_replicas=4, autoscaler="keda")
+    return (
+        _Spec("compose", "cpu-small", _compose),
+        _Spec("compose", "gpu-24gb", _compose),
+        _Spec("compose", "many-users", _compose),
+        _Spec("kubernetes", "gpu-24gb", partial(kubernetes.render, options=kubernetes.KubernetesOptions())),
+        _Spec("kubernetes", "many-users", partial(kubernetes.render, options=several)),
+        _Spec("runpod", "gpu-24gb", partial(runpod.render, options=runpod.RunPodOptions())),
+        _Spec("runpod", "runpod-serverless", partial(runpod.render, options=runpod.RunPodOptions(only="endpoint"))),
+        _Spec("vast", "gpu-24gb", _vast),
+        _Spec("vast", "vast", _vast),
+    )
+
+
+def _compose(settings: Settings, request: Request) -> Bundle:
+    return compose.render(settings, request, compose.ComposeOptions())
+
+
+def _vast(settings: Settings, request: Request) -> Bundle:
+    return vast.render(settings, request, vast.VastOptions(gpu_memory=24))
+
+
+def ready_made(root: Path) -> dict[str, str]:
+    """Return every ready-made file by its path below `root`, the repository."""
+    files: dict[str, str] = {}
+    for spec in _specs():
+        settings = _settings(root / f"config/examples/{spec.example}.yaml")
+        bundle = spec.render(settings, Request(name=f"llama-gguf-{spec.example}"))
+        files |= {f"{spec.folder}/{name}": text for name, text in bundle.files.items()}
+    for name in ("hub.json", "tests.json"):  # RunPod's Hub looks for one listing, at the top of the repository
+        listed = files[f"{FOLDER}/runpod/runpod-serverless/{name}"]
+        files = {path: text for path, text in files.items() if not path.endswith(f"/{name}")}
+        files[f".runpod/{name}"] = listed
+    files[HUB_DOCKERFILE] = runpod.hub_dockerfile(_read(root / HUB_DOCKERFILE))
+    options = compose.ComposeOptions(config_file="../config/config.yaml")
+    own = compose.render(_settings(root / "config/config.yaml"), Request(), options)
+    return files | {"image/compose.yaml": own.files["compose.yaml"]}
+
+
+def _settings(file: Path) -> Settings:
+    """Load a configuration as it is, without this machine's variables."""
+    return load(file, {}, ()).settings
+
+
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""

@@ -1,0 +1,82 @@
+"""supervisord's RPC: the few calls we make, typed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class SupervisordError(Exception):
+    """supervisord did not answer, or refused the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What supervisord knows about one program."""
+
+    name: str
+    state: str  # STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN
+    pid: int  # 0 when it is not running
+    uptime_seconds: int
+    problem: str  # supervisord's own words, "" when there is none
+
+
+class Supervisord:
+    """A client of supervisord; one short connection a call. Every call may raise SupervisordError."""
+
+    def __init__(self, path: Path, *, timeout_seconds: float = 5.0) -> None:
+        self._path = path
+        self._timeout = timeout_seconds
+
+    def programs(self) -> list[ProgramInfo]:
+        """Return the state of every program, in supervisord's order."""
+        return [_info(item) for item in self._call("getAllProcessInfo")]
+
+    def shutdown(self) -> None:
+        """Begin to stop all programs and then supervisord itself; returns at once."""
+        self._call("shutdown")
+
+    def stop_program(self, name: str) -> None:
+        """Stop one program for good, without waiting for its end."""
+        self._call("stopProcess", name, False)
+
+    def start_program(self, name: str) -> None:
+        """Start a program that supervisord has given up, without waiting until it is up; else do nothing."""
+        if any(info.name == name and info.state == "FATAL" for info in self.programs()):
+            self._call("startProcess", name, False)
+
+    def signal_program(self, name: str, signal: str) -> None:
+        """Send a signal, as in `HUP`, to one program."""
+        self._call("signalProcess", name, signal)
+
+    def state(self) -> str:
+        """Return RUNNING, or what else supervisord is in."""
+        return str(self._call("getState")["statename"])
+
+    def nudge(self) -> None:
+        """Make supervisord's loop turn now, by a connection that says nothing; else it turns once a second."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(0.1)
+            connection.connect(str(self._path))
+
+    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the method answers
+        from llama_gguf.runtime import unix_xmlrpc  # noqa: PLC0415 - costs 50 ms, which `up` spends while supervisord comes up
+
+        try:
+            return unix_xmlrpc.call(self._path, f"supervisor.{method}", arguments, self._timeout)
+        except unix_xmlrpc.CallError as error:
+            raise SupervisordError(str(error)) from error
+
+
+def _info(item: dict[str, Any]) -> ProgramInfo:
+    running = item["statename"] in {"RUNNING", "STARTING", "STOPPING"}
+    return ProgramInfo(
+        name=item["name"],
+        state=item["statename"],
+        pid=item["pid"],
+        uptime_seconds=max(0, item["now"] - item["start"]) if running else 0,
+        problem=item["spawnerr"],
+    )

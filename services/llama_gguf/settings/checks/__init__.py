@@ -1,0 +1,1 @@
+"""Checks beyond a single value: across settings, and of this machine."""

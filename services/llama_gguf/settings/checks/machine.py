@@ -1,0 +1,188 @@
+"""Checks that look at this machine: files and variables the settings name. The rim beside `checks`; changes nothing.
+
+Reading the model's header belongs to `models`; it is handed in as a function, so that nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from llama_gguf.errors import LaunchError, ModelError, Problem
+from llama_gguf.settings.checks.model_facts import ModelFacts, model_problems
+from llama_gguf.settings.locations import Locations, can_write
+from llama_gguf.settings.messages.did_you_mean import closest
+from llama_gguf.settings.sections.model import Artifact
+from llama_gguf.settings.sections.settings import Settings
+from llama_gguf.settings.sections.sources import artifacts_of
+
+_MAGIC = b"GGUF"
+
+
+ReadModel = Callable[[Settings, Locations], ModelFacts | None]
+"""Reads the model's header; None where the file is not here yet. Raises ModelError for a broken one."""
+
+
+def check_files(
+    settings: Settings,
+    locations: Locations,
+    env: Mapping[str, str],
+    *,
+    read_model: ReadModel | None = None,
+) -> list[Problem]:
+    """Return every problem between the settings and this machine."""
+    problems = [
+        *_weights(settings, locations),
+        *_named_files(settings),
+        *_directories(settings, locations),
+        *_keys(settings, locations),
+        *_variables(settings, env),
+    ]
+    if read_model is not None and not any(problem.path.startswith("model") for problem in problems):
+        problems += _header(settings, locations, read_model)
+    return problems
+
+
+def unusable_variant(error: LaunchError) -> Problem:
+    """Return the problem of a pinned CPU variant that `engine` has refused."""
+    return Problem("cpu-variant-unusable", error.message, "engine.cpu_variant", hint=error.hint)
+
+
+def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:
+    for path, artifact in artifacts_of(settings.model):
+        if artifact.path is not None:
+            setting, file = f"{path}.path", Path(artifact.path)
+        elif artifact.name is not None:
+            setting, file = f"{path}.name", _named(locations.models_dir, artifact.name)
+            if not locations.models_dir.is_dir():
+                message = f"{setting}: the models directory {locations.models_dir} does not exist"
+                yield Problem("models-dir-missing", message, setting, hint=_models_dir_hint(settings))
+                continue
+        else:
+            continue
+        yield from _gguf(setting, file, artifact)
+
+
+def _named(directory: Path, name: str) -> Path:
+    """Return the file of this name; the suffix may be left out, as `models` allows."""
+    with_suffix = directory / f"{name}.gguf"
+    return with_suffix if not (directory / name).exists() and with_suffix.exists() else directory / name
+
+
+def _models_dir_hint(settings: Settings) -> str:
+    if settings.paths.models_dir is not None:
+        return "see paths.models_dir"
+    return "set paths.models_dir, or give the whole path in model.path"
+
+
+def _gguf(setting: str, file: Path, artifact: Artifact) -> Iterator[Problem]:
+    if file.is_dir():
+        yield Problem("model-unreadable", f"{setting}: {file} is a directory", setting, hint=_nearby(file, ""))
+    elif not file.exists():
+        hint = _nearby(file.parent, file.name)
+        yield Problem("model-missing", f"{setting}: {file} does not exist", setting, hint=hint)
+    elif not os.access(file, os.R_OK):
+        hint = f"it must be readable by uid {os.getuid()}"
+        yield Problem("model-unreadable", f"{setting}: {file} cannot be read", setting, hint=hint)
+    elif (start := _start(file)) != _MAGIC:
+        message = f"{setting}: {file} is no GGUF file"
+        hint = "a file of Git LFS, not the model: fetch it with `git lfs pull`" if start == b"vers" else ""
+        yield Problem("model-not-gguf", message, setting, hint=hint or "its first four bytes are not GGUF")
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(len(_MAGIC))
+
+
+def _nearby(directory: Path, name: str) -> str:
+    """Say which GGUF files there are: the nearest by name, or the first few."""
+    if not directory.is_dir():
+        return f"{directory} does not exist either"
+    try:
+        found = sorted(entry.name for entry in directory.iterdir() if entry.name.lower().endswith(".gguf"))
+    except OSError:
+        return ""
+    by_stem = {file[: -len(".gguf")]: file for file in found}
+    if near := closest(name.removesuffix(".gguf"), by_stem):
+        return f'did you mean "{by_stem[near]}"?'
+    return f"there: {', '.join(found[:5])}" if found else f"{directory} holds no GGUF file"
+
+
+def _named_files(settings: Settings) -> Iterator[Problem]:
+    named = (
+        ("model.chat_template", settings.model.chat_template),
+        ("auth.bootstrap.file", settings.auth.bootstrap.file),
+        ("engine.binary", settings.engine.binary),
+    )
+    for setting, text in named:
+        if text is None:
+            continue
+        file = Path(text)
+        if not file.is_file():
+            reason = "is a directory" if file.is_dir() else "does not exist"
+            yield Problem("file-missing", f"{setting}: {file} {reason}", setting)
+        elif not os.access(file, os.R_OK):
+            yield Problem("file-unreadable", f"{setting}: {file} cannot be read by uid {os.getuid()}", setting)
+        elif setting == "engine.binary" and not os.access(file, os.X_OK):
+            yield Problem("not-executable", f"{setting}: {file} is not executable", setting, hint=f"chmod +x {file}")
+
+
+def _directories(settings: Settings, locations: Locations) -> Iterator[Problem]:
+    said = settings.paths
+    named = (
+        ("paths.data_dir", locations.data_dir if said.data_dir != "auto" else None),
+        ("paths.logs_dir", locations.logs_dir if said.logs_dir else None),
+        ("paths.run_dir", locations.run.root if said.run_dir != "auto" else None),
+    )
+    for setting, directory in named:
+        if directory is not None and directory.exists() and not directory.is_dir():
+            yield Problem("not-a-directory", f"{setting}: {directory} is a file", setting)
+        elif directory is not None and not can_write(directory):
+            message = f"{setting}: {directory} cannot be written by uid {os.getuid()}"
+            yield Problem("not-writable", message, setting, hint="change its owner, or mount it writable")
+    if said.models_dir is not None and not locations.models_dir.is_dir() and settings.model.name is None:
+        message = f"paths.models_dir: {locations.models_dir} does not exist"
+        yield Problem("models-dir-missing", message, "paths.models_dir", severity="warning")
+
+
+def _keys(settings: Settings, locations: Locations) -> Iterator[Problem]:
+    if not settings.auth.enabled:
+        return
+    file, first = locations.keys_file, settings.auth.bootstrap
+    if file.is_dir():
+        yield Problem("keys-file-unreadable", f"auth.keys_file: {file} is a directory", "auth.keys_file")
+    elif not file.exists():
+        if not (first.env or first.file or first.generate):
+            message = f"auth.keys_file: {file} does not exist, so every call will be refused"
+            hint = "make a key with `llama-gguf keys generate`, or set auth.bootstrap"
+            yield Problem("no-keys", message, "auth.keys_file", hint=hint, severity="warning")
+    elif not os.access(file, os.R_OK):
+        message = f"auth.keys_file: {file} cannot be read by uid {os.getuid()}"
+        yield Problem("keys-file-unreadable", message, "auth.keys_file")
+    elif file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        message = f"auth.keys_file: {file} can be read by others (mode {stat.S_IMODE(file.stat().st_mode):04o})"
+        yield Problem("keys-file-open", message, "auth.keys_file", hint=f"chmod 600 {file}", severity="warning")
+
+
+def _variables(settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
+    needed = [("limits.store_password_env", settings.limits.store_password_env)]
+    if settings.auth.enabled:
+        needed.append(("auth.bootstrap.env", settings.auth.bootstrap.env))
+    needed += [(f"{path}.token_env", artifact.token_env) for path, artifact in artifacts_of(settings.model)]
+    for setting, name in needed:
+        if name is not None and not env.get(name):
+            yield Problem("variable-unset", f"{setting}: the variable {name} is not set", setting, severity="warning")
+
+
+def _header(settings: Settings, locations: Locations, read_model: ReadModel) -> list[Problem]:
+    try:
+        facts = read_model(settings, locations)
+    except ModelError as error:
+        return [Problem("model-unusable", f"model: {error.message}", "model", hint=error.hint)]
+    if facts is None:
+        return []
+    default = "context_per_slot" not in settings.engine.model_fields_set
+    return model_problems(settings, facts, context_is_default=default)

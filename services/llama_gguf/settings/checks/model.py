@@ -1,0 +1,118 @@
+"""Checks of `model`: exactly one source each, addresses without secrets, names that are names. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from llama_gguf.errors import Problem
+from llama_gguf.settings.messages.pydantic_errors import NO_MODEL_HINT
+from llama_gguf.settings.redaction import mask_text, url_secrets
+from llama_gguf.settings.sections.model import Artifact
+from llama_gguf.settings.sections.settings import Settings
+from llama_gguf.settings.sections.sources import artifacts_of, sources_of
+
+_ONE_SOURCE = "give exactly one of path, name, hf and url"
+
+
+def sources(settings: Settings) -> Iterator[Problem]:
+    """Exactly one source for every file."""
+    for path, artifact in artifacts_of(settings.model):
+        found = sources_of(artifact)
+        if len(found) > 1:
+            message = f"{path}: {len(found)} sources ({', '.join(found)}), where one is wanted"
+            yield Problem("two-sources", message, f"{path}.{found[1]}", hint=_ONE_SOURCE)
+        if found:
+            continue
+        if path == "model":
+            yield Problem("no-model", "model: nothing says which model to serve", path, hint=NO_MODEL_HINT)
+        else:
+            yield Problem("no-source", f"{path}: no source is given", path, hint=_ONE_SOURCE)
+
+
+def addresses(settings: Settings) -> Iterator[Problem]:
+    """`url` is an HTTP address and holds no secret."""
+    for path, artifact in artifacts_of(settings.model):
+        if artifact.url is None:
+            continue
+        setting = f"{path}.url"
+        host = _host(artifact.url)
+        if not artifact.url.lower().startswith(("http://", "https://")) or not host:
+            message = f'{setting}: expected an http:// or https:// address, got "{mask_text(artifact.url)}"'
+            yield Problem("bad-url", message, setting)
+            continue
+        found = set(url_secrets(artifact.url))
+        if found & {"password", "token"}:
+            what = "a password" if "password" in found else "a token"
+            hint = f"put the token in a variable and name the variable in {path}.token_env"
+            yield Problem("secret-in-url", f"{setting}: the address holds {what}", setting, hint=hint)
+        elif found:
+            message = f"{setting}: the address holds a signature; a start after it expired cannot download the model"
+            yield Problem("signed-url", message, setting, severity="warning")
+        if artifact.token_env and artifact.url.lower().startswith("http://"):
+            message = f"{setting}: the token of {path}.token_env would travel unencrypted"
+            yield Problem("token-unencrypted", message, setting, hint="use https://", severity="warning")
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def names(settings: Settings) -> Iterator[Problem]:
+    """Paths, names and files of repositories look like what they are."""
+    for path, artifact in artifacts_of(settings.model):
+        for field, text in (("path", artifact.path), ("name", artifact.name)):
+            if text is not None and "://" in text:
+                hint = f"did you mean {path}.url?" if text.lower().startswith("http") else f"see {path}.hf"
+                yield Problem(
+                    "address-as-file", f"{path}.{field}: is an address, not a file", f"{path}.{field}", hint=hint
+                )
+        name = artifact.name
+        if name is not None and "://" not in name and (name.startswith("/") or ".." in name.split("/")):
+            message = f'{path}.name: "{name}" leads out of the models directory'
+            yield Problem("bad-name", message, f"{path}.name", hint=f"did you mean {path}.path?")
+        if artifact.hf is not None and not artifact.hf.file.lower().endswith(".gguf"):
+            message = f'{path}.hf.file: "{artifact.hf.file}" does not end in .gguf'
+            hint = "llama.cpp reads GGUF files only; look for a repository whose name ends in -GGUF"
+            yield Problem("not-gguf", message, f"{path}.hf.file", hint=hint)
+
+
+def tokens(settings: Settings) -> Iterator[Problem]:
+    """`token_env` is of use only for downloads."""
+    for path, artifact in artifacts_of(settings.model):
+        found = sources_of(artifact)
+        if artifact.token_env and found and not {"hf", "url"} & set(found):
+            message = f"{path}.token_env: has no effect, {path}.{found[0]} is not downloaded"
+            yield Problem("no-effect", message, f"{path}.token_env", severity="warning")
+
+
+def aliases(settings: Settings) -> Iterator[Problem]:
+    """Aliases are distinct, and llama-server separates them by commas."""
+    for alias, number in Counter(settings.model.aliases).items():
+        if number > 1:
+            yield Problem("duplicate-alias", f'model.aliases: "{alias}" is given twice', "model.aliases")
+        if "," in alias:
+            message = f'model.aliases: "{alias}" holds a comma'
+            yield Problem("bad-alias", message, "model.aliases", hint="write one list item each")
+
+
+def companions(settings: Settings) -> Iterator[Problem]:
+    """A draft model needs a target that generates."""
+    model, task = settings.model, settings.engine.task
+    if model.draft is None:
+        return
+    if not sources_of(model):
+        yield Problem("draft-without-target", "model.draft: there is no model for it to speed up", "model.draft")
+    elif task != "generate":
+        message = f"model.draft: a draft model speeds up generation, but engine.task is {task}"
+        yield Problem("draft-without-target", message, "model.draft", hint="remove it")
+    if sources_of(model.draft) and _same(model, model.draft):
+        yield Problem("draft-is-model", "model.draft: is the model itself", "model.draft", hint="use a smaller one")
+
+
+def _same(left: Artifact, right: Artifact) -> bool:
+    return all(getattr(left, name) == getattr(right, name) for name in ("path", "name", "hf", "url"))

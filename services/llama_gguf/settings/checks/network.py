@@ -1,0 +1,189 @@
+"""Checks of the public side: ports, hosts, origins, headers, limits, platform bounds. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from llama_gguf.errors import Problem
+from llama_gguf.settings.messages.hints import without_curly_quotes
+from llama_gguf.settings.redaction import mask_text, url_secrets
+from llama_gguf.settings.sections.settings import Settings
+
+_WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$")
+_KEY_HEADERS = ("authorization", "x-api-key")
+TAKEN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer-encoding", "cookie", "origin", "te")
+OWN_PATHS = ("/livez", "/readyz", "/startupz")
+_MAX_ORIGIN = 2048
+_RUNPOD_BODY_BYTES = 30_000_000
+_RUNPOD_SECONDS = 330
+_STORES = ("redis", "rediss")
+
+
+def ports(settings: Settings) -> Iterator[Problem]:
+    """Gateway and health server need a port each."""
+    gateway, health = settings.gateway, settings.health
+    same_host = gateway.host == health.host or {gateway.host, health.host} & set(_WILDCARDS)
+    if gateway.port == health.port and same_host:
+        setting, other = ("health.port", "gateway") if "port" in health.model_fields_set else ("gateway.port", "health")
+        message = f"{setting}: {health.port} is {other}.port too"
+        yield Problem("port-clash", message, setting, hint="give gateway.port and health.port different ports")
+
+
+def hosts(settings: Settings) -> Iterator[Problem]:
+    """A host is an address or a name, without scheme and port."""
+    for setting, host in (("gateway.host", settings.gateway.host), ("health.host", settings.health.host)):
+        if not _is_address(host) and (not _HOST_NAME.match(host) or re.fullmatch(r"[\d.]+", host)):
+            message = f'{setting}: expected an address or a host name, got "{mask_text(host)}"'
+            hint = "without scheme and port, as in 0.0.0.0" if "://" in host or ":" in host else ""
+            if host != without_curly_quotes(host):
+                hint = f'did you mean "{without_curly_quotes(host)}"?'
+            yield Problem("bad-host", message, setting, hint=hint)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def origins(settings: Settings) -> Iterator[Problem]:
+    """An origin is `*` or scheme://host[:port], as browsers send it."""
+    allowed = settings.gateway.cors.allow_origins
+    for index, origin in enumerate(allowed):
+        if origin != "*" and not _is_origin(origin):
+            message = f'gateway.cors.allow_origins[{index}]: "{mask_text(origin)}" is no origin'
+            hint = "as in https://app.example.com, without a path or a slash at the end"
+            yield Problem("bad-origin", message, f"gateway.cors.allow_origins[{index}]", hint=hint)
+    if "*" in allowed and len(allowed) > 1:
+        message = 'gateway.cors.allow_origins: "*" allows every origin, so the others have no effect'
+        yield Problem("no-effect", message, "gateway.cors.allow_origins", severity="warning")
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        bare = f"{parts.scheme}://{parts.netloc}"
+        return (
+            bool(parts.hostname) and bare == text and "@" not in text and "*" not in text and len(text) <= _MAX_ORIGIN
+        )
+    except ValueError:
+        return False
+
+
+def routes(settings: Settings) -> Iterator[Problem]:
+    """Some route is open, and each is listed once."""
+    listed = settings.gateway.routes
+    if not listed:
+        yield Problem("no-routes", "gateway.routes: no route is open, so no request can succeed", "gateway.routes")
+    for name, number in Counter(listed).items():
+        if number > 1:
+            yield Problem("duplicate-route", f"gateway.routes: {name} is listed twice", "gateway.routes")
+
+
+def timeouts(settings: Settings) -> Iterator[Problem]:
+    """A stage cannot be allowed more time than the whole."""
+    limits = settings.gateway.timeouts
+    for name in ("connect_seconds", "first_byte_seconds", "idle_seconds"):
+        value = getattr(limits, name)
+        if value > limits.total_seconds:
+            message = f"gateway.timeouts.{name}: {value:g} has no effect, total_seconds is {limits.total_seconds:g}"
+            # REQUEST_TIMEOUT and short totals are common; the default of a stage above them is nobody's mistake
+            if name in limits.model_fields_set:
+                yield Problem("no-effect", message, f"gateway.timeouts.{name}", severity="warning")
+
+
+def key_header(settings: Settings) -> Iterator[Problem]:
+    """The extra header is neither read anyway nor needed for something else."""
+    header = settings.auth.extra_header
+    if header is None:
+        return
+    if header.lower() in _KEY_HEADERS:
+        message = f"auth.extra_header: {header} is read anyway"
+        yield Problem("no-effect", message, "auth.extra_header", severity="warning")
+    elif header.lower() in TAKEN_HEADERS:
+        yield Problem(
+            "bad-header", f"auth.extra_header: {header} has a meaning of its own in HTTP", "auth.extra_header"
+        )
+
+
+def bootstrap(settings: Settings) -> Iterator[Problem]:
+    """One source for the first key."""
+    first = settings.auth.bootstrap
+    given = [name for name, said in (("env", first.env), ("file", first.file), ("generate", first.generate)) if said]
+    if len(given) > 1:
+        message = f"auth.bootstrap: {' and '.join(given)} each say where the first key comes from"
+        yield Problem("two-bootstraps", message, f"auth.bootstrap.{given[1]}", hint="keep one of them")
+
+
+def open_to_all(settings: Settings) -> Iterator[Problem]:
+    """Say so when anybody may call."""
+    if settings.auth.enabled:
+        return
+    if settings.gateway.host not in _LOOPBACK:
+        message = f"auth.enabled: without keys anybody who reaches {settings.gateway.host} may use the model"
+        hint = "set gateway.host to 127.0.0.1 unless something in front checks callers"
+        yield Problem("open-to-all", message, "auth.enabled", hint=hint, severity="warning")
+    if settings.metrics.require_key:
+        message = "metrics.require_key: has no effect while auth.enabled is false"
+        yield Problem("no-effect", message, "metrics.require_key", severity="warning")
+
+
+def queue(settings: Settings) -> Iterator[Problem]:
+    """One key's share is no larger than the queue."""
+    limits = settings.limits.queue
+    if limits.max_size and limits.max_size_per_key > limits.max_size:
+        message = f"limits.queue.max_size_per_key: {limits.max_size_per_key} is more than max_size, {limits.max_size}"
+        yield Problem("queue-per-key", message, "limits.queue.max_size_per_key")
+
+
+def store(settings: Settings) -> Iterator[Problem]:
+    """The store is `memory` or the address of a Redis, without its password."""
+    address, password_env = settings.limits.store, settings.limits.store_password_env
+    if address == "memory":
+        if password_env:
+            message = "limits.store_password_env: has no effect, the store is memory"
+            yield Problem("no-effect", message, "limits.store_password_env", severity="warning")
+        return
+    if not _is_store(address):
+        message = f'limits.store: expected `memory` or redis://host:port/db, got "{mask_text(address)}"'
+        hint = "" if "://" in address else "as in redis://valkey:6379/0"
+        yield Problem("bad-store", message, "limits.store", hint=hint)
+    elif urlsplit(address).password or "token" in url_secrets(address):
+        hint = "put the password in a variable and name the variable in limits.store_password_env"
+        yield Problem("secret-in-url", "limits.store: the address holds a password", "limits.store", hint=hint)
+
+
+def _is_store(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in _STORES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def health_path(settings: Settings) -> Iterator[Problem]:
+    """The platform's path is not one that already means something else."""
+    if settings.health.path in OWN_PATHS:
+        message = f"health.path: {settings.health.path} already answers another question"
+        yield Problem("path-clash", message, "health.path", hint="use /ping, or another path")
+
+
+def runpod(settings: Settings) -> Iterator[Problem]:
+    """RunPod's own bounds come first."""
+    if settings.health.platform != "runpod":
+        return
+    if settings.gateway.max_body_bytes > _RUNPOD_BODY_BYTES:
+        message = "gateway.max_body_bytes: RunPod's load balancer refuses bodies over 30 MB before they get here"
+        yield Problem("platform-limit", message, "gateway.max_body_bytes", severity="warning")
+    limits = settings.gateway.timeouts
+    if limits.total_seconds > _RUNPOD_SECONDS and "total_seconds" in limits.model_fields_set:
+        message = f"gateway.timeouts.total_seconds: RunPod's load balancer ends requests after {_RUNPOD_SECONDS} s"
+        yield Problem("platform-limit", message, "gateway.timeouts.total_seconds", severity="warning")

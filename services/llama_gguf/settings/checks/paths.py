@@ -1,0 +1,62 @@
+"""Checks of paths: nothing that looks as if it were filled in, and room for the names of sockets. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydantic import JsonValue
+
+from llama_gguf.errors import Problem
+from llama_gguf.settings.messages.hints import without_curly_quotes
+from llama_gguf.settings.redaction import mask_text
+from llama_gguf.settings.schema_tree import Path, dotted, settings_shape
+from llama_gguf.settings.sections.settings import Settings
+
+MAX_RUN_DIR = 80  # a unix socket's path may have 107 bytes, and ours get a file name behind this
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*|\{\{.*\}\}")
+
+
+def unexpanded(settings: Settings) -> Iterator[Problem]:
+    """No `~`, `$HOME` or `{{ name }}` in a path: nothing fills them in."""
+    tree: JsonValue = settings.model_dump(mode="json", exclude_defaults=True)
+    for path, text in _texts(tree, ()):
+        node = settings_shape().at(path) or {}
+        is_path = node.get("format") == "path"
+        found = _VARIABLE.search(text) if is_path or path[-1] in ("url", "name", "host", "store") else None
+        if found or (is_path and text.startswith("~")):
+            what = found[0] if found else "~"
+            message = f'{dotted(path)}: "{what}" is not filled in here'
+            yield Problem(
+                "not-filled-in", message, dotted(path), hint="write the whole value, or set a LLAMA_GGUF__ variable"
+            )
+
+
+def quoted(settings: Settings) -> Iterator[Problem]:
+    """No path, name or address in the curly quotes of a word processor, which would be part of it."""
+    for path, text in _texts(settings.model_dump(mode="json", exclude_defaults=True), ()):
+        plain = without_curly_quotes(text)
+        node = settings_shape().at(path) or {}
+        if plain != text and (node.get("format") == "path" or path[-1] in ("url", "name", "file")):
+            message = f"{dotted(path)}: curly quotes are no quotes in YAML, but part of the value"
+            hint = f'did you mean "{mask_text(plain)}"?'
+            yield Problem("curly-quotes", message, dotted(path), hint=hint)
+
+
+def _texts(value: JsonValue, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _texts(child, (*path, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _texts(child, (*path, index))
+
+
+def run_dir(settings: Settings) -> Iterator[Problem]:
+    """Unix sockets lie in the run directory, and their paths are short."""
+    length = len(settings.paths.run_dir.encode())
+    if length > MAX_RUN_DIR:
+        message = f"paths.run_dir: {length} bytes long; sockets in it need a path of at most {MAX_RUN_DIR}"
+        yield Problem("path-too-long", message, "paths.run_dir")

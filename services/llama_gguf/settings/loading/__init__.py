@@ -1,0 +1,1 @@
+"""From YAML, environment and flags to one validated value."""

@@ -1,0 +1,149 @@
+"""The environment variables that are not `LLAMA_GGUF__…`: the old system's names and the platforms'. Pure data.
+
+Every name an existing deployment may set is here: mapped to a setting, or retired with the reason. `llama-gguf
+config env` and the generated reference list this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import JsonValue
+
+from llama_gguf.settings.schema_tree import Path
+
+CONFIG_VARIABLE = "LLAMA_GGUF_CONFIG"
+"""Path of the configuration file, where `--config` does not say it."""
+
+
+def _no_limit_if_zero(text: str) -> str | None:
+    return None if text.strip() == "0" else text
+
+
+def _gpu_layers(text: str) -> str:
+    """99 and more meant "all" to the old system; so did -1 to llama.cpp."""
+    plain = text.strip()
+    return "all" if plain == "-1" or (plain.isdigit() and int(plain) >= 99) else text
+
+
+def _hold(text: str) -> int:
+    """The old debug hold had no end; a day is one."""
+    return 86_400 if text.strip().lower() in ("true", "1", "yes", "on") else 0
+
+
+def _lower(text: str) -> str:
+    return text.strip().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class OldName:
+    """A variable of the old system. Without a `setting` it is retired, and `note` says what does its work now."""
+
+    name: str
+    setting: Path = ()
+    note: str = ""
+    convert: Callable[[str], JsonValue] | None = None
+
+
+OLD_NAMES: tuple[OldName, ...] = (
+    OldName("MODEL_NAME", ("model", "name")),
+    OldName("MODEL_PATH", ("model", "path"), "wins over MODEL_NAME"),
+    OldName("MODELS_DIR", ("paths", "models_dir")),
+    OldName("DATA_DIR", ("paths", "data_dir")),
+    OldName("LOG_DIR", ("paths", "logs_dir")),
+    OldName("LOG_NAME", ("logging", "name")),
+    OldName("LOG_FORMAT", ("logging", "format"), convert=_lower),
+    OldName("WORKER_TYPE", ("logging", "worker_type")),
+    OldName("INSTANCE_ID", ("logging", "instance_id")),
+    OldName("NGL", ("engine", "gpu_layers"), "99 or more means `all`", _gpu_layers),
+    OldName("CTX", ("engine", "context_per_slot"), "alone it also sets engine.slots to 1, as it was"),
+    OldName("THREADS", ("engine", "threads")),
+    OldName(
+        "EXTRA_ARGS",
+        ("engine", "extra_args"),
+        "split as a shell does; arguments that are settings by now are taken as those settings",
+    ),
+    OldName("MAX_CONCURRENT_REQUESTS", ("engine", "slots")),
+    OldName("MAX_QUEUE_SIZE", ("limits", "queue", "max_size")),
+    OldName("HOST", ("gateway", "host")),
+    OldName("PORT", ("gateway", "port")),
+    OldName("PORT_HEALTH", ("health", "port")),
+    OldName("AUTH_ENABLED", ("auth", "enabled")),
+    OldName("AUTH_KEYS_FILE", ("auth", "keys_file")),
+    OldName("MAX_REQUESTS_PER_MINUTE", ("limits", "requests_per_minute"), "0 means no limit", _no_limit_if_zero),
+    OldName("METRICS_AUTH_ENABLED", ("metrics", "require_key")),
+    OldName("CORS_ORIGINS", ("gateway", "cors", "allow_origins")),
+    OldName("MAX_REQUEST_BODY_SIZE", ("gateway", "max_body_bytes")),
+    OldName("MAX_HEADERS", ("gateway", "max_headers")),
+    OldName("MAX_HEADER_LINE_SIZE", ("gateway", "max_header_line_bytes")),
+    OldName("MAX_REQUEST_LINE_SIZE", ("gateway", "max_request_line_bytes")),
+    OldName("REQUEST_TIMEOUT", ("gateway", "timeouts", "total_seconds")),
+    OldName("BACKEND_CONNECT_TIMEOUT", ("gateway", "timeouts", "connect_seconds")),
+    OldName("CLIENT_HEADER_TIMEOUT", ("gateway", "timeouts", "header_seconds")),
+    OldName("HEALTH_TIMEOUT", ("health", "check_timeout_seconds")),
+    OldName("DEBUG_SHELL", ("supervisor", "hold_seconds"), "keeps the container up for a day after a failure", _hold),
+    OldName("PORT_BACKEND", note="the engine listens on a unix socket in the run directory"),
+    OldName("BACKEND_PORT", note="the engine listens on a unix socket in the run directory"),
+    OldName("BACKEND_HOST", note="the engine listens on a unix socket in the run directory"),
+    OldName("BACKEND_API_KEY", note="the key between gateway and engine is made anew at every start"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformVariable:
+    """A variable that a platform sets. `setting` is what it decides; without one something else reads it."""
+
+    name: str
+    setting: Path = ()
+    platform: Literal["RunPod", "Vast.ai", "Kubernetes", "Hugging Face", "llama-gguf", "system"] = "RunPod"
+    note: str = ""
+
+
+PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
+    PlatformVariable("PORT", ("gateway", "port"), note="on RunPod serverless: where requests are sent"),
+    PlatformVariable("PORT_HEALTH", ("health", "port"), note="on RunPod serverless: where health is asked for"),
+    PlatformVariable("HEALTH_CHECK_PATH", ("health", "path"), note="read on RunPod serverless only"),
+    PlatformVariable("RUNPOD_ENDPOINT_ID", note="its presence means RunPod serverless"),
+    PlatformVariable("RUNPOD_POD_ID", note="its presence means RunPod; default of logging.instance_id"),
+    PlatformVariable(
+        "KUBERNETES_SERVICE_HOST", platform="Kubernetes", note="its presence means Kubernetes for health.platform"
+    ),
+    PlatformVariable("CONTAINER_API_KEY", platform="Vast.ai", note="its presence means Vast.ai for health.platform"),
+    PlatformVariable("CONTAINER_ID", platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
+    PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf; read by huggingface_hub"),
+    PlatformVariable("HF_HOME", platform="Hugging Face", note="cache directory; read by huggingface_hub"),
+    PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; wins over HF_HOME"),
+    PlatformVariable("HF_XET_HIGH_PERFORMANCE", platform="Hugging Face", note="faster downloads for more memory"),
+    PlatformVariable("HF_ENDPOINT", platform="Hugging Face", note="another hub; read by huggingface_hub"),
+    PlatformVariable("HF_HUB_OFFLINE", platform="Hugging Face", note="use the cache only; read by huggingface_hub"),
+    PlatformVariable("XDG_RUNTIME_DIR", platform="system", note="candidate for paths.run_dir"),
+    PlatformVariable("XDG_DATA_HOME", platform="system", note="candidate for paths.data_dir"),
+    PlatformVariable(CONFIG_VARIABLE, platform="llama-gguf", note="path of the configuration file"),
+    PlatformVariable("LLAMA_GGUF_TRACEBACK", platform="llama-gguf", note="print the traceback of a defect"),
+    PlatformVariable("LLAMA_GGUF_RUN_DIR", platform="llama-gguf", note="set by `up` for its programs"),
+)
+
+NEAR_MISSES: Mapping[str, str] = {
+    **dict.fromkeys(("MODEL", "MODEL_FILE", "GGUF", "GGUF_PATH", "MODEL_FILENAME"), "MODEL_PATH"),
+    **dict.fromkeys(("MODELNAME", "MODEL_ID"), "MODEL_NAME"),
+    **dict.fromkeys(("MODEL_DIR", "MODELS_PATH", "MODELS_DIRECTORY"), "MODELS_DIR"),
+    **dict.fromkeys(("GPU_LAYERS", "N_GPU_LAYERS", "NUM_GPU_LAYERS", "NGPU_LAYERS", "NUM_GPU"), "NGL"),
+    **dict.fromkeys(
+        ("CONTEXT", "CONTEXT_SIZE", "CTX_SIZE", "CTX_LEN", "N_CTX", "CONTEXT_LENGTH", "MAX_MODEL_LEN", "NUM_CTX"), "CTX"
+    ),
+    **dict.fromkeys(("N_THREADS", "NUM_THREADS", "THREAD_COUNT"), "THREADS"),
+    **dict.fromkeys(("LLAMA_ARGS", "LLAMA_EXTRA_ARGS", "EXTRA_ARG", "ARGS"), "EXTRA_ARGS"),
+    **dict.fromkeys(("PARALLEL", "N_PARALLEL", "NUM_PARALLEL", "SLOTS", "MAX_CONCURRENCY"), "MAX_CONCURRENT_REQUESTS"),
+    **dict.fromkeys(("HEALTH_PORT", "PORT_HEALTHCHECK"), "PORT_HEALTH"),
+    **dict.fromkeys(("GATEWAY_PORT", "API_PORT", "SERVER_PORT"), "PORT"),
+    **dict.fromkeys(("API_KEYS_FILE", "KEYS_FILE", "AUTH_KEY_FILE"), "AUTH_KEYS_FILE"),
+    **dict.fromkeys(("AUTH", "ENABLE_AUTH", "AUTH_ENABLE"), "AUTH_ENABLED"),
+    **dict.fromkeys(("RATE_LIMIT", "RATE_LIMIT_RPM", "MAX_RPM", "REQUESTS_PER_MINUTE"), "MAX_REQUESTS_PER_MINUTE"),
+    **dict.fromkeys(("CORS_ORIGIN", "ALLOWED_ORIGINS", "CORS_ALLOW_ORIGINS"), "CORS_ORIGINS"),
+    **dict.fromkeys(("QUEUE_SIZE", "MAX_QUEUE"), "MAX_QUEUE_SIZE"),
+    **dict.fromkeys(("MAX_BODY_SIZE", "MAX_REQUEST_SIZE"), "MAX_REQUEST_BODY_SIZE"),
+    **dict.fromkeys(("TIMEOUT", "REQUEST_TIMEOUT_SECONDS"), "REQUEST_TIMEOUT"),
+}
+"""Names that people set by mistake -> the right one. Told as warnings: another program may own the name."""

@@ -1,0 +1,149 @@
+"""Layers of configuration, merged in order; every value remembers where it came from.
+
+Pure. A layer is a list of assignments; later layers win. Choosing a model's source in one layer replaces the
+source (and what belongs to it) of the layers below, so that `MODEL_NAME` in a template does not collide with the
+`model.path` of the file baked into the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from llama_gguf.errors import Problem
+from llama_gguf.settings.schema_tree import Path, dotted, env_name
+
+Kind = Literal["default", "file", "platform", "old name", "environment", "flag"]
+ARTIFACTS: tuple[Path, ...] = (("model",), ("model", "mmproj"), ("model", "draft"))
+_SOURCES = ("path", "name", "hf", "url")
+_COMPANIONS = ("mmproj", "draft", "lora", "chat_template")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from. `detail` is a file name, a variable's name or the flag; line 0 = not a file."""
+
+    kind: Kind
+    detail: str = ""
+    line: int = 0
+    column: int = 0
+    end_column: int = 0
+
+    @property
+    def source(self) -> str:
+        """What a Problem calls this place."""
+        return f"environment variable {self.detail}" if self.kind in _VARIABLES else self.detail
+
+    def __str__(self) -> str:
+        if self.kind == "default":
+            return "default"
+        return f"{self.detail}:{self.line}" if self.line else self.source
+
+
+_VARIABLES = ("platform", "old name", "environment")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One setting given a value (a JSON value; a dict only when it is empty)."""
+
+    path: Path
+    value: Any
+    origin: Origin
+
+
+@dataclass
+class Merged:
+    """The merged tree, the origin of everything in it, and what was dropped on the way."""
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Path, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def flatten(value: JsonValue, origin: Origin, path: Path = ()) -> Iterator[Assignment]:
+    """Yield an assignment for every leaf below `value`; lists are leaves."""
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            yield from flatten(child, origin, (*path, key))
+    elif path:
+        yield Assignment(path, value, origin)
+
+
+def merge(layers: Iterable[Sequence[Assignment]]) -> Merged:
+    """Lay `layers` over one another, the last on top."""
+    merged = Merged()
+    for layer in layers:
+        for artifact in ARTIFACTS:
+            _replace_source(merged, layer, artifact)
+        for assignment in layer:
+            _assign(merged, assignment)
+    return merged
+
+
+def _assign(merged: Merged, assignment: Assignment) -> None:
+    node = merged.tree
+    for depth, part in enumerate(assignment.path[:-1], start=1):
+        child = node.setdefault(str(part), {})
+        if not isinstance(child, dict):
+            if child is not None:
+                return  # a value where a group belongs: validation reports it at its own place
+            child = node[str(part)] = {}
+        merged.origins.setdefault(assignment.path[:depth], assignment.origin)
+        node = child
+    node[str(assignment.path[-1])] = assignment.value
+    merged.origins[assignment.path] = assignment.origin
+
+
+def _sources(layer: Iterable[Assignment], artifact: Path) -> dict[str, Origin]:
+    depth = len(artifact)
+    return {
+        str(a.path[depth]): a.origin
+        for a in layer
+        if len(a.path) > depth and a.path[:depth] == artifact and a.path[depth] in _SOURCES and a.value is not None
+    }
+
+
+def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Path) -> None:
+    chosen = _sources(layer, artifact)
+    node: Any = merged.tree
+    for part in artifact:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not chosen or not isinstance(node, dict):
+        return
+    existing = {name for name in _SOURCES if node.get(name) is not None}
+    if not existing:
+        return
+    refined = existing == {"hf"} and set(chosen) == {"hf"}  # e.g. only another revision of the same repository
+    new = next(iter(chosen.values()))
+    if artifact == ("model",) and not refined:
+        merged.problems += [_kept(("model", name), merged, new) for name in _COMPANIONS if node.get(name)]
+    for name in ("sha256",) if refined else (*_SOURCES, "sha256", "token_env"):
+        if node.pop(name, None) is None:
+            continue
+        path = (*artifact, name)
+        old = merged.origins.get(path)
+        for gone in [known for known in merged.origins if known[: len(path)] == path]:
+            del merged.origins[gone]
+        if old is not None and name == "sha256" and new.kind != "default":
+            merged.problems.append(_dropped(path, old, new))
+
+
+def _kept(path: Path, merged: Merged, new: Origin) -> Problem:
+    message = f"kept, although {new} replaces the model it was meant for"
+    hint = f"clear it with {env_name(path)}=null if it does not fit"
+    return _warning("kept-companion", path, message, hint, merged.origins.get(path, new))
+
+
+def _dropped(path: Path, old: Origin, new: Origin) -> Problem:
+    hint = "give the checksum in the same place as the file it belongs to"
+    return _warning("dropped-checksum", path, f"ignored, because {new} names another file", hint, old)
+
+
+def _warning(code: str, path: Path, message: str, hint: str, at: Origin) -> Problem:
+    name = dotted(path)
+    place = (at.source, at.line, at.column, at.end_column)
+    return Problem(code, f"{name}: {message}", name, *place, hint=hint, severity="warning")

@@ -1,0 +1,1 @@
+"""Problems in words: codes, places, hints, did-you-mean. Pure."""

@@ -1,0 +1,162 @@
+"""Did-you-mean: the setting somebody probably meant. Pure.
+
+Besides spelling, it knows what other tools call the same thing, and settings that stand in another section.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Mapping
+
+from llama_gguf.settings.schema_tree import Path, Shape, dotted
+
+_OTHER_NAMES: dict[str, str] = {
+    "engine.context_per_slot": "ctx ctxsize nctx context contextsize contextlength maxmodellen numctx",
+    "engine.slots": "parallel np nparallel maxconcurrentrequests maxnumseqs numparallel",
+    "engine.gpu_layers": "ngl ngpulayers gpulayer numgpu layers ngpu",
+    "engine.threads": "nthreads threadcount numthread",
+    "engine.flash_attention": "flashattn fa",
+    "engine.cache_type_k": "ctk typek kvcachetype cachetype",
+    "engine.cache_type_v": "ctv typev",
+    "engine.extra_args": "args extraargs llamaargs",
+    "model.path": "file modelpath modelfile filename gguf",
+    "model.name": "modelname modelid id",
+    "model.hf.repo": "hfrepo huggingface repo repoid",
+    "model.hf.file": "hffile",
+    "model.url": "modelurl downloadurl",
+    "model.aliases": "alias servedmodelname",
+    "model.sha256": "checksum hash sha",
+    "model.token_env": "hftoken token accesstoken",
+    "model.draft": "draftmodel speculativemodel",
+    "model.lora": "loras adapters loraadapters",
+    "engine": "portbackend backendport llama llamaserver backend inference",
+    "gateway.host": "bind listen address listenaddress",
+    "health.port": "healthport porthealth",
+    "gateway.timeouts.total_seconds": "requesttimeout timeout",
+    "gateway.cors.allow_origins": "corsorigins allowedorigins origins",
+    "gateway.max_body_bytes": "maxbodysize maxrequestbodysize clientmaxbodysize",
+    "auth.keys_file": "apikey apikeys key keys apikeyfile keyfile authkeysfile",
+    "auth.enabled": "authenabled requireauth",
+    "limits.requests_per_minute": "rpm ratelimit maxrequestsperminute requestsperminute",
+    "limits.tokens_per_minute": "tpm tokensperminute",
+    "limits.queue.max_size": "maxqueuesize queuesize",
+    "limits.store": "redis redisurl valkey",
+    "paths.data_dir": "datadir volume",
+    "paths.models_dir": "modelsdir modeldir",
+    "paths.logs_dir": "logdir logsdir",
+    "logging.format": "logformat",
+    "logging.level": "loglevel verbosity",
+    "logging": "log",
+    "gateway": "server api http",
+    "auth": "authentication security",
+    "limits": "ratelimits quota quotas",
+    "model": "models",
+}
+"""Setting -> what other tools (and the old system) call it, without case, dashes and underscores."""
+
+
+@functools.cache
+def synonyms() -> Mapping[str, str]:
+    """Return other name -> setting."""
+    return {name: setting for setting, names in _OTHER_NAMES.items() for name in names.split()}
+
+
+def closest(word: str, options: Iterable[str]) -> str | None:
+    """Return the option that `word` most resembles, if any does."""
+    by_fold = {option.lower(): option for option in options}
+    match = difflib.get_close_matches(word.lower(), by_fold, n=1, cutoff=0.7)
+    return by_fold[match[0]] if match else None
+
+
+def suggestion(path: Path, shape: Shape) -> str:
+    """Say which setting `path` (which does not exist) was probably meant to be; "" if nothing is near."""
+    name, parent = str(path[-1]), path[:-1]
+    if fold(name) in _KEYS and parent[:1] in ((), ("auth",)):
+        return "keys do not belong here: make one with `llama-gguf keys generate`, or see auth.bootstrap"
+    if "." in name and shape.at((*parent, *name.split("."))) is not None:
+        return f"write it as a group: {_as_group(name)}"
+    if parent and name in shape.keys(()):
+        return f'did you mean "{name}"? Check the indentation'
+    found = _in_section(name, parent, shape) or _beside(name, parent, shape)
+    if found:
+        return f"did you mean {found}?"
+    return _elsewhere(name, parent, shape)
+
+
+_KEYS = {"apikey", "apikeys", "key", "keys"}
+_COMPANIONS = ("mmproj", "draft")
+
+
+def _as_group(name: str) -> str:
+    *groups, last = name.split(".")
+    return "".join(f"{group}: {{" for group in groups) + f"{last}: …" + "}" * len(groups)
+
+
+def _in_section(name: str, parent: Path, shape: Shape) -> str:
+    """Return settings of exactly this name deeper or higher in the same section."""
+    same = [
+        leaf
+        for leaf in shape.leaves()
+        if parent and leaf.path[0] == parent[0] and leaf.path[-1] == name and not set(leaf.path) & set(_COMPANIONS)
+    ]
+    named = [_short(leaf.name, parent) for leaf in same]
+    other = synonyms().get(fold(name), "")
+    if named and other.rpartition(".")[0] == dotted(parent):
+        named.insert(0, _short(other, parent))
+    return " or ".join(f'"{option}"' for option in named[:2])
+
+
+def _beside(name: str, parent: Path, shape: Shape) -> str:
+    """Return the sibling that looks most like `name`, or that other tools call so."""
+    siblings = shape.keys(parent)
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("-", "_").strip("_/# ")
+    other = synonyms().get(fold(name), "")
+    if parent and other.startswith(f"{dotted(parent)}."):
+        return f'"{_short(other, parent)}"'
+    near = closest(plain, siblings) or _sharing_a_word(plain, siblings)
+    return f'"{near}"' if near else ""
+
+
+def _sharing_a_word(name: str, siblings: Iterable[str]) -> str | None:
+    """Return the sibling that has the most words in common with `name`, or begins or ends with it."""
+    words = set(name.split("_")) - {"max", "seconds", "bytes", "file", "per"}
+    scored = [
+        (
+            len(words & set(sibling.split("_"))) or (len(sibling) > 2 and name.startswith(sibling)),
+            -len(sibling),
+            sibling,
+        )
+        for sibling in siblings
+    ]
+    best = max(scored, default=(0, 0, ""))
+    return best[2] if best[0] else None
+
+
+def _elsewhere(name: str, parent: Path, shape: Shape) -> str:
+    leaves = list(shape.leaves())
+    same = [leaf.name for leaf in leaves if leaf.path[-1] == name and not set(leaf.path) & set(_COMPANIONS)]
+    if len(same) == 1:
+        return f'did you mean "{same[0]}"? Check the indentation'
+    if same:
+        return f"{name} is a setting of {_list([part.rpartition('.')[0] for part in same])}; check the indentation"
+    other = synonyms().get(fold(name))
+    every = {leaf.path[-1]: leaf.name for leaf in leaves}
+    near = other or every.get(closest(name, every) or "")
+    return f'did you mean "{_short(near, parent)}"?' if near else ""
+
+
+def fold(name: str) -> str:
+    """Return `name` without case, dashes and underscores."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _short(target: str, parent: Path) -> str:
+    prefix = dotted(parent) + "."
+    return target.removeprefix(prefix) if parent else target
+
+
+def _list(names: list[str]) -> str:
+    shown = [name or "the top level" for name in names[:4]]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

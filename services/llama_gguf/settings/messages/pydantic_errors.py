@@ -1,0 +1,115 @@
+"""pydantic's validation errors -> our own problems, by error type and in an operator's words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from llama_gguf.errors import Problem
+from llama_gguf.settings.messages.did_you_mean import suggestion
+from llama_gguf.settings.messages.hints import hint, show
+from llama_gguf.settings.redaction import is_secret_name
+from llama_gguf.settings.schema_tree import Path, Shape, dotted
+
+Found = tuple[Path, Problem]
+_SOURCES = ("path", "name", "hf", "url")
+_RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch")
+NO_MODEL_HINT = (
+    f"say which model to serve with one of {', '.join(f'model.{name}' for name in _SOURCES)}, "
+    "or set MODEL_NAME or MODEL_PATH"
+)
+
+
+def translate(error: ValidationError, shape: Shape) -> list[Found]:
+    """Return one problem a setting, with its path.
+
+    Alternatives of a union, which pydantic reports singly, become one sentence; what only follows from another error
+    is left out: a list with a bad item, a required setting whose name is misspelt beside it.
+    """
+    grouped: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        grouped.setdefault(_path(detail, shape), []).append(detail)
+    found = [(path, _problem(path, details, shape)) for path, details in grouped.items()]
+    misspelt = {(path[:-1], problem.hint) for path, problem in found if problem.code == "unknown-key"}
+    return [(path, problem) for path, problem in found if not _follows(path, problem, grouped, misspelt)]
+
+
+def wrong_paths(error: ValidationError, shape: Shape) -> set[Path]:
+    """Return the paths of everything `error` is about."""
+    return {_path(detail, shape) for detail in error.errors(include_url=False)}
+
+
+def _path(detail: ErrorDetails, shape: Shape) -> Path:
+    """Return the path an error is about: pydantic's, without the union tags it appends."""
+    loc = tuple(detail["loc"])
+    return loc if detail["type"] in ("extra_forbidden", "missing") else shape.known_prefix(loc)
+
+
+def _follows(path: Path, problem: Problem, wrong: Iterable[Path], misspelt: set[tuple[Path, str]]) -> bool:
+    if problem.code in ("missing", "no-model"):
+        return (path[:-1], f'did you mean "{path[-1]}"?') in misspelt
+    deeper = len(path) + 1
+    return any(
+        len(other) >= deeper and other[: len(path)] == path and isinstance(other[len(path)], int) for other in wrong
+    )
+
+
+def _problem(path: Path, details: Sequence[ErrorDetails], shape: Shape) -> Problem:
+    first = details[0]
+    given = first["input"]
+    if first["type"] == "extra_forbidden":
+        return unknown_key(path, shape)
+    if first["type"] == "missing":
+        return _missing(path, shape)
+    if first["type"] == "value_error":
+        reason = str(first.get("ctx", {}).get("error", first["msg"]))
+        return _wrong("bad-value", path, reason, given, hint(path, given, shape))
+    code = "bad-value" if any(_is_about_the_value(detail) for detail in details) else "wrong-type"
+    return _wrong(code, path, f"expected {shape.expected(path)}", given, hint(path, given, shape))
+
+
+def _is_about_the_value(detail: ErrorDetails) -> bool:
+    """Return whether the kind of value was right, and only the value wrong."""
+    if detail["type"] == "literal_error":
+        return isinstance(detail["input"], str)
+    return detail["type"] in _RANGE_ERRORS or detail["type"].startswith(("string_too_", "too_"))
+
+
+def unknown_key(path: Path, shape: Shape) -> Problem:
+    """Return the problem of a setting that does not exist."""
+    meant = suggestion(path, shape)
+    if not meant:
+        options = shape.keys(path[:-1])
+        meant = f"settings here: {', '.join(options)}" if options else ""
+    return Problem("unknown-key", f"{_named(path)}: no such setting", dotted(path), hint=meant)
+
+
+def _named(path: Path) -> str:
+    """Return the path, with a name that holds dots or spaces in quotes."""
+    name = str(path[-1])
+    if name.replace("_", "").replace("-", "").isalnum():
+        return dotted(path)
+    return f"{dotted(path[:-1])}." * (len(path) > 1) + f'"{show(name)[1:-1]}"'
+
+
+def _missing(path: Path, shape: Shape) -> Problem:
+    if path == ("model",):
+        return Problem("no-model", "model: not given", "model", hint=NO_MODEL_HINT)
+    message = f'{dotted(path[:-1])}: "{path[-1]}" is required'
+    node = shape.at(path)
+    return Problem("missing", message, dotted(path), hint=str(node.get("description", "")) if node else "")
+
+
+def _wrong(code: str, path: Path, expectation: str, given: object, meant: str) -> Problem:
+    text = f"{dotted(path) or 'the file'}: {expectation}"
+    if not names_a_secret(path):
+        text += f", got {show(given)}"
+    return Problem(code, text, dotted(path), hint=meant)
+
+
+def names_a_secret(path: Sequence[str | int]) -> bool:
+    """Return whether a wrong value at `path` may be a secret: also where the name of a variable was wanted."""
+    last = str(path[-1]) if path else ""
+    return last == "env" or last.endswith("_env") or any(is_secret_name(str(part)) for part in path)

@@ -1,0 +1,16 @@
+"""`metrics`: what Prometheus may see."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from llama_gguf.settings.sections.base import Section
+
+
+class Metrics(Section):
+    """Prometheus metrics on the gateway's /metrics."""
+
+    enabled: bool = Field(True, description="Serve /metrics.")
+    require_key: bool = Field(False, description="Require a key with the scope `metrics` or `admin`.")
+    key_label: bool = Field(False, description="Label request series with the key's id; many keys make many series.")
+    engine_series: bool = Field(True, description="Merge llama-server's own series, without waking a sleeping engine.")

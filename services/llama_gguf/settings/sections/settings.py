@@ -1,0 +1,47 @@
+"""The whole configuration as one frozen value.
+
+Checks that need more than one section live in `checks`; checks that need files or the network belong to `models`
+and `cli`. `Settings` never holds a secret: a setting names the file or the variable that does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from llama_gguf.settings.sections.auth import Auth
+from llama_gguf.settings.sections.base import Section
+from llama_gguf.settings.sections.engine import Engine
+from llama_gguf.settings.sections.gateway import Gateway
+from llama_gguf.settings.sections.health import Health
+from llama_gguf.settings.sections.limits import Limits
+from llama_gguf.settings.sections.logging import Logging
+from llama_gguf.settings.sections.metrics import Metrics
+from llama_gguf.settings.sections.model import Model
+from llama_gguf.settings.sections.paths import Paths
+from llama_gguf.settings.sections.supervisor import Supervisor
+
+
+class Settings(Section):
+    """Everything an operator can say in config.yaml."""
+
+    paths: Paths = Field(default_factory=Paths, description="Where the appliance keeps its data.")
+    model: Model = Field(description="The model to serve.")
+    engine: Engine = Field(default_factory=Engine, description="How llama-server runs the model.")
+    gateway: Gateway = Field(default_factory=Gateway, description="The public HTTP side.")
+    auth: Auth = Field(default_factory=Auth, description="Who may call.")
+    limits: Limits = Field(default_factory=Limits, description="How much a key may use, and who waits for whom.")
+    health: Health = Field(default_factory=Health, description="The health server.")
+    metrics: Metrics = Field(default_factory=Metrics, description="Prometheus metrics.")
+    logging: Logging = Field(default_factory=Logging, description="What is logged, and where.")
+    supervisor: Supervisor = Field(default_factory=Supervisor, description="How programs are restarted and stopped.")
+
+
+def parse(tree: Mapping[str, object]) -> Settings:
+    """Validate a plain tree of JSON values. Raises pydantic.ValidationError.
+
+    Goes through JSON, because strict validation of Python values would want tuples where YAML has lists.
+    """
+    return Settings.model_validate_json(json.dumps(tree))

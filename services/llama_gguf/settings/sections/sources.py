@@ -1,0 +1,26 @@
+"""The places a file of weights can come from. Apart from the models, because the programs ask too (see `snapshot`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.model import Artifact, Model
+
+SOURCES = ("path", "name", "hf", "url")
+
+
+def sources_of(artifact: Artifact) -> list[str]:
+    """Return the names of the sources that are set; a usable artifact has exactly one."""
+    return [name for name in SOURCES if getattr(artifact, name) is not None]
+
+
+def artifacts_of(model: Model) -> Iterator[tuple[str, Artifact]]:
+    """Yield the dotted name and value of every file of weights that `model` speaks of."""
+    yield "model", model
+    for name, companion in (("mmproj", model.mmproj), ("draft", model.draft)):
+        if companion is not None:
+            yield f"model.{name}", companion
+    for index, adapter in enumerate(model.lora):
+        yield f"model.lora[{index}]", adapter

@@ -1,0 +1,139 @@
+"""The arrows of the package map, and that importing any module in a clean process does nothing."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
+
+# Which part of the package may import which others of ours; itself is always allowed.
+FOUNDATION = {"errors", "logs", "cpu"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "logs": set(),
+    "cpu": set(),
+    "atomic_file": FOUNDATION,
+    "settings": FOUNDATION,
+    "models": FOUNDATION | {"settings"},
+    "keys": FOUNDATION | {"atomic_file", "settings"},
+    "rundir": FOUNDATION | {"settings"},
+    "engine": FOUNDATION | {"atomic_file", "settings", "rundir", "models", "keys"},
+    "gateway": FOUNDATION | {"settings", "rundir", "models", "keys"},
+    "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
+    "platforms": FOUNDATION | {"settings", "models", "keys"},
+    "runtime": FOUNDATION | {"settings", "rundir"},
+    "cli": FOUNDATION
+    | {"atomic_file", "settings", "rundir", "models", "keys", "engine", "gateway", "health", "platforms", "runtime"},
+}
+TERMINAL_ONLY = {"click", "rich"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = [
+    ".".join(("llama_gguf", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in FILES
+]
+
+
+def _part(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def _imports(path: Path, module: str) -> set[str]:
+    """Every absolute module name that `path` imports anywhere, function bodies and type-checking blocks included."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            found.update(f"{prefix}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize(("path", "module"), list(zip(FILES, MODULES, strict=True)), ids=MODULES)
+def test_imports_follow_the_arrows(path: Path, module: str) -> None:
+    part = _part(module)
+    if not part:  # the package itself
+        assert not {name for name in _imports(path, module) if name.startswith("llama_gguf.")}
+        return
+    ours = {_part(name) for name in _imports(path, module) if name.startswith("llama_gguf.")}
+    ours = {name for name in ours if name and name != "__version__"}
+    assert ours - {part} <= ALLOWED[part], f"{module} imports {sorted(ours - {part} - ALLOWED[part])}"
+
+
+@pytest.mark.parametrize(("path", "module"), list(zip(FILES, MODULES, strict=True)), ids=MODULES)
+def test_terminal_libraries_live_in_cli_only(path: Path, module: str) -> None:
+    if _part(module) == "cli":
+        pytest.skip("the command line may")
+    assert not {name.split(".")[0] for name in _imports(path, module)} & TERMINAL_ONLY
+
+
+def test_every_part_has_a_rule() -> None:
+    parts = {_part(module) for module in MODULES} - {""}
+    assert parts == set(ALLOWED)
+
+
+# Runs in a clean interpreter: imports one module after another while an audit hook watches.
+PROBE = """
+import json, os, sys, threading
+modules = json.loads(sys.argv[1])
+deeds = []
+WATCHED = ("socket.", "subprocess.Popen", "os.system", "os.fork", "os.exec", "os.kill", "os.mkdir", "os.remove",
+           "os.rename", "os.chmod", "shutil.", "urllib.Request", "sqlite3.connect")
+current = ""
+def hook(event, arguments):
+    if not current:
+        return
+    if event == "open":
+        path, mode, flags = arguments
+        if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and "__pycache__" not in str(path):
+            deeds.append((current, event, str(path)))
+    elif event.startswith(WATCHED) and event not in ("socket.__new__", "socket.gethostname"):
+        deeds.append((current, event, str(arguments)[:200]))
+sys.addaudithook(hook)
+environment = dict(os.environ)
+for name in modules:
+    current = name
+    __import__(name)
+    current = ""
+    if threading.active_count() > 1:
+        deeds.append((name, "thread", ""))
+if dict(os.environ) != environment:
+    deeds.append(("?", "environ", ""))
+print(json.dumps(deeds))
+"""
+
+
+def test_importing_does_nothing() -> None:
+    mains = {module for module in MODULES if module.endswith(".__main__")}
+    targets = [module for module in MODULES if module not in mains]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROBE, json.dumps(targets)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, f"an import printed: {lines[:-1]}"
+    assert json.loads(lines[0]) == []
+
+
+@pytest.mark.parametrize("module", ["llama_gguf.engine", "llama_gguf.gateway", "llama_gguf.health"])
+def test_programs_start_without_what_they_do_not_need(module: str) -> None:
+    """They would cost every program cold-start time and memory; pydantic only the gateway needs, for its keys."""
+    code = f"import sys, importlib; importlib.import_module({module + '.__main__'!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.split())
+    unwanted = TERMINAL_ONLY | {"yaml", "pydantic_settings", "supervisor", "llama_gguf.settings.sections.settings"}
+    assert not loaded & (unwanted if module == "llama_gguf.gateway" else unwanted | {"pydantic", "pydantic_core"})

@@ -1,0 +1,279 @@
+"""`llama-gguf plan` on a real binary and model, for a person and for machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llama_gguf.cli import plan_facts
+from llama_gguf.cli.commands.plan import Size, command_lines, human, plan
+from llama_gguf.cpu import read_cpu
+from llama_gguf.engine import variant_memory
+from llama_gguf.engine.cpu_libraries import sha256
+from llama_gguf.engine.variant_choice import Machine
+from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.errors import ConfigError, ExitCode
+from support.sparse_model import Dimensions, write_sparse_model
+from support.variant_engine import SAPPHIRE_RAPIDS, VariantEngine
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"model: {{path: {tiny_model}, aliases: [tiny]}}\n"
+        f"paths: {{data_dir: {tmp_path}/data, run_dir: {tmp_path}/run}}\n"
+        "engine: {context_per_slot: 512, slots: 2}\n"
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _nowhere_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(plan, [str(item) for item in arguments], env=env, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def data(*arguments: str | Path, env: dict[str, str] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*arguments, "--format", "json", env=env).stdout)
+    return found
+
+
+def test_everything_for_machines(config: Path, tmp_path: Path, tiny_model: Path, engine_binary: Path) -> None:
+    found = data(config)
+    assert found["config"] == str(config)
+    assert found["data_dir"] == {"path": f"{tmp_path}/data", "reason": "paths.data_dir"}
+    assert found["run_dir"] == {"path": f"{tmp_path}/run", "reason": "paths.run_dir"}
+    assert found["model"] == {
+        "names": ["tiny"],
+        "files": [
+            {
+                "setting": "model",
+                "source": str(tiny_model),
+                "path": str(tiny_model),
+                "present": True,
+                "bytes": tiny_model.stat().st_size,
+            }
+        ],
+    }
+    engine = found["engine"]
+    assert engine["binary"] == str(engine_binary)
+    assert (engine["problem"], engine["devices"]) == (None, [])
+    assert engine["argv"][engine["argv"].index("--ctx-size") + 1] == "1024"
+    assert found["listen"]["gateway"] == {"host": "0.0.0.0", "port": 8000}
+    assert found["sockets"]["engine"] == f"{tmp_path}/run/engine.sock"
+    assert {program["name"] for program in found["programs"]} == {"engine", "gateway", "health", "listener"}
+    memory = found["memory"]
+    assert (memory["verdict"], memory["layers_on_device"], memory["device_capacity_bytes"]) == ("fits", 0, 0)
+    assert memory["host_bytes"] == sum(item["host_bytes"] for item in memory["items"])
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.engine
+def test_everything_for_a_person(config: Path, tmp_path: Path) -> None:
+    text = run(config).stdout
+    for line in (
+        f"  data           {tmp_path}/data (paths.data_dir)",
+        "  served as  tiny",
+        "  CPU variant  llama-server's own choice",
+        "  GPUs         none seen",
+        "  API          0.0.0.0:8000",
+        "  health       0.0.0.0:8001/ping",
+        "  engine    python -P -m llama_gguf.engine",
+        "  --ctx-size 1024 \\",
+        "  fits: on the CPU, 512 tokens of context for each slot",
+    ):
+        assert line in text.replace("python3.11", "python").replace("python3", "python")
+
+
+def test_the_variant_of_the_cpu_code_and_what_crashed_before(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And llama-server is asked with that variant: with the best one it would crash while it is asked."""
+    machine = Machine("x86_64", f"model name: Xeon\nflags: {SAPPHIRE_RAPIDS}\n")
+    monkeypatch.setattr(plan_facts, "this_machine", lambda: machine)
+    crashes = {"sapphirerapids": "SIGILL"}
+    engine = VariantEngine.make(tmp_path / "engine", ("sapphirerapids", "zen4", "x64"), crashes=crashes)
+    options = (config, "--set", f"engine.binary={engine.binary}")
+    assert "  CPU variant  unknown\n" in run(*options).stdout
+    assert "was ended by SIGILL" in data(*options)["engine"]["problem"]
+    cpu = read_cpu(machine.cpuinfo)
+    assert cpu is not None
+    entry = Entry(cpu.fingerprint, "sapphirerapids", sha256(engine.library("sapphirerapids")))
+    variant_memory.add(tmp_path / "data" / "engine-cpu-variants.json", [entry])
+    assert "  CPU variant  zen4 (crashed on this machine: sapphirerapids)\n" in run(*options).stdout
+    found = data(*options)["engine"]
+    assert found["cpu_variant"] == {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
+    assert found["problem"] is None
+    pinned = (*options, "--set", "engine.cpu_variant=x64")
+    assert "  CPU variant  x64 (engine.cpu_variant)\n" in run(*pinned).stdout
+    refused = data(*options, "--set", "engine.cpu_variant=icelake")["engine"]["problem"]
+    assert "has no such variant; set engine.cpu_variant to auto" in refused
+
+
+def test_weights_are_repacked_for_the_variant_that_runs_and_not_for_all_that_the_processor_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_facts, "this_machine", lambda: Machine("x86_64", f"flags: {SAPPHIRE_RAPIDS}\n"))
+    variants = ("sapphirerapids", "haswell", "x64")
+    engine = VariantEngine.make(tmp_path / "engine", variants)
+    model = write_sparse_model(tmp_path / "m.gguf", "llama", Dimensions())
+    settings = (f"model.path={model}", f"paths.data_dir={tmp_path}", f"engine.binary={engine.binary}")
+
+    def repacked(variant: str) -> int:
+        options = [part for setting in (*settings, f"engine.cpu_variant={variant}") for part in ("--set", setting)]
+        items = data(*options, "--vram", "0")["memory"]["items"]
+        return sum(item["host_bytes"] for item in items if item["name"] == "repacked weights")
+
+    amx, avx2, plain = (repacked(variant) for variant in variants)
+    assert amx * 144 == avx2 * 148 > 0  # AMX adds 4 bytes to each block of Q4_K
+    assert plain == 0
+    assert repacked("auto") == amx
+
+
+def test_what_is_doubtful_on_this_machine_is_told(config: Path) -> None:
+    done = run(config, "--set", "engine.task=embed")
+    assert "warning[no-pooling]: engine.pooling" in done.stderr
+    assert "help: set engine.pooling to what the model's card names" in done.stderr
+    found = data(config, "--set", "engine.task=embed", "--set", "engine.batch_size=128")
+    assert [problem["code"] for problem in found["problems"]] == ["input-over-batch", "no-keys", "no-pooling"]
+
+
+def test_planning_for_another_machine(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
+    options = ("--set", f"model.path={model}", "--set", f"paths.data_dir={tmp_path}", "--set", "engine.gpu_layers=all")
+    small = data(*options, "--vram", "4GiB", "--ram", "64GiB")["memory"]
+    assert (small["verdict"], small["layers_on_device"]) == ("does not fit", 33)
+    assert small["device_capacity_bytes"] == 4 << 30
+    assert small["advice"]
+    large = data(*options, "--vram", "24G")
+    assert large["memory"]["verdict"] == "fits"
+    argv = large["engine"]["argv"]
+    assert argv[argv.index("--fit") + 1] == "on"
+    text = run(*options, "--vram", "4GiB").stdout
+    assert "does not fit: 33 of 33 layers on the GPU" in text
+    assert "advice: engine.gpu_layers: " in text
+
+
+def test_a_model_to_be_downloaded(tmp_path: Path) -> None:
+    options = (
+        *("--set", "model.hf.repo=o/n", "--set", "model.hf.file=f.gguf"),
+        *("--set", f"paths.data_dir={tmp_path}"),
+    )
+    found = data(*options)
+    (file,) = found["model"]["files"]
+    assert (file["present"], file["source"]) == (False, "o/n/f.gguf@main")
+    assert found["memory"] is None
+    assert found["memory_problem"] == "the model is not on disk yet: o/n/f.gguf@main"
+    text = run(*options).stdout
+    assert "not here yet; from o/n/f.gguf@main" in text
+    assert "  unknown: the model is not on disk yet" in text
+
+
+def test_a_model_of_this_machine(config: Path, tmp_path: Path, tiny_model: Path) -> None:
+    assert f"{tiny_model} (0 MiB on disk)" in run(config).stdout
+    missing = tmp_path / "absent.gguf"
+    done = run(config, "--set", f"model.path={missing}")
+    assert f"{missing} (does not exist)" in done.stdout
+    assert "error[model-missing]" in done.stderr
+    named = ("--set", "model.name=tiny", "--set", f"paths.models_dir={tiny_model.parent}", "--set", "model.path=null")
+    assert f"{tiny_model} (0 MiB on disk; from tiny in {tiny_model.parent})" in run(config, *named).stdout
+
+
+def test_companions(tmp_path: Path, tiny_model: Path) -> None:
+    other = shutil.copy(tiny_model, tmp_path / "other.gguf")
+    options = [
+        *("--set", f"model.path={other}", "--set", f"paths.data_dir={tmp_path}"),
+        *("--set", f"model.draft.path={tiny_model}", "--set", f"model.mmproj.path={tiny_model}"),
+        *("--set", f'model.lora=[{{"path": "{tiny_model}"}}]'),
+    ]
+    found = data(*options)
+    assert [file["setting"] for file in found["model"]["files"]] == [
+        "model",
+        "model.mmproj",
+        "model.draft",
+        "model.lora[0]",
+    ]
+    names = {item["name"] for item in found["memory"]["items"]}
+    assert {"draft model", "multimodal projector", "LoRA adapters"} <= names
+
+
+def test_no_engine(config: Path, tmp_path: Path) -> None:
+    found = data(config, "--set", f"engine.binary={tmp_path}/none")
+    assert f"{tmp_path}/none is not there" in found["engine"]["problem"]
+    assert found["engine"]["binary"] is None
+    assert found["memory"]["device_capacity_bytes"] is None
+    assert "problem" in run(config, "--set", f"engine.binary={tmp_path}/none").stdout
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    assert "failed with 1" in data(config, "--set", f"engine.binary={broken}")["engine"]["problem"]
+
+
+def test_gpus_that_are_seen(config: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "bin" / "llama-server"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\necho '  CUDA0: NVIDIA X (24000 MiB, 90 MiB free)'\n")
+    binary.chmod(0o755)
+    found = data(config, "--set", f"engine.binary={binary}")
+    assert found["memory"]["device_capacity_bytes"] == 24000 << 20
+    assert "CUDA0: NVIDIA X, 23.4 GiB" in run(config, "--set", f"engine.binary={binary}").stdout
+
+
+def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {path: /x, name: y}\n")
+    with pytest.raises(ConfigError) as caught:
+        run(path)
+    assert caught.value.exit_code == ExitCode.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("24GiB", 24 << 30),
+        ("24G", 24 << 30),
+        ("24gb", 24_000_000_000),
+        ("1.5 TiB", 3 << 39),
+        ("512M", 512 << 20),
+        ("1000B", 1000),
+        ("1234", 1234),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert Size().convert(text, None, None) == size
+    assert Size().convert(size, None, None) == size
+
+
+def test_a_size_that_is_none(config: Path) -> None:
+    result = CliRunner().invoke(plan, [str(config), "--vram", "lots"])
+    assert result.exit_code == 2
+    assert "'lots' is no size; write 24GiB" in result.output
+
+
+def test_a_command_to_paste() -> None:
+    lines = command_lines("/x y/llama-server", ("--model", "/a b.gguf", "--offline", "--spec-type", "a", "-np", "3"))
+    assert lines == [
+        "'/x y/llama-server' \\",
+        "--model '/a b.gguf' \\",
+        "--offline \\",
+        "--spec-type a \\",
+        "-np \\",
+        "3",
+    ]
+
+
+def test_human() -> None:
+    assert (human(3 << 20), human(30 << 30)) == ("3 MiB", "30.0 GiB")

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from llama_gguf.cli.appliance import Facts, ask_health, find_run_dir, inspect, public_url
+from llama_gguf.cli.commands.status import as_dict, show, status
+from llama_gguf.cli.process_memory import ProcessMemory, read_process_memory
+from llama_gguf.errors import ConfigError
+from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
+from llama_gguf.runtime import failure as failures
+from llama_gguf.runtime.crashes import Crash
+from llama_gguf.runtime.failure import Failure
+from llama_gguf.runtime.supervisord_client import ProgramInfo
+from llama_gguf.settings import RunDir, Snapshot, locate, parse
+from llama_gguf.settings import snapshot as snapshots
+
+SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
+SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))
+PROGRAMS = (ProgramInfo("engine", "RUNNING", 7, 65, ""), ProgramInfo("gateway", "BACKOFF", 0, 0, "Exited too quickly"))
+CRASHES = (Crash("engine", 5, 0.0, None, "SIGKILL"), Crash("engine", 6, 60.0, 1, None))
+FAILURE = Failure("engine", 1, None, "engine keeps crashing", "no memory", "lower slots", ("x",), 0.0)
+READY: dict[str, Any] = {
+    "state": "ready",
+    "phase": "serving",
+    "model": "tiny",
+    "reason": "",
+    "since": "T",
+    "progress": None,
+}
+
+
+def facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "run": RunDir(root=Path("/r")),
+        "snapshot": SNAPSHOT,
+        "programs": PROGRAMS,
+        "crashes": CRASHES,
+        "health": READY,
+        "engine": None,
+        "failure": None,
+    }
+    return Facts(**{**values, **changes})
+
+
+@pytest.mark.parametrize("length", range(40, 90))
+def test_a_cause_is_never_broken_by_the_width_of_the_terminal(length: int) -> None:
+    """A wrapped line used to end in a space, or not, by the length of a path."""
+    cause = f"/{'p' * length}/bad.gguf is not a usable GGUF file"
+    out = io.StringIO()
+    failure = Failure("engine", 78, None, "engine refused to start", cause, "fetch it again", (cause,), 0.0)
+    show(facts(failure=failure), Console(file=out, width=80))
+    assert out.getvalue().count(cause) == 1  # and the log's line that says the same is not repeated
+
+
+def test_memory_that_can_be_dropped_is_shown_apart(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    kernel = "VmRSS:\t 900 kB\nRssAnon:\t 4122624 kB\nRssFile:\t  288768 kB\nRssShmem:\t 1024 kB\nVmSwap:\t %d kB\n"
+    (tmp_path / "7/status").write_text(kernel % 0)
+    found = read_process_memory(7, tmp_path)
+    assert found == ProcessMemory(4027 << 20, 282 << 20, 0)
+    assert "\nmemory of the engine: 4027 MiB of its own, 282 MiB of mapped files" in text(
+        facts(memory={"engine": found})
+    )
+    (tmp_path / "7/status").write_text(kernel % 51200)
+    found = read_process_memory(7, tmp_path)
+    assert found
+    shown = facts(memory={"engine": found})
+    assert text(shown).endswith("282 MiB of mapped files, 50 MiB swapped out")
+    programs = {program["name"]: program["memory"] for program in as_dict(shown)["programs"]}
+    assert programs == {
+        "engine": {"anonymous_bytes": 4027 << 20, "mapped_bytes": 282 << 20, "swapped_bytes": 50 << 20},
+        "gateway": None,
+    }
+
+
+def test_memory_that_the_kernel_does_not_tell_is_not_shown(tmp_path: Path) -> None:
+    assert read_process_memory(7, tmp_path) is None
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/status").write_text("State:\tZ (zombie)\n")
+    assert read_process_memory(7, tmp_path) is None
+    assert read_process_memory(os.getpid())
+    assert "memory" not in text(facts())
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "code"),
+    [
+        (facts(), "ready", 0),
+        (facts(health={**READY, "state": "starting"}), "starting", 75),
+        (facts(health={**READY, "state": "unready"}), "unready", 75),
+        (facts(health={**READY, "state": "failed"}), "failed", 69),
+        (facts(health=None), "unknown", 75),
+        (facts(programs=(), health=None), "stopped", 69),
+        (facts(programs=(), health=None, failure=FAILURE), "failed", 69),
+    ],
+)
+def test_state_and_exit_code(found: Facts, state: str, code: int) -> None:
+    assert (found.state, found.exit_code) == (state, code)
+
+
+def text(found: Facts) -> str:
+    out = io.StringIO()
+    show(found, Console(file=out, width=160))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def test_shown() -> None:
+    assert text(facts()) == (
+        "ready: http://localhost:8000, tiny, serving, since T\n"
+        "program  state    pid  uptime   restarts  last end\n"
+        "engine   running  7    0:01:05  2         exit status 1 at 1970-01-01T00:01:00Z\n"
+        "gateway  backoff                0         Exited too quickly"
+    )
+
+
+def test_progress_and_failure_are_shown() -> None:
+    loading = {**READY, "state": "starting", "phase": "downloading", "progress": {"percent": 41.5}}
+    step = {"detail": "o/n/tiny.gguf"}
+    assert text(facts(health=loading, engine=step)).startswith(
+        "starting: http://localhost:8000, tiny, downloading, o/n/tiny.gguf, 41.5 %, since T\n"
+    )
+    assert "o/n/tiny.gguf" not in text(facts(engine=step))
+    stopped = text(facts(programs=(), failure=FAILURE, health=None))
+    assert stopped.startswith(
+        "failed: nothing runs in /r\nlast failure, 1970-01-01T00:00:00Z:\nllama-gguf: engine keeps"
+    )
+    assert "fix: lower slots" in stopped
+    assert "the health server does not answer" in text(facts(health=None))
+
+
+def test_warnings_are_shown_while_it_runs() -> None:
+    record = {"phase": "exec", "warnings": [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}, "nonsense"]}
+    assert text(facts(engine=record)).splitlines()[-1] == "warning[no-gpu]: no [GPU]; get one"
+    assert as_dict(facts(engine=record))["warnings"] == [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}]
+    assert "no-gpu" not in text(facts(engine=record, programs=(), health=None))
+    for damaged in (None, {}, {"warnings": 5}):
+        assert as_dict(facts(engine=damaged))["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "line"),
+    [
+        (EngineVariant("zen4", 7), "CPU variant: zen4"),
+        (EngineVariant("zen4", 7, pinned=True), "CPU variant: zen4, pinned by engine.cpu_variant"),
+        (
+            EngineVariant("zen4", 7, rejected=(Rejected("sapphirerapids"), Rejected("icelake", "", 6))),
+            "CPU variant: zen4, crashed on this machine and not used: sapphirerapids, icelake",
+        ),
+        (
+            EngineVariant(rejected=(Rejected("zen4", "", 6),)),
+            "CPU variant: none yet, crashed on this machine and not used: zen4",
+        ),
+    ],
+)
+def test_the_variant_of_the_cpu_code(variant: EngineVariant, line: str) -> None:
+    assert text(facts(variant=variant)).splitlines()[-1] == line
+    shown = as_dict(facts(variant=variant))["cpu_variant"]
+    assert shown["rejected"] == variant.rejected_names
+
+
+def test_no_choice_of_the_cpu_code_is_no_news() -> None:
+    for variant in (None, EngineVariant()):
+        assert "CPU" not in text(facts(variant=variant))
+        assert as_dict(facts(variant=variant))["cpu_variant"] is None
+
+
+def test_json() -> None:
+    found = as_dict(facts(failure=FAILURE))
+    assert json.loads(json.dumps(found)) == found
+    assert found["url"] == "http://localhost:8000"
+    assert found["programs"][0] == {
+        "name": "engine",
+        "state": "RUNNING",
+        "pid": 7,
+        "uptime_seconds": 65,
+        "restarts": 2,
+        "last_end": "exit status 1 at 1970-01-01T00:01:00Z",
+        "memory": None,
+    }
+    assert found["programs"][1]["pid"] is None
+    assert found["failure"]["cause"] == "no memory"
+    assert as_dict(facts(snapshot=None))["url"] is None
+
+
+def test_last_end_by_a_signal_or_by_nobody_knows_what() -> None:
+    assert "SIGKILL" in as_dict(facts(crashes=CRASHES[:1]))["programs"][0]["last_end"]
+    unknown = (Crash("engine", 5, 0.0, None, None),)
+    assert as_dict(facts(crashes=unknown))["programs"][0]["last_end"].startswith("unknown at ")
+
+
+def test_find_run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_run_dir(Path("here"), None, (), {}).root == tmp_path / "here"
+    assert find_run_dir(None, None, (), {"LLAMA_GGUF_RUN_DIR": "/r"}).root == Path("/r")
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps({"model": {"path": "/m"}, "paths": {"run_dir": "/from/config"}}))
+    assert find_run_dir(None, config, (), {}).root == Path("/from/config")
+    # In a shell inside a container there may be no usable file at all, but the variables are the same.
+    assert find_run_dir(None, None, (), {"LLAMA_GGUF__PATHS__RUN_DIR": "/from/env"}).root == Path("/from/env")
+    config.write_text("nonsense: 1")
+    with pytest.raises(ConfigError):
+        find_run_dir(None, config, (), {})
+
+
+def test_inspecting_what_is_not_there(tmp_path: Path) -> None:
+    found = inspect(RunDir(root=tmp_path))
+    assert (found.snapshot, found.programs, found.health, found.failure) == (None, (), None, None)
+    assert found.state == "stopped"
+    (tmp_path / "engine.json").write_text("[]")
+    assert inspect(RunDir(root=tmp_path)).engine is None
+    (tmp_path / "engine.json").write_text('{"phase": "exec"}')
+    assert inspect(RunDir(root=tmp_path)).engine == {"phase": "exec"}
+
+
+def test_the_command(tmp_path: Path) -> None:
+    snapshots.write(SNAPSHOT, tmp_path / "settings.json")
+    failures.write(FAILURE, tmp_path / "failure.json")
+    done = CliRunner().invoke(status, ["--run-dir", str(tmp_path)])
+    assert done.exit_code == 69
+    assert done.output.startswith("failed: nothing runs in ")
+    done = CliRunner().invoke(status, ["--run-dir", str(tmp_path), "--json"])
+    assert json.loads(done.output)["state"] == "failed"
+
+
+def test_a_health_port_nobody_listens_on() -> None:
+    assert ask_health(SNAPSHOT) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://localhost:80"),
+        ("::", "http://localhost:80"),
+        ("::1", "http://[::1]:80"),
+        ("h", "http://h:80"),
+    ],
+)
+def test_public_url(host: str, url: str) -> None:
+    settings = parse({"model": {"path": "/m"}, "gateway": {"host": host, "port": 80}})
+    assert public_url(Snapshot(settings=settings, locations=locate(settings, {}))) == url

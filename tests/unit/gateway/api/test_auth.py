@@ -1,0 +1,108 @@
+"""Finding the key in a request and what it may do."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from llama_gguf.errors import GatewayError
+from llama_gguf.gateway.api import auth
+from llama_gguf.keys.keyring import Ring
+from support.gateway_box import key_record
+
+GOOD = "sk-good-0000000000000000000000"
+OLD = "sk-old-00000000000000000000000"
+RING = Ring([key_record("good", GOOD), key_record("old", OLD, expires=dt.datetime(2026, 6, 1, tzinfo=dt.UTC))])
+NOW = dt.datetime(2026, 7, 1, tzinfo=dt.UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer " + GOOD.encode()},
+        {b"authorization": b"bearer   " + GOOD.encode() + b" "},
+        {b"authorization": GOOD.encode()},
+        {b"x-api-key": GOOD.encode()},
+        {b"x-api-key": GOOD.encode(), b"authorization": b"Bearer of-the-platform"},
+        {b"x-key": b"Bearer " + GOOD.encode(), b"authorization": b"Bearer of-the-platform"},
+    ],
+)
+def test_places_a_key_may_be_in(headers: dict[bytes, bytes]) -> None:
+    assert auth.authenticate(headers, RING, NOW, b"x-key").id == "good"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {b"authorization": b""},
+        {b"authorization": b"Bearer"},
+        {b"authorization": b"Bearer "},
+        {b"authorization": b"Basic " + GOOD.encode()},
+        {b"authorization": b"Bearer Bearer " + GOOD.encode()},
+        {b"authorization": b"Bearer " + GOOD.encode() + b"x"},
+        {b"authorization": b"Bearer " + OLD.encode()},
+        {b"authorization": b"Bearer " + b"\xff" * 40},
+        {b"authorization": b"Bearer " + b"a" * 9000},
+        {b"x-key": GOOD.encode()},
+        {b"cookie": GOOD.encode()},
+    ],
+)
+def test_everything_else_is_401(headers: dict[bytes, bytes]) -> None:
+    with pytest.raises(GatewayError) as caught:
+        auth.authenticate(headers, RING, NOW, None)
+    assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
+
+
+def test_an_empty_ring_refuses_everything() -> None:
+    with pytest.raises(GatewayError) as caught:
+        auth.authenticate({b"authorization": b"Bearer " + GOOD.encode()}, Ring(), NOW, None)
+    assert caught.value.status == 401
+
+
+def test_scopes() -> None:
+    inference = key_record("i", GOOD)
+    admin = key_record("a", GOOD, scopes=frozenset({"admin"}))
+    auth.require_scope(inference, "inference")
+    auth.require_scope(admin, "admin")
+    auth.require_scope(admin, "metrics")
+    for record, scope in ((inference, "admin"), (inference, "metrics"), (admin, "inference")):
+        with pytest.raises(GatewayError) as caught:
+            auth.require_scope(record, scope)  # type: ignore[arg-type]
+        assert (caught.value.status, caught.value.code) == (403, "insufficient_scope")
+
+
+def test_nobody_is_an_admin_where_no_keys_are_wanted() -> None:
+    auth.require_scope(auth.ANONYMOUS, "inference")
+    with pytest.raises(GatewayError):
+        auth.require_scope(auth.ANONYMOUS, "admin")
+
+
+SERVED = ("tiny", "other")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "name"),
+    [
+        (None, "tiny", "tiny"),
+        (None, "other", "other"),
+        (None, "gpt-4", "tiny"),
+        (None, "", "tiny"),
+        (("tiny",), "tiny", "tiny"),
+        (("tiny",), "", "tiny"),
+        (("tiny", "other"), "other", "other"),
+    ],
+)
+def test_models_a_key_may_use(allowed: tuple[str, ...] | None, asked: str, name: str) -> None:
+    assert auth.require_model(key_record("k", GOOD, models=allowed), asked, SERVED) == name
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked"),
+    [(("other",), "tiny"), (("other",), ""), (("tiny",), "other"), (("tiny",), "gpt-4"), (("gpt-4",), "gpt-4")],
+)
+def test_models_a_key_may_not_use(allowed: tuple[str, ...], asked: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        auth.require_model(key_record("k", GOOD, models=allowed), asked, SERVED)
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")

@@ -1,0 +1,346 @@
+"""Reserving, settling and refusing, with counts in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+from unittest import mock
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from llama_gguf.errors import ConfigError, GatewayError
+from llama_gguf.gateway.ratelimit.limiter import RateLimiter
+from llama_gguf.gateway.ratelimit.memory_store import LocalStore, open_store
+from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
+from llama_gguf.keys.record import KeyRecord
+from llama_gguf.settings.sections.limits import Limits
+
+NOON = dt.datetime(2026, 3, 14, 12, 0, tzinfo=dt.UTC).timestamp()
+
+
+class Clock:
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(key_id: str = "alice", **own: int) -> KeyRecord:
+    return KeyRecord(key_id, "0" * 64, "sk-", dt.datetime.now(dt.UTC), **own)  # type: ignore[arg-type]
+
+
+def limiter(
+    clock: Clock,
+    *,
+    store: LocalStore | None = None,
+    on_refused: Callable[[str, str], None] = lambda _limit, _key: None,
+    **limits: int | None,
+) -> RateLimiter:
+    values: dict[str, int | None] = {"requests_per_minute": None, **limits}
+    return RateLimiter(Limits.model_validate(values), store or LocalStore(), clock=clock, on_refused=on_refused)
+
+
+async def test_requests_a_minute() -> None:
+    clock = Clock()
+    refused: list[tuple[str, str]] = []
+    rates = limiter(clock, requests_per_minute=3, on_refused=lambda limit, key: refused.append((limit, key)))
+    for _ in range(3):
+        await (await rates.reserve(record(), 0)).settle(0)
+    with pytest.raises(GatewayError, match="3 requests a minute") as caught:
+        await rates.reserve(record(), 0)
+    error = caught.value
+    assert (error.status, error.code, error.type) == (429, "rate_limit_exceeded", "rate_limit_error")
+    assert dict(error.extra.headers)["x-ratelimit-remaining-requests"] == "0"
+    assert refused == [("requests", "alice")]
+    assert error.extra.retry_after == 80  # the next minute must let a third of this one slide out
+    clock.now += error.extra.retry_after - 1
+    with pytest.raises(GatewayError):
+        await rates.reserve(record(), 0)
+    clock.now += 1
+    await rates.reserve(record(), 0)
+
+
+async def test_keys_do_not_share_their_limits() -> None:
+    rates = limiter(Clock(), requests_per_minute=1)
+    await rates.reserve(record("alice"), 0)
+    await rates.reserve(record("bob"), 0)
+    with pytest.raises(GatewayError):
+        await rates.reserve(record("alice"), 0)
+
+
+async def test_a_reload_changes_limits_and_keeps_counts() -> None:
+    rates = limiter(Clock(), requests_per_minute=5)
+    for _ in range(3):
+        await rates.reserve(record(), 0)
+    with pytest.raises(GatewayError):
+        await rates.reserve(record(requests_per_minute=3), 0)
+    await rates.reserve(record(requests_per_minute=4), 0)
+
+
+async def test_headers() -> None:
+    clock = Clock(NOON + 15)
+    rates = limiter(clock, requests_per_minute=10, tokens_per_minute=1000)
+    reservation = await rates.reserve(record(), 300)
+    assert dict(reservation.headers) == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "9",
+        "x-ratelimit-reset-requests": "105s",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "700",
+        "x-ratelimit-reset-tokens": "105s",
+    }
+    clock.now = NOON + 90
+    later = dict((await rates.reserve(record(), 100)).headers)
+    assert later["x-ratelimit-remaining-tokens"] == "750"  # half of the 300 still count
+    unlimited = await limiter(clock).reserve(record(), 10)
+    assert unlimited.headers == ()
+
+
+async def test_tokens_are_settled_to_what_was_used() -> None:
+    clock = Clock()
+    rates = limiter(clock, tokens_per_minute=1000)
+    first = await rates.reserve(record(), 900)
+    assert first.charged == 900
+    with pytest.raises(GatewayError, match="900 of them are in use") as caught:
+        await rates.reserve(record(), 200)
+    assert caught.value.extra.retry_after is not None
+    await first.settle(100)
+    await first.settle(0)  # a second time changes nothing
+    assert first.charged == 100
+    second = await rates.reserve(record(), 900)
+    await second.settle(950)  # more than the estimate: charged all the same
+    with pytest.raises(GatewayError):
+        await rates.reserve(record(), 1)
+
+
+async def test_a_refused_request_is_charged_nothing() -> None:
+    rates = limiter(Clock(), requests_per_minute=2, tokens_per_minute=100, concurrency=5)
+    for _ in range(5):
+        with pytest.raises(GatewayError):
+            await rates.reserve(record(), 101)
+    await rates.reserve(record(), 50)
+    await rates.reserve(record(), 50)
+
+
+async def test_what_can_never_fit_is_not_worth_a_retry() -> None:
+    rates = limiter(Clock(), tokens_per_minute=100)
+    with pytest.raises(GatewayError, match="lower max_tokens") as caught:
+        await rates.reserve(record(), 101)
+    assert caught.value.extra.retry_after is None
+    assert ("x-should-retry", "false") in caught.value.extra.headers
+
+
+async def test_concurrency() -> None:
+    rates = limiter(Clock(), concurrency=2)
+    first, _second = await rates.reserve(record(), 0), await rates.reserve(record(), 0)
+    with pytest.raises(GatewayError, match="2 requests at the same time") as caught:
+        await rates.reserve(record(), 0)
+    assert caught.value.code == "rate_limit_exceeded"
+    assert caught.value.extra.retry_after is not None
+    assert caught.value.extra.retry_after >= 1
+    await first.settle(0)
+    await first.settle(0)
+    await rates.reserve(record(), 0)
+    with pytest.raises(GatewayError):
+        await rates.reserve(record(), 0)
+
+
+async def test_monthly_budget() -> None:
+    clock = Clock(dt.datetime(2026, 3, 31, 23, 0, tzinfo=dt.UTC).timestamp())
+    rates = limiter(clock, store=LocalStore(month_tokens={"alice": 900}.__getitem__), monthly_tokens=1000)
+    await (await rates.reserve(record(), 100)).settle(50)  # 950 with those from before the start
+    with pytest.raises(GatewayError, match="50 of them are left") as caught:
+        await rates.reserve(record(), 51)
+    error = caught.value
+    assert (error.status, error.code, error.type) == (429, "insufficient_quota", "insufficient_quota")
+    assert error.extra.retry_after == 3600
+    late = await rates.reserve(record(), 50)
+    clock.now += 3600
+    fresh = await rates.reserve(record(), 1000)
+    await late.settle(40)  # belongs to March: April's budget does not change
+    with pytest.raises(GatewayError):
+        await rates.reserve(record(), 1)
+    await fresh.settle(999)
+    await rates.reserve(record(), 1)
+    with pytest.raises(GatewayError, match="a month of this key"):
+        await rates.reserve(record(), 1001)
+
+
+async def test_a_late_settlement_goes_to_the_minute_it_was_charged_to() -> None:
+    store = LocalStore()
+    clock = Clock()
+    rates = limiter(clock, store=store, tokens_per_minute=10_000)
+    early, long_one, longer = [await rates.reserve(record(), 1000) for _ in range(3)]
+    await early.settle(100)
+    clock.now += 60
+    await long_one.settle(100)
+    counts = store.counts_of("alice", clock.now)
+    assert (counts.previous_tokens, counts.tokens) == (100 + 100 + 1000, 0)
+    clock.now += 60
+    await longer.settle(0)  # its minute has slid out: nothing to give back
+    counts = store.counts_of("alice", clock.now)
+    assert (counts.previous_tokens, counts.tokens) == (0, 0)
+    overlong = await rates.reserve(record(), 10)
+    clock.now += 600
+    await overlong.settle(500)  # what was used beyond the estimate was used now
+    assert store.counts_of("alice", clock.now).tokens == 490
+
+
+async def test_a_clock_that_steps_back_does_not_lose_counts() -> None:
+    store = LocalStore()
+    clock = Clock(NOON + 61)
+    rates = limiter(clock, store=store, requests_per_minute=2)
+    await rates.reserve(record(), 0)
+    clock.now -= 5
+    reservation = await rates.reserve(record(), 10)
+    await reservation.settle(3)
+    assert store.counts_of("alice", clock.now).tokens == 3
+    with pytest.raises(GatewayError):
+        await rates.reserve(record(), 0)
+    clock.now -= 3600  # set right by an hour: nobody is locked out until it is that late again
+    await rates.reserve(record(), 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    jobs=st.lists(
+        st.tuples(
+            st.sampled_from(["alice", "bob"]),
+            st.integers(0, 500),  # the estimate
+            st.integers(0, 700),  # what the engine counted
+            st.integers(0, 6),  # turns of the loop until it is aborted, if it is still there
+            st.integers(0, 40),  # seconds that pass before it begins
+        ),
+        max_size=30,
+    )
+)
+def test_charged_equals_reported_whatever_is_aborted(jobs: list[tuple[str, int, int, int, int]]) -> None:
+    clock = Clock()
+    store = LocalStore()
+    rates = limiter(clock, store=store, tokens_per_minute=3000, concurrency=4, monthly_tokens=100_000)
+    reported = {"alice": 0, "bob": 0}
+
+    async def request(key_id: str, estimate: int, used: int) -> None:
+        reservation = await rates.reserve(record(key_id), estimate)
+        counted = 0
+        try:
+            for part in range(5):  # the engine's count grows as tokens come
+                counted = used * part // 4
+                await asyncio.sleep(0)
+        finally:
+            reported[key_id] += counted
+            await reservation.settle(counted)
+            assert reservation.charged == counted
+
+    async def program() -> None:
+        tasks = []
+        for key_id, estimate, used, turns, pause in jobs:
+            clock.now += pause
+            task = asyncio.create_task(request(key_id, estimate, used))
+            tasks.append(task)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if turns < 6:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(program())
+    for key_id, tokens in reported.items():
+        counts = store.counts_of(key_id, clock.now)
+        assert counts.month_tokens == tokens
+        assert counts.in_flight == 0
+        assert counts.tokens >= 0
+        assert counts.previous_tokens >= 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hits=st.lists(st.tuples(st.floats(0, 50), st.integers(1, 40)), min_size=1, max_size=40), limit=st.integers(1, 60)
+)
+def test_the_same_answers_as_the_limits_package(hits: list[tuple[float, int]], limit: int) -> None:
+    """Without settling, ours is the sliding-window counter of the `limits` package."""
+    clock = Clock()
+    ours = LocalStore()
+    with mock.patch.object(time, "time", clock):
+        storage = MemoryStorage()
+        storage.timer.cancel()
+        storage._MemoryStorage__schedule_expiry = lambda: None  # type: ignore[attr-defined] # no threads here
+        theirs = SlidingWindowCounterRateLimiter(storage)
+        item = RateLimitItemPerMinute(limit)
+        for pause, cost in hits:
+            clock.now += pause
+            taken = asyncio.run(ours.take("k", Quota(None, limit, None, None), cost, clock.now))
+            exact = ours.counts_of("k", clock.now)
+            sliding = exact.previous_tokens * (1 - clock.now % 60 / 60)
+            if isinstance(taken, Refusal) and sliding % 1 and exact.tokens + int(sliding) + cost <= limit:
+                continue  # theirs rounds the weighted count down and may let one more token in
+            assert theirs.hit(item, "k", cost=cost) == (not isinstance(taken, Refusal))
+
+
+def test_the_memory_store_is_the_default() -> None:
+    assert isinstance(open_store(Limits()), LocalStore)
+
+
+def test_a_store_whose_password_is_missing_says_which_variable() -> None:
+    limits = Limits(store="redis://localhost", store_password_env="STORE_PASSWORD")
+    with pytest.raises(ConfigError, match="STORE_PASSWORD is not set"):
+        open_store(limits)
+
+
+def test_a_store_whose_client_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "llama_gguf.gateway.ratelimit.redis_store", None)
+    with pytest.raises(ConfigError, match="needs the Python package"):
+        open_store(Limits(store="redis://localhost"))
+
+
+async def test_closing() -> None:
+    await limiter(Clock()).aclose()
+
+
+async def test_a_settled_charge_can_be_corrected_and_holds_no_place_meanwhile() -> None:
+    clock = Clock()
+    store = LocalStore()
+    rates = limiter(clock, store=store, tokens_per_minute=1000, concurrency=1)
+    reservation = await rates.reserve(record(), 500)
+    await reservation.settle(40)
+    await reservation.correct(60)
+    assert (reservation.charged, store.counts_of("alice", clock.now).tokens) == (60, 60)
+    await reservation.correct(60)
+    second = await rates.reserve(record(), 100)
+    await reservation.correct(10)
+    counts = store.counts_of("alice", clock.now)
+    assert (counts.tokens, counts.month_tokens, counts.in_flight) == (110, 110, 1)
+    await second.settle(0)
+
+
+def test_with_counts_in_memory_nothing_waits() -> None:
+    clock = Clock()
+    store = LocalStore()
+    rates = limiter(clock, store=store, requests_per_minute=2, tokens_per_minute=1000)
+    reservation = rates.try_reserve(record(), 500)
+    assert reservation is not None
+    assert reservation.settle_now(40)
+    assert reservation.settle_now(70)  # a second time changes nothing
+    assert store.counts_of("alice", clock.now).tokens == reservation.charged == 40
+    first = reservation.lines
+    clock.now += 1
+    later = rates.try_reserve(record(), 0)
+    assert later is not None
+    assert (first.count(": 120s"), later.lines.count(": 119s")) == (2, 2)
+    with pytest.raises(GatewayError, match="2 requests a minute"):
+        rates.try_reserve(record(), 0)
+
+
+async def test_with_a_shared_store_it_is_left_to_those_who_can_wait() -> None:
+    rates = limiter(Clock(), requests_per_minute=2)
+    rates._local = None
+    assert rates.try_reserve(record(), 1) is None
+    assert not (await rates.reserve(record(), 1)).settle_now(1)

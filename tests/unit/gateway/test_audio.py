@@ -1,0 +1,86 @@
+"""Transcriptions: an upload on its way through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llama_gguf.gateway.api.multipart import read_form
+from support.gateway_box import KEY, key_record
+from support.http_client import Answer, request_bytes
+from support.running_gateway import Running, Start
+
+TYPE = "multipart/form-data; boundary=B"
+
+
+def upload(file: bytes = b"RIFF", **fields: str) -> bytes:
+    parts = [
+        f'--B\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    return b"".join([*parts, b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n', file, b"\r\n--B--\r\n"])
+
+
+async def transcribe(running: Running, body: bytes, media_type: str = TYPE) -> Answer:
+    return await running.ask("POST", "/v1/audio/transcriptions", body=body, headers={"Content-Type": media_type})
+
+
+async def test_the_engine_gets_the_file_and_only_fields_that_were_looked_at(start: Start) -> None:
+    running = await start(tokens=5)
+    answer = await transcribe(running, upload(b"\x00\xff" * 4096, model="tiny", prompt="hm", grammar="x"))
+    assert answer.status == 200
+    seen = running.engine.asked[0]
+    form = read_form(seen.body, seen.headers["content-type"].encode())
+    assert (form.fields, form.file) == ({"model": "tiny", "prompt": "hm"}, b"\x00\xff" * 4096)
+    assert seen.headers["content-type"] != TYPE
+    line = (await running.lines())[0]
+    assert (line["route"], line["model"], line["tokens_out"]) == ("/v1/audio/transcriptions", "tiny", 5)
+
+
+async def test_what_is_no_upload_is_400(running: Running) -> None:
+    for body, media_type in ((b"{}", "application/json"), (b"x", TYPE), (upload(max_tokens="x"), TYPE)):
+        answer = await transcribe(running, body, media_type)
+        assert (answer.status, answer.error["code"]) == (400, "bad_request")
+    assert not running.engine.asked
+
+
+async def test_a_key_may_use_only_its_models(start: Start) -> None:
+    running = await start({"model": {"aliases": ["a", "b"]}})
+    running.box.write_keys([key_record("tester", KEY, models=("a",))])
+    await running.gateway.keys.reload_now()
+    assert (await transcribe(running, upload(model="a"))).status == 200
+    for model in ("b", "c"):
+        answer = await transcribe(running, upload(model=model))
+        assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+
+
+async def test_limits_hold_for_uploads(start: Start) -> None:
+    running = await start({"gateway": {"max_body_bytes": 2048}, "limits": {"tokens_per_minute": 1000}})
+    assert (await transcribe(running, upload(b"x" * 4096))).status == 413
+    refused = await transcribe(running, upload(max_tokens="1001"))
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert (await transcribe(running, upload(max_tokens="900"))).status == 200
+
+
+async def test_an_upload_that_was_left_is_charged_no_more_than_was_reserved(start: Start) -> None:
+    """Its size tells little of its tokens."""
+    running = await start(hang_after=-1, book=False)
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    body, headers = upload(b"x" * 100_000, max_tokens="50"), {"Content-Type": TYPE}
+    writer.write(request_bytes("POST", "/v1/audio/transcriptions", body=body, headers=headers))
+    await running.until(lambda: bool(running.engine.asked))
+    writer.close()
+    line = (await running.lines())[0]
+    assert line["tokens_in"] == -(-100_000 // 1024) + 50
+
+
+@pytest.mark.parametrize("streams", ["true", "false"])
+async def test_a_form_asks_for_a_stream_with_the_word_true(running: Running, streams: str) -> None:
+    await transcribe(running, upload(stream=streams))
+    assert (await running.lines())[0]["stream"] is (streams == "true")
+
+
+async def test_the_group_can_be_closed(start: Start) -> None:
+    running = await start({"gateway": {"routes": ["chat"]}})
+    assert (await transcribe(running, upload())).status == 404

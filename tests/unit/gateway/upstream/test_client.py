@@ -1,0 +1,234 @@
+"""Connections to the engine: heads, framing, reuse, strictness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection, fetch
+from llama_gguf.gateway.upstream.response_parser import AnswerHead, EngineFailure, parse_answer_head
+
+REQUEST = b"GET / HTTP/1.1\r\n\r\n"
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKS = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+
+
+class Heard:
+    """A receiver that writes down what it is told."""
+
+    def __init__(self, *, raw: bool = False) -> None:
+        self.raw = raw
+        self.head: AnswerHead | None = None
+        self.data = b""
+        self.failure: EngineFailure | None = None
+        self.done = asyncio.Event()
+
+    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+        assert self.head is None
+        self.head = head
+        self.on_data(first, complete=complete)
+
+    def on_data(self, data: bytes, *, complete: bool) -> None:
+        assert not self.done.is_set()
+        self.data += data
+        if complete:
+            self.done.set()
+
+    def check(self, now: float) -> None:
+        """Have all the time in the world."""
+
+    def on_failure(self, failure: EngineFailure) -> None:
+        assert not self.done.is_set()
+        self.failure = failure
+        self.done.set()
+
+
+Serve = Callable[..., Awaitable[EngineClient]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Answer every connection with the given pieces, one set for each request."""
+    servers: list[asyncio.Server] = []
+    clients: list[EngineClient] = []
+
+    async def start(*answers: bytes | list[bytes], close: bool = False) -> EngineClient:
+        async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                for answer in answers:
+                    await reader.readuntil(b"\r\n\r\n")
+                    for piece in [answer] if isinstance(answer, bytes) else answer:
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0.002)
+                if not close:
+                    await reader.read()
+            except (ConnectionError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+        path = tmp_path / f"{len(servers)}.sock"
+        servers.append(await asyncio.start_unix_server(on_connection, path))
+        clients.append(EngineClient(path, Outbox(), connect_timeout=1.0))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()
+    for server in servers:
+        server.close()
+    await asyncio.sleep(0.01)
+
+
+async def hear(client: EngineClient, *, raw: bool = False) -> tuple[Heard, EngineConnection]:
+    connection = client.take() or await client.connect()
+    heard = Heard(raw=raw)
+    connection.send(REQUEST, heard)
+    async with asyncio.timeout(5):
+        await heard.done.wait()
+    return heard, connection
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("raw", [False, True])
+async def test_a_plain_answer_in_pieces(serve: Serve, size: int, raw: bool) -> None:
+    client = await serve([PLAIN[at : at + size] for at in range(0, len(PLAIN), size)])
+    heard, connection = await hear(client, raw=raw)
+    assert heard.data == b"hello"
+    assert heard.head is not None
+    assert (heard.head.status, heard.head.media_type, heard.head.length) == (200, b"text/plain", 5)
+    assert client.take() is connection
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("raw", [False, True])
+async def test_a_chunked_answer_in_pieces(serve: Serve, size: int, raw: bool) -> None:
+    answer = CHUNKED + CHUNKS
+    client = await serve([answer[at : at + size] for at in range(0, len(answer), size)])
+    heard, connection = await hear(client, raw=raw)
+    assert heard.data == (CHUNKS if raw else b"abcdefg")
+    assert client.take() is connection
+
+
+async def test_answers_follow_each_other_on_one_connection(serve: Serve) -> None:
+    client = await serve(PLAIN, CHUNKED + CHUNKS, PLAIN, CHUNKED + CHUNKS)
+    first, connection = await hear(client)
+    for raw in (True, False, True):
+        heard, again = await hear(client, raw=raw)
+        assert again is connection
+        assert heard.failure is None
+    assert first.data == b"hello"
+    assert client.open_connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"garbage without an end of line",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nbody up to the end",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+        PLAIN + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        PLAIN + b"x",
+        CHUNKED + CHUNKS + PLAIN,
+        CHUNKED + b"zz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
+    ],
+)
+async def test_what_is_no_single_answer_is_a_failure(serve: Serve, answer: bytes) -> None:
+    client = await serve(answer)
+    heard, _ = await hear(client)
+    assert heard.failure is not None
+    assert heard.failure.reason == "protocol"
+    assert client.take() is None
+
+
+async def test_more_than_was_announced_is_a_failure_also_later(serve: Serve) -> None:
+    client = await serve([PLAIN[:-2], b"lo and more"])
+    heard, _ = await hear(client)
+    assert heard.failure is not None
+    client = await serve([CHUNKED + b"1\r\na\r\n", b"0\r\n\r\n" + PLAIN])
+    heard, _ = await hear(client, raw=True)
+    assert heard.failure is not None
+    assert b"hello" not in heard.data
+
+
+@pytest.mark.parametrize("answer", [b"", PLAIN[:20], PLAIN[:-1], CHUNKED + b"3\r\nab"])
+async def test_a_connection_that_breaks_is_a_failure(serve: Serve, answer: bytes) -> None:
+    client = await serve(answer, close=True)
+    heard, _ = await hear(client)
+    assert heard.failure is not None
+    assert heard.failure.reason == "closed"
+
+
+async def test_connection_close_is_honoured(serve: Serve) -> None:
+    client = await serve(PLAIN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+    heard, _ = await hear(client)
+    assert heard.data == b"hello"
+    assert client.take() is None
+
+
+async def test_bytes_nobody_asked_for_end_a_connection(serve: Serve) -> None:
+    client = await serve([PLAIN, b"", b"HTTP/1.1 408 Timeout\r\n\r\n"])
+    await hear(client)
+    await asyncio.sleep(0.05)
+    assert client.take() is None
+
+
+async def test_idle_connections_are_let_go(serve: Serve) -> None:
+    client = await serve(PLAIN)
+    _, connection = await hear(client)
+    client.check(connection.idle_since + 3.9)
+    assert connection.usable
+    client.check(connection.idle_since + 4.1)
+    assert not connection.usable
+    assert client.take() is None
+
+
+async def test_a_connection_that_was_idle_too_long_is_not_taken(serve: Serve) -> None:
+    client = await serve(PLAIN)
+    _, connection = await hear(client)
+    connection.idle_since -= 10
+    assert client.take() is None
+
+
+async def test_nobody_to_connect_to(tmp_path: Path) -> None:
+    with pytest.raises(EngineFailure) as caught:
+        await EngineClient(tmp_path / "none.sock", Outbox(), connect_timeout=1.0).connect()
+    assert caught.value.reason == "connect"
+
+
+async def test_fetch(serve: Serve) -> None:
+    assert await fetch(await serve(PLAIN), REQUEST, 1.0) == (200, b"hello")
+    with pytest.raises(EngineFailure) as caught:
+        await fetch(await serve(b"", close=True), REQUEST, 1.0)
+    assert caught.value.reason == "closed"
+    with pytest.raises(EngineFailure) as caught:
+        await fetch(await serve([PLAIN[:-1]]), REQUEST, 0.05)
+    assert caught.value.reason == "timeout"
+
+
+async def test_memory_of_heads_is_bounded(serve: Serve) -> None:
+    client = await serve(PLAIN)
+    for number in range(1200):
+        client.head(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % number)
+    assert len(client._heads) <= 512
+
+
+def test_a_parsed_head() -> None:
+    head = parse_answer_head(
+        b"HTTP/1.1 204 No Content\r\nServer: x\r\nAccess-Control-Allow-Origin: *\r\nContent-Type: A/B; c=d\r\n\r\n"
+    )
+    assert (head.length, head.media_type, head.keep_alive) == (0, b"a/b", True)
+    assert head.passed == "Content-Type: A/B; c=d\r\n"

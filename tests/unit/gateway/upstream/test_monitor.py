@@ -1,0 +1,157 @@
+"""Whether the engine can take requests, and what that means for those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llama_gguf.errors import GatewayError
+from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.upstream.client import EngineClient
+from llama_gguf.gateway.upstream.monitor import EngineState, State
+from support.fake_engine import FakeEngine
+
+
+class Watched:
+    """An EngineState with the history of its states."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "e.sock"
+        self.file = folder / "engine.json"
+        self.client = EngineClient(self.socket, Outbox(), connect_timeout=1.0)
+        self.history: list[State] = []
+        self.engine = EngineState(
+            self.client,
+            self.file,
+            failure_file=folder / "failure.json",
+            variant_file=folder / "engine-variant.json",
+            on_change=self.history.append,
+        )
+
+    async def until(self, state: State) -> None:
+        async with asyncio.timeout(5):
+            while self.engine.state != state:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.005)
+
+    def tell(self, phase: str, *, pid: int | None = None, since: float | None = None) -> None:
+        state = {"phase": phase, "pid": pid or os.getpid(), "since": since or time.time(), "detail": ""}
+        self.file.write_text(json.dumps(state))
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+async def test_ready_loading_down_and_back(watched: Watched) -> None:
+    engine = FakeEngine(watched.socket, loading_seconds=0.4)
+    await engine.start()
+    await watched.engine.start()
+    await watched.until("loading")
+    await watched.until("ready")
+    await engine.stop()
+    watched.engine.lost()
+    await watched.until("down")
+    await engine.start()
+    await watched.until("ready")
+    assert watched.history == ["loading", "ready", "loading", "down", "ready"]
+    assert watched.engine.restarts == 1
+    await watched.engine.stop()
+    await engine.stop()
+    watched.client.close()
+
+
+@pytest.mark.parametrize("phase", ["resolving", "downloading", "verifying", "starting", "exec"])
+async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: Watched, phase: str) -> None:
+    watched.tell(phase)
+    await watched.engine.start()
+    await watched.until("loading")
+    error = watched.engine.refusal()
+    assert (error.status, error.code) == (503, "model_loading")
+    await watched.engine.stop()
+
+
+def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: Watched) -> None:
+    watched.tell("downloading", pid=dead_pid())
+    assert watched.engine._without_socket() == "down"
+    for text in ("", "{", "[]", "{}", '{"pid": "x", "phase": "exec", "since": 0}'):
+        watched.file.write_text(text)
+        assert watched.engine._without_socket() == "down"
+    error = watched.engine.refusal()
+    assert (error.status, error.code) == (502, "engine_unreachable")
+
+
+async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_started_again(watched: Watched) -> None:
+    watched.tell("downloading")
+    await watched.engine.start()
+    await watched.until("loading")
+    waiting = asyncio.create_task(watched.engine.wait_ready(time.monotonic() + 60))
+    await asyncio.sleep(0)
+    failure = watched.file.with_name("failure.json")
+    await asyncio.to_thread(failure.write_text, '{"program": "engine", "cause": "/models/secret.gguf is no model"}')
+    with pytest.raises(GatewayError) as caught:
+        await waiting
+    assert (caught.value.status, caught.value.code) == (503, "engine_failed")
+    assert "secret" not in caught.value.message
+    assert caught.value.extra.retry_after is None
+    with pytest.raises(GatewayError, match="could not be started"):
+        await watched.engine.wait_ready(time.monotonic() + 60)
+    assert watched.engine.state == "failed"
+    failure.unlink()
+    await watched.until("loading")
+    await watched.engine.stop()
+
+
+async def test_waiting_ends_with_the_engine_or_the_deadline(watched: Watched) -> None:
+    engine = FakeEngine(watched.socket, loading_seconds=0.3)
+    await engine.start()
+    await watched.engine.start()
+    with pytest.raises(GatewayError) as caught:
+        await watched.engine.wait_ready(time.monotonic() + 0.1)
+    assert caught.value.code == "model_loading"
+    await watched.engine.wait_ready(time.monotonic() + 5)
+    await watched.engine.wait_ready(0.0)
+    await watched.engine.stop()
+    await engine.stop()
+    watched.client.close()
+
+
+async def test_the_first_look_is_waited_for_even_without_patience(watched: Watched) -> None:
+    engine = FakeEngine(watched.socket)
+    await engine.start()
+    await watched.engine.start()
+    await watched.engine.wait_ready(0.0)
+    await watched.engine.stop()
+    await engine.stop()
+    watched.client.close()
+
+
+async def test_an_engine_too_busy_to_answer_is_not_taken_for_gone(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_gguf.gateway.upstream.monitor._CHECK_TIMEOUT_SECONDS", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(silent, watched.socket)
+    assert await watched.engine._look() == "loading"
+    watched.engine._set("ready")
+    assert await watched.engine._look() == "ready"
+    server.close()
+    watched.client.close()
+    await asyncio.sleep(0.01)

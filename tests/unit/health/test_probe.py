@@ -1,0 +1,118 @@
+"""The probes against real sockets with all manners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from llama_gguf.health.probe import accepts, ask_engine, read_failure, read_step
+from llama_gguf.health.state import EngineAnswer, EngineStep
+from llama_gguf.rundir.notices import Notice
+from llama_gguf.settings import RunDir
+
+NOTICE = Notice("a", "m")
+
+
+@pytest.fixture
+def socket() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="lg"))
+    yield folder / "engine.sock"
+    shutil.rmtree(folder)
+
+
+@contextlib.asynccontextmanager
+async def engine(socket: Path, answer: bytes, *, delay: float = 0.0) -> AsyncIterator[None]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(delay)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, str(socket))
+    try:
+        yield
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", "ready"),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "loading"),
+        (b"HTTP/1.1 500 Oops\r\n\r\n", "broken"),
+        (b"HTTP/1.1", "broken"),
+        (b"", "broken"),
+        (b"x" * 100_000, "absent"),
+    ],
+)
+async def test_ask_engine(socket: Path, answer: bytes, expected: EngineAnswer) -> None:
+    async with engine(socket, answer):
+        assert await ask_engine(socket, 2.0) == expected
+
+
+async def test_a_hung_engine_is_silent_in_time(socket: Path) -> None:
+    async with engine(socket, b"HTTP/1.1 200 OK\r\n\r\n", delay=0.5):
+        assert await ask_engine(socket, 0.1) == "silent"
+        await asyncio.sleep(0.5)
+
+
+async def test_no_socket_and_a_stale_socket_are_absent(socket: Path) -> None:
+    assert await ask_engine(socket, 1.0) == "absent"
+    async with engine(socket, b""):
+        pass
+    assert socket.exists()  # noqa: ASYNC240 - one look
+    assert await ask_engine(socket, 1.0) == "absent"
+
+
+async def test_accepts() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b""  # sends nothing
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert await accepts("127.0.0.1", port, 1.0)
+    assert await accepts("0.0.0.0", port, 1.0)
+    server.close()
+    await server.wait_closed()
+    assert not await accepts("127.0.0.1", port, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("[]", None),
+        ("{}", None),
+        ('{"phase": 3}', None),
+        ('{"phase": "exec"}', EngineStep("exec")),
+        ('{"phase": "exec", "warnings": {"code": "a"}}', EngineStep("exec")),
+        ('{"phase": "exec", "warnings": [1, {"code": "a", "message": "m"}]}', EngineStep("exec", notices=(NOTICE,))),
+        (
+            '{"phase": "downloading", "model": "m", "detail": "d", "bytes_done": 1, "bytes_total": null, "pid": 3}',
+            EngineStep("downloading", "m", "d", 1, None),
+        ),
+    ],
+)
+def test_read_step(tmp_path: Path, text: str | None, expected: EngineStep | None) -> None:
+    run = RunDir(root=tmp_path)
+    if text is not None:
+        run.engine_state.write_text(text)
+    assert read_step(run) == expected
+
+
+def test_read_failure(tmp_path: Path) -> None:
+    run = RunDir(root=tmp_path)
+    assert read_failure(run) == (None, "")
+    run.failure.write_text("{")
+    assert read_failure(run) == ("a program could not stay up", "")
+    run.failure.write_text('{"summary": "engine died", "cause": "no memory"}')
+    assert read_failure(run) == ("engine died", "no memory")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llama_gguf.health.responses import answer, details, percent, vast_line
+from llama_gguf.health.state import State, Status
+from llama_gguf.rundir.notices import Notice
+from llama_gguf.settings.platform import Platform
+
+STATES: tuple[State, ...] = ("starting", "ready", "unready", "draining", "failed")
+
+
+def status(state: State) -> Status:
+    return Status(state, 0.0, "loading", "m", "/secret/m.gguf", "because", was_ready=state in {"ready", "unready"})
+
+
+@pytest.mark.parametrize(
+    ("path", "platform", "expected"),
+    [
+        # starting, ready, unready, draining, failed
+        ("/ping", "runpod", (204, 200, 503, 503, 500)),
+        ("/ping", "plain", (204, 200, 503, 503, 500)),
+        ("/ping", "vast", (204, 200, 503, 503, 500)),
+        ("/ping", "kubernetes", (503, 200, 503, 503, 500)),
+        ("/livez", "kubernetes", (200, 200, 200, 200, 500)),
+        ("/readyz", "kubernetes", (503, 200, 503, 503, 500)),
+        ("/startupz", "kubernetes", (503, 200, 200, 503, 500)),
+        ("/health", "plain", (503, 200, 503, 503, 500)),
+        ("/elsewhere", "plain", (404,) * 5),
+    ],
+)
+def test_statuses(path: str, platform: Platform, expected: tuple[int, ...]) -> None:
+    assert tuple(answer(path, "/ping", platform, status(state)).status for state in STATES) == expected
+
+
+@pytest.mark.parametrize("path", ["/ping", "/livez", "/readyz", "/startupz", "/health"])
+def test_no_detail_is_told_to_strangers(path: str) -> None:
+    assert not any(b"secret" in answer(path, "/ping", "plain", status(state)).body for state in STATES)
+
+
+def test_once_started_always_started() -> None:
+    drained = Status("draining", 0.0, was_ready=True)
+    assert answer("/startupz", "/ping", "kubernetes", drained).status == 200
+
+
+def test_ping_has_no_body() -> None:
+    for state in STATES:
+        assert answer("/ping", "/ping", "runpod", status(state)).body == b""
+
+
+def test_the_configured_path_wins() -> None:
+    assert answer("/health", "/health", "runpod", status("starting")).status == 204
+    assert answer("/ping", "/health", "runpod", status("starting")).status == 404
+
+
+def test_a_no_says_why() -> None:
+    assert answer("/readyz", "/ping", "plain", status("unready")).body == b"unready: because\n"
+
+
+def test_details() -> None:
+    notices = (Notice("no-chat-template", "it has none", "set one"),)
+    found = Status("starting", 0.0, "downloading", "m", "/m.gguf", "busy", 1, 3, notices=notices)
+    assert json.loads(details(found)) == {
+        "state": "starting",
+        "phase": "downloading",
+        "model": "m",
+        "reason": "busy",
+        "since": "1970-01-01T00:00:00.000+00:00",
+        "progress": {"bytes_done": 1, "bytes_total": 3, "percent": 33.3},
+        "was_ready": False,
+        "warnings": [{"code": "no-chat-template", "message": "it has none", "hint": "set one"}],
+        "cpu_variant": None,
+    }
+    assert json.loads(details(status("ready")))["warnings"] == []
+    variant = {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
+    assert json.loads(details(Status("ready", 0.0, cpu_variant=variant)))["cpu_variant"] == variant
+    assert json.loads(details(status("ready")))["progress"] is None
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "expected"), [(None, 5, None), (5, None, None), (0, 0, None), (5, 4, 100.0), (1, 4, 25.0)]
+)
+def test_percent(done: int | None, total: int | None, expected: float | None) -> None:
+    assert percent(Status("starting", 0.0, bytes_done=done, bytes_total=total)) == expected
+
+
+def test_vast_lines_come_once_for_each_change() -> None:
+    starting, ready, failed = Status("starting", 0.0), Status("ready", 0.0, was_ready=True), status("failed")
+    assert vast_line(starting, ready) == "llama-gguf-on-load: model ready"
+    assert vast_line(ready, ready) is None
+    assert vast_line(status("unready"), ready) is None  # ready again is no second load
+    assert vast_line(starting, failed) == "llama-gguf-on-error: because: /secret/m.gguf"
+    assert vast_line(starting, Status("failed", 0.0, reason="because")) == "llama-gguf-on-error: because"
+    assert vast_line(failed, failed) is None

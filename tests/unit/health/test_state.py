@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_gguf.health.state import EngineAnswer, EngineStep, Seen, State, Status, advance
+from llama_gguf.rundir.notices import Notice
+
+START = Status("starting", 0.0)
+READY = Seen(engine="ready", gateway=True)
+
+
+def after(*looks: Seen, start: Status = START) -> Status:
+    status = start
+    for number, seen in enumerate(looks, 1):
+        status = advance(status, seen, float(number))
+    return status
+
+
+def test_a_whole_life() -> None:
+    downloading = EngineStep("downloading", "m", "m.gguf", 5, 10)
+    steps = [
+        (Seen(), "starting", "starting"),
+        (Seen(step=EngineStep("resolving", "m", "looking")), "starting", "resolving"),
+        (Seen(step=downloading, gateway=True), "starting", "downloading"),
+        (Seen(step=EngineStep("exec", "m", "/m.gguf"), gateway=True), "starting", "starting"),
+        (Seen(engine="loading", step=EngineStep("exec", "m", "/m.gguf"), gateway=True), "starting", "loading"),
+        (Seen(engine="ready"), "starting", "gateway"),
+        (READY, "ready", "serving"),
+        (Seen(engine="absent", gateway=True), "unready", "starting"),
+        (Seen(engine="loading", gateway=True), "unready", "loading"),
+        (READY, "ready", "serving"),
+        (replace(READY, draining=True), "draining", "draining"),
+        (replace(READY, draining=True, failure="x"), "failed", "failed"),
+    ]
+    status = START
+    for number, (seen, state, phase) in enumerate(steps):
+        status = advance(status, seen, float(number))
+        assert (status.state, status.phase) == (state, phase)
+    assert status.reason == "x"
+
+
+def test_an_engine_that_loads_for_days_is_starting_for_days() -> None:
+    """Defect 1 of the old system: readiness gave up after 30 s and killed a big model that was still loading."""
+    status = START
+    for minute in range(10_000):
+        status = advance(status, Seen(engine="loading", gateway=True), minute * 60.0)
+    assert (status.state, status.since) == ("starting", 0.0)
+
+
+def test_since_is_when_the_state_began() -> None:
+    assert after(Seen(), Seen(engine="loading"), Seen(engine="loading")).since == 0.0
+    assert after(Seen(), READY, READY).since == 2.0
+
+
+def test_progress_is_passed_on() -> None:
+    step = EngineStep("downloading", "tiny", "/m.gguf", 5, 10)
+    status = after(Seen(step=step))
+    assert (status.bytes_done, status.bytes_total, status.model, status.detail) == (5, 10, "tiny", "/m.gguf")
+    served = after(Seen(step=step), READY)
+    assert (served.bytes_done, served.model, served.detail) == (None, "tiny", "")
+
+
+def test_warnings_stand_whatever_the_state() -> None:
+    step = EngineStep("exec", "tiny", "/m.gguf", notices=(Notice("a", "m"),))
+    for seen in (Seen(engine="loading"), READY, Seen(draining=True), Seen(failure="x"), Seen(engine="broken")):
+        assert after(Seen(step=step), seen).notices == step.notices  # also where the record cannot be read just now
+        assert after(replace(seen, step=step)).notices == step.notices
+    assert (
+        after(Seen(step=step), replace(READY, step=EngineStep("exec", "tiny"))).notices == ()
+    )  # a new engine has none
+
+
+def test_one_busy_moment_does_not_make_it_unready_but_a_hang_does() -> None:
+    silent = Seen(engine="silent", gateway=True)
+    assert after(READY, silent, silent).state == "ready"
+    assert after(READY, silent, READY, silent, silent).state == "ready"
+    hung = after(READY, silent, silent, silent)
+    assert (hung.state, hung.phase) == ("unready", "silent")
+    assert after(silent).state == "starting"
+
+
+def test_taking_a_look_again_counts_no_silence() -> None:
+    silent = Seen(engine="silent", gateway=True)
+    status = after(READY, silent)
+    for _ in range(10):
+        status = advance(status, silent, 9.0, again=True)
+    assert status.state == "ready"
+
+
+def test_a_gateway_that_is_gone_makes_it_unready() -> None:
+    status = after(READY, Seen(engine="ready", gateway=False))
+    assert (status.state, status.phase) == ("unready", "gateway")
+
+
+@pytest.mark.parametrize("engine", ["absent", "loading", "silent", "broken"])
+def test_every_reason_has_words(engine: EngineAnswer) -> None:
+    assert after(Seen(engine=engine)).reason
+
+
+LOOKS = st.builds(
+    Seen,
+    engine=st.sampled_from(["absent", "loading", "ready", "silent", "broken"]),
+    step=st.none() | st.builds(EngineStep, phase=st.sampled_from(["resolving", "downloading", "exec"])),
+    gateway=st.booleans(),
+    draining=st.booleans(),
+    failure=st.none() | st.just("broken"),
+)
+
+
+@given(st.lists(LOOKS, max_size=30))
+def test_never_starting_after_ready_and_never_ready_without_an_answering_engine(looks: list[Seen]) -> None:
+    """RunPod's contract: never 204 after a 200, never 200 before the engine said so."""
+    status = START
+    states: list[State] = []
+    for number, seen in enumerate(looks):
+        status = advance(status, seen, float(number))
+        states.append(status.state)
+        if "ready" in states[:-1]:
+            assert status.state != "starting"
+            assert status.was_ready
+        if status.state == "ready":
+            assert seen.gateway
+            assert seen.engine in {"ready", "silent"}
+            assert any(past.engine == "ready" for past in looks[: number + 1])
+        if seen.failure:
+            assert status.state == "failed"

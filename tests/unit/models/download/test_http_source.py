@@ -1,0 +1,200 @@
+"""Redirects, credentials, and what breaks on the way, against real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from llama_gguf.errors import ModelError
+from llama_gguf.models.download.download import Remote, Tuning, download
+from llama_gguf.models.download.http_source import BrokenError, Source, body, new_session
+from support.file_server import Remote as Served
+from support.file_server import file_server
+from support.silent import Silent
+
+BODY = b"GGUF" + bytes(1000)
+
+
+def failure(tmp_path: Path, url: str, **headers: str) -> ModelError:
+    remote, hasty = Remote(url, "the model", headers=headers), Tuning(connect=0.3, stall=0.3, pause=0.01)
+    with pytest.raises(ModelError) as caught:
+        download(remote, tmp_path / "m.gguf", Silent(), tuning=hasty)
+    assert "secret" not in caught.value.message
+    assert "127.0.0.1/" not in caught.value.message
+    return caught.value
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """Run a server that sends each of `answers` to one connection, whatever it asks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(5)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    error = failure(tmp_path, "http://127.0.0.1:9/x?k=secret")
+    assert error.message == "the model: no connection to 127.0.0.1:9: Connection refused"
+    assert (error.code, error.permanent) == ("model_unreachable", False)
+
+
+def test_no_such_name(tmp_path: Path) -> None:
+    error = failure(tmp_path, "http://nobody.invalid/x?k=secret")
+    assert error.message == "the model: the name nobody.invalid cannot be resolved"
+    assert not error.permanent
+
+
+def test_silence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        error = failure(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}/x?k=secret")
+    assert error.message == "the model: no bytes came for too long"
+    assert not error.permanent
+
+
+def test_a_door_that_never_opens(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        with socket.socket() as first, socket.socket() as second:
+            for blocker in (first, second):  # the queue of connections is full now
+                blocker.setblocking(False)
+                blocker.connect_ex(address)
+            error = failure(tmp_path, f"http://127.0.0.1:{address[1]}/x?k=secret")
+    assert error.message == "the model: the server does not answer"
+
+
+def test_not_http(tmp_path: Path) -> None:
+    with answering(b"SSH-2.0-secret\r\n\r\n") as address:
+        error = failure(tmp_path, f"http://{address}/x")
+    assert error.message == "the model: the answer is not proper HTTP"
+    with answering(b"", b"") as address:  # aiohttp asks twice itself
+        error = failure(tmp_path, f"http://{address}/x")
+    assert error.message == "the model: the connection was closed in the middle"
+
+
+def test_not_tls(tmp_path: Path) -> None:
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
+        error = failure(tmp_path, f"https://{address}/x?k=secret")
+    assert error.message.startswith("the model: no secure connection to 127.0.0.1: ")
+    assert not error.permanent
+
+
+def test_a_certificate_of_nobody_we_trust() -> None:
+    wrong = ssl.SSLCertVerificationError(1, "x")
+    wrong.verify_message = "self-signed certificate"
+    key = aiohttp.client_reqrep.ConnectionKey("h", 443, True, True, None, None, None)
+    error = aiohttp.ClientConnectorCertificateError(key, wrong)
+
+    async def refused() -> None:
+        async with new_session(1, 1) as session:
+            source = Source(session, "https://h/x?secret", {})
+
+            async def get(*_: object, **__: object) -> None:
+                raise error
+
+            session.get = get  # type: ignore[assignment,method-assign]
+            async with source.ask({}):
+                pass
+
+    with pytest.raises(BrokenError) as caught:
+        asyncio.run(refused())
+    assert str(caught.value) == "no secure connection to h: self-signed certificate"
+
+
+@pytest.mark.parametrize("url", ["http://a:b:c/x", "http://[::1/x", "http://127.0.0.1:99999/x"])
+def test_impossible_addresses(tmp_path: Path, url: str) -> None:
+    error = failure(tmp_path, url)
+    assert (error.code, error.message) == ("bad_url", "the model: no usable address")
+
+
+def test_a_token_and_a_password_do_not_go_together(tmp_path: Path) -> None:
+    assert failure(tmp_path, "http://a:secret@127.0.0.1:9/x", Authorization="Bearer secret").code == "bad_url"
+
+
+def test_credentials_do_not_follow_a_redirect_to_another_host(tmp_path: Path) -> None:
+    with file_server() as site, file_server() as elsewhere:
+        elsewhere.files["/cdn"] = Served(BODY)
+        site.redirects["/m"] = "/moved"
+        site.redirects["/moved"] = elsewhere.url("/cdn").replace("127.0.0.1", "localhost")
+        remote = Remote(site.url("/m"), "x", headers={"Authorization": "Bearer secret"})
+        download(remote, tmp_path / "m.gguf", Silent())
+        assert site.asked("GET", "/m")[0]["authorization"] == "Bearer secret"
+        assert site.asked("GET", "/moved")[0]["authorization"] == "Bearer secret"
+        assert "authorization" not in elsewhere.asked("GET", "/cdn")[0]
+
+
+def test_a_signature_is_sent_as_it_was_given(tmp_path: Path) -> None:
+    """Its escapes are part of what was signed."""
+    query = "?Policy=a%2Fb%7E+%3A&response-content-disposition=attachment%3B%20filename%3D%22x%22"
+    targets: list[str] = []
+    with file_server() as site:
+        site.files["/cdn"] = Served(BODY)
+        site.fate = lambda target, _: targets.append(target)
+        site.redirects["/m"] = site.url("/cdn") + query
+        download(Remote(site.url("/m"), "x"), tmp_path / "m.gguf", Silent())
+        site.redirects["/n"] = "/cdn?wörds and spaces".encode().decode("latin-1")
+        download(Remote(site.url("/n"), "x"), tmp_path / "n.gguf", Silent())
+    assert targets == ["/cdn" + query, "/cdn?w%C3%B6rds+and+spaces"]
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("/m", "more than 10 redirects"),
+        ("ftp://127.0.0.1/secret", "redirects to ftp:, not to http: or https:"),
+        ("http://a:b:c/secret", "redirects to no usable address"),
+    ],
+)
+def test_redirects_that_lead_nowhere(tmp_path: Path, location: str, message: str) -> None:
+    with file_server() as site:
+        site.redirects["/m"] = location
+        error = failure(tmp_path, site.url("/m"))
+    assert (error.message, error.permanent) == (f"the model: {message}", True)
+
+
+def test_proxies_are_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with file_server() as proxy:
+        proxy.files["/m"] = Served(BODY)
+        monkeypatch.setenv("http_proxy", proxy.address)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        download(Remote("http://models.invalid/m", "x"), tmp_path / "m.gguf", Silent())
+    assert (tmp_path / "m.gguf").read_bytes() == BODY
+    monkeypatch.setenv("https_proxy", proxy.address)  # gone now
+    error = failure(tmp_path, "https://models.invalid/x?secret")
+    assert error.message.startswith("the model: no connection to 127.0.0.1:")
+
+
+def test_a_proxy_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as address:
+        monkeypatch.setenv("https_proxy", f"http://{address}")
+        error = failure(tmp_path, "https://models.invalid/x?secret")
+    assert error.message == "the model: the proxy answered 407"
+
+
+async def test_a_body_that_breaks_off() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nGGUF") as address:
+        async with new_session(1, 1) as session:
+            source = Source(session, f"http://{address}/x", {})
+            async with source.ask({}) as response:
+                with pytest.raises(BrokenError, match="closed in the middle"):
+                    assert [chunk async for chunk in body(response)] == []

@@ -1,0 +1,242 @@
+"""Files on disk: found, checked, and errors that say what is there instead."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from llama_gguf.errors import ExitCode, ModelError
+from llama_gguf.models.inventory import all_tensors, all_wanted, expected_files, whereabouts
+from llama_gguf.models.model_files import LoraFile, ModelFiles
+from llama_gguf.models.resolve import resolve, resolve_patiently
+from llama_gguf.models.source import plan_sources
+from support.file_server import Remote, file_server
+from support.model_box import Remembering, locations_for, settings_for
+from support.silent import Silent
+from support.tiny_model import write_tiny_model
+
+
+def write_other(path: Path, architecture: str, **text: str) -> Path:
+    """Write a GGUF file that is no language model."""
+    writer = gguf.GGUFWriter(str(path), architecture)
+    for key, value in text.items():
+        writer.add_string(key.replace("__", "."), value)
+    writer.add_uint32(f"{architecture}.block_count", 2)
+    writer.add_tensor("blk.1.nextn.eh_proj.weight", np.ones(4, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def run(root: Path, model: dict[str, object]) -> ModelFiles:
+    return resolve(settings_for(root, model).model, locations_for(root), {}, Silent())
+
+
+def failure(root: Path, model: dict[str, object]) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        run(root, model)
+    assert caught.value.exit_code == ExitCode.CONFIG
+    return caught.value
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    directory = locations_for(tmp_path).models_dir
+    write_tiny_model(directory / "Tiny-Q8_0.gguf")
+    return directory
+
+
+def test_everything_at_once(models: Path, tmp_path: Path) -> None:
+    mmproj = write_other(models / "mmproj.gguf", "clip")
+    adapter = write_other(models / "l.gguf", "llama", general__type="adapter")
+    template = tmp_path / "t.jinja"
+    template.write_text("x")
+    sha256 = hashlib.sha256((models / "Tiny-Q8_0.gguf").read_bytes()).hexdigest()
+    model: dict[str, object] = {
+        "name": "Tiny-Q8_0",
+        "sha256": sha256,
+        "mmproj": {"path": str(mmproj)},
+        "draft": {"name": "Tiny-Q8_0.gguf"},
+        "lora": [{"name": "l.gguf", "scale": 0.5}],
+        "chat_template": str(template),
+    }
+    expected = ModelFiles(
+        model=models / "Tiny-Q8_0.gguf",
+        mmproj=mmproj,
+        draft=models / "Tiny-Q8_0.gguf",
+        lora=(LoraFile(adapter, 0.5),),
+        chat_template=template,
+    )
+    assert run(tmp_path, model) == expected
+    settings = settings_for(tmp_path, model)
+    sources = plan_sources(settings.model, locations_for(tmp_path), {})
+    assert expected_files(settings.model, sources) == expected
+    places = [whereabouts(wanted) for wanted in all_wanted(sources)]
+    assert [place.present for place in places] == [True] * 4
+    assert places[0].bytes_on_disk == (models / "Tiny-Q8_0.gguf").stat().st_size
+
+
+def test_a_draft_that_says_how_to_speculate(models: Path, tmp_path: Path) -> None:
+    write_other(models / "mtp.gguf", "glm4moe")
+    assert run(tmp_path, {"name": "Tiny-Q8_0", "draft": {"name": "mtp.gguf"}}).draft_names_its_kind
+
+
+@pytest.mark.starter
+def test_a_draft_that_speaks_another_language(models: Path, tmp_path: Path, starter_model: Path) -> None:
+    wrong = failure(tmp_path, {"name": "Tiny-Q8_0", "draft": {"path": str(starter_model)}})
+    assert wrong.message.endswith("has another vocabulary (gpt2, 49152 tokens) than the model (llama, 264)")
+
+
+def test_names_that_are_not_there(models: Path, tmp_path: Path) -> None:
+    near = failure(tmp_path, {"name": "tiny-q8_0.gguf"})
+    assert near.message == f"model.name: tiny-q8_0.gguf is not in {models}"
+    assert near.hint == "did you mean Tiny-Q8_0.gguf?"
+    assert failure(tmp_path, {"name": "zzz"}).hint == f"{models} has Tiny-Q8_0.gguf"
+    for number in range(12):
+        write_tiny_model(models / f"other{number:02}.gguf")
+    assert failure(tmp_path, {"name": "zzz"}).hint.endswith("other08.gguf and 3 more")
+
+
+def test_a_half_downloaded_file(models: Path, tmp_path: Path) -> None:
+    (models / "big.gguf.part").write_bytes(b"GGUF")
+    assert failure(tmp_path, {"name": "big"}).hint == "there is an unfinished download of it (.part)"
+    whole = (models / "Tiny-Q8_0.gguf").read_bytes()
+    (models / "cut.gguf").write_bytes(whole[:-1000])
+    cut = failure(tmp_path, {"name": "cut"})
+    assert cut.code == "model_incomplete"
+    assert f"{len(whole) - 1000} of {len(whole)} bytes" in cut.message
+
+
+def test_empty_and_missing_directories(tmp_path: Path) -> None:
+    locations = locations_for(tmp_path)
+    assert failure(tmp_path, {"name": "a"}).hint == f"{locations.models_dir} has no GGUF files"
+    locations.models_dir.rmdir()
+    with pytest.raises(ModelError, match="no models directory"):
+        resolve(settings_for(tmp_path, {"name": "a"}).model, locations, {}, Silent())
+
+
+def test_paths_that_cannot_be_used(models: Path, tmp_path: Path) -> None:
+    assert failure(tmp_path, {"path": str(models / "tiny-Q8.gguf")}).hint == "did you mean Tiny-Q8_0.gguf?"
+    assert failure(tmp_path, {"path": "/nowhere/x.gguf"}).hint == ""
+    directory = failure(tmp_path, {"path": str(models)})
+    assert (directory.code, directory.hint) == ("model_not_a_file", "it has Tiny-Q8_0.gguf")
+    (models / "dangling.gguf").symlink_to("/nowhere/x.gguf")
+    assert "a link to /nowhere/x.gguf" in failure(tmp_path, {"name": "dangling"}).hint
+    assert failure(tmp_path, {"name": "Tiny-Q8_0", "chat_template": "/nowhere"}).message.startswith(
+        "model.chat_template"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
+def test_unreadable(models: Path, tmp_path: Path) -> None:
+    (models / "Tiny-Q8_0.gguf").chmod(0)
+    model, locations = settings_for(tmp_path, {"path": str(models / "Tiny-Q8_0.gguf")}).model, locations_for(tmp_path)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setuid(10001)
+            resolve(model, locations, {}, Silent())
+        except ModelError as error:
+            code = 0 if error.code == "model_not_readable" else 2
+        finally:
+            os._exit(code)
+    # The folders above belong to root and are closed, which is the same error.
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_wrong_kind_of_file(models: Path, tmp_path: Path) -> None:
+    write_other(models / "mmproj.gguf", "clip")
+    write_other(models / "l.gguf", "llama", general__type="adapter")
+    wrong = failure(tmp_path, {"name": "mmproj.gguf"})
+    assert wrong.message.endswith("is a multimodal projector, where a language model is wanted")
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"mmproj": {"name": "Tiny-Q8_0"}}, "is a language model, where a multimodal projector is wanted"),
+        ({"draft": {"name": "l"}}, "is a LoRA adapter, where a language model is wanted"),
+        ({"lora": [{"name": "Tiny-Q8_0"}]}, "is a language model, where a LoRA adapter is wanted"),
+    ]
+    for model, message in cases:
+        assert failure(tmp_path, {"name": "Tiny-Q8_0"} | model).message.endswith(message)
+    (models / "x.gguf").write_bytes(b"PK\x03\x04" * 20)
+    assert failure(tmp_path, {"name": "x"}).code == "model_not_gguf"
+
+
+def split(models: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        writer = gguf.GGUFWriter(str(models / name), "llama")
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", len(names))
+        writer.add_tensor(f"blk.{number}.x.weight", np.ones(8, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def test_split_models(models: Path, tmp_path: Path) -> None:
+    names = [f"s-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    split(models, names)
+    assert run(tmp_path, {"name": names[0]}).model == models / names[0]
+    assert [tensor.name for tensor in all_tensors(models / names[0])] == [f"blk.{n}.x.weight" for n in range(3)]
+    assert failure(tmp_path, {"name": names[1]}).hint == f"name the first: {names[0]}"
+    (models / names[2]).write_bytes((models / names[2]).read_bytes()[:-16])
+    assert failure(tmp_path, {"name": names[0]}).code == "model_incomplete"
+    (models / names[2]).unlink()
+    assert failure(tmp_path, {"name": names[0]}).message.endswith(f"{names[2]} does not exist")
+    (models / names[0]).rename(models / "renamed.gguf")
+    assert failure(tmp_path, {"name": "renamed"}).code == "model_split"
+
+
+def test_wrong_digest(models: Path, tmp_path: Path) -> None:
+    assert failure(tmp_path, {"name": "Tiny-Q8_0", "sha256": "0" * 64}).code == "checksum_mismatch"
+
+
+def test_patience(tmp_path: Path, tiny_model: Path) -> None:
+    pauses: list[float] = []
+    with file_server() as site:
+        site.files["/t.gguf"] = Remote(tiny_model.read_bytes())
+        site.statuses = [503, 500, 429]
+        model = settings_for(tmp_path, {"url": site.url("/t.gguf")}).model
+        reporter = Remembering()
+        files = resolve_patiently(model, locations_for(tmp_path), {}, reporter, sleep=pauses.append)
+    assert files.model.is_file()
+    assert [round(pause / expected) for pause, expected in zip(pauses, (2, 4, 8), strict=True)] == [1, 1, 1]
+    assert any("answered 503; try 2 of 8 in 2 s" in detail for _, detail in reporter.phases)
+
+
+def test_patience_ends(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    model = settings_for(tmp_path, {"url": "http://127.0.0.1:9/t.gguf"}).model
+    with pytest.raises(ModelError) as caught:
+        resolve_patiently(model, locations_for(tmp_path), {}, Silent(), sleep=pauses.append, attempts=7)
+    assert caught.value.exit_code == ExitCode.UNAVAILABLE
+    assert len(pauses) == 6
+    assert max(pauses) <= 72
+
+
+def test_no_patience_with_what_cannot_get_better(tmp_path: Path) -> None:
+    model = settings_for(tmp_path, {"path": "/nowhere"}).model
+    with pytest.raises(ModelError):
+        resolve_patiently(model, locations_for(tmp_path), {}, Silent(), sleep=lambda _: pytest.fail("slept"))
+
+
+def test_where_files_will_be(tmp_path: Path) -> None:
+    locations = locations_for(tmp_path)
+    models = locations.models_dir
+    cases: list[tuple[dict[str, object], Path]] = [
+        ({"path": "/x/a.gguf"}, Path("/x/a.gguf")),
+        ({"name": "n.gguf"}, models / "n.gguf"),
+        ({"hf": {"repo": "o/n", "file": "f.gguf"}}, models / "huggingface/models--o--n/snapshots/main/f.gguf"),
+    ]
+    for model, place in cases:
+        found = whereabouts(plan_sources(settings_for(tmp_path, model).model, locations, {}).model)
+        assert (found.path, found.present, found.bytes_on_disk) == (place, False, 0)
+    url = whereabouts(plan_sources(settings_for(tmp_path, {"url": "https://h/u.gguf"}).model, locations, {}).model)
+    assert (url.path.name, url.present) == ("u.gguf", False)

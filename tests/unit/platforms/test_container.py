@@ -1,0 +1,135 @@
+"""The rules that hold on every platform."""
+
+from __future__ import annotations
+
+import pytest
+
+from llama_gguf.errors import ConfigError
+from llama_gguf.platforms.bundle import Findings
+from llama_gguf.platforms.container import (
+    FIRST_KEY_VARIABLE,
+    Launch,
+    Request,
+    default_variant,
+    is_below,
+    is_loopback,
+    prepare,
+    read_paths,
+    secret_variables,
+    written_paths,
+)
+from llama_gguf.settings import Settings
+from support.rendering import HF, settings
+
+
+def launched(chosen: Settings, request: Request | None = None, **patch: object) -> tuple[Launch, set[str]]:
+    findings = Findings("Test")
+    launch = prepare(chosen, request or Request(), findings, patch)
+    return launch, {problem.code for problem in findings.problems}
+
+
+def test_variant_follows_the_layers() -> None:
+    assert default_variant(settings(engine={"gpu_layers": 0})) == "cpu"
+    assert default_variant(settings()) == "cuda"
+    launch, _ = launched(settings(engine={"gpu_layers": 0}))
+    assert (launch.image, launch.gpu) == ("llama-gguf-inference:cpu", False)
+
+
+def test_cpu_image_refuses_layers_on_a_gpu() -> None:
+    assert "variant-without-gpu" in launched(settings(engine={"gpu_layers": "all"}), Request(variant="cpu"))[1]
+    assert "variant-without-gpu" not in launched(settings(), Request(variant="cpu"))[1]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+def test_loopback_cannot_be_reached(host: str) -> None:
+    assert is_loopback(host)
+    assert "loopback-host" in launched(settings(health={"host": host}))[1]
+
+
+def test_first_key_comes_from_a_variable_where_nothing_gives_one() -> None:
+    launch, codes = launched(settings())
+    assert launch.settings.auth.bootstrap.env == FIRST_KEY_VARIABLE
+    assert launch.secrets == (FIRST_KEY_VARIABLE,)
+    assert codes == {"first-key-variable"}
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"enabled": False},
+        {"keys_file": "/data/keys.json"},
+        {"bootstrap": {"generate": True}},
+        {"bootstrap": {"file": "/run/secrets/x"}},
+    ],
+)
+def test_no_variable_where_keys_come_from_elsewhere(auth: dict[str, object]) -> None:
+    launch, codes = launched(settings(auth=auth))
+    assert launch.secrets == ()
+    assert codes == set()
+
+
+def test_every_secret_variable_is_found_once() -> None:
+    chosen = settings(
+        model={
+            **HF,
+            "token_env": "HF_TOKEN",
+            "draft": {**HF, "token_env": "HF_TOKEN"},
+            "lora": [{"path": "/a"}, {"url": "https://x/y", "token_env": "LORA_TOKEN"}],
+        },
+        limits={"store": "redis://x", "store_password_env": "STORE_PASSWORD"},
+        auth={"bootstrap": {"env": "KEY"}},
+    )
+    found = secret_variables(chosen, ["EXTRA", "KEY"])
+    assert found == ("KEY", "HF_TOKEN", "LORA_TOKEN", "STORE_PASSWORD", "EXTRA")
+
+
+def test_config_in_image_passes_only_the_adaptation() -> None:
+    launch, _ = launched(
+        settings(logging={"format": "json"}), Request(config_in_image=True), **{"paths.data_dir": "/d"}
+    )
+    assert launch.variables() == {
+        "LLAMA_GGUF__PATHS__DATA_DIR": "/d",
+        "LLAMA_GGUF__AUTH__BOOTSTRAP__ENV": FIRST_KEY_VARIABLE,
+    }
+
+
+def test_stop_time_covers_drain_and_stop() -> None:
+    launch, _ = launched(settings(gateway={"drain_seconds": 12.5}, supervisor={"stop_seconds": 20.0}))
+    assert launch.stop_seconds == 38
+
+
+@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a" * 54, "a."])
+def test_bad_names_are_refused(name: str) -> None:
+    assert "bad-name" in launched(settings(), Request(name=name))[1]
+
+
+def test_paths_are_named_as_in_the_configuration() -> None:
+    chosen = settings(
+        model={"path": "/m", "mmproj": {"path": "/p"}, "lora": [{"path": "/l"}], "chat_template": "/t"},
+        paths={"data_dir": "/d", "logs_dir": "/logs"},
+        limits={"usage_file": "/u"},
+    )
+    assert read_paths(chosen) == {
+        "model.path": "/m", "model.mmproj.path": "/p", "model.lora[0].path": "/l", "model.chat_template": "/t",
+    }  # fmt: skip
+    assert written_paths(chosen) == {"paths.data_dir": "/d", "paths.logs_dir": "/logs", "limits.usage_file": "/u"}
+
+
+def test_below_is_by_path_not_by_text() -> None:
+    assert is_below("/data/x", ["/data"])
+    assert is_below("/data", ["/data"])
+    assert not is_below("/database", ["/data"])
+    assert not is_below("/x", [])
+
+
+def test_all_errors_are_raised_together() -> None:
+    findings = Findings("Somewhere")
+    findings.warn("loopback-host", "gateway.host", "w")
+    findings.error("bad-name", "", "e1", "h1")
+    findings.error("no-pool", "", "e2", "h2")
+    findings.error("no-pool", "", "e2", "h2")
+    with pytest.raises(ConfigError, match="Somewhere cannot express 2 things") as caught:
+        findings.finish({})
+    assert [problem.code for problem in caught.value.problems] == ["loopback-host", "bad-name", "no-pool"]
+    assert caught.value.hint == "h1"
+    assert caught.value.exit_code == 78

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama_gguf.rundir.exits import Exit
+from llama_gguf.runtime.crashes import Crash, CrashFile, reason_to_give_up
+from llama_gguf.settings.sections.supervisor import Supervisor
+
+RULES = Supervisor(start_retries=2, max_restarts=3, restart_window_seconds=100.0)
+
+
+def crashes(program: str, *times: float) -> list[Crash]:
+    return [Crash(program, number, at, 1, None) for number, at in enumerate(times)]
+
+
+@pytest.mark.parametrize(
+    ("event", "program", "ended", "times", "was_ready", "expected"),
+    [
+        ("BACKOFF", "gateway", Exit(1, None), (), False, None),
+        ("BACKOFF", "gateway", Exit(78, None), (), True, "refused to start"),
+        ("EXITED", "engine", Exit(78, None), (1000,), True, "refused to start"),
+        ("FATAL", "gateway", Exit(None, "SIGSEGV"), (), False, "ended by SIGSEGV, 3 times in a row"),
+        ("EXITED", "gateway", Exit(1, None), (990, 995, 1000), False, None),
+        ("EXITED", "gateway", Exit(1, None), (985, 990, 995, 1000), True, "keeps crashing: 4 times in 100 s"),
+        ("EXITED", "gateway", Exit(1, None), (800, 850, 899, 1000), True, None),  # outside the window
+        ("EXITED", "engine", Exit(1, None), (990, 1000), False, None),
+        ("EXITED", "engine", Exit(1, None), (980, 990, 1000), False, "never became ready"),
+        ("EXITED", "engine", Exit(1, None), (980, 990, 1000), True, None),
+    ],
+)
+def test_reason_to_give_up(  # noqa: PLR0917 - one column of the table each
+    event: str, program: str, ended: Exit, times: tuple[float, ...], was_ready: bool, expected: str | None
+) -> None:
+    others = crashes("health", 991, 992, 993, 994, 995, 996)
+    found = reason_to_give_up(
+        event, program, ended, [*others, *crashes(program, *times)], RULES, was_ready=was_ready, now=1000.0
+    )
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert expected in found
+
+
+def test_healed_ends_do_not_count() -> None:
+    healed = [Crash("engine", number, 999.0, None, "SIGILL", healed=True) for number in range(20)]
+    ended = Exit(1, None)
+    for was_ready in (False, True):
+        assert reason_to_give_up("EXITED", "engine", ended, healed, RULES, was_ready=was_ready, now=1000.0) is None
+
+
+def test_the_file_remembers_and_counts_an_event_once(tmp_path: Path) -> None:
+    file = CrashFile(tmp_path / "crashes.json")
+    assert file.read() == []
+    first = Crash("engine", 7, 1.0, None, "SIGKILL")
+    assert file.add(first) == [first]
+    assert file.add(Crash("engine", 7, 2.0, None, "SIGKILL")) == [first]
+    second = Crash("gateway", 7, 3.0, 1, None)
+    assert CrashFile(tmp_path / "crashes.json").add(second) == [first, second]
+    assert file.read() == [first, second]
+
+
+@pytest.mark.parametrize("text", ["", "{}x", "[1]", '[{"program": "a"}]'])
+def test_a_damaged_file_holds_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c").write_text(text)
+    assert CrashFile(tmp_path / "c").read() == []

@@ -1,0 +1,150 @@
+"""checks: each code appears for its mistake, and not for what is right beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama_gguf.settings.checks.table import CHECKS, check, touches
+from llama_gguf.settings.loading.load import InvalidConfigError, loads
+from llama_gguf.settings.schema_tree import settings_shape
+from llama_gguf.settings.sections.settings import parse
+
+MODEL = "model: {path: /m.gguf}\n"
+
+
+def codes(text: str, *, model: str = MODEL) -> list[str]:
+    """Return the codes of all problems of a configuration, sorted."""
+    try:
+        return sorted(problem.code for problem in loads(model + text, Path("c.yaml"), {}).problems)
+    except InvalidConfigError as error:
+        return sorted(problem.code for problem in error.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # ports and hosts
+        ("gateway: {port: 9000}\nhealth: {port: 9000}", ["port-clash"]),
+        ("gateway: {port: 9000, host: 127.0.0.1}\nhealth: {port: 9000, host: 127.0.0.2}", []),
+        ("gateway: {port: 9000, host: 127.0.0.1}\nhealth: {port: 9000, host: 127.0.0.1}", ["port-clash"]),
+        ('gateway: {host: "::"}', []),
+        ("gateway: {host: localhost}", []),
+        ("gateway: {host: my-box.internal}", []),
+        ("gateway: {host: 300.1.1.1}", ["bad-host"]),
+        ("health: {host: 10.0.0.1/8}", ["bad-host"]),
+        # cors
+        ('gateway: {cors: {allow_origins: ["*"]}}', []),
+        ('gateway: {cors: {allow_origins: ["*", "https://a.example"]}}', ["no-effect"]),
+        ('gateway: {cors: {allow_origins: ["https://a.example:8443"]}}', []),
+        ('gateway: {cors: {allow_origins: ["https://u@a.example"]}}', ["bad-origin"]),
+        ('gateway: {cors: {allow_origins: ["https://[::1"]}}', ["bad-origin"]),
+        (f'gateway: {{cors: {{allow_origins: ["https://{"a" * 2050}"]}}}}', ["bad-origin"]),
+        # timeouts
+        ("gateway: {timeouts: {idle_seconds: 60, total_seconds: 30}}", ["no-effect"]),
+        ("gateway: {timeouts: {total_seconds: 30}}", []),
+        # keys
+        ("auth: {extra_header: X-API-Key}", ["no-effect"]),
+        ("auth: {extra_header: x-my-key}", []),
+        ("auth: {bootstrap: {env: A, file: /f}}", ["two-bootstraps"]),
+        ("auth: {bootstrap: {env: A}}", []),
+        ("auth: {enabled: false}", ["open-to-all"]),
+        ("auth: {enabled: false}\ngateway: {host: 127.0.0.1}", []),
+        ("auth: {enabled: false}\ngateway: {host: 127.0.0.1}\nmetrics: {require_key: true}", ["no-effect"]),
+        # limits
+        ("limits: {queue: {max_size: 0, max_size_per_key: 9}}", []),
+        ("limits: {queue: {max_size: 9, max_size_per_key: 10}}", ["queue-per-key"]),
+        ("limits: {store: 'redis://ada@valkey:6379/0', store_password_env: P}", []),
+        ("limits: {store: 'rediss://valkey'}", []),
+        ("limits: {store: 'redis://valkey:99999'}", ["bad-store"]),
+        ("limits: {store: 'redis://:pw@valkey'}", ["secret-in-url"]),
+        ("limits: {store_password_env: P}", ["no-effect"]),
+        ("limits: {max_in_flight: 9}\nengine: {slots: 8}", ["in-flight-over-slots"]),
+        ("limits: {max_in_flight: 8}\nengine: {slots: 8}", []),
+        # engine
+        ("engine: {cache_type_v: q4_0, flash_attention: 'on'}", []),
+        ("engine: {cache_type_v: bf16, flash_attention: 'off'}", []),
+        ("engine: {cache_type_k: q4_0, flash_attention: 'off'}", []),
+        ("engine: {cache_type_v: q4_0, flash_attention: 'off'}", ["cache-needs-flash-attention"]),
+        ("engine: {batch_size: 256}", ["ubatch-over-batch"]),
+        ("engine: {task: embed, context_per_slot: 512, batch_size: 512}", []),
+        ("engine: {task: rerank}", ["input-over-batch"]),
+        ("engine: {task: embed, pooling: mean, context_per_slot: 512}", []),
+        ("engine: {task: embed, pooling: rank, context_per_slot: 512}", ["pooling-unfit"]),
+        ("engine: {task: rerank, pooling: rank, context_per_slot: 512}", []),
+        ("engine: {task: rerank, pooling: mean, context_per_slot: 512}", ["no-effect"]),
+        ("engine: {pooling: mean}", ["no-effect"]),
+        ("engine: {slots: 256, context_per_slot: 8388607}", []),
+        ("engine: {slots: 256, context_per_slot: 8388608}", ["context-too-large"]),
+        # arguments
+        ("engine: {extra_args: [--cache-reuse, '256', --override-kv, 'a=int:1']}", []),
+        ("engine: {extra_args: [--temp, '-0.5']}", []),
+        ("engine: {extra_args: [--seed, '-1']}", []),
+        ("engine: {extra_args: [--ctx_size, '4096']}", ["argument-is-a-setting"]),
+        ("engine: {extra_args: ['--ctx-size=4096']}", ["argument-is-a-setting"]),
+        ("engine: {extra_args: [--host, x, --slots]}", ["argument-is-ours", "unsafe-argument"]),
+        ("engine: {extra_args: [--slots, --media-path, /d], allow_unsafe_args: true}", []),
+        ("engine: {extra_args: [--host, x], allow_unsafe_args: true}", ["argument-is-ours"]),
+        ("engine: {extra_args: [-m, /x.gguf]}", ["argument-is-a-setting"]),
+        # paths and platforms
+        ("health: {path: /readyz}", ["path-clash"]),
+        (f"paths: {{run_dir: /{'r' * 80}}}", ["path-too-long"]),
+        (f"paths: {{run_dir: /{'r' * 79}}}", []),
+        ("paths: {data_dir: ~/data}", ["not-filled-in"]),
+        ("auth: {keys_file: '${HOME}/keys.json'}", ["not-filled-in"]),
+        ("health: {platform: runpod}\ngateway: {max_body_bytes: 40000000}", ["platform-limit"]),
+        ("health: {platform: runpod}\ngateway: {timeouts: {total_seconds: 600}}", ["platform-limit"]),
+        ("health: {platform: runpod}", []),
+    ],
+)
+def test_across_sections(text: str, expected: list[str]) -> None:
+    assert codes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("{name: m.gguf}", []),
+        ("{name: sub/m.gguf}", []),
+        ("{name: ./m.gguf}", []),
+        ("{url: 'https://example.com/m.gguf?download=true'}", []),
+        ("{url: 'https://example.com/m.gguf?X-Amz-Signature=aa&X-Amz-Expires=60'}", ["signed-url"]),
+        ("{url: 'https://example.com/m.gguf?ACCESS_TOKEN=a'}", ["secret-in-url"]),
+        ("{url: 'https://token@example.com/m.gguf'}", ["secret-in-url"]),
+        ("{url: 'https://'}", ["bad-url"]),
+        ("{url: 'https://[::1/m.gguf'}", ["bad-url"]),
+        ("{url: 'http://example.com/m.gguf', token_env: T}", ["token-unencrypted"]),
+        ("{path: /m.gguf, token_env: T}", ["no-effect"]),
+        ("{path: 'hf://a/b/m.gguf'}", ["address-as-file"]),
+        ("{hf: {repo: a/b, file: M.GGUF}}", []),
+        ("{hf: {repo: a/b, file: m.bin}}", ["not-gguf"]),
+        ("{path: /m.gguf, lora: [{path: /a.gguf}, {name: b.gguf, url: 'https://x.example/b.gguf'}]}", ["two-sources"]),
+        ("{path: /m.gguf, draft: {path: /d.gguf}}", []),
+        ("{path: /m.gguf, draft: {path: /m.gguf}}", ["draft-is-model"]),
+        ("{path: /m.gguf, aliases: [a, b, a]}", ["duplicate-alias"]),
+    ],
+)
+def test_of_the_model(model: str, expected: list[str]) -> None:
+    assert codes("", model=f"model: {model}\n") == expected
+
+
+def test_every_check_reads_settings_that_exist() -> None:
+    for one in CHECKS:
+        for name in one.reads:
+            assert settings_shape().at(tuple(name.split("."))) is not None, name
+
+
+def test_a_check_of_a_setting_that_is_wrong_is_left_out() -> None:
+    clash = parse({"model": {"path": "/m"}, "gateway": {"port": 8001}})
+    assert [problem.code for problem in check(clash)] == ["port-clash"]
+    assert check(clash, skip={"gateway.port"}) == []
+    assert check(clash, skip={"gateway"}) == []
+    assert check(clash, skip={"gateway.max_headers"}) != []
+
+
+def test_touches_knows_groups_and_items() -> None:
+    assert touches("a.b", {"a"})
+    assert touches("a", {"a.b"})
+    assert touches("a", {"a[0].b"})
+    assert not touches("a.b", {"a.bc"})
