@@ -53,7 +53,7 @@ run: engine $(VENV)/.starter.done ## Set everything up and serve CONFIG with a r
 
 # --- checks
 
-.PHONY: unit test test-tools lint lint-workflows types gen lock
+.PHONY: unit test test-tools fmt lint lint-workflows types gen lock
 test-tools: ## Install what building and testing needs from Debian (root)
 	bash image/scripts/install-test-tools.sh
 
@@ -67,12 +67,17 @@ unit: $(VENV)/.dev.done ## What needs no engine and takes no time: unit, golden 
 	$(BIN)/python -m pytest tests/unit tests/golden tests/contract -m "not engine and not starter and not slow" \
 		--numprocesses logical --dist worksteal $(PYTEST_ARGS)
 
+fmt: $(VENV)/.dev.done ## Fix what ruff can fix by itself, and format; `make lint` judges
+	$(BIN)/ruff check --fix --exit-zero --quiet
+	$(BIN)/ruff format
+
 lint: $(VENV)/.dev.done ## ruff, and the linters of shell, Containerfile and workflows
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/shellcheck .ci/run image/scripts/*.sh
 	$(BIN)/hadolint image/Containerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
 	$(BIN)/zizmor --offline --quiet --min-severity medium .github/workflows
 
 lint-workflows: $(VENV)/.dev.done ## actionlint, whose package fetches its program: where the network lets it
