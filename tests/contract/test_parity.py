@@ -63,7 +63,7 @@ def test_every_old_variable_and_every_defect_has_a_row() -> None:
 
 
 def test_defaults_are_those_of_the_old_system() -> None:
-    """Where one differs, the README's migration table says how, and why that is better."""
+    """Where one differs, docs/migration.md says how, and why that is better."""
     settings = parse({"model": {"path": "/m.gguf"}})
     gateway, limits = settings.gateway, settings.limits
     assert (gateway.host, gateway.port, settings.health.port) == ("0.0.0.0", 8000, 8001)
