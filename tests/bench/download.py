@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from llama_gguf.models.checksum import file_sha256
-from llama_gguf.models.download.download import Remote, download
+from llama_gguf.models.download.download import download
+from llama_gguf.models.download.spec import Remote
 from support.silent import Silent
 
 _RANGE = re.compile(rb"range: bytes=(\d+)-(\d*)", re.IGNORECASE)

@@ -22,8 +22,8 @@ from llama_gguf.gateway.http1.deadlines import Sweeper
 from llama_gguf.gateway.http1.write_batch import Outbox
 from llama_gguf.gateway.inference import Forwarder, Rules
 from llama_gguf.gateway.inputs import Found, http_limits
+from llama_gguf.gateway.ratelimit.factory import open_store
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
-from llama_gguf.gateway.ratelimit.memory_store import open_store
 from llama_gguf.gateway.relay.engine_usage import Recounter
 from llama_gguf.gateway.relay.response_relay import Limits
 from llama_gguf.gateway.relay.upstream_call import EngineCaller

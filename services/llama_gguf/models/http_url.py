@@ -10,8 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 from llama_gguf.errors import ConfigError
 from llama_gguf.logs import fields
 from llama_gguf.models.checksum import file_sha256
-from llama_gguf.models.download.download import Remote, download, prepare_directory
+from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.lock import hold
+from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import Means
 from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
 

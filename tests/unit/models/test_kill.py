@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.models.download.download import Remote, Tuning, download
+from llama_gguf.models.download.download import download
+from llama_gguf.models.download.spec import Remote, Tuning
 from support.file_server import FileServer, file_server
 from support.file_server import Remote as Served
 from support.silent import Silent

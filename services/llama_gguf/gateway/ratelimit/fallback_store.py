@@ -7,17 +7,13 @@ import math
 import time
 from collections.abc import Callable
 
-from llama_gguf.gateway.ratelimit.memory_store import Charge, Store
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
+from llama_gguf.gateway.ratelimit.store import Charge, Store, StoreUnreachableError
 from llama_gguf.logs import fields
 
 _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 5.0
-
-
-class StoreUnreachableError(Exception):
-    """The shared store did not answer, or not in time."""
 
 
 class FallbackStore:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llama_gguf.errors import Extra, GatewayError
-from llama_gguf.gateway.ratelimit.memory_store import Charge, LocalStore, Store
+from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
+from llama_gguf.gateway.ratelimit.store import Charge, Store
 from llama_gguf.keys.record import KeyRecord
 
 if TYPE_CHECKING:

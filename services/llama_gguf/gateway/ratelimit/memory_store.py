@@ -1,57 +1,17 @@
-"""Where the counts behind the limits are kept: what every store does, and the store in this process's memory.
+"""Counts behind the limits in this process's memory.
 
-The memory store keeps one small object for each key and does plain arithmetic on it. The `limits` package's own
-memory storage is not used: its asyncio one walks every key on each hit (90 us at 1000 keys), its threaded one starts
-a thread for that, importing it adds 35 ms to a start, and neither can take back a part of a charge. A test holds
-ours to the same answers as that package's sliding-window counter.
+One small object for each key and plain arithmetic on it. The `limits` package's own memory storage is not used: its
+asyncio one walks every key on each hit (90 us at 1000 keys), its threaded one starts a thread for that, importing it
+adds 35 ms to a start, and neither can take back a part of a charge. A test holds ours to the same answers as that
+package's sliding-window counter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
-from llama_gguf.errors import ConfigError
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, Counts, Quota, Refusal, judge, month_end, month_of
-
-if TYPE_CHECKING:
-    from llama_gguf.settings.sections.limits import Limits
-
-
-@dataclass(slots=True)
-class Charge:
-    """What one request was charged, and where: enough to tell the client and to settle it."""
-
-    store: Store
-    key_id: str
-    tokens: int
-    at: float
-    minute: int  # minutes and months as quota.Counts numbers them
-    month: int
-    used_requests: float  # of the sliding minute, this request included
-    used_tokens: float
-    lease: str = ""  # its place in a shared count of requests in flight
-
-
-class Store(Protocol):
-    """Keeps counts. `take` charges all limits or none; `settle` is called exactly once for each charge."""
-
-    async def take(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
-        """Charge one request of `tokens`, if it fits."""
-
-    async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Make the charge what was really used, and end the request.
-
-        What was too much goes back to the minute and the month it came from. What was too little is charged to the
-        present minute, and to the month of the request.
-        """
-
-    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Change a charge that was settled with `charge.tokens`: more has become known."""
-
-    async def aclose(self) -> None:
-        """Let go of connections."""
+from llama_gguf.gateway.ratelimit.store import Charge
 
 
 class LocalStore:
@@ -126,35 +86,3 @@ class LocalStore:
 
     async def aclose(self) -> None:
         """Nothing to let go of."""
-
-
-def open_store(
-    limits: Limits,
-    password: str | None = None,
-    *,
-    month_tokens: Callable[[str], int] = lambda _: 0,
-    on_state: Callable[[bool], None] = lambda _up: None,
-    on_failure: Callable[[], None] = lambda: None,
-) -> Store:
-    """Return the store that `limits.store` names, not connected yet.
-
-    `password` is the content of the variable that `limits.store_password_env` names. `on_state` hears when a shared
-    store goes away or comes back, `on_failure` of every call to it that failed. Raises ConfigError.
-    """
-    local = LocalStore(month_tokens=month_tokens)
-    if limits.store == "memory":
-        return local
-    if limits.store_password_env is not None and not password:
-        raise ConfigError(
-            f"limits.store_password_env: the variable {limits.store_password_env} is not set",
-            hint="give it to `llama-gguf up`, or drop the setting if the store needs no password",
-        )
-    try:
-        from llama_gguf.gateway.ratelimit.fallback_store import FallbackStore  # noqa: PLC0415 - imports this module
-        from llama_gguf.gateway.ratelimit.redis_store import SharedStore  # noqa: PLC0415 - 100 ms of imports that only some need
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"limits.store: a shared store needs the Python package {error.name!r}, which is not installed",
-            hint='pip install "llama-gguf-inference[redis]", or use `memory`',
-        ) from error
-    return FallbackStore(SharedStore(limits.store, password), local, on_state=on_state, on_failure=on_failure)

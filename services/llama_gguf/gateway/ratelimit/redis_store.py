@@ -22,9 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from llama_gguf.errors import ConfigError
-from llama_gguf.gateway.ratelimit.fallback_store import StoreUnreachableError
-from llama_gguf.gateway.ratelimit.memory_store import Charge
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, Counts, Quota, Refusal, judge, month_of
+from llama_gguf.gateway.ratelimit.store import Charge, StoreUnreachableError
 from llama_gguf.logs import fields
 
 _log = logging.getLogger(__name__)

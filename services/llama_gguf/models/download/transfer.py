@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -20,28 +19,17 @@ from aiohttp import ClientResponse
 from llama_gguf.logs import fields
 from llama_gguf.models.download import errors
 from llama_gguf.models.download.background import Upkeep
-from llama_gguf.models.download.download import Remote, Tuning
 from llama_gguf.models.download.http_source import BadAddressError, BrokenError, Source, body, new_session
 from llama_gguf.models.download.partial_file import Part
 from llama_gguf.models.download.range_response import Beyond, Piece, Refusal, Whole, read_answer
 from llama_gguf.models.download.segments import Ledger, covered, front, gaps
+from llama_gguf.models.download.spec import Job
 from llama_gguf.models.download.workers import Crew, RefusedError, StaleError, UnfitError, range_headers
 from llama_gguf.models.gguf.header import MAGIC
-from llama_gguf.models.model_files import Reporter
 
 log = logging.getLogger(__name__)
 
 _MOST_CHANGES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to fetch, and how."""
-
-    remote: Remote
-    reporter: Reporter
-    connections: int
-    tuning: Tuning
 
 
 def run(job: Job, destination: Path) -> None:

@@ -14,10 +14,10 @@ from contextlib import aclosing
 from aiohttp import ClientResponse
 
 from llama_gguf.logs import fields
-from llama_gguf.models.download.download import Tuning
 from llama_gguf.models.download.http_source import BrokenError, Source, body
 from llama_gguf.models.download.range_response import Piece, Refusal, Unusable, read_answer
 from llama_gguf.models.download.segments import Ledger, Segment
+from llama_gguf.models.download.spec import Tuning
 
 log = logging.getLogger(__name__)
 

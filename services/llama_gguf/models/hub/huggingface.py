@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_gguf.errors import ConfigError, ModelError
 from llama_gguf.logs import fields
-from llama_gguf.models.download.download import Remote, download, prepare_directory
+from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.lock import hold
+from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import Means
 from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, repository
 from llama_gguf.models.model_files import Reporter

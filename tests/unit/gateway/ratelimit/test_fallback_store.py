@@ -6,9 +6,10 @@ import datetime as dt
 
 import pytest
 
-from llama_gguf.gateway.ratelimit.fallback_store import FallbackStore, StoreUnreachableError
-from llama_gguf.gateway.ratelimit.memory_store import Charge, LocalStore, Store
+from llama_gguf.gateway.ratelimit.fallback_store import FallbackStore
+from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
+from llama_gguf.gateway.ratelimit.store import Charge, Store, StoreUnreachableError
 
 NOON = dt.datetime(2026, 3, 14, 12, 0, tzinfo=dt.UTC).timestamp()
 

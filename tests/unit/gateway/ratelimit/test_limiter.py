@@ -15,9 +15,9 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from llama_gguf.errors import ConfigError, GatewayError
+from llama_gguf.errors import GatewayError
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
-from llama_gguf.gateway.ratelimit.memory_store import LocalStore, open_store
+from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.sections.limits import Limits
@@ -283,22 +283,6 @@ def test_the_same_answers_as_the_limits_package(hits: list[tuple[float, int]], l
             if isinstance(taken, Refusal) and sliding % 1 and exact.tokens + int(sliding) + cost <= limit:
                 continue  # theirs rounds the weighted count down and may let one more token in
             assert theirs.hit(item, "k", cost=cost) == (not isinstance(taken, Refusal))
-
-
-def test_the_memory_store_is_the_default() -> None:
-    assert isinstance(open_store(Limits()), LocalStore)
-
-
-def test_a_store_whose_password_is_missing_says_which_variable() -> None:
-    limits = Limits(store="redis://localhost", store_password_env="STORE_PASSWORD")
-    with pytest.raises(ConfigError, match="STORE_PASSWORD is not set"):
-        open_store(limits)
-
-
-def test_a_store_whose_client_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "llama_gguf.gateway.ratelimit.redis_store", None)
-    with pytest.raises(ConfigError, match="needs the Python package"):
-        open_store(Limits(store="redis://localhost"))
 
 
 async def test_closing() -> None:

@@ -14,8 +14,9 @@ import aiohttp
 import pytest
 
 from llama_gguf.errors import ModelError
-from llama_gguf.models.download.download import Remote, Tuning, download
+from llama_gguf.models.download.download import download
 from llama_gguf.models.download.http_source import BrokenError, Source, body, new_session
+from llama_gguf.models.download.spec import Remote, Tuning
 from support.file_server import Remote as Served
 from support.file_server import file_server
 from support.silent import Silent
