@@ -28,7 +28,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot, locate, parse, snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse, snapshot
+from llama_gguf.settings.snapshot import Snapshot
 
 HERE = Path(__file__).parent
 SERVER_CPU, LOAD_CPU = "0", "1"

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from llama_gguf.engine.diagnose import diagnose
-from llama_gguf.settings import RUN_DIR_VARIABLE, Locations, Snapshot, locate
+from llama_gguf.settings import RUN_DIR_VARIABLE, Locations, locate
 from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.snapshot import Snapshot
 from support.file_server import Remote, file_server
 from support.model_box import settings_for
 

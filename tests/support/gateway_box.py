@@ -20,7 +20,8 @@ from typing import Any
 
 from llama_gguf.keys import file_format, secret
 from llama_gguf.keys.record import KeyFile, KeyRecord
-from llama_gguf.settings import RUN_DIR_VARIABLE, Snapshot, locate, parse, snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, locate, parse, snapshot
+from llama_gguf.settings.snapshot import Snapshot
 
 from .patience import PATIENCE
 from .ports import free_port

@@ -20,9 +20,10 @@ from llama_gguf.runtime import failure as failures
 from llama_gguf.runtime.crashes import Crash, CrashFile
 from llama_gguf.runtime.failure import Failure
 from llama_gguf.runtime.supervisord_client import ProgramInfo, Supervisord, SupervisordError
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot, locate
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate
 from llama_gguf.settings import snapshot as snapshots
 from llama_gguf.settings.loading.load import InvalidConfigError, load
+from llama_gguf.settings.snapshot import Snapshot
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 _HEALTH_SECONDS = 3.0

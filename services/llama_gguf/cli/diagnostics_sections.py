@@ -24,8 +24,8 @@ from llama_gguf.errors import LlamaGgufError
 from llama_gguf.rundir import engine_variant
 from llama_gguf.runtime.fatal_listener import tail_lines
 from llama_gguf.runtime.process import all_processes, session_members
-from llama_gguf.settings import Snapshot
 from llama_gguf.settings.redaction import mask_value
+from llama_gguf.settings.snapshot import Snapshot
 
 _COMMAND_SECONDS = 20.0
 _ERROR = re.compile(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from llama_gguf.engine.known_failures import Diagnosis
     from llama_gguf.rundir.exits import Exit
     from llama_gguf.runtime.fatal_listener import FatalListener
-    from llama_gguf.settings import RunDir, Snapshot
+    from llama_gguf.settings import RunDir
+    from llama_gguf.settings.snapshot import Snapshot
 
 
 @functools.cache

@@ -25,8 +25,8 @@ from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.resolve import resolve_patiently
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir.notices import Notice
-from llama_gguf.settings import Snapshot
 from llama_gguf.settings.checks.model_facts import model_problems
+from llama_gguf.settings.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,10 @@ from llama_gguf.runtime import prepare_rundir, process
 from llama_gguf.runtime.log_follower import FileTail, Follower
 from llama_gguf.runtime.program_environment import supervised_environment
 from llama_gguf.runtime.supervisord_client import Supervisord, SupervisordError
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
 from llama_gguf.settings import snapshot as snapshots
 from llama_gguf.settings.redaction import masked_environment
+from llama_gguf.settings.snapshot import Snapshot
 
 from . import failure as failures
 from .failure import Failure

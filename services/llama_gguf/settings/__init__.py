@@ -1,17 +1,16 @@
 """The configuration: one YAML file, read once, validated, handed down as one frozen value.
 
-What the programs need to read their snapshot is imported at once; the models, which cost them 0.15 s, when asked for.
+Where things lie is imported at once; the models, which cost the programs 0.15 s, when asked for.
 """
 
 from typing import TYPE_CHECKING
 
-from .locations import Locations, RunDir, locate
-from .snapshot import RUN_DIR_VARIABLE, Snapshot
+from .locations import RUN_DIR_VARIABLE, Locations, RunDir, locate
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.settings import Settings, parse
 
-__all__ = ["RUN_DIR_VARIABLE", "Locations", "RunDir", "Settings", "Snapshot", "locate", "parse"]
+__all__ = ["RUN_DIR_VARIABLE", "Locations", "RunDir", "Settings", "locate", "parse"]
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 DATA_DIR_CANDIDATES = ("/data", "/runpod-volume", "/workspace")
 
+RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
+"""Variable by which `up` tells its programs the run directory."""
+
 
 @dataclass(frozen=True)
 class RunDir:

@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from llama_gguf import __version__
 from llama_gguf.errors import ConfigError
 
-from .locations import Locations, RunDir
+from .locations import RUN_DIR_VARIABLE, Locations, RunDir
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.settings import Settings
-
-RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
-"""Variable by which `up` tells its programs the run directory."""
 
 
 @dataclass(frozen=True)

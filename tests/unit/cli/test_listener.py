@@ -12,8 +12,9 @@ from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.runtime import failure as failures
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot, locate, parse
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse
 from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.snapshot import Snapshot
 
 COMMAND = (sys.executable, "-W", "error", "-P", "-m", "llama_gguf.cli.listener")
 

@@ -10,7 +10,8 @@ import pytest
 
 from llama_gguf.engine import exec as engine_exec
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
-from llama_gguf.settings import Snapshot, locate
+from llama_gguf.settings import locate
+from llama_gguf.settings.snapshot import Snapshot
 from support.model_box import settings_for
 from support.tiny_model import write_tiny_model
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, Snapshot, locate, parse
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse
 from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.snapshot import Snapshot
 
 COMMAND = (sys.executable, "-W", "error", "-P", "-m", "llama_gguf.health")
 

@@ -32,7 +32,7 @@ from image.scripts import (
     tags,
 )
 
-from llama_gguf.settings import parse, snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, parse, snapshot
 from llama_gguf.settings.locations import RunDir, locate
 
 DIGEST = "sha256:" + "ab" * 32
@@ -587,7 +587,7 @@ def run_dir(tmp_path: Path, port: int) -> Path:
 
 
 def test_the_run_directory_is_found_under_the_name_that_up_gives() -> None:
-    assert f"{snapshot.RUN_DIR_VARIABLE}=".encode() == healthcheck.VARIABLE
+    assert f"{RUN_DIR_VARIABLE}=".encode() == healthcheck.VARIABLE
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from llama_gguf.runtime import failure as failures
 from llama_gguf.runtime.crashes import Crash
 from llama_gguf.runtime.failure import Failure
 from llama_gguf.runtime.supervisord_client import ProgramInfo
-from llama_gguf.settings import RunDir, Snapshot, locate, parse
+from llama_gguf.settings import RunDir, locate, parse
 from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.snapshot import Snapshot
 
 SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
 SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))

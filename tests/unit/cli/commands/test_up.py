@@ -21,7 +21,8 @@ from llama_gguf.cli.commands.up import (
 )
 from llama_gguf.keys.bootstrap import BootstrapResult
 from llama_gguf.runtime.launch import Launch
-from llama_gguf.settings import Snapshot, locate, parse
+from llama_gguf.settings import locate, parse
+from llama_gguf.settings.snapshot import Snapshot
 
 
 def snapshot(tmp_path: Path, **sections: object) -> Snapshot:
