@@ -131,9 +131,29 @@ def test_importing_does_nothing() -> None:
 
 @pytest.mark.parametrize("module", ["llama_gguf.engine", "llama_gguf.gateway", "llama_gguf.health"])
 def test_programs_start_without_what_they_do_not_need(module: str) -> None:
-    """They would cost every program cold-start time and memory; pydantic only the gateway needs, for its keys."""
+    """They would cost every program cold-start time and memory; pydantic only the gateway needs, to read its keys."""
     code = f"import sys, importlib; importlib.import_module({module + '.__main__'!r}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
     unwanted = TERMINAL_ONLY | {"yaml", "pydantic_settings", "supervisor", "llama_gguf.settings.sections.settings"}
     assert not loaded & (unwanted if module == "llama_gguf.gateway" else unwanted | {"pydantic", "pydantic_core"})
+
+
+# What may name pydantic: the settings and their tools, and the one module that holds the rules of a key.
+PYDANTIC_USERS = ("llama_gguf.settings.", "llama_gguf.cli.", "llama_gguf.keys.validation")
+# These load it all the same: they read the keys file, or start what does.
+KEY_READERS = {"llama_gguf.gateway.app", "llama_gguf.gateway.server", "llama_gguf.gateway.__main__"}
+
+
+def test_pydantic_is_named_where_rules_are() -> None:
+    others = [(path, name) for path, name in zip(FILES, MODULES, strict=True) if not name.startswith(PYDANTIC_USERS)]
+    roots = {name: {found.split(".")[0] for found in _imports(path, name)} for path, name in others}
+    assert [name for name, found in roots.items() if found & {"pydantic", "pydantic_core"}] == []
+
+
+def test_the_gateway_loads_pydantic_for_the_keys_file_alone() -> None:
+    targets = [name for name in MODULES if name.startswith("llama_gguf.gateway") and name not in KEY_READERS]
+    targets += ["llama_gguf.keys.record", "llama_gguf.keys.keyring"]
+    code = f"import sys, {', '.join(targets)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert not set(done.stdout.split()) & {"pydantic", "pydantic_core"}

@@ -9,39 +9,20 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from operator import itemgetter
-from typing import ClassVar, Literal
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys import json_lines
 from llama_gguf.keys.durations import parse_moment, show
-from llama_gguf.keys.record import ID_PATTERN, STRICT, KeyFile, KeyRecord, PreviousSecret, RotationMark
+from llama_gguf.keys.record import ID_PATTERN, KeyFile, KeyRecord, PreviousSecret, RotationMark
 from llama_gguf.keys.secret import check_secret, digest, visible_prefix
-from llama_gguf.keys.validation import check, reason, rules_of
+from llama_gguf.keys.validation import VERSION, Violation, ViolationsError, check, check_document
 
-VERSION = 1
 MAX_ERRORS_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Document:
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    version: Literal[1]
-    keys: tuple[KeyRecord, ...]
-
-
-@functools.cache
-def _rules() -> TypeAdapter[_Document]:
-    return rules_of(_Document)
-
 
 _FIELD_NAMES = tuple(field.name for kind in (KeyRecord, PreviousSecret, RotationMark) for field in fields(kind))
 
@@ -98,14 +79,14 @@ def _parse_json(text: str, source: str) -> tuple[KeyRecord, ...]:
         return json_lines.line_of(text, ("keys", index))
 
     try:
-        json.loads(text, object_pairs_hook=note_repeats)  # pydantic's own reader would take the last of two names
+        json.loads(text, object_pairs_hook=note_repeats)  # `check_document` would take the last of two names
         if any(repeats):
             raise _broken(source, [(json_lines.line_of_repeated_name(text), "this object has the field twice")])
-        records = _rules().validate_json(text).keys
+        records = check_document(text)
     except json.JSONDecodeError as error:
         raise _broken(source, [(error.lineno, f"not JSON: {error.msg} (column {error.colno})")]) from None
-    except ValidationError as error:
-        raise _broken(source, _problems(text, error), error.error_count()) from None
+    except ViolationsError as error:
+        raise _broken(source, _problems(text, error.violations), len(error.violations)) from None
     except (RecursionError, ValueError):
         raise _broken(source, [(1, "not a document of keys: nested too deep, or a number too long")]) from None
     if doubles := list(_doubles(records)):
@@ -114,18 +95,16 @@ def _parse_json(text: str, source: str) -> tuple[KeyRecord, ...]:
     return records
 
 
-def _problems(text: str, error: ValidationError) -> list[tuple[int, str]]:
-    found = error.errors(include_input=False, include_url=False, include_context=False)
+def _problems(text: str, violations: Sequence[Violation]) -> list[tuple[int, str]]:
     problems: list[tuple[int, str]] = []
-    for item in found[:MAX_ERRORS_SHOWN]:  # finding a line reads the text, so only for those that are shown
-        place, message = item["loc"], reason(item["type"], item["msg"])
-        if item["type"] == "unexpected_keyword_argument":
-            said = _unknown_field(place)
-        elif place == ("version",) and item["type"] != "missing":
+    for found in violations[:MAX_ERRORS_SHOWN]:  # finding a line reads the text, so only for those that are shown
+        if found.rule == "unexpected_keyword_argument":
+            said = _unknown_field(found.place)
+        elif found.place == ("version",) and found.rule != "missing":
             said = f"version: must be {VERSION}; is this file from a newer llama-gguf?"
         else:
-            said = f"{_dotted(place)}: {message}"
-        problems.append((json_lines.line_of(text, place), said))
+            said = f"{_dotted(found.place)}: {found.reason}"
+        problems.append((json_lines.line_of(text, found.place), said))
     return problems
 
 

@@ -1,50 +1,36 @@
 """One API key as the keys file holds it: a digest and what the key may do, never the key itself.
 
-Owns the record type; the rules that each field obeys are in `rules`, under the names that the annotations give here.
-The operations on records are pure and know no file.
+Owns the record type. The rules that its fields obey are in `validation`. Pure, and knows no file.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
-if TYPE_CHECKING:  # pydantic takes 0.1 s; the gateway imports it only when it reads its keys
-    from pydantic import ConfigDict
-
-    from llama_gguf.keys.validation import Digest, KeyId, Limit, Models, Note, Prefix, Previous, Rotations, Scopes, Time
+from llama_gguf.settings.sections.scope import Scope
 
 Priority = Literal["high", "normal", "low"]
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-
-STRICT: ConfigDict = {  # for reading; errors must not quote values, which may be secrets in the wrong place
-    "extra": "forbid",
-    "strict": True,
-    "revalidate_instances": "always",
-    "hide_input_in_errors": True,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousSecret:
     """The digest a rotation replaced, still accepted until `valid_until` (UTC)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    digest: Digest
-    valid_until: Time
+    digest: str
+    valid_until: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
 class RotationMark:
     """Trace of a rotation made with a request id, by which a repetition is recognised (see `keys.secret`)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    request: Digest  # HMAC of the request id, not the id itself
-    nonce: Digest
+    request: str  # HMAC of the request id, not the id itself
+    nonce: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +38,25 @@ class KeyRecord:
     """A key: who it is (`id`), how to recognise it (`digest`, SHA-256 in hex) and what it may do.
 
     Limits that are None fall back to the `limits` section; `models` None allows every model. All times are UTC.
-    The annotations are applied by `rules.check`, not by the constructor.
+    The constructor checks nothing; `validation.check` does.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    id: KeyId
-    digest: Digest
-    prefix: Prefix  # for finding the key in a list
-    created: Time
-    scopes: Scopes = frozenset({"inference"})
-    models: Models | None = None
-    requests_per_minute: Limit | None = None
-    tokens_per_minute: Limit | None = None
-    concurrency: Limit | None = None
-    monthly_tokens: Limit | None = None
+    id: str
+    digest: str
+    prefix: str  # for finding the key in a list
+    created: dt.datetime
+    scopes: frozenset[Scope] = frozenset({"inference"})
+    models: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    monthly_tokens: int | None = None
     priority: Priority = "normal"
-    expires: Time | None = None
-    rotated: Time | None = None
-    note: Note = ""
-    previous: Previous = ()
-    rotations: Rotations = ()  # newest first
+    expires: dt.datetime | None = None
+    rotated: dt.datetime | None = None
+    note: str = ""
+    previous: tuple[PreviousSecret, ...] = ()
+    rotations: tuple[RotationMark, ...] = ()  # newest first
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every secret of this key, the current one first."""

@@ -1,7 +1,7 @@
-"""What each field of a key's record must be, as pydantic checks it: on reading a file and on every change.
+"""What each field of a key's record must be: on reading a file and on every change.
 
-The annotations of `record` are these names; pydantic finds them here (`rules_of`). Apart from `record`, because most of
-the gateway needs records and not the rules, and pydantic takes 0.1 s to import.
+Maps the fields of the types in `record` to rules. The only module about keys that uses pydantic, which takes 0.1 s to
+import and which most of the gateway can do without.
 """
 
 from __future__ import annotations
@@ -9,20 +9,70 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
-from typing import Annotated, TypeVar
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreConfig, core_schema
 
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.record import ID_PATTERN, KeyRecord, PreviousSecret, RotationMark
+from llama_gguf.keys.record import ID_PATTERN, KeyRecord, PreviousSecret, Priority, RotationMark
 from llama_gguf.settings.sections.scope import Scope
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
+VERSION = 1
 MAX_PREVIOUS = 16
 MAX_ROTATIONS = 16
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_STRICT = CoreConfig(
+    extra_fields_behavior="forbid",
+    strict=True,
+    revalidate_instances="always",
+    hide_input_in_errors=True,  # a value may be a secret in the wrong place
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that is broken: where, which (pydantic's name of it), and why in plain words. Never quotes the value."""
+
+    place: tuple[int | str, ...]
+    rule: str
+    reason: str
+
+
+class ViolationsError(Exception):
+    """A document of keys breaks rules."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__(f"{len(violations)} rules are broken")
+        self.violations = violations
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    version: int
+    keys: tuple[KeyRecord, ...]
+
+
+def check(record: KeyRecord) -> KeyRecord:
+    """Return `record` with its times in UTC. Raises KeysError if a field breaks its rule."""
+    try:
+        return _record_adapter().validate_python(record)
+    except ValidationError as error:
+        first = _violations(error)[0]
+        raise KeysError(f"{'.'.join(map(str, first.place))}: {first.reason}", code="key-field") from None
+
+
+def check_document(text: str) -> tuple[KeyRecord, ...]:
+    """Return the records of a keys file, which is a JSON document. Raises ViolationsError."""
+    try:
+        return _document_adapter().validate_json(text).keys
+    except ValidationError as error:
+        raise ViolationsError(_violations(error)) from None
 
 
 def _utc(value: dt.datetime) -> dt.datetime:
@@ -37,41 +87,70 @@ def _printable(value: str) -> str:
     return value
 
 
-KeyId = Annotated[str, Field(pattern=ID_PATTERN)]
-Time = Annotated[dt.datetime, AfterValidator(_utc)]
+class _Rules:
+    """Annotates a dataclass with what each of its fields must be; its own annotations say only the type."""
+
+    def __init__(self, **rules: object) -> None:
+        self.rules = rules
+
+    def __get_pydantic_core_schema__(
+        self, kind: type[DataclassInstance], handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        checked = []
+        for field in fields(kind):
+            rule = handler.generate_schema(self.rules[field.name])
+            if field.default is not MISSING:
+                rule = core_schema.with_default_schema(rule, default=field.default)
+            checked.append(core_schema.dataclass_field(field.name, rule, kw_only=False))
+        arguments = core_schema.dataclass_args_schema(kind.__name__, checked)
+        return core_schema.dataclass_schema(kind, arguments, [*self.rules], slots=True, config=_STRICT)
+
+
+_KeyId = Annotated[str, Field(pattern=ID_PATTERN)]
+_Time = Annotated[dt.datetime, AfterValidator(_utc)]
 """A moment with a time zone, kept in UTC."""
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hex."""
-Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,8}$")]
-Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
-ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
-Models = Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=256)]
-Note = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
-Scopes = Annotated[frozenset[Scope], Field(min_length=1)]
-Previous = Annotated[tuple[PreviousSecret, ...], Field(max_length=MAX_PREVIOUS)]
-Rotations = Annotated[tuple[RotationMark, ...], Field(max_length=MAX_ROTATIONS)]
-
-
-def rules_of(kind: type[T]) -> TypeAdapter[T]:
-    """Return what checks values of `kind`, whose annotations may use the names above. Takes ten milliseconds."""
-    adapter = TypeAdapter(kind)
-    adapter.rebuild(_types_namespace=globals())
-    return adapter
+_Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,8}$")]
+_Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
+_ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+_Models = Annotated[tuple[_ModelName, ...], Field(min_length=1, max_length=256)]
+_Note = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
+_Scopes = Annotated[frozenset[Scope], Field(min_length=1)]
+_Previous = Annotated[PreviousSecret, _Rules(digest=_Digest, valid_until=_Time)]
+_Rotation = Annotated[RotationMark, _Rules(request=_Digest, nonce=_Digest)]
+_Record = Annotated[
+    KeyRecord,
+    _Rules(
+        id=_KeyId,
+        digest=_Digest,
+        prefix=_Prefix,
+        created=_Time,
+        scopes=_Scopes,
+        models=_Models | None,
+        requests_per_minute=_Limit | None,
+        tokens_per_minute=_Limit | None,
+        concurrency=_Limit | None,
+        monthly_tokens=_Limit | None,
+        priority=Priority,
+        expires=_Time | None,
+        rotated=_Time | None,
+        note=_Note,
+        previous=Annotated[tuple[_Previous, ...], Field(max_length=MAX_PREVIOUS)],
+        rotations=Annotated[tuple[_Rotation, ...], Field(max_length=MAX_ROTATIONS)],
+    ),
+]
+_CheckedDocument = Annotated[_Document, _Rules(version=Literal[1], keys=tuple[_Record, ...])]
 
 
 @functools.cache
-def _rules() -> TypeAdapter[KeyRecord]:
-    return rules_of(KeyRecord)
+def _record_adapter() -> TypeAdapter[KeyRecord]:
+    return TypeAdapter(_Record)  # takes ten milliseconds
 
 
-def check(record: KeyRecord) -> KeyRecord:
-    """Return `record` with its times in UTC. Raises KeysError if a field breaks its rule."""
-    try:
-        return _rules().validate_python(record)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise KeysError(f"{place}: {reason(first['type'], first['msg'])}", code="key-field") from None
+@functools.cache
+def _document_adapter() -> TypeAdapter[_Document]:
+    return TypeAdapter(_CheckedDocument)
 
 
 _REASONS = {
@@ -91,8 +170,12 @@ _REASONS = {
 }
 
 
-def reason(kind: str, message: str) -> str:
-    """Say in plain words what pydantic found. Never quotes the value: it may be a secret in the wrong place."""
+def _violations(error: ValidationError) -> list[Violation]:
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    return [Violation(item["loc"], item["type"], _reason(item["type"], item["msg"])) for item in found]
+
+
+def _reason(kind: str, message: str) -> str:
     return _REASONS.get(kind) or message.removeprefix("Value error, ").replace("Input should", "should").replace(
         "String should", "should"
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.record import PreviousSecret
+from llama_gguf.keys import validation
+from llama_gguf.keys.record import KeyRecord, PreviousSecret, RotationMark
 from llama_gguf.keys.validation import check
 from support.keys_made import ALICE, NOW, record
 
@@ -62,3 +63,19 @@ def test_a_wrong_field_is_named_and_not_quoted(wrong: dict[str, Any], message: s
     assert caught.value.message == message
     assert caught.value.code == "key-field"
     assert ALICE not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "checked"),
+    [
+        (KeyRecord, validation._Record),
+        (PreviousSecret, validation._Previous),
+        (RotationMark, validation._Rotation),
+        (validation._Document, validation._CheckedDocument),
+    ],
+)
+def test_the_rules_let_through_what_the_annotations_say(kind: type, checked: object) -> None:
+    """The types stand in `record` and the rules here: neither may have a field, or a type, that the other has not."""
+    rules = get_args(checked)[1].rules
+    widened = {name: int if name == "version" else rule for name, rule in rules.items()}  # the one rule that is a value
+    assert get_type_hints(type("Ruled", (), {"__annotations__": widened})) == get_type_hints(kind)
