@@ -1,7 +1,7 @@
 """Every error the appliance raises on purpose, with the exit code or HTTP answer it leads to.
 
 Owns the hierarchy and the exit codes. Imports nothing of ours and renders nothing: `cli` turns these into
-terminal output, `gateway.render` into HTTP bytes.
+terminal output, `gateway.api.error_responses` into HTTP bytes.
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ KEY_READERS = {"llama_gguf.gateway.app", "llama_gguf.gateway.server", "llama_ggu
 def test_pydantic_is_named_where_rules_are() -> None:
     others = [(path, name) for path, name in zip(FILES, MODULES, strict=True) if not name.startswith(PYDANTIC_USERS)]
     roots = {name: {found.split(".")[0] for found in _imports(path, name)} for path, name in others}
-    assert [name for name, found in roots.items() if found & {"pydantic", "pydantic_core"}] == []
+    offenders = [name for name, found in roots.items() if found & {"pydantic", "pydantic_core"}]
+    assert not offenders, offenders
 
 
 def test_the_gateway_loads_pydantic_for_the_keys_file_alone() -> None:

@@ -32,7 +32,7 @@ STANDIN = str(Path(__file__).with_name("standin.py"))
 
 
 def standin(name: str, *knobs: str, priority: int = 20, stop_seconds: int = 5, **more: Any) -> Program:
-    """A program that does as the knobs of support/standin.py say."""
+    """A program that does as the knobs of standin.py say."""
     argv = (Path(sys.executable).name, "-P", STANDIN, f"--name={name}", *knobs)
     return Program(name, argv, priority, stop_seconds, variables=("STANDIN_*",), **more)
 

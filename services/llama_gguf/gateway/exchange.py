@@ -1,6 +1,6 @@
 """One request on its way through the gateway: what was asked, who asked, what was answered and when.
 
-Owns plain values only; `pipeline` acts on them. `front` makes the Request and is the Sink.
+Owns plain values only; `pipeline` acts on them. `http1.connection` makes the Request and is the Sink.
 """
 
 from __future__ import annotations

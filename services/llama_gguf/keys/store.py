@@ -1,7 +1,7 @@
 """The keys file on disk: reading it with its warnings, and changing it under a lock.
 
 Owns the file and its two neighbours, `<keys file>.lock` and `<keys file>.pepper` (see `secret.derive_secret`). What
-the text means is `grammar`'s business; how a file is replaced, `atomic`'s.
+the text means is `file_format`'s business; how a file is replaced, `atomic_file`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Settings as a short YAML tree, and as one variable for each setting: how a configuration reaches a container.
 
 Owns what "differs from the default" means and how a value becomes the text of a `LLAMA_GGUF__…` variable, the
-inverse of what `settings.load` reads. Pure.
+inverse of what `settings.loading.load` reads. Pure.
 """
 
 from __future__ import annotations

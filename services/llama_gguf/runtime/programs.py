@@ -23,7 +23,7 @@ class Program:
     Started in ascending order of `priority` without waiting; stopped in descending order, each after the one before
     it is gone. `stop_seconds` after the stop signal it is killed. A `listener` speaks supervisord's event protocol on
     its stdin and stdout instead of logging there. `variables` are those of the environment that it gets beyond what
-    all programs get, as patterns of `settings.passing`.
+    all programs get, as patterns of `settings.environment_filter`.
     """
 
     name: str

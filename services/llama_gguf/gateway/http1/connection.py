@@ -1,8 +1,8 @@
 """The server side of HTTP: one Protocol a client, which takes requests and runs the pipeline on each.
 
-Parsing is llhttp's (`wire`), writing is `client_sink`'s; here are the order of things on a connection, its timeouts
-and pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start and, on the
-same llhttp, leaves a handler waiting when a chunked body goes wrong.
+Parsing is llhttp's (`request_parser`), writing is `response_writer`'s; here are the order of things on a connection,
+its timeouts and pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start
+and, on the same llhttp, leaves a handler waiting when a chunked body goes wrong.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a request has cost in tokens, whichever way its answer ended. Pure but for the clock.
 
 One value, made here, is what limits charge, usage records, metrics count and the access log shows. Where the engine
-told less than all it is a guess and not `exact`: then `recount` asks the engine.
+told less than all it is a guess and not `exact`: then `engine_usage` asks the engine.
 """
 
 from __future__ import annotations

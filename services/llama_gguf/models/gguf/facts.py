@@ -1,4 +1,4 @@
-"""A header -> what matters for serving it: the facts that `settings.model_facts` holds the configuration against."""
+"""A header -> what matters for serving it: what `settings.checks.model_facts` holds the configuration against."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a model's file says of itself, held against what it is to be served for. Pure.
 
-Lives apart from `file_checks`, because the engine's program asks the same and reads its settings without pydantic.
+Lives apart from `machine`, because the engine's program asks the same and reads its settings without pydantic.
 """
 
 from __future__ import annotations

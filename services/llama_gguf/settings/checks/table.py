@@ -1,4 +1,4 @@
-"""Checks across settings. Pure: Settings in, problems out; what needs files is in `file_checks`.
+"""Checks across settings. Pure: Settings in, problems out; what needs files is in `machine`.
 
 Each check names the settings it reads, so that it can be left out while one of them is still wrong by itself and a
 message about its default would mislead.

@@ -1,6 +1,6 @@
 """Environment variables and `--set` flags -> assignments. Pure: mappings and texts in, values out.
 
-pydantic-settings turns a nested name into a place in the tree (`nested_names`); what it would let pass in silence
+pydantic-settings turns a nested name into a place in the tree (`nested_variables`); what it would let pass in silence
 (unknown names, near misses) is told here.
 """
 

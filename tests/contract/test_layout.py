@@ -1,0 +1,233 @@
+"""The layout one level below the package map: no circle, small folders, the arrows within the gateway, true names.
+
+`test_architecture` holds the arrows between the parts of the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections import Counter
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ROOT / "services"
+PACKAGE = SERVICES / "llama_gguf"
+GATEWAY = "llama_gguf.gateway."
+
+MAX_MODULES_IN_A_FOLDER = 15
+
+# Sub-packages and modules of the gateway, lowest first. Each may import those of lower lines only, and itself.
+LEVELS = (
+    "http1 tokens scheduling ratelimit api",
+    "upstream exchange inputs",
+    "headers",
+    "relay telemetry interfaces",
+    "inference builtin_routes",
+    "pipeline",
+    "app",
+    "server",
+    "__main__",
+)
+# Modules that import upwards or sideways all the same, and why. One that no longer does must leave this list.
+EXCEPTIONS = {
+    ("http1.connection", "pipeline"): "is handed the whole pipeline, where a Handler protocol would do",
+    ("http1.connection", "exchange"): "makes the Exchange itself, where a Handler protocol would",
+    ("http1.request_parser", "exchange"): "RequestHead and HeaderLines still stand beside the state of a request",
+    ("http1.response_writer", "exchange"): "HeaderLines still stands beside the state of a request",
+    ("http1.response_writer", "relay.sse"): "how a chunk of a body is framed still stands beside the events within",
+    ("exchange", "relay.sse"): "Tokens still stands beside the reader of events that counts them",
+    ("upstream.response_parser", "headers"): "which headers of the engine pass on is not apart from ours to clients",
+}
+# `upstream` needs of `api` the values of errors, nothing that knows a client.
+UPSTREAM_MAY_USE_OF_API = {"api.error_responses"}
+
+# What comments put in backticks and no code of ours has: made-up names, and other programs'.
+OTHER_NAMES = {"llamacpp_x", "supervisor.getState"}
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(SERVICES).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def _modules() -> dict[str, Path]:
+    return {_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _imports(name: str, path: Path) -> set[str]:
+    """The modules of ours that a module imports anywhere: within functions and for type checking too.
+
+    That a package runs before its modules does not count, else a package could not show what its modules have.
+    """
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                module = f"{source}.{alias.name}"
+                found.add(module if module in _modules() else source)
+    return found & set(_modules()) - {name}
+
+
+@cache
+def _graph() -> dict[str, set[str]]:
+    return {name: _imports(name, path) for name, path in _modules().items()}
+
+
+def test_no_circle_of_imports() -> None:
+    try:
+        TopologicalSorter(_graph()).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(reversed(error.args[1]))}")
+
+
+def test_folders_are_small() -> None:
+    counted = Counter(path.parent for path in _modules().values() if path.name != "__init__.py")
+    full = {str(folder.relative_to(ROOT)): n for folder, n in counted.items() if n > MAX_MODULES_IN_A_FOLDER}
+    assert not full, full
+
+
+# --- the arrows within the gateway -------------------------------------------------------------------------------
+
+
+def _gateway_arrows() -> set[tuple[str, str]]:
+    """Which module of the gateway imports which, without their common prefix."""
+    return {
+        (name.removeprefix(GATEWAY), other.removeprefix(GATEWAY))
+        for name, others in _graph().items()
+        for other in others
+        if name.startswith(GATEWAY) and other.startswith(GATEWAY)
+    }
+
+
+def test_the_gateways_parts_import_downwards() -> None:
+    level = {part: number for number, parts in enumerate(LEVELS) for part in parts.split()}
+    upwards = set()
+    for name, other in _gateway_arrows():
+        part, used = name.split(".")[0], other.split(".")[0]
+        if part != used and level[used] >= level[part]:
+            upwards.add((name, other))
+    assert upwards <= set(EXCEPTIONS), f"upwards or sideways: {sorted(upwards - set(EXCEPTIONS))}"
+    assert set(EXCEPTIONS) <= upwards, f"no longer needed: {sorted(set(EXCEPTIONS) - upwards)}"
+
+
+def test_every_part_of_the_gateway_has_a_level() -> None:
+    parts = {name.removeprefix(GATEWAY).split(".")[0] for name in _modules() if name.startswith(GATEWAY)}
+    assert sorted(parts) == sorted(" ".join(LEVELS).split())
+
+
+def test_upstream_knows_of_the_api_its_errors_only() -> None:
+    used = {other for name, other in _gateway_arrows() if name.startswith("upstream") and other.startswith("api")}
+    assert used == UPSTREAM_MAY_USE_OF_API
+
+
+# --- names in prose ----------------------------------------------------------------------------------------------
+
+
+@cache
+def _split(path: Path) -> tuple[tuple[tuple[int, str], ...], str]:
+    """The comments and docstrings of a file, each with its line, and the text of everything else."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    docstrings: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found = [line for line in node.body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
+            docstrings.update(line.lineno for line in found)
+            node.body = [line for line in node.body if line not in found]
+    prose = [
+        (token.start[0], token.string)
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.start[0] in docstrings)
+    ]
+    return tuple(prose), ast.unparse(tree)
+
+
+@cache
+def _our_code() -> str:
+    return "\n".join(_split(path)[1] for path in _modules().values())
+
+
+@cache
+def _identifiers() -> frozenset[str]:
+    names = {part for name in _modules() for part in name.split(".")}
+    return frozenset(names | set(re.findall(r"\w+", _our_code())))
+
+
+def _defines(module: str, name: str) -> bool:
+    """Whether a module has a submodule or a name at its top level."""
+    if f"{module}.{name}" in _modules():
+        return True
+    tree = ast.parse(_modules()[module].read_text(encoding="utf-8"))
+    return any(
+        name in (getattr(node, "name", None), *(target.id for target in _targets(node) if isinstance(target, ast.Name)))
+        for node in tree.body
+    )
+
+
+def _targets(node: ast.stmt) -> list[ast.expr]:
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, ast.AnnAssign) else []
+
+
+def _known(dotted: str) -> bool:
+    """Whether `a.b` is a module of ours, a name at the top of one, or stands in our code: an expression, or a text."""
+    owner, _, name = dotted.rpartition(".")
+    return any(
+        module.endswith(f".{dotted}") or (module.endswith(f".{owner}") and _defines(module, name))
+        for module in _modules()
+    ) or bool(re.search(rf"\b{re.escape(dotted)}\b", _our_code()))
+
+
+def _prose_files() -> list[Path]:
+    return sorted(path for top in ("services", "tests", "image") for path in (ROOT / top).rglob("*.py"))
+
+
+def _exists(named: str, beside: Path) -> bool:
+    """Whether there is what a comment names: a path or a module."""
+    if "/" in named or named.endswith(".py"):
+        return any(any(top.glob(named)) for top in (ROOT, PACKAGE, beside))
+    owner, _, name = named.rpartition(".")
+    return named in _modules() or (owner in _modules() and _defines(owner, name))
+
+
+PATHS = re.compile(
+    r"(?<![\w/.-])(?:services|tests|schema|image|config)/[\w./*-]*\w"  # from the top of the repository
+    r"|(?<![\w/.-])[\w/-]+\.py\b"  # from there, from the top of the package or from the same folder
+    r"|\bllama_gguf(?:\.[a-z_]\w*)+"
+)
+
+
+def test_paths_in_comments_exist() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}:{line}: {named}"
+        for path in _prose_files()
+        for line, text in _split(path)[0]
+        for named in PATHS.findall(text)
+        if not _exists(named, path.parent)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_names_in_comments_of_the_package_are_names_in_its_code() -> None:
+    """What stands in backticks and looks like a name: a module that was moved leaves such names behind."""
+    unknown = []
+    for path in _modules().values():
+        for line, text in _split(path)[0]:
+            for named in re.findall(r"`([a-z_]\w+(?:\.[a-z_]\w*)*)`", text):
+                known = _known(named) if "." in named else named in _identifiers()
+                if not known and named not in OTHER_NAMES:
+                    unknown.append(f"{path.relative_to(ROOT)}:{line}: {named}")
+    assert not unknown, "\n".join(unknown)
