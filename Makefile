@@ -170,9 +170,12 @@ pin-bases-pull-request: ## Open a pull request with new digests
 
 # --- benchmarks: numbers, never tests
 
-.PHONY: bench-gateway bench-end-to-end bench-fairness bench-start bench-download
+.PHONY: bench-gateway bench-instructions bench-end-to-end bench-fairness bench-start bench-download
 bench-gateway: $(VENV)/.dev.done ## Gateway against nginx and the engine direct, side by side (needs nginx and gcc)
 	$(BIN)/python tests/bench/gateway.py
+
+bench-instructions: $(VENV)/.dev.done ## Instructions one request costs the gateway: tells steps of 1 % (needs valgrind)
+	PYTHONPATH=tests $(BIN)/python tests/bench/instructions.py
 
 bench-end-to-end: $(VENV)/.dev.done engine $(VENV)/.starter.done ## Tokens/s and first token, appliance against engine
 	PYTHONPATH=. $(BIN)/python tests/bench/end_to_end.py
