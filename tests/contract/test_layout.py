@@ -27,7 +27,6 @@ MAX_MODULES_IN_A_FOLDER = 15
 LEVELS = (
     "http1 tokens scheduling ratelimit api",
     "upstream exchange inputs",
-    "headers",
     "relay telemetry interfaces",
     "inference builtin_routes",
     "pipeline",
@@ -39,15 +38,7 @@ LEVELS = (
 EXCEPTIONS = {
     ("http1.connection", "pipeline"): "is handed the whole pipeline, where a Handler protocol would do",
     ("http1.connection", "exchange"): "makes the Exchange itself, where a Handler protocol would",
-    ("http1.request_parser", "exchange"): "RequestHead and HeaderLines still stand beside the state of a request",
-    ("http1.response_writer", "exchange"): "HeaderLines still stands beside the state of a request",
-    ("http1.response_writer", "relay.sse"): "how a chunk of a body is framed still stands beside the events within",
-    ("exchange", "relay.sse"): "Tokens still stands beside the reader of events that counts them",
-    ("upstream.response_parser", "headers"): "which headers of the engine pass on is not apart from ours to clients",
 }
-# `upstream` needs of `api` the values of errors, nothing that knows a client.
-UPSTREAM_MAY_USE_OF_API = {"api.error_responses"}
-
 # What comments put in backticks and no code of ours has: made-up names, and other programs'.
 OTHER_NAMES = {"llamacpp_x", "supervisor.getState"}
 
@@ -125,11 +116,6 @@ def test_the_gateways_parts_import_downwards() -> None:
 def test_every_part_of_the_gateway_has_a_level() -> None:
     parts = {name.removeprefix(GATEWAY).split(".")[0] for name in _modules() if name.startswith(GATEWAY)}
     assert sorted(parts) == sorted(" ".join(LEVELS).split())
-
-
-def test_upstream_knows_of_the_api_its_errors_only() -> None:
-    used = {other for name, other in _gateway_arrows() if name.startswith("upstream") and other.startswith("api")}
-    assert used == UPSTREAM_MAY_USE_OF_API
 
 
 # --- names in prose ----------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
 from llama_gguf.gateway.upstream.monitor import EngineState, State
+from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.watcher import KeyState, KeyWatcher
@@ -42,7 +43,6 @@ from llama_gguf.models.source import served_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.settings.snapshot import Snapshot
 
-from .headers import engine_head, engine_request
 from .pipeline import Access, Pipeline
 
 _log = logging.getLogger(__name__)

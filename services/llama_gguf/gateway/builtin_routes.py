@@ -11,8 +11,8 @@ import orjson
 
 from llama_gguf.errors import GatewayError, KeysError
 from llama_gguf.gateway.api.routes import Kind
-from llama_gguf.gateway.exchange import Exchange, HeaderLines
-from llama_gguf.gateway.headers import lines
+from llama_gguf.gateway.exchange import Exchange
+from llama_gguf.gateway.http1.message import HeaderLines, header_lines
 
 Answer = tuple[int, HeaderLines, bytes]
 
@@ -48,7 +48,7 @@ class OwnRoutes:
         assert route is not None  # noqa: S101 - the pipeline found it
         if route.kind == "metrics":
             media_type, body = await self._metrics(exchange.request.headers.get(b"accept", b""))
-            return 200, lines([("Content-Type", media_type)]), body
+            return 200, header_lines([("Content-Type", media_type)]), body
         return await self._reload(exchange)
 
     async def _reload(self, exchange: Exchange) -> Answer:

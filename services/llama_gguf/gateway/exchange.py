@@ -1,102 +1,23 @@
 """One request on its way through the gateway: what was asked, who asked, what was answered and when.
 
-Owns plain values only; `pipeline` acts on them. `http1.connection` makes the Request and is the Sink.
+Owns plain values only; `pipeline` acts on them. `http1` makes the Request and is the Sink.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from llama_gguf.gateway.api.routes import Route
-from llama_gguf.gateway.relay.sse import Tokens
+from llama_gguf.gateway.http1.message import HeaderLines, Request
+from llama_gguf.gateway.http1.sink import Sink
+from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.keys.record import KeyRecord
 
 Outcome = Literal[
     "ok", "rejected", "client_error", "client_gone", "engine_error", "upstream_error", "timeout", "internal_error"
 ]
-HeaderLines = str
-"""Header fields as they go over the wire: whole lines, each with its line end (`headers.lines` makes them)."""
-
 _STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-
-
-class RequestHead:
-    """Method, target and headers. A client that repeats its head byte for byte gets the same object again.
-
-    `memo` is the pipeline's: what it found out about this head the last time.
-    """
-
-    __slots__ = ("headers", "memo", "method", "path", "query")
-
-    def __init__(self, method: str, target: str, headers: dict[bytes, bytes]) -> None:
-        self.method = method
-        self.path, _, self.query = target.partition("?")  # as sent: not decoded, not normalised
-        self.headers = headers
-        self.memo: Any = None
-
-
-class Request:
-    """A parsed request. Header names are lower case; a repeated header's values are joined by commas."""
-
-    __slots__ = ("body", "head", "peer")
-
-    def __init__(self, head: RequestHead, *, body: bytes = b"", peer: str = "") -> None:
-        self.head = head
-        self.body = body
-        self.peer = peer
-
-    @property
-    def method(self) -> str:
-        """GET, POST and so on."""
-        return self.head.method
-
-    @property
-    def path(self) -> str:
-        """The target without its query, as sent."""
-        return self.head.path
-
-    @property
-    def query(self) -> str:
-        """What stands behind the question mark, as sent."""
-        return self.head.query
-
-    @property
-    def headers(self) -> dict[bytes, bytes]:
-        """The headers."""
-        return self.head.headers
-
-
-class Sink(Protocol):
-    """Where an answer goes. Calls come from the event loop's thread; none blocks and none raises.
-
-    Either one `send`, or `open`, then any of `write_framed`/`write`, then `end` or `abort`. After the client has
-    gone, all of them do nothing.
-    """
-
-    takes_chunks: bool
-    """Whether the client reads chunked bodies as the engine frames them (`write_framed`)."""
-    on_writable: Callable[[], None] | None
-    """Called when the client has taken enough of what was written, after a write returned False."""
-
-    def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
-        """Answer as a whole."""
-
-    def open(self, status: int, lines: HeaderLines, first: bytes, *, framed: bool) -> bool:
-        """Begin a chunked answer; `first` carries its chunk framing or not. False: let the client catch up."""
-
-    def write_framed(self, data: bytes) -> bool:
-        """Write bytes that carry their chunk framing. Only where `takes_chunks`."""
-
-    def write(self, data: bytes) -> bool:
-        """Write bytes of the body; the sink frames them."""
-
-    def end(self, *, framed: bool = False) -> None:
-        """Finish a chunked answer; `framed` says that the last chunk has been written as it came."""
-
-    def abort(self) -> None:
-        """Cut the connection: the answer cannot be finished."""
 
 
 class Exchange:

@@ -15,21 +15,22 @@ from dataclasses import dataclass
 
 from llama_gguf.errors import GatewayError, KeysError
 from llama_gguf.gateway.api import auth, request_json
-from llama_gguf.gateway.api.engine_models import present_models
-from llama_gguf.gateway.api.engine_properties import present_props
-from llama_gguf.gateway.api.error_responses import engine_error
+from llama_gguf.gateway.api.engine_views import present_models, present_props
 from llama_gguf.gateway.api.multipart import read_form
 from llama_gguf.gateway.api.routes import Route
-from llama_gguf.gateway.exchange import Exchange, HeaderLines
-from llama_gguf.gateway.headers import engine_head, engine_request, usage_head
+from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.deadlines import Sweeper
+from llama_gguf.gateway.http1.message import HeaderLines
 from llama_gguf.gateway.interfaces import Admission, Limiter, Reservation
 from llama_gguf.gateway.relay.accounting import best_guess, note_whole
 from llama_gguf.gateway.relay.engine_usage import Recounter
 from llama_gguf.gateway.relay.response_relay import Relay
-from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT, Tokens
+from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import EngineCaller
+from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_talk, estimate_transcription
+from llama_gguf.gateway.upstream.errors import engine_error
+from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.logs import fields
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llama_gguf.gateway.exchange import Exchange, HeaderLines
+from llama_gguf.gateway.exchange import Exchange
+from llama_gguf.gateway.http1.message import HeaderLines
 from llama_gguf.keys.record import KeyRecord, Priority
 
 

@@ -12,7 +12,9 @@ import asyncio
 import itertools
 import logging
 import os
+import re
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,15 +25,17 @@ from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.error_responses import error_body, error_event, error_headers
 from llama_gguf.gateway.api.routes import RouteTable, dialect_of
 from llama_gguf.gateway.builtin_routes import OwnRoutes
+from llama_gguf.gateway.exchange import Exchange, Outcome
+from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
+from llama_gguf.gateway.http1.sink import Sink
 from llama_gguf.gateway.inference import Forwarder
 from llama_gguf.gateway.interfaces import Recorder
 from llama_gguf.keys.keyring import Ring
 from llama_gguf.settings.sections.scope import Scope
 
-from .exchange import Exchange, HeaderLines, Outcome, Request, Sink
-from .headers import lines, request_id
-
 _log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 JSON = ("Content-Type", "application/json")
 
@@ -125,7 +129,7 @@ class Pipeline:
         """Find route and key; answer preflights and signs of life. Raises GatewayError."""
         request = exchange.request
         if self._cors.enabled:
-            exchange.base_lines = lines(self._cors.headers(request.headers.get(b"origin")))
+            exchange.base_lines = header_lines(self._cors.headers(request.headers.get(b"origin")))
         if request.method == "OPTIONS":
             self._preflight(exchange)
             return True
@@ -151,7 +155,7 @@ class Pipeline:
     def _preflight(self, exchange: Exchange) -> None:
         headers = exchange.request.headers
         methods = self._routes.methods(exchange.request.path) or ["GET", "POST"]
-        exchange.base_lines = lines(
+        exchange.base_lines = header_lines(
             self._cors.preflight(headers.get(b"origin"), headers.get(b"access-control-request-headers"), methods)
         )
         self.answer(exchange, 204, "", b"")
@@ -190,7 +194,7 @@ class Pipeline:
         if dialect == "anthropic":
             exchange.speak_anthropic()
         if not exchange.started:
-            fields = lines([JSON, *error_headers(error)])
+            fields = header_lines([JSON, *error_headers(error)])
             exchange.send(error.status, fields, error_body(error, dialect, exchange.request_id))
         elif exchange.broken_event or error.code == "client_stalled":
             exchange.sink.abort()
@@ -234,3 +238,10 @@ def _outcome(error: GatewayError) -> Outcome:
     if error.status in (401, 403, 429, 503):
         return "rejected"
     return "engine_error" if error.status >= 500 else "client_error"
+
+
+def request_id(sent: bytes | None) -> str:
+    """Return the client's request id if it is a sane one, else a new one."""
+    if sent is not None and _REQUEST_ID.fullmatch(sent):
+        return sent.decode("ascii")
+    return uuid.uuid4().hex

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llama_gguf.gateway.relay.sse import read_tokens
+from llama_gguf.gateway.tokens.counts import read_tokens
 from support.gateway_box import KEY
 from support.http_client import exchange
 from support.running_gateway import Running

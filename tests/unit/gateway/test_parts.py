@@ -17,15 +17,18 @@ import pytest
 from llama_gguf.errors import GatewayError, LaunchError
 from llama_gguf.gateway import server
 from llama_gguf.gateway.api import error_codes
-from llama_gguf.gateway.api.engine_models import present_models
-from llama_gguf.gateway.api.engine_properties import present_props
-from llama_gguf.gateway.headers import content_type, engine_head, engine_request, lines, request_id
+from llama_gguf.gateway.api.engine_views import present_models, present_props
 from llama_gguf.gateway.http1.deadlines import Sweeper
 from llama_gguf.gateway.http1.header_rules import HttpLimits, check_framing, join_headers
-from llama_gguf.gateway.http1.request_parser import HeadWriter, parse_head
+from llama_gguf.gateway.http1.message import header_lines
+from llama_gguf.gateway.http1.request_parser import parse_head
+from llama_gguf.gateway.http1.response_head import HeadWriter
 from llama_gguf.gateway.inputs import look
+from llama_gguf.gateway.pipeline import request_id
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter, Reservation
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
+from llama_gguf.gateway.upstream.request import engine_head, engine_request
+from llama_gguf.gateway.upstream.response_parser import content_type
 from llama_gguf.settings.sections.limits import Limits
 from support.gateway_box import KEY, key_record, make_box
 from support.http_client import read_answer, request_bytes
@@ -67,14 +70,14 @@ def test_requests_to_the_engine() -> None:
 
 
 def test_no_value_can_end_its_header_line() -> None:
-    assert lines([("A", "b\r\nSet-Cookie: c"), ("D", "e\nf")]) == "A: b Set-Cookie: c\r\nD: e f\r\n"
+    assert header_lines([("A", "b\r\nSet-Cookie: c"), ("D", "e\nf")]) == "A: b Set-Cookie: c\r\nD: e f\r\n"
 
 
 def test_rate_headers_as_lines_are_the_rate_headers() -> None:
     for requests, tokens in ((5, 900), (5, None), (None, 900), (None, None)):
         limiter = RateLimiter(Limits(requests_per_minute=requests, tokens_per_minute=tokens), LocalStore())
         reservation = run(limiter.reserve(key_record("k", KEY), 30))
-        assert reservation.lines == lines(reservation.headers)
+        assert reservation.lines == header_lines(reservation.headers)
 
 
 def run(reserving: Coroutine[Any, Any, Reservation]) -> Reservation:

@@ -6,12 +6,11 @@ Every failing answer of the gateway goes through here, the HTTP parser's own com
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.errors import GatewayError
 from llama_gguf.gateway.api.routes import Dialect
 
 # OpenAI's `type` for errors that are not the caller's fault or have a name of their own.
@@ -26,15 +25,6 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-_ENGINE_CODES = {
-    "invalid_request_error": "bad_request",
-    "exceed_context_size_error": "context_length_exceeded",
-    "not_supported_error": "not_supported",
-    "unavailable_error": "model_loading",
-    "server_error": "engine_error",
-    "not_found_error": "not_found",
-}
-_PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 
 
 def error_type(error: GatewayError) -> str:
@@ -81,38 +71,3 @@ def error_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes
     """Return an error as one server-sent event, for streams whose 200 has gone out."""
     data = error_body(error, dialect, request_id)
     return (b"event: error\ndata: " if dialect == "anthropic" else b"data: ") + data + b"\n\n"
-
-
-def engine_error(status: int, body: bytes) -> GatewayError:
-    """Translate an error answer of the engine: the status and message stay, `code` becomes a string.
-
-    The engine refusing our own key is our fault and not the client's: 502, never 401. Paths of files are taken out.
-    """
-    if status == 401:
-        return GatewayError(502, "engine_refused", "The engine refused the gateway's own key.", type="server_error")
-    message, kind = _engine_message(body)
-    if status == 503 and kind == "unavailable_error":
-        return model_loading(5)
-    code = _ENGINE_CODES.get(kind, "bad_request" if status < 500 else "engine_error")
-    return GatewayError(status, code, _PATHS.sub("<path>", message), type=kind or "invalid_request_error")
-
-
-def _engine_message(body: bytes) -> tuple[str, str]:
-    try:
-        error = orjson.loads(body)["error"]
-        if isinstance(error, str):
-            return error, ""
-        return str(error["message"]), str(error.get("type", ""))
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return "The engine reported an error without a reason.", ""
-
-
-def model_loading(retry_after: int) -> GatewayError:
-    """Return the answer for a request that came before the engine could take it."""
-    return GatewayError(
-        503,
-        "model_loading",
-        "The model is still loading; try again soon.",
-        type="server_error",
-        extra=Extra(retry_after=retry_after),
-    )

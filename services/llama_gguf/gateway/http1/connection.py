@@ -12,18 +12,13 @@ import time
 from typing import Literal, cast
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.gateway.exchange import Exchange, Request, RequestHead
+from llama_gguf.gateway.exchange import Exchange
+from llama_gguf.gateway.http1.chunked import ChunkedBody
 from llama_gguf.gateway.http1.header_rules import HttpLimits
 from llama_gguf.gateway.http1.inline_task import Job
-from llama_gguf.gateway.http1.request_parser import (
-    CONTINUE,
-    ChunkedBody,
-    Head,
-    HeadWriter,
-    check_unfinished,
-    first_words,
-    parse_head,
-)
+from llama_gguf.gateway.http1.message import Request, RequestHead
+from llama_gguf.gateway.http1.request_parser import Head, check_unfinished, first_words, parse_head
+from llama_gguf.gateway.http1.response_head import CONTINUE, HeadWriter
 from llama_gguf.gateway.http1.response_writer import HIGH_WATER_BYTES, LOW_WATER_BYTES, ClientSink
 from llama_gguf.gateway.http1.write_batch import Outbox
 from llama_gguf.gateway.pipeline import Pipeline

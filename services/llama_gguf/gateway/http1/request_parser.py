@@ -1,4 +1,4 @@
-"""HTTP/1 as bytes, both ways: request heads and chunked bodies parsed by llhttp, answer heads written.
+"""Request heads, parsed by llhttp.
 
 Nothing here touches a socket. What llhttp refuses (Content-Length with Transfer-Encoding, repeated or odd lengths,
 folded lines, blanks before a colon, bare line feeds, control characters, odd chunk sizes) is a 400; the limits and
@@ -7,21 +7,15 @@ what llhttp leaves to the application are checked here.
 
 from __future__ import annotations
 
-import time
-from email.utils import formatdate
-from http import HTTPStatus
 from typing import Final
 
 import httptools
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.gateway.exchange import HeaderLines, RequestHead
-from llama_gguf.gateway.http1.header_rules import HttpLimits, bad_request, check_framing, join_headers, too_large
+from llama_gguf.gateway.http1.header_rules import HttpLimits, bad_request, check_framing, join_headers
+from llama_gguf.gateway.http1.message import RequestHead
 
-SERVER: Final = "llama-gguf"
-MAX_FRAMING_BYTES: Final = 65_536
 MAX_TOLD_BYTES: Final = 512
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Head(RequestHead):
@@ -37,7 +31,7 @@ class Head(RequestHead):
         self.expects_continue = False
 
 
-class _Parsed:
+class ParserEvents:
     """llhttp's callbacks for one request."""
 
     __slots__ = ("body", "complete", "excess", "headers", "headers_done", "url")
@@ -71,51 +65,11 @@ class _Parsed:
         self.complete = True
 
 
-class ChunkedBody:
-    """Takes a chunked body apart, in whatever pieces it comes."""
-
-    def __init__(self, head: bytes, max_bytes: int) -> None:
-        self._parsed = _Parsed()
-        self._parser = httptools.HttpRequestParser(self._parsed)
-        self._max_bytes = max_bytes
-        self._taken = -len(head)
-        self.feed(head)
-
-    def feed(self, data: bytes) -> bool:
-        """Take the next bytes; return whether the body is complete. Raises GatewayError 400 or 413."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise bad_request("A request to upgrade cannot have a chunked body here.") from None
-        except httptools.HttpParserError as error:
-            if not self._parsed.complete:
-                raise bad_request(f"The request body is not valid HTTP: {error}.") from None
-            self._parsed.excess = True
-        size = len(self._parsed.body)
-        if size > self._max_bytes:
-            raise too_large(self._max_bytes)
-        self._taken += len(data)
-        # One-byte chunks take six bytes each; the rest is extensions and trailers, which nobody needs.
-        if not self._parsed.complete and self._taken > MAX_FRAMING_BYTES + 9 * size:
-            raise bad_request("The chunked body has too much in its framing.")
-        return self._parsed.complete
-
-    @property
-    def body(self) -> bytes:
-        """The body without its framing."""
-        return bytes(self._parsed.body)
-
-    @property
-    def excess(self) -> bool:
-        """Whether more came behind the body. Where it begins is not known, so the connection cannot go on."""
-        return self._parsed.excess
-
-
 def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None) -> Head:
     """Parse a request head that ends with its empty line. Raises GatewayError 400, 413, 414, 415, 417, 431 or 505."""
     if data.find(b"\r\n") > limits.max_request_line_bytes:
         raise uri_too_long()
-    parsed = _Parsed()
+    parsed = ParserEvents()
     parser = httptools.HttpRequestParser(parsed)
     try:
         parser.feed_data(data)
@@ -217,45 +171,3 @@ def uri_too_long() -> GatewayError:
 def headers_too_large(what: str) -> GatewayError:
     """Return the error for headers beyond a limit."""
     return GatewayError(431, "header_fields_too_large", f"The request has {what}.")
-
-
-class HeadWriter:
-    """Writes answer heads. Keeps the status line, Server and Date of this second ready-made."""
-
-    __slots__ = ("_prefixes", "_until")
-
-    def __init__(self) -> None:
-        self._prefixes: dict[int, str] = {}
-        self._until = 0.0
-
-    def whole(self, status: int, lines: HeaderLines, length: int, *, close: bool) -> bytes:
-        """Return the head of an answer with a body of `length` bytes (or to HEAD, without)."""
-        prefix = self._prefixes.get(status) if time.time() < self._until else None
-        framing = "" if status in (204, 304) else f"Content-Length: {length}\r\n"
-        end = "Connection: close\r\n\r\n" if close else "\r\n"
-        return f"{prefix or self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")
-
-    def stream(self, status: int, lines: HeaderLines, *, chunked: bool, close: bool) -> bytes:
-        """Return the head of an answer whose length is not known: chunked, or up to the connection's end."""
-        framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
-        end = "Connection: close\r\n\r\n" if close else "\r\n"
-        return f"{self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")
-
-    def _prefix(self, status: int) -> str:
-        now = time.time()
-        if now >= self._until:
-            self._prefixes.clear()
-            self._until = float(int(now) + 1)
-        prefix = self._prefixes.get(status)
-        if prefix is None:
-            date = formatdate(now, usegmt=True)
-            prefix = f"HTTP/1.1 {status} {_reason(status)}\r\nServer: {SERVER}\r\nDate: {date}\r\n"
-            self._prefixes[status] = prefix
-        return prefix
-
-
-def _reason(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llama_gguf.gateway.exchange import HeaderLines
-from llama_gguf.gateway.http1.request_parser import HeadWriter
+from llama_gguf.gateway.http1.chunked import LAST_CHUNK, chunk
+from llama_gguf.gateway.http1.message import HeaderLines
+from llama_gguf.gateway.http1.response_head import HeadWriter
 from llama_gguf.gateway.http1.write_batch import Outbox
-from llama_gguf.gateway.relay.sse import LAST_CHUNK, chunk
 
 HIGH_WATER_BYTES = 65_536
 LOW_WATER_BYTES = 16_384

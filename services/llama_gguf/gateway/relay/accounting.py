@@ -12,7 +12,7 @@ import orjson
 
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.relay.response_relay import Relay
-from llama_gguf.gateway.relay.sse import Tokens, add, read_tokens, read_usage
+from llama_gguf.gateway.tokens.counts import Tokens, add, read_tokens, read_usage
 from llama_gguf.gateway.tokens.estimate import BYTES_PER_TOKEN
 
 

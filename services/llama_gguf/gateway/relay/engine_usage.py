@@ -12,10 +12,10 @@ import logging
 
 import orjson
 
-from llama_gguf.gateway.headers import engine_head, engine_request
-from llama_gguf.gateway.relay.sse import Tokens
+from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
 from llama_gguf.gateway.upstream.monitor import EngineState
+from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
 

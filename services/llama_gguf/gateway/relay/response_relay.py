@@ -15,16 +15,9 @@ from typing import Literal
 
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.inline_task import Signal
-from llama_gguf.gateway.relay.sse import (
-    EVENT_END,
-    EVENT_END_FRAMED,
-    PINGS,
-    ManyObserver,
-    Observer,
-    Tokens,
-    message_start,
-    read_tokens,
-)
+from llama_gguf.gateway.relay.sse import PINGS, message_start
+from llama_gguf.gateway.tokens.counts import Tokens, read_tokens
+from llama_gguf.gateway.tokens.observer import EVENT_END, EVENT_END_FRAMED, ManyObserver, Observer
 from llama_gguf.gateway.upstream.client import EngineConnection
 from llama_gguf.gateway.upstream.response_parser import AnswerHead, EngineFailure, FailureReason
 

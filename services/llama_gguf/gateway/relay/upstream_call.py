@@ -9,11 +9,11 @@ import asyncio
 import time
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.gateway.api.error_responses import engine_error
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.relay.accounting import note_cut
 from llama_gguf.gateway.relay.response_relay import Limits, Relay
 from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection
+from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.monitor import EngineState
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 

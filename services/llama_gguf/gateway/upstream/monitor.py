@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from llama_gguf.errors import Extra, GatewayError
-from llama_gguf.gateway.api.error_responses import model_loading
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
+from llama_gguf.gateway.upstream.errors import model_loading
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant

@@ -1,7 +1,8 @@
 """What the engine says, as HTTP: its response heads and chunked bodies, parsed strictly. Touches no socket.
 
 A head is parsed by llhttp; what it lets through and what must not reach a client (a second answer behind the first,
-a body without a length) is refused here.
+a body without a length) is refused here. Of its headers only those that describe the body pass on; its CORS, server and
+connection headers stay behind.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from typing import Literal
 
 import httptools
 
-from llama_gguf.gateway.headers import content_type, passed_from_engine
+from llama_gguf.gateway.http1.message import HeaderLines, header_lines
 
 Headers = list[tuple[bytes, bytes]]
+# What the engine may say about its body; everything else it sends is its own business.
+PASSED_FROM_ENGINE = frozenset({b"content-type", b"content-encoding", b"content-language"})
 FailureReason = Literal["connect", "closed", "protocol", "timeout", "stalled"]
 
 
@@ -111,3 +114,20 @@ def parse_answer_head(data: bytes) -> AnswerHead:
     else:
         raise EngineFailure("protocol", "response body without a length")
     return AnswerHead(status, parsed.headers, length, keep_alive=parsed.keep_alive)
+
+
+def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the media type of an answer, without parameters, in lower case."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.split(b";", 1)[0].strip().lower()
+    return b""
+
+
+def passed_from_engine(headers: list[tuple[bytes, bytes]]) -> HeaderLines:
+    """Return the engine's headers that clients get."""
+    return header_lines(
+        (name.decode("latin-1").title(), value.decode("latin-1"))
+        for name, value in headers
+        if name in PASSED_FROM_ENGINE
+    )

@@ -6,16 +6,10 @@ import json
 
 import pytest
 
-from llama_gguf.gateway.relay.sse import (
-    EVENT_END,
-    EVENT_END_FRAMED,
-    ManyObserver,
-    Observer,
-    Tokens,
-    chunk,
-    message_start,
-    read_tokens,
-)
+from llama_gguf.gateway.http1.chunked import chunk
+from llama_gguf.gateway.relay.sse import message_start
+from llama_gguf.gateway.tokens.counts import Tokens, read_tokens
+from llama_gguf.gateway.tokens.observer import EVENT_END, EVENT_END_FRAMED, ManyObserver, Observer
 
 TIMINGS = {"cache_n": 4, "prompt_n": 7, "prompt_ms": 1.5, "predicted_n": 9, "predicted_per_second": 80.5}
 USAGE = {

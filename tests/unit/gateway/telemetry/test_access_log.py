@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.api.routes import ROUTES
-from llama_gguf.gateway.exchange import Exchange, Kind, Request, RequestHead, kind_of
-from llama_gguf.gateway.relay.sse import Tokens
+from llama_gguf.gateway.exchange import Exchange, Kind, kind_of
+from llama_gguf.gateway.http1.message import Request, RequestHead
 from llama_gguf.gateway.telemetry import access_log
 from llama_gguf.gateway.telemetry.access_log import AccessLog, common_fields, json_line, text_line
+from llama_gguf.gateway.tokens.counts import Tokens
 from support.gateway_box import KEY, key_record
 from support.running_gateway import Start, chat
 

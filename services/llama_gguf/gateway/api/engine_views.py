@@ -1,4 +1,4 @@
-"""The models routes: the engine's one model under its configured names, without file paths. Pure."""
+"""What clients may see of the engine's models and properties: no paths, nothing of how it was started. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import orjson
 
 from llama_gguf.errors import GatewayError
 
+_SHOWN = frozenset(
+    {
+        *("default_generation_settings", "total_slots", "model_ftype", "modalities", "media_marker", "is_sleeping"),
+        *("chat_template", "chat_template_tool_use", "chat_template_caps", "bos_token", "eos_token", "build_info"),
+    }
+)
 _META = ("vocab_type", "n_vocab", "n_ctx_train", "n_ctx", "n_embd", "n_params", "size")
 
 
@@ -40,3 +46,15 @@ def _entry(name: str, engine: dict[str, Any]) -> dict[str, Any]:
     if isinstance(meta, dict):
         entry["meta"] = {key: meta[key] for key in _META if key in meta}
     return entry
+
+
+def present_props(body: bytes, alias: str) -> bytes:
+    """Return the engine's answer with what clients need of it, the model under its alias. Raises GatewayError."""
+    try:
+        props = orjson.loads(body)
+        shown = {name: value for name, value in props.items() if name in _SHOWN}
+    except (orjson.JSONDecodeError, AttributeError):
+        raise GatewayError(
+            502, "engine_protocol", "The engine's answer could not be understood.", type="server_error"
+        ) from None
+    return orjson.dumps({"model_alias": alias, "model_path": alias, **shown})

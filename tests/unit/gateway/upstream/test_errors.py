@@ -1,0 +1,53 @@
+"""The engine's errors as clients get them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llama_gguf.gateway.upstream.errors import engine_error
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        (400, "invalid_request_error", "bad_request"),
+        (400, "exceed_context_size_error", "context_length_exceeded"),
+        (501, "not_supported_error", "not_supported"),
+        (500, "server_error", "engine_error"),
+        (404, "not_found_error", "not_found"),
+        (500, "something_new", "engine_error"),
+    ],
+)
+def test_errors_of_the_engine(status: int, kind: str, code: str) -> None:
+    body = json.dumps({"error": {"code": status, "message": "why", "type": kind}}).encode()
+    error = engine_error(status, body)
+    assert (error.status, error.code, error.message) == (status, code, "why")
+
+
+def test_an_engine_that_loads_is_503_with_retry_after() -> None:
+    body = json.dumps({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}).encode()
+    error = engine_error(503, body)
+    assert (error.status, error.code) == (503, "model_loading")
+    assert error.extra.retry_after
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'"text"', b'{"error": 5}', b"{}", b'{"error": {}}'])
+def test_an_error_of_the_engine_without_a_reason(body: bytes) -> None:
+    error = engine_error(500, body)
+    assert (error.status, error.code) == (500, "engine_error")
+    assert error.message
+
+
+def test_an_error_that_is_only_a_text() -> None:
+    assert engine_error(400, b'{"error": "no such thing"}').message == "no such thing"
+
+
+def test_paths_of_files_stay_inside() -> None:
+    body = json.dumps({"error": {"message": "cannot open /models/my secret/tiny.gguf now", "type": "x"}}).encode()
+    assert "/models" not in engine_error(400, body).message
+
+
+def test_refused_by_the_engine_is_not_the_clients_401() -> None:
+    assert engine_error(401, b"").status == 502
