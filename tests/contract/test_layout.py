@@ -34,11 +34,6 @@ LEVELS = (
     "server",
     "__main__",
 )
-# Modules that import upwards or sideways all the same, and why. One that no longer does must leave this list.
-EXCEPTIONS = {
-    ("http1.connection", "pipeline"): "is handed the whole pipeline, where a Handler protocol would do",
-    ("http1.connection", "exchange"): "makes the Exchange itself, where a Handler protocol would",
-}
 # What comments put in backticks and no code of ours has: made-up names, and other programs'.
 OTHER_NAMES = {"llamacpp_x", "supervisor.getState"}
 
@@ -109,8 +104,12 @@ def test_the_gateways_parts_import_downwards() -> None:
         part, used = name.split(".")[0], other.split(".")[0]
         if part != used and level[used] >= level[part]:
             upwards.add((name, other))
-    assert upwards <= set(EXCEPTIONS), f"upwards or sideways: {sorted(upwards - set(EXCEPTIONS))}"
-    assert set(EXCEPTIONS) <= upwards, f"no longer needed: {sorted(set(EXCEPTIONS) - upwards)}"
+    assert not upwards, f"upwards or sideways: {sorted(upwards)}"
+
+
+def test_the_http_server_knows_nothing_of_the_gateway() -> None:
+    used = {other for name, other in _gateway_arrows() if name.startswith("http1.") and not other.startswith("http1.")}
+    assert not used
 
 
 def test_every_part_of_the_gateway_has_a_level() -> None:

@@ -17,7 +17,7 @@ from llama_gguf.errors import KeysError
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.routes import RouteTable
 from llama_gguf.gateway.builtin_routes import OwnRoutes
-from llama_gguf.gateway.http1.connection import Front
+from llama_gguf.gateway.http1.connection import HttpServer
 from llama_gguf.gateway.http1.deadlines import Sweeper
 from llama_gguf.gateway.http1.write_batch import Outbox
 from llama_gguf.gateway.inference import Forwarder, Rules
@@ -102,7 +102,7 @@ class Gateway:
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
         self.forwarder = self._make_forwarder()
         self.pipeline = self._make_pipeline()
-        self.front = Front(self.pipeline, http_limits(settings), outbox, extra_key_header=self._extra_header)
+        self.http_server = HttpServer(self.pipeline, http_limits(settings), outbox, extra_once=self._extra_header)
         self.draining = False
         self._engine_restarts = 0
         self._watch()
@@ -225,17 +225,17 @@ class Gateway:
 
     def protocol(self) -> asyncio.Protocol:
         """Return the protocol for a new connection."""
-        return self.front()
+        return self.http_server()
 
     async def _finished(self) -> None:
         """Wait until every request has been answered and every client has taken its answer."""
         await self.pipeline.idle()
-        await self.front.empty()
+        await self.http_server.empty()
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
         """Wait until the requests that run have ended, `seconds` have passed or `hurry` is set."""
         self.draining = True
-        self.front.drain()
+        self.http_server.drain()
         stops = [asyncio.ensure_future(self._finished()), asyncio.ensure_future(hurry.wait())]
         await asyncio.wait(stops, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for stop in stops:
@@ -249,14 +249,14 @@ class Gateway:
         self._access_log.start()
         self.sweeper.start()
         self.sweeper.add(self.client)
-        self.sweeper.add(self.front)
+        self.sweeper.add(self.http_server)
         if self._settings.auth.enabled:
             await self.keys.start()
         await self.engine.start()
 
     async def stop(self) -> None:
         """Stop everything; requests that still run are cut."""
-        self.front.cut()
+        self.http_server.cut()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CUT_SECONDS):
                 await self.pipeline.idle()

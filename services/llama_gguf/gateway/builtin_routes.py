@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 import orjson
 
 from llama_gguf.errors import GatewayError, KeysError
-from llama_gguf.gateway.api.routes import Kind
+from llama_gguf.gateway.api.routes import Kind, Route
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.message import HeaderLines, header_lines
+from llama_gguf.keys.record import KeyRecord
 
 Answer = tuple[int, HeaderLines, bytes]
 
@@ -42,17 +43,14 @@ class OwnRoutes:
             return 200, _JSON, orjson.dumps(self._health())
         return 200, _NO_STORE, b""
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def answer(self, exchange: Exchange, route: Route, key: KeyRecord) -> Answer:
         """Answer `metrics` or `reload`. Raises GatewayError."""
-        route = exchange.route
-        assert route is not None  # noqa: S101 - the pipeline found it
         if route.kind == "metrics":
             media_type, body = await self._metrics(exchange.request.headers.get(b"accept", b""))
             return 200, header_lines([("Content-Type", media_type)]), body
-        return await self._reload(exchange)
+        return await self._reload(key.id)
 
-    async def _reload(self, exchange: Exchange) -> Answer:
-        actor = exchange.key.id if exchange.key is not None else ""
+    async def _reload(self, actor: str) -> Answer:
         try:
             loaded = await self._reload_keys()
         except KeysError as error:

@@ -9,8 +9,8 @@ import asyncio
 from typing import Literal
 
 from llama_gguf.gateway.api.routes import Route
+from llama_gguf.gateway.http1.handler import Sink
 from llama_gguf.gateway.http1.message import HeaderLines, Request
-from llama_gguf.gateway.http1.sink import Sink
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.keys.record import KeyRecord
 
@@ -27,7 +27,7 @@ class Exchange:
     """
 
     route: Route | None = None
-    variable = ""  # the part of the path that varies
+    path_param = ""  # the part of the path that varies
     key: KeyRecord | None = None
     model = ""
     stream = False
@@ -48,7 +48,8 @@ class Exchange:
     unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
     recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the guess
     ended = 0.0
-    base_lines: HeaderLines = ""  # what every answer to this request carries: CORS, rate limits
+    cors_lines: HeaderLines = ""
+    limit_lines: HeaderLines = ""
     id_name = "X-Request-Id: "  # what stands before the id in the answer's head
     body_type = b"application/json"  # of the request as the engine gets it
 
@@ -67,14 +68,14 @@ class Exchange:
         self.started = True
         self.status = status
         self.bytes_sent += len(body)
-        self.sink.send(status, f"{lines}{self.id_name}{self.request_id}\r\n{self.base_lines}", body)
+        self.sink.send(status, f"{lines}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}", body)
 
     def open_stream(self, first: bytes, *, framed: bool) -> bool:
         """Send the head of an event stream and its first bytes; `framed` as the sink takes chunks."""
         self.started = True
         self.status = 200
         self.bytes_sent += len(first)
-        lines = f"{_STREAM_LINES}{self.id_name}{self.request_id}\r\n{self.base_lines}"
+        lines = f"{_STREAM_LINES}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}"
         return self.sink.open(200, lines, first, framed=framed)
 
     def write_event(self, event: bytes) -> bool:

@@ -80,17 +80,15 @@ class Forwarder:
         self._usage_prefix = os.urandom(6).hex()  # an engine may outlive this process
         self._usage_numbers = itertools.count(1)
 
-    async def relay(self, exchange: Exchange) -> None:
+    async def relay(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
-        route, key = exchange.route, exchange.key
-        assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
         if route.dialect == "anthropic":
             exchange.speak_anthropic()
         cost = self._inspect(exchange, route, key)
         if route.group == "admin":
             await self._note_admin_call(exchange, route, key)
         reservation = self._limiter.try_reserve(key, cost) or await self._limiter.reserve(key, cost)
-        exchange.base_lines += reservation.lines
+        exchange.limit_lines = reservation.lines
         heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
         ticket = None
         try:
@@ -214,7 +212,7 @@ class Forwarder:
     def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
         head = self._heads.get(route)
         if head is None:
-            target = route.target.replace("{id}", exchange.variable)
+            target = route.target.replace("{id}", exchange.path_param)
             if route.group == "admin" and exchange.request.query:
                 target += f"?{exchange.request.query}"
             head = engine_head(route.method, target, self._engine_key)
@@ -225,16 +223,14 @@ class Forwarder:
             head = b"%b%x\r\n" % (head, number)
         return engine_request(head, exchange.request.body, exchange.body_type)
 
-    async def present(self, exchange: Exchange) -> tuple[int, HeaderLines, bytes]:
+    async def present(self, exchange: Exchange, route: Route, key: KeyRecord) -> tuple[int, HeaderLines, bytes]:
         """Answer the routes of models and properties with what clients may see of the engine's data."""
-        route, key = exchange.route, exchange.key
-        assert route is not None and key is not None  # noqa: S101, PT018 - the pipeline found both
         if route.group == "admin":
             await self._note_admin_call(exchange, route, key)
         path = "/v1/models" if route.kind == "models" else "/props"
         request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
         reservation = await self._limiter.reserve(key, 0)
-        exchange.base_lines += reservation.lines
+        exchange.limit_lines = reservation.lines
         try:
             relay = await self._caller.ask(exchange, request)
         finally:
@@ -243,7 +239,7 @@ class Forwarder:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
         served = self._rules.served_models
         if route.kind == "models":
-            answer = present_models(relay.body, served, key.models, wanted=exchange.variable)
+            answer = present_models(relay.body, served, key.models, wanted=exchange.path_param)
         else:
             answer = present_props(relay.body, served[0])
         return 200, "Content-Type: application/json\r\n", answer

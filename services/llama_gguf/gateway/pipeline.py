@@ -17,21 +17,21 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from llama_gguf.errors import GatewayError
 from llama_gguf.gateway.api import auth
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.error_responses import error_body, error_event, error_headers
-from llama_gguf.gateway.api.routes import RouteTable, dialect_of
+from llama_gguf.gateway.api.routes import Route, RouteTable, dialect_of
 from llama_gguf.gateway.builtin_routes import OwnRoutes
 from llama_gguf.gateway.exchange import Exchange, Outcome
+from llama_gguf.gateway.http1.handler import Sink
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
-from llama_gguf.gateway.http1.sink import Sink
 from llama_gguf.gateway.inference import Forwarder
 from llama_gguf.gateway.interfaces import Recorder
 from llama_gguf.keys.keyring import Ring
-from llama_gguf.settings.sections.scope import Scope
+from llama_gguf.keys.record import KeyRecord
 
 _log = logging.getLogger(__name__)
 
@@ -56,18 +56,26 @@ class Access:
     extra_header: bytes | None
 
 
+class Admitted(NamedTuple):
+    """A request that may go on: its route, and who calls, which is the anonymous key where none is wanted."""
+
+    route: Route
+    key: KeyRecord
+
+
 class _Findings:
     """What `admit` found for a request's head: good while `ring` is in force, and for keys that no time can end."""
 
-    __slots__ = ("base_lines", "error", "key", "ring", "route", "variable")
+    __slots__ = ("admitted", "cors_lines", "error", "key", "path_param", "ring", "route")
 
-    def __init__(self, ring: Ring, exchange: Exchange, error: GatewayError | None) -> None:
+    def __init__(self, ring: Ring, exchange: Exchange, found: Admitted | GatewayError) -> None:
         self.ring = ring
         self.route = exchange.route
-        self.variable = exchange.variable
+        self.path_param = exchange.path_param
         self.key = exchange.key
-        self.base_lines = exchange.base_lines
-        self.error = error
+        self.cors_lines = exchange.cors_lines
+        self.admitted = None if isinstance(found, GatewayError) else found
+        self.error = found if isinstance(found, GatewayError) else None
 
 
 class Pipeline:
@@ -101,77 +109,72 @@ class Pipeline:
         self.in_flight += 1
         return Exchange(request, sink, identity, time.monotonic())
 
-    def admit(self, exchange: Exchange) -> bool:
-        """Check route and key. Returns False when the request has been answered and its body is not wanted."""
+    def admit(self, exchange: Exchange) -> Admitted | None:
+        """Find route and key. Returns None when the request has been answered and its body is not wanted."""
         head = exchange.request.head
         memo = head.memo
         if memo.__class__ is _Findings and memo.ring is self._access.keys.ring:
             # The same head as before, byte for byte, and the same keys in force: the same findings.
-            exchange.route, exchange.variable, exchange.key = memo.route, memo.variable, memo.key
-            exchange.base_lines = memo.base_lines
-            if memo.error is None:
-                return True
-            self.refuse(exchange, memo.error)
-            return False
+            exchange.route, exchange.path_param, exchange.key = memo.route, memo.path_param, memo.key
+            exchange.cors_lines = memo.cors_lines
+            if memo.error is not None:
+                self.refuse(exchange, memo.error)
+            admitted: Admitted | None = memo.admitted
+            return admitted
         try:
-            if self._answered_at_once(exchange):
-                return False
+            admitted = self._admit(exchange)
         except GatewayError as error:
             head.memo = _Findings(self._access.keys.ring, exchange, error)  # no time makes a bad key good
             self.refuse(exchange, error)
-            return False
-        key = exchange.key
-        if key is None or (key.expires is None and not key.previous):
-            head.memo = _Findings(self._access.keys.ring, exchange, None)
-        return True
+            return None
+        if admitted is not None and admitted.key.expires is None and not admitted.key.previous:
+            head.memo = _Findings(self._access.keys.ring, exchange, admitted)
+        return admitted
 
-    def _answered_at_once(self, exchange: Exchange) -> bool:
+    def _admit(self, exchange: Exchange) -> Admitted | None:
         """Find route and key; answer preflights and signs of life. Raises GatewayError."""
         request = exchange.request
         if self._cors.enabled:
-            exchange.base_lines = header_lines(self._cors.headers(request.headers.get(b"origin")))
+            exchange.cors_lines = header_lines(self._cors.headers(request.headers.get(b"origin")))
         if request.method == "OPTIONS":
             self._preflight(exchange)
-            return True
-        route, exchange.variable = self._routes.find(request.method, request.path)
+            return None
+        route, exchange.path_param = self._routes.find(request.method, request.path)
         exchange.route = route
+        key = auth.ANONYMOUS
         if route.scope is not None:
-            self._authorise(exchange, route.scope)
+            key = exchange.key = self._authenticate(request)
+            auth.require_scope(key, route.scope)
         if route.kind in ("ping", "live", "health"):
             self.answer(exchange, *self._own.answer_now(route.kind))
-            return True
-        return False
+            return None
+        return Admitted(route, key)
 
-    def _authorise(self, exchange: Exchange, scope: Scope) -> None:
+    def _authenticate(self, request: Request) -> KeyRecord:
         access = self._access
         if not access.enabled:
-            exchange.key = auth.ANONYMOUS
-        else:
-            exchange.key = auth.authenticate(
-                exchange.request.headers, access.keys.ring, access.clock(), access.extra_header
-            )
-        auth.require_scope(exchange.key, scope)
+            return auth.ANONYMOUS
+        return auth.authenticate(request.headers, access.keys.ring, access.clock(), access.extra_header)
 
     def _preflight(self, exchange: Exchange) -> None:
         headers = exchange.request.headers
         methods = self._routes.methods(exchange.request.path) or ["GET", "POST"]
-        exchange.base_lines = header_lines(
+        exchange.cors_lines = header_lines(
             self._cors.preflight(headers.get(b"origin"), headers.get(b"access-control-request-headers"), methods)
         )
         self.answer(exchange, 204, "", b"")
 
-    async def serve(self, exchange: Exchange) -> None:
+    async def serve(self, exchange: Exchange, admitted: Admitted) -> None:
         """Answer a request that `admit` let in and whose body is there. Raises only CancelledError."""
-        route = exchange.route
-        assert route is not None  # noqa: S101 - `admit` found it
+        route, key = admitted
         try:
             if route.kind == "relay":
-                await self._forwarder.relay(exchange)
+                await self._forwarder.relay(exchange, route, key)
                 self._close(exchange)
                 return
             await asyncio.sleep(0)  # on as a task: what follows has timeouts
             answering = self._forwarder.present if route.kind in ("models", "props") else self._own.answer
-            self.answer(exchange, *await answering(exchange))
+            self.answer(exchange, *await answering(exchange, route, key))
         except asyncio.CancelledError:
             self.lost(exchange)
             raise

@@ -350,7 +350,7 @@ async def test_a_slow_reader_does_not_grow_memory_and_gets_everything(running: R
     writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=True, tokens=4000, event_bytes=4000)))
     await asyncio.sleep(0.5)
     assert not running.engine.asked[0].finished  # 16 MB do not fit into what may be buffered on the way
-    connection = next(iter(running.gateway.front.connections))
+    connection = next(iter(running.gateway.http_server.connections))
     assert connection._transport is not None
     assert connection._transport.get_write_buffer_size() < 4_000_000
     assert (await running.ask("GET", "/ping")).status == 200

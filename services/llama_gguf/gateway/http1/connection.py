@@ -1,4 +1,4 @@
-"""The server side of HTTP: one Protocol a client, which takes requests and runs the pipeline on each.
+"""The server side of HTTP: one Protocol a client, which takes requests and has a Handler answer each.
 
 Parsing is llhttp's (`request_parser`), writing is `response_writer`'s; here are the order of things on a connection,
 its timeouts and pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Literal, cast
+from typing import Generic, Literal, cast
 
 from llama_gguf.errors import GatewayError
-from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.chunked import ChunkedBody
+from llama_gguf.gateway.http1.handler import AdmittedT, ExchangeT, Handler
 from llama_gguf.gateway.http1.header_rules import HttpLimits
 from llama_gguf.gateway.http1.inline_task import Job
 from llama_gguf.gateway.http1.message import Request, RequestHead
@@ -21,7 +21,6 @@ from llama_gguf.gateway.http1.request_parser import Head, check_unfinished, firs
 from llama_gguf.gateway.http1.response_head import CONTINUE, HeadWriter
 from llama_gguf.gateway.http1.response_writer import HIGH_WATER_BYTES, LOW_WATER_BYTES, ClientSink
 from llama_gguf.gateway.http1.write_batch import Outbox
-from llama_gguf.gateway.pipeline import Pipeline
 
 MAX_PIPELINED_BYTES = 65_536
 LINGER_SECONDS = 2.0
@@ -31,28 +30,31 @@ CHECK_SECONDS = 0.25
 State = Literal["head", "body", "serving", "lingering", "gone"]
 
 
-class Front:
-    """Makes the protocols of new connections and watches over the slow ones. Belongs to one event loop."""
+class HttpServer(Generic[ExchangeT, AdmittedT]):
+    """Makes the protocols of new connections and watches over the slow ones. Belongs to one event loop.
+
+    `extra_once` is one more header that must not come twice.
+    """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        handler: Handler[ExchangeT, AdmittedT],
         limits: HttpLimits,
         outbox: Outbox,
         *,
-        extra_key_header: bytes | None = None,
+        extra_once: bytes | None = None,
     ) -> None:
-        self.pipeline = pipeline
+        self.handler = handler
         self.limits = limits
         self.outbox = outbox
-        self.extra_key_header = extra_key_header
+        self.extra_once = extra_once
         self.heads = HeadWriter()
         self.draining = False
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[ClientConnection[ExchangeT, AdmittedT]] = set()
         self._checked = 0.0
         self._lost = asyncio.Event()
 
-    def __call__(self) -> ClientConnection:
+    def __call__(self) -> ClientConnection[ExchangeT, AdmittedT]:
         return ClientConnection(self)
 
     def check(self, now: float) -> None:
@@ -74,7 +76,7 @@ class Front:
             self._lost.clear()
             await self._lost.wait()
 
-    def forget(self, connection: ClientConnection) -> None:
+    def forget(self, connection: ClientConnection[ExchangeT, AdmittedT]) -> None:
         """Let go of a connection that was lost."""
         self.connections.discard(connection)
         self._lost.set()
@@ -85,7 +87,7 @@ class Front:
             connection.abort()
 
 
-class ClientConnection(ClientSink):
+class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
     """The reading half of one client connection: takes requests from it one after the other."""
 
     __slots__ = (
@@ -93,18 +95,18 @@ class ClientConnection(ClientSink):
         "_buffer",
         "_chunked",
         "_deadline",
-        "_exchange",
         "_head",
         "_head_bytes",
         "_job",
         "_missing",
         "_peer",
+        "_pending",
         "_server",
         "_state",
         "_unread",
     )
 
-    def __init__(self, server: Front) -> None:
+    def __init__(self, server: HttpServer[ExchangeT, AdmittedT]) -> None:
         super().__init__(server.heads, server.outbox)
         self._server = server
         self._state: State = "head"
@@ -114,7 +116,7 @@ class ClientConnection(ClientSink):
         self._chunked: ChunkedBody | None = None
         self._head: Head | None = None  # of the last request; a client that repeats its head exactly gets it again
         self._head_bytes = b""
-        self._exchange: Exchange | None = None
+        self._pending: tuple[Request, ExchangeT, AdmittedT] | None = None  # the request whose body is coming
         self._job: Job | None = None
         self._peer = ""
         self._deadline = 0.0
@@ -130,12 +132,12 @@ class ClientConnection(ClientSink):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
-        state, self._state = self._state, "gone"
+        self._state = "gone"
         self._transport = None
         if self._job is not None:
             self._job.cancel()
-        elif state == "body" and self._exchange is not None:
-            self._server.pipeline.lost(self._exchange)
+        elif self._pending is not None:
+            self._server.handler.lost(self._pending[1])
 
     def data_received(self, data: bytes) -> None:
         state = self._state
@@ -160,8 +162,10 @@ class ClientConnection(ClientSink):
             self.abort()
         elif self._state == "lingering" or (self._state == "head" and not self._buffer):
             self._close()
-        elif self._state == "body" and self._exchange is not None:
-            self._answer_and_close(GatewayError(408, "request_timeout", "The request body took too long to arrive."))
+        elif self._pending is not None:
+            self._answer_and_close(
+                self._pending[1], GatewayError(408, "request_timeout", "The request body took too long to arrive.")
+            )
         else:
             self._refuse(
                 GatewayError(408, "request_timeout", "The request's headers took too long to arrive."), self._buffer
@@ -202,7 +206,7 @@ class ClientConnection(ClientSink):
                 check_unfinished(data, server.limits)
                 return
             raw = data[: end + 4]
-            head = parse_head(raw, server.limits, server.extra_key_header)
+            head = parse_head(raw, server.limits, server.extra_once)
             self._head, self._head_bytes = head, raw
         except GatewayError as error:
             self._head = None
@@ -212,7 +216,7 @@ class ClientConnection(ClientSink):
         self._begin(head, raw, data[end + 4 :])
 
     def _begin(self, head: Head, raw: bytes, rest: bytes) -> None:
-        """Let the pipeline look at a request before its body is read."""
+        """Have the handler look at a request before its body is read."""
         server = self._server
         self.takes_chunks = head.takes_chunks
         self._head_only = head.method == "HEAD"
@@ -221,22 +225,23 @@ class ClientConnection(ClientSink):
         # Should the request be refused while its body is still on its way, the connection ends with the answer.
         self._keep_alive = complete and head.keep_alive and not server.draining
         request = Request(head, peer=self._peer)
-        exchange = server.pipeline.begin(request, self)
+        exchange = server.handler.begin(request, self)
         self._state = "serving"
-        if not server.pipeline.admit(exchange):
+        admitted = server.handler.admit(exchange)
+        if admitted is None:
             if complete:
                 self._buffer = rest[length:]
                 self._next()
             else:
                 self._linger()
             return
-        self._exchange = exchange
         if complete:
             request.body, self._buffer = (rest, b"") if len(rest) == length else (rest[:length], rest[length:])
-            self._serve(exchange)
+            self._serve(exchange, admitted)
             return
         self._keep_alive = head.keep_alive and not server.draining
         self._state = "body"
+        self._pending = request, exchange, admitted
         self._deadline = time.monotonic() + server.limits.body_seconds
         if head.expects_continue and not rest and self._transport is not None:
             self._outbox.write(self._transport, CONTINUE)
@@ -244,7 +249,7 @@ class ClientConnection(ClientSink):
             try:
                 self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
             except GatewayError as error:
-                self._answer_and_close(error)
+                self._answer_and_close(exchange, error)
                 return
         else:
             self._body = []
@@ -253,10 +258,8 @@ class ClientConnection(ClientSink):
             self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
-        exchange = self._exchange
-        assert exchange is not None  # noqa: S101 - set with the state `body`
         if self._chunked is not None:
-            self._take_chunks(exchange, self._chunked, data)
+            self._take_chunks(self._chunked, data)
             return
         missing = self._missing
         if len(data) > missing:
@@ -265,29 +268,35 @@ class ClientConnection(ClientSink):
         self._body.append(data)
         self._missing = missing - len(data)
         if not self._missing:
-            exchange.request.body = b"".join(self._body)
+            body = b"".join(self._body)
             self._body = []
-            self._serve(exchange)
+            self._body_complete(body)
 
-    def _take_chunks(self, exchange: Exchange, chunked: ChunkedBody, data: bytes) -> None:
+    def _take_chunks(self, chunked: ChunkedBody, data: bytes) -> None:
         try:
             complete = chunked.feed(data)
         except GatewayError as error:
-            self._answer_and_close(error)
+            if self._pending is not None:
+                self._answer_and_close(self._pending[1], error)
             return
         if complete:
             self._chunked = None
             self._keep_alive = self._keep_alive and not chunked.excess
-            exchange.request.body = chunked.body
-            self._serve(exchange)
+            self._body_complete(chunked.body)
 
-    def _serve(self, exchange: Exchange) -> None:
+    def _body_complete(self, body: bytes) -> None:
+        if self._pending is not None:
+            request, exchange, admitted = self._pending
+            self._pending = None
+            request.body = body
+            self._serve(exchange, admitted)
+
+    def _serve(self, exchange: ExchangeT, admitted: AdmittedT) -> None:
         self._state = "serving"
-        self._job = Job(self._server.pipeline.serve(exchange), self._served)
+        self._job = Job(self._server.handler.serve(exchange, admitted), self._served)
         self._job.step()
 
     def _served(self) -> None:
-        self._exchange = None
         self._job = None
         self.on_writable = None
         self._next()
@@ -314,19 +323,17 @@ class ClientConnection(ClientSink):
         """Answer a request whose head cannot be used."""
         request = Request(RequestHead(*first_words(head), {}), peer=self._peer)
         self._head_only = False
-        self._exchange = self._server.pipeline.begin(request, self)
-        self._answer_and_close(error)
+        self._answer_and_close(self._server.handler.begin(request, self), error)
 
-    def _answer_and_close(self, error: GatewayError) -> None:
+    def _answer_and_close(self, exchange: ExchangeT, error: GatewayError) -> None:
         """Answer with an error and close, but let the client read it before the connection is reset."""
-        exchange, self._exchange = self._exchange, None
+        self._pending = None
         self._keep_alive = False
         self._buffer = b""
         self._body = []
         self._chunked = None
         self._state = "serving"
-        if exchange is not None:
-            self._server.pipeline.refuse(exchange, error)
+        self._server.handler.refuse(exchange, error)
         self._linger()
 
     def _linger(self) -> None:
