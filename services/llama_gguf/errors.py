@@ -1,13 +1,13 @@
-"""Every error the appliance raises on purpose, with the exit code or HTTP answer it leads to.
+"""Every error the appliance raises on purpose, with the exit code it leads to.
 
-Owns the hierarchy and the exit codes. Imports nothing of ours and renders nothing: `cli` turns these into
-terminal output, `gateway.api.error_responses` into HTTP bytes.
+Owns the hierarchy and the exit codes. Imports nothing of ours and renders nothing: `cli` turns these into terminal
+output. Those that clients of the gateway get stand in `api_errors`.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -109,35 +109,3 @@ class LaunchError(LlamaGgufError):
     def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.UNAVAILABLE) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
-
-
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """What an HTTP error carries besides its body."""
-
-    retry_after: int | None = None  # whole seconds, as the Retry-After header wants them
-    headers: tuple[tuple[str, str], ...] = field(default=())
-
-
-class GatewayError(LlamaGgufError):
-    """An HTTP error answer: status, OpenAI-style type and code, and what the client should do.
-
-    `code` is always a string and stable: clients and tests match on it. Retry-After is in whole seconds.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        type: str = "invalid_request_error",  # noqa: A002 - the field's name in OpenAI's error object
-        param: str | None = None,
-        extra: Extra | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.type = type
-        self.param = param
-        self.extra = extra or Extra()

@@ -19,17 +19,30 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "cpu": set(),
     "atomic_file": FOUNDATION,
+    "api_errors": FOUNDATION,
     "settings": FOUNDATION,
     "models": FOUNDATION | {"settings"},
     "keys": FOUNDATION | {"atomic_file", "settings"},
     "rundir": FOUNDATION | {"settings"},
     "engine": FOUNDATION | {"atomic_file", "settings", "rundir", "models", "keys"},
-    "gateway": FOUNDATION | {"settings", "rundir", "models", "keys"},
+    "gateway": FOUNDATION | {"api_errors", "settings", "rundir", "models", "keys"},
     "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
     "platforms": FOUNDATION | {"settings", "models", "keys"},
     "runtime": FOUNDATION | {"settings", "rundir"},
     "cli": FOUNDATION
-    | {"atomic_file", "settings", "rundir", "models", "keys", "engine", "gateway", "health", "platforms", "runtime"},
+    | {
+        "api_errors",
+        "atomic_file",
+        "settings",
+        "rundir",
+        "models",
+        "keys",
+        "engine",
+        "gateway",
+        "health",
+        "platforms",
+        "runtime",
+    },
 }
 TERMINAL_ONLY = {"click", "rich"}
 

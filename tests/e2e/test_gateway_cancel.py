@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 
-from llama_gguf.gateway.api.error_codes import CANCEL_MATRIX, Phase
+from llama_gguf.cli.generate.gateway_tables import CANCEL_MATRIX, Phase
 from support.gateway_box import KEY, Box, busy_slots, make_box, stopping, wait_until
 from support.tiny_model import write_tiny_model
 

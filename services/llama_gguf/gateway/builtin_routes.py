@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from llama_gguf.errors import GatewayError, KeysError
+from llama_gguf.api_errors import GatewayError
+from llama_gguf.errors import KeysError
 from llama_gguf.gateway.api.routes import Kind, Route
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.message import HeaderLines, header_lines
@@ -57,10 +58,8 @@ class OwnRoutes:
             await self._audit(actor, "keys.reload_failed", error.code)
             # The message names the file; only the code goes out.
             raise GatewayError(
-                500,
                 "keys_unusable",
                 f"The keys file cannot be used ({error.code}); the keys read before stay in use. See the log.",
-                type="server_error",
             ) from error
         await self._audit(actor, "keys.reload", str(loaded))
         return 200, _JSON, orjson.dumps({"status": "ok", "keys_loaded": loaded})

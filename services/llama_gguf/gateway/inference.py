@@ -13,7 +13,8 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
-from llama_gguf.errors import GatewayError, KeysError
+from llama_gguf.api_errors import GatewayError
+from llama_gguf.errors import KeysError
 from llama_gguf.gateway.api import auth, request_json
 from llama_gguf.gateway.api.engine_views import present_models, present_props
 from llama_gguf.gateway.api.multipart import read_form
@@ -120,7 +121,7 @@ class Forwarder:
         except KeysError as error:
             _log.error("the audit log cannot be written", extra=fields(reason=error.message))
             raise GatewayError(
-                500, "audit_unavailable", "Admin calls are refused while the audit log cannot be written."
+                "audit_unavailable", "Admin calls are refused while the audit log cannot be written."
             ) from error
 
     def _conclude(self, exchange: Exchange, route: Route, relay: Relay, cost: int) -> None:
@@ -134,7 +135,7 @@ class Forwarder:
         if relay.mode == "stream":
             return
         if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
-            raise GatewayError(502, "engine_protocol", "The engine did not answer with a stream.", type="server_error")
+            raise GatewayError("engine_protocol", "The engine did not answer with a stream.")
         exchange.send(head.status, head.passed, relay.body)
 
     def _settle(self, reservation: Reservation, tokens_used: int) -> None:

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api import auth
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.error_responses import error_body, error_event, error_headers
 from llama_gguf.gateway.api.routes import Route, RouteTable, dialect_of
 from llama_gguf.gateway.builtin_routes import OwnRoutes
-from llama_gguf.gateway.exchange import Exchange, Outcome
+from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.handler import Sink
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
 from llama_gguf.gateway.inference import Forwarder
@@ -182,7 +182,7 @@ class Pipeline:
             self.refuse(exchange, error)
         except Exception:  # noqa: BLE001 - the last line of defence; the client gets a 500 and we the traceback
             _log.exception("request failed", extra={"fields": {"request_id": exchange.request_id}})
-            self.refuse(exchange, GatewayError(500, "internal_error", "The gateway failed.", type="server_error"))
+            self.refuse(exchange, GatewayError("internal_error", "The gateway failed."))
 
     def answer(self, exchange: Exchange, status: int, fields: HeaderLines, body: bytes) -> None:
         """Answer as a whole and record."""
@@ -192,7 +192,7 @@ class Pipeline:
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """Answer with an error: a status of its own, or, where a stream has begun, an event in it."""
         exchange.error_code = error.code
-        exchange.outcome = _outcome(error)
+        exchange.outcome = error.outcome
         dialect = exchange.route.dialect if exchange.route is not None else dialect_of(exchange.request.path)
         if dialect == "anthropic":
             exchange.speak_anthropic()
@@ -229,18 +229,6 @@ class Pipeline:
         while self.in_flight:
             self._idle.clear()
             await self._idle.wait()
-
-
-def _outcome(error: GatewayError) -> Outcome:
-    if error.code == "internal_error":
-        return "internal_error"
-    if error.status == 504:
-        return "timeout"
-    if error.code in ("engine_unreachable", "engine_failed", "engine_closed", "engine_protocol", "engine_refused"):
-        return "upstream_error"
-    if error.status in (401, 403, 429, 503):
-        return "rejected"
-    return "engine_error" if error.status >= 500 else "client_error"
 
 
 def request_id(sent: bytes | None) -> str:

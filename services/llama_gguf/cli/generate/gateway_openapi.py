@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from llama_gguf.gateway.api.error_codes import ERROR_CODES, ErrorCode
+from llama_gguf.api_errors import ERROR_CODES, ErrorCode
 from llama_gguf.gateway.api.routes import ROUTES, Kind, Route
 from llama_gguf.settings.sections.gateway import Gateway
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.keys.keyring import Ring
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.sections.scope import Scope
@@ -49,11 +49,11 @@ def authenticate(headers: dict[bytes, bytes], ring: Ring, now: float, extra_head
     presented = present_key(headers, extra_header)
     if not presented:
         raise GatewayError(
-            401, "invalid_api_key", "No API key was sent. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+            "invalid_api_key", "No API key was sent. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
         )
     record = ring.match(presented, now)
     if record is None:
-        raise GatewayError(401, "invalid_api_key", "The API key is not valid here, or has expired.")
+        raise GatewayError("invalid_api_key", "The API key is not valid here, or has expired.")
     return record
 
 
@@ -61,7 +61,7 @@ def require_scope(record: KeyRecord, scope: Scope) -> None:
     """Check that a key may call routes of `scope`; `admin` may see metrics too. Raises GatewayError 403."""
     if scope in record.scopes or (scope == "metrics" and "admin" in record.scopes):
         return
-    raise GatewayError(403, "insufficient_scope", f"This API key lacks the scope `{scope}`.")
+    raise GatewayError("insufficient_scope", f"This API key lacks the scope `{scope}`.")
 
 
 def require_model(record: KeyRecord | None, asked: str, served: tuple[str, ...]) -> str:
@@ -75,7 +75,6 @@ def require_model(record: KeyRecord | None, asked: str, served: tuple[str, ...])
     if (asked in served or not asked) and name in record.models:
         return name
     raise GatewayError(
-        404,
         "model_not_found",
         f"The model {asked or name!r} does not exist, or this API key may not use it.",
         param="model",

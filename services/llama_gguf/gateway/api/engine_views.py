@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 
 _SHOWN = frozenset(
     {
@@ -29,7 +29,7 @@ def present_models(body: bytes, served: tuple[str, ...], allowed: tuple[str, ...
     for entry in entries:
         if entry["id"] == name:
             return orjson.dumps(entry)
-    raise GatewayError(404, "model_not_found", f"The model {name!r} does not exist, or this API key may not use it.")
+    raise GatewayError("model_not_found", f"The model {name!r} does not exist, or this API key may not use it.")
 
 
 def _first(body: bytes) -> dict[str, Any]:
@@ -54,7 +54,5 @@ def present_props(body: bytes, alias: str) -> bytes:
         props = orjson.loads(body)
         shown = {name: value for name, value in props.items() if name in _SHOWN}
     except (orjson.JSONDecodeError, AttributeError):
-        raise GatewayError(
-            502, "engine_protocol", "The engine's answer could not be understood.", type="server_error"
-        ) from None
+        raise GatewayError("engine_protocol", "The engine's answer could not be understood.") from None
     return orjson.dumps({"model_alias": alias, "model_path": alias, **shown})

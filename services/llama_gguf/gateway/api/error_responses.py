@@ -10,11 +10,9 @@ from typing import Any
 
 import orjson
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api.routes import Dialect
 
-# OpenAI's `type` for errors that are not the caller's fault or have a name of their own.
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -27,15 +25,6 @@ _ANTHROPIC_TYPES = {
 }
 
 
-def error_type(error: GatewayError) -> str:
-    """Return OpenAI's `type` for an error."""
-    if error.type != "invalid_request_error":
-        return error.type
-    if error.status >= 500:
-        return "server_error"
-    return _TYPES.get(error.status, error.type)
-
-
 def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict[str, Any]:
     """Return the JSON value of an error answer."""
     if dialect == "anthropic":
@@ -45,7 +34,7 @@ def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict
     return {
         "error": {
             "message": error.message,
-            "type": error_type(error),
+            "type": error.type,
             "param": error.param,
             "code": error.code,
         }
@@ -59,9 +48,9 @@ def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
 
 def error_headers(error: GatewayError) -> list[tuple[str, str]]:
     """Return the headers that an error answer carries besides the common ones."""
-    headers = list(error.extra.headers)
-    if error.extra.retry_after is not None:
-        headers.append(("Retry-After", str(error.extra.retry_after)))
+    headers = list(error.headers)
+    if error.retry_after is not None:
+        headers.append(("Retry-After", str(error.retry_after)))
     if error.status == 401:
         headers.append(("WWW-Authenticate", "Bearer"))
     return headers

@@ -12,7 +12,7 @@ import os
 import re
 from typing import NamedTuple
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 
 MAX_PARTS = 64
 MAX_PART_HEAD_BYTES = 4096
@@ -121,4 +121,4 @@ def _value(name: str, value: bytes) -> str:
 
 def _bad(message: str, param: str | None = None) -> GatewayError:
     place = f"`{param}`: " if param else ""
-    return GatewayError(400, "bad_request", place + message, param=param)
+    return GatewayError("bad_request", place + message, param=param)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 
 _MEDIA_OBJECTS = frozenset({"image_url", "input_audio", "input_video", "video_url", "audio_url", "source"})
 _MEDIA_FIELDS = ("url", "data")
@@ -22,9 +22,9 @@ def parse(body: bytes) -> dict[str, Any]:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         what = "is empty" if not body.strip() else f"is not valid JSON: {error.msg} (line {error.lineno})"
-        raise GatewayError(400, "bad_request", f"The request body {what}.") from None
+        raise GatewayError("bad_request", f"The request body {what}.") from None
     if not isinstance(value, dict):
-        raise GatewayError(400, "bad_request", "The request body must be a JSON object.")
+        raise GatewayError("bad_request", "The request body must be a JSON object.")
     return value
 
 
@@ -34,7 +34,7 @@ def model_name(body: dict[str, Any]) -> str:
     if model is None:
         return ""
     if not isinstance(model, str):
-        raise GatewayError(400, "bad_request", "`model` must be a string.", param="model")
+        raise GatewayError("bad_request", "`model` must be a string.", param="model")
     return model
 
 
@@ -80,12 +80,9 @@ def _check_source(name: str, value: object, allow_remote: bool) -> None:
             continue
         start = address[:64].lstrip().lower()
         if start.startswith("file:"):
-            raise GatewayError(
-                400, "media_not_allowed", "Media cannot be read from the server's own files.", param=name
-            )
+            raise GatewayError("media_not_allowed", "Media cannot be read from the server's own files.", param=name)
         if start.startswith("http") and not allow_remote:
             raise GatewayError(
-                400,
                 "media_not_allowed",
                 "Media by address is switched off here; send it inline as a data: URL with base64.",
                 param=name,

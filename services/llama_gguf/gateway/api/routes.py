@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.settings.sections.scope import Scope
 
 Dialect = Literal["openai", "anthropic"]
@@ -171,15 +171,14 @@ class RouteTable:
         template, variable = _template(path)
         methods = self._methods.get(template)
         if methods is None or (variable == "" and "{" in path):
-            raise GatewayError(404, "not_found", "There is no such route here.")
+            raise GatewayError("not_found", "There is no such route here.")
         route = self._by_call.get(("GET" if method == "HEAD" else method, template))
         if route is None:
             allow = ", ".join(sorted({*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())}))
             raise GatewayError(
-                405,
                 "method_not_allowed",
                 f"This route takes {allow}.",
-                extra=Extra(headers=(("Allow", allow),)),
+                headers=(("Allow", allow),),
             )
         return route, variable
 

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import Generic, Literal, cast
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.http1.chunked import ChunkedBody
 from llama_gguf.gateway.http1.handler import AdmittedT, ExchangeT, Handler
 from llama_gguf.gateway.http1.header_rules import HttpLimits
@@ -164,11 +164,11 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
             self._close()
         elif self._pending is not None:
             self._answer_and_close(
-                self._pending[1], GatewayError(408, "request_timeout", "The request body took too long to arrive.")
+                self._pending[1], GatewayError("request_timeout", "The request body took too long to arrive.")
             )
         else:
             self._refuse(
-                GatewayError(408, "request_timeout", "The request's headers took too long to arrive."), self._buffer
+                GatewayError("request_timeout", "The request's headers took too long to arrive."), self._buffer
             )
 
     def _is_reading(self, now: float) -> bool:

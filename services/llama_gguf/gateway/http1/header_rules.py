@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 
 _ONCE = frozenset(
     {
@@ -56,7 +56,7 @@ def check_framing(headers: dict[bytes, bytes], max_body_bytes: int) -> int | Non
     """Return the length of the body, or None for a chunked one. Raises GatewayError 400, 413 or 415."""
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in (b"", b"identity"):
-        raise GatewayError(415, "unsupported_encoding", "Send the request body without Content-Encoding.")
+        raise GatewayError("unsupported_encoding", "Send the request body without Content-Encoding.")
     length = headers.get(b"content-length")
     transfer = headers.get(b"transfer-encoding")
     if transfer is not None:
@@ -76,9 +76,9 @@ def check_framing(headers: dict[bytes, bytes], max_body_bytes: int) -> int | Non
 
 def bad_request(message: str) -> GatewayError:
     """Return the error for a request that HTTP does not allow."""
-    return GatewayError(400, "bad_request", message)
+    return GatewayError("bad_request", message)
 
 
 def too_large(max_body_bytes: int) -> GatewayError:
     """Return the error for a body beyond the limit."""
-    return GatewayError(413, "payload_too_large", f"The request body is larger than {max_body_bytes} bytes.")
+    return GatewayError("payload_too_large", f"The request body is larger than {max_body_bytes} bytes.")

@@ -11,7 +11,7 @@ from typing import Final
 
 import httptools
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.http1.header_rules import HttpLimits, bad_request, check_framing, join_headers
 from llama_gguf.gateway.http1.message import RequestHead
 
@@ -83,7 +83,7 @@ def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None)
     headers = join_headers(parsed.headers, extra_once)
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
-        raise GatewayError(505, "http_version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        raise GatewayError("http_version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     head = Head(
         parser.get_method().decode("ascii"),
         _origin_form(parsed.url.decode("latin-1")),
@@ -127,7 +127,7 @@ def _expects_continue(headers: dict[bytes, bytes]) -> bool:
     if expect is None:
         return False
     if expect.strip().lower() != b"100-continue":
-        raise GatewayError(417, "expectation_failed", "The only expectation met here is 100-continue.")
+        raise GatewayError("expectation_failed", "The only expectation met here is 100-continue.")
     return True
 
 
@@ -165,9 +165,9 @@ def max_head_bytes(limits: HttpLimits) -> int:
 
 def uri_too_long() -> GatewayError:
     """Return the error for a request line beyond the limit."""
-    return GatewayError(414, "uri_too_long", "The request line is too long.")
+    return GatewayError("uri_too_long", "The request line is too long.")
 
 
 def headers_too_large(what: str) -> GatewayError:
     """Return the error for headers beyond a limit."""
-    return GatewayError(431, "header_fields_too_large", f"The request has {what}.")
+    return GatewayError("header_fields_too_large", f"The request has {what}.")

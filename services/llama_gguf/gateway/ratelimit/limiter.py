@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
 from llama_gguf.gateway.ratelimit.store import Charge, Store
@@ -195,13 +195,11 @@ class RateLimiter:
             headers = (*headers, ("x-should-retry", "false"))  # the official clients heed it
         else:
             retry_after = max(1, math.ceil(wait))
-        quota_spent = refusal.limit == "monthly_tokens"
         return GatewayError(
-            429,
-            "insufficient_quota" if quota_spent else "rate_limit_exceeded",
+            "insufficient_quota" if refusal.limit == "monthly_tokens" else "rate_limit_exceeded",
             _explain(refusal, tokens, retry_after),
-            type="insufficient_quota" if quota_spent else "rate_limit_error",
-            extra=Extra(retry_after=retry_after, headers=headers),
+            retry_after=retry_after,
+            headers=headers,
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.relay.accounting import note_cut
 from llama_gguf.gateway.relay.response_relay import Limits, Relay
@@ -93,13 +93,11 @@ def _is_loading(relay: Relay) -> bool:
 
 def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:
     if failure.reason == "stalled":
-        return GatewayError(504, "client_stalled", "The client took nothing for too long.", type="server_error")
+        return GatewayError("client_stalled", "The client took nothing for too long.")
     if failure.reason == "timeout":
-        return GatewayError(504, "timeout", f"The engine took too long ({failure}).", type="server_error")
+        return GatewayError("timeout", f"The engine took too long ({failure}).")
     if failure.reason == "protocol":
-        return GatewayError(502, "engine_protocol", "The engine's answer could not be understood.", type="server_error")
+        return GatewayError("engine_protocol", "The engine's answer could not be understood.")
     if failure.reason == "connect":
         return engine.refusal()
-    return GatewayError(
-        502, "engine_closed", "The engine broke off before its answer was complete.", type="server_error"
-    )
+    return GatewayError("engine_closed", "The engine broke off before its answer was complete.")

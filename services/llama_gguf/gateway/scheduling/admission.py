@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.scheduling.fair_queue import Entry, FairQueue
 from llama_gguf.keys.record import Priority
 
@@ -188,18 +188,14 @@ class Admission:
             message = "The queue is full; try again later."
             ahead = len(self._queue)
         return GatewayError(
-            503,
             "queue_full",
             message,
-            type="server_error",
-            extra=Extra(retry_after=self._retry_after(ahead)),
+            retry_after=self._retry_after(ahead),
         )
 
     def _queue_timeout(self) -> GatewayError:
         return GatewayError(
-            503,
             "queue_timeout",
             f"No slot became free within {self._max_wait:g} seconds; try again later.",
-            type="server_error",
-            extra=Extra(retry_after=self._retry_after(len(self._queue) + 1)),
+            retry_after=self._retry_after(len(self._queue) + 1),
         )

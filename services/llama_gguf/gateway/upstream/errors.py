@@ -6,7 +6,7 @@ import re
 
 import orjson
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.api_errors import GatewayError
 
 _ENGINE_CODES = {
     "invalid_request_error": "bad_request",
@@ -16,6 +16,7 @@ _ENGINE_CODES = {
     "server_error": "engine_error",
     "not_found_error": "not_found",
 }
+RETRY_LOADING_SECONDS = 5
 _PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 
 
@@ -25,12 +26,14 @@ def engine_error(status: int, body: bytes) -> GatewayError:
     The engine refusing our own key is our fault and not the client's: 502, never 401. Paths of files are taken out.
     """
     if status == 401:
-        return GatewayError(502, "engine_refused", "The engine refused the gateway's own key.", type="server_error")
+        return GatewayError("engine_refused", "The engine refused the gateway's own key.")
     message, kind = _engine_message(body)
     if status == 503 and kind == "unavailable_error":
-        return model_loading(5)
+        return model_loading()
     code = _ENGINE_CODES.get(kind, "bad_request" if status < 500 else "engine_error")
-    return GatewayError(status, code, _PATHS.sub("<path>", message), type=kind or "invalid_request_error")
+    # Its catch-all type says less than the status does.
+    known = "" if kind == "invalid_request_error" else kind
+    return GatewayError(code, _PATHS.sub("<path>", message), status=status, type=known)
 
 
 def _engine_message(body: bytes) -> tuple[str, str]:
@@ -43,12 +46,8 @@ def _engine_message(body: bytes) -> tuple[str, str]:
         return "The engine reported an error without a reason.", ""
 
 
-def model_loading(retry_after: int) -> GatewayError:
-    """Return the answer for a request that came before the engine could take it."""
+def model_loading() -> GatewayError:
+    """Return the response to a request that came before the engine could take it."""
     return GatewayError(
-        503,
-        "model_loading",
-        "The model is still loading; try again soon.",
-        type="server_error",
-        extra=Extra(retry_after=retry_after),
+        "model_loading", "The model is still loading; try again soon.", retry_after=RETRY_LOADING_SECONDS
     )

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
-from llama_gguf.gateway.upstream.errors import model_loading
+from llama_gguf.gateway.upstream.errors import RETRY_LOADING_SECONDS, model_loading
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
 _READY_POLL_SECONDS = 2.0
 _CHECK_TIMEOUT_SECONDS = 5.0
-_RETRY_AFTER_SECONDS = 5
 _STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as loading
 
 
@@ -100,21 +99,17 @@ class EngineState:
     def refusal(self) -> GatewayError:
         """Return the answer for a request that cannot wait any longer."""
         if self.state == "loading":
-            return model_loading(_RETRY_AFTER_SECONDS)
+            return model_loading()
         if self.state == "failed":
             return GatewayError(
-                503,
                 "engine_failed",
                 "The inference engine could not be started and is not tried again until the operator restarts it.",
-                type="server_error",
-                extra=Extra(headers=(("x-should-retry", "false"),)),  # the official clients heed it
+                headers=(("x-should-retry", "false"),),  # the official clients heed it
             )
         return GatewayError(
-            502,
             "engine_unreachable",
             "The inference engine is not running.",
-            type="server_error",
-            extra=Extra(retry_after=_RETRY_AFTER_SECONDS),
+            retry_after=RETRY_LOADING_SECONDS,
         )
 
     async def _run(self) -> None:

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from llama_gguf.api_errors import ERROR_CODES
 from llama_gguf.cli.generate.openapi import PING, health_answers, openapi
 from llama_gguf.cli.generate.reference_gateway import errors_section, metrics_section, routes_section
-from llama_gguf.gateway.api.error_codes import ERROR_CODES
 from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.telemetry.metric_definitions import SERIES
 from llama_gguf.health.responses import DETAILS, LIVE, READY, STARTUP, answer

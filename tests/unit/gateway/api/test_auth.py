@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api import auth
 from llama_gguf.keys.keyring import Ring
 from support.gateway_box import key_record

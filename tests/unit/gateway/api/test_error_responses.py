@@ -7,15 +7,14 @@ import re
 
 import pytest
 
-from llama_gguf.errors import Extra, GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api import error_responses
 
 LIMITED = GatewayError(
-    429,
     "rate_limit_exceeded",
     "slow down",
-    type="rate_limit_error",
-    extra=Extra(retry_after=7, headers=(("x-ratelimit-limit-requests", "5"),)),
+    retry_after=7,
+    headers=(("x-ratelimit-limit-requests", "5"),),
 )
 
 
@@ -49,18 +48,18 @@ def test_anthropic_shape() -> None:
     ],
 )
 def test_types_by_status(status: int, openai: str, anthropic: str) -> None:
-    error = GatewayError(status, "code", "message")
+    error = GatewayError("bad_request", "message", status=status)
     assert error_responses.error_object(error, "openai", "")["error"]["type"] == openai
     assert error_responses.error_object(error, "anthropic", "")["error"]["type"] == anthropic
 
 
 def test_headers_of_errors() -> None:
     assert error_responses.error_headers(LIMITED) == [("x-ratelimit-limit-requests", "5"), ("Retry-After", "7")]
-    assert error_responses.error_headers(GatewayError(401, "invalid_api_key", "no")) == [("WWW-Authenticate", "Bearer")]
+    assert error_responses.error_headers(GatewayError("invalid_api_key", "no")) == [("WWW-Authenticate", "Bearer")]
 
 
 def test_an_error_as_an_event_is_one_event() -> None:
-    error = GatewayError(502, "engine_closed", "line one\nline two")
+    error = GatewayError("engine_closed", "line one\nline two")
     openai = error_responses.error_event(error, "openai", "id")
     assert re.fullmatch(rb"data: \{[^\n]*\}\n\n", openai)
     anthropic = error_responses.error_event(error, "anthropic", "id")

@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api.multipart import MAX_FIELD_BYTES, MAX_PARTS, Form, read_form
 
 AUDIO = b"RIFF\r\n--\r\n\x00\xff" * 50

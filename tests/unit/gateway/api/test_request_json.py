@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api import request_json
 
 

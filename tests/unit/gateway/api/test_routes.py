@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api.routes import ROUTES, RouteTable
 from llama_gguf.settings.sections.gateway import Gateway
 
@@ -51,8 +51,8 @@ def test_what_is_not_in_the_table_does_not_exist(path: str) -> None:
 def test_a_wrong_method_is_405_and_names_the_right_ones() -> None:
     error = refusal("GET", "/v1/chat/completions")
     assert (error.status, error.code) == (405, "method_not_allowed")
-    assert error.extra.headers == (("Allow", "OPTIONS, POST"),)
-    assert refusal("DELETE", "/v1/models").extra.headers == (("Allow", "GET, HEAD, OPTIONS"),)
+    assert error.headers == (("Allow", "OPTIONS, POST"),)
+    assert refusal("DELETE", "/v1/models").headers == (("Allow", "GET, HEAD, OPTIONS"),)
 
 
 def test_every_route_of_the_table_is_found_when_its_group_is_open() -> None:

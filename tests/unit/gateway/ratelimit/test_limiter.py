@@ -15,7 +15,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
@@ -58,10 +58,10 @@ async def test_requests_a_minute() -> None:
         await rates.reserve(record(), 0)
     error = caught.value
     assert (error.status, error.code, error.type) == (429, "rate_limit_exceeded", "rate_limit_error")
-    assert dict(error.extra.headers)["x-ratelimit-remaining-requests"] == "0"
+    assert dict(error.headers)["x-ratelimit-remaining-requests"] == "0"
     assert refused == [("requests", "alice")]
-    assert error.extra.retry_after == 80  # the next minute must let a third of this one slide out
-    clock.now += error.extra.retry_after - 1
+    assert error.retry_after == 80  # the next minute must let a third of this one slide out
+    clock.now += error.retry_after - 1
     with pytest.raises(GatewayError):
         await rates.reserve(record(), 0)
     clock.now += 1
@@ -111,7 +111,7 @@ async def test_tokens_are_settled_to_what_was_used() -> None:
     assert first.charged == 900
     with pytest.raises(GatewayError, match="900 of them are in use") as caught:
         await rates.reserve(record(), 200)
-    assert caught.value.extra.retry_after is not None
+    assert caught.value.retry_after is not None
     await first.settle(100)
     await first.settle(0)  # a second time changes nothing
     assert first.charged == 100
@@ -134,8 +134,8 @@ async def test_what_can_never_fit_is_not_worth_a_retry() -> None:
     rates = limiter(Clock(), tokens_per_minute=100)
     with pytest.raises(GatewayError, match="lower max_tokens") as caught:
         await rates.reserve(record(), 101)
-    assert caught.value.extra.retry_after is None
-    assert ("x-should-retry", "false") in caught.value.extra.headers
+    assert caught.value.retry_after is None
+    assert ("x-should-retry", "false") in caught.value.headers
 
 
 async def test_concurrency() -> None:
@@ -144,8 +144,8 @@ async def test_concurrency() -> None:
     with pytest.raises(GatewayError, match="2 requests at the same time") as caught:
         await rates.reserve(record(), 0)
     assert caught.value.code == "rate_limit_exceeded"
-    assert caught.value.extra.retry_after is not None
-    assert caught.value.extra.retry_after >= 1
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 1
     await first.settle(0)
     await first.settle(0)
     await rates.reserve(record(), 0)
@@ -161,7 +161,7 @@ async def test_monthly_budget() -> None:
         await rates.reserve(record(), 51)
     error = caught.value
     assert (error.status, error.code, error.type) == (429, "insufficient_quota", "insufficient_quota")
-    assert error.extra.retry_after == 3600
+    assert error.retry_after == 3600
     late = await rates.reserve(record(), 50)
     clock.now += 3600
     fresh = await rates.reserve(record(), 1000)

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from llama_gguf.errors import ConfigError, GatewayError
+from llama_gguf.api_errors import GatewayError
+from llama_gguf.errors import ConfigError
 from llama_gguf.gateway.ratelimit import redis_store
 from llama_gguf.gateway.ratelimit.factory import open_store
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter

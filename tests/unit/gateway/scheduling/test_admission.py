@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.scheduling.admission import Admission, Rejection, Ticket
 from llama_gguf.keys.record import Priority
 from llama_gguf.settings.sections.limits import Queue
@@ -99,7 +99,7 @@ def test_a_full_queue_turns_away_with_an_estimate(queue: dict[str, int], reason:
         with pytest.raises(GatewayError, match=word) as caught:
             await gate.acquire("a", 1)
         assert (caught.value.status, caught.value.code) == (503, "queue_full")
-        assert caught.value.extra.retry_after == 8  # two ahead, two slots, 8 seconds each
+        assert caught.value.retry_after == 8  # two ahead, two slots, 8 seconds each
         assert rejections == [reason]
         for ticket in held:
             ticket.release()
@@ -135,8 +135,8 @@ def test_a_wait_has_an_end() -> None:
             await early
         assert asyncio.get_running_loop().time() - began == pytest.approx(30, abs=0.01)
         assert (caught.value.status, caught.value.code) == (503, "queue_timeout")
-        assert caught.value.extra.retry_after is not None
-        assert 1 <= caught.value.extra.retry_after <= 30
+        assert caught.value.retry_after is not None
+        assert 1 <= caught.value.retry_after <= 30
         assert not late.done()
         assert gate.waiting == 1
         held.release()

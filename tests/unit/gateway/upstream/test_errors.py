@@ -30,7 +30,7 @@ def test_an_engine_that_loads_is_503_with_retry_after() -> None:
     body = json.dumps({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}).encode()
     error = engine_error(503, body)
     assert (error.status, error.code) == (503, "model_loading")
-    assert error.extra.retry_after
+    assert error.retry_after
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'"text"', b'{"error": 5}', b"{}", b'{"error": {}}'])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.errors import GatewayError
+from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.http1.write_batch import Outbox
 from llama_gguf.gateway.upstream.client import EngineClient
 from llama_gguf.gateway.upstream.monitor import EngineState, State
@@ -106,7 +106,7 @@ async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_start
         await waiting
     assert (caught.value.status, caught.value.code) == (503, "engine_failed")
     assert "secret" not in caught.value.message
-    assert caught.value.extra.retry_after is None
+    assert caught.value.retry_after is None
     with pytest.raises(GatewayError, match="could not be started"):
         await watched.engine.wait_ready(time.monotonic() + 60)
     assert watched.engine.state == "failed"
