@@ -24,6 +24,7 @@ from llama_gguf.errors import LlamaGgufError
 from llama_gguf.rundir import engine_variant
 from llama_gguf.runtime.fatal_listener import tail_lines
 from llama_gguf.runtime.process import all_processes, session_members
+from llama_gguf.settings.gguf_file import MAGIC, named_file
 from llama_gguf.settings.redaction import mask_value
 from llama_gguf.settings.snapshot import Snapshot
 
@@ -100,12 +101,12 @@ def model(snapshot: Snapshot | None) -> dict[str, Any]:
     found: dict[str, Any] = {"source": mask_value("model", chosen.model_dump(mode="json", exclude_defaults=True))}
     path = Path(chosen.path) if chosen.path else None
     if chosen.name:
-        path = snapshot.locations.models_dir / chosen.name
+        path = named_file(snapshot.locations.models_dir, chosen.name)
     if path is not None:
         found["file"] = str(path)
         try:
             with path.open("rb") as file:
-                found["is_gguf"] = file.read(4) == b"GGUF"
+                found["is_gguf"] = file.read(len(MAGIC)) == MAGIC
             found["size_mib"] = path.stat().st_size // 2**20
         except OSError as error:
             found["reason"] = error.strerror

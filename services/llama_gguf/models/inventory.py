@@ -10,6 +10,7 @@ from llama_gguf.models.gguf.header import Tensor, read_header
 from llama_gguf.models.hub.cache_layout import find_cached, snapshots
 from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Sources, Wanted, split_names
+from llama_gguf.settings.gguf_file import named_file
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.model import Model
@@ -36,8 +37,7 @@ def whereabouts(wanted: Wanted) -> Whereabouts:
         case OnDisk(path):
             return Whereabouts(wanted, path, path.is_file())
         case Named(directory, name):
-            plain, suffixed = directory / name, directory / f"{name}.gguf"
-            path = suffixed if suffixed.is_file() and not plain.is_file() else plain
+            path = named_file(directory, name)
             return Whereabouts(wanted, path, path.is_file())
         case AtUrl(_, path):
             return Whereabouts(wanted, path, path.is_file())

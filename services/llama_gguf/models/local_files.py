@@ -11,6 +11,7 @@ from typing import Literal
 from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.source import Named, split_names
+from llama_gguf.settings.gguf_file import SUFFIX, has_suffix, named_file, possible_names
 
 Role = Literal["model", "mmproj", "draft", "lora"]
 
@@ -59,11 +60,10 @@ def find_named(named: Named, setting: str) -> Path:
             code="model_not_found",
             hint="create it and put the model there, or set paths.models_dir",
         )
-    for name in (named.name, f"{named.name}.gguf"):
-        path = named.directory / name
-        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - as above
-            check_readable(path, setting)
-            return path
+    path = named_file(named.directory, named.name)
+    if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - as above
+        check_readable(path, setting)
+        return path
     there = (str(path.relative_to(named.directory)) for path in named.directory.rglob("*"))
     raise ModelError(
         f"{setting}: {named.name} is not in {named.directory}",
@@ -76,9 +76,9 @@ def _instead(name: str, names: Iterable[str], place: str) -> str:
     """Return a hint: the unfinished download of `name`, a similar name, or what is there."""
     names = list(names)
     for suffix in _UNFINISHED:
-        if name and (name + suffix in names or f"{name}.gguf{suffix}" in names):
+        if name and any(possible + suffix in names for possible in possible_names(name)):
             return f"there is an unfinished download of it ({suffix})"
-    models = sorted(other for other in names if other.lower().endswith(".gguf"))
+    models = sorted(other for other in names if has_suffix(other))
     by_lower_name = {model.lower(): model for model in models}
     close = difflib.get_close_matches(name.lower(), by_lower_name, n=1)
     if name and close:
@@ -135,7 +135,7 @@ def _check_parts(path: Path, setting: str, number: int, count: int) -> None:
         raise ModelError(
             f"{setting}: {path} is part {number + 1} of {count}, but its name does not say so",
             code="model_split",
-            hint=f"keep the names that end in -00001-of-{count:05}.gguf",
+            hint=f"keep the names that end in -00001-of-{count:05}{SUFFIX}",
         )
     if path.name != names[0]:
         raise ModelError(

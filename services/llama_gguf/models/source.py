@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
+from llama_gguf.settings.gguf_file import SUFFIX
 from llama_gguf.settings.sections.sources import sources_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 RUNPOD_CACHE = Path("/runpod-volume/huggingface-cache/hub")
 """Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""
 
-_SPLIT = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
+_SPLIT = re.compile(rf"-(?P<number>\d{{5}})-of-(?P<count>\d{{5}}){re.escape(SUFFIX)}$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _at_url(url: str, setting: str, models_dir: Path) -> AtUrl:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{setting}.url: {public_url(url)} is no http:// or https:// address")
-    name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rsplit("/", 1)[-1]) or "model.gguf"
+    name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rsplit("/", 1)[-1]) or f"model{SUFFIX}"
     # The query may hold a signature that changes from start to start, so it is no part of the file's identity.
     identity = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
     return AtUrl(url, models_dir / "url" / identity / name)
@@ -170,7 +171,7 @@ def served_names(model: Model) -> tuple[str, ...]:
         file = unquote(urlsplit(model.url).path)
     else:
         file = model.path or model.name or (model.hf.file if model.hf else "")
-    stem = _SPLIT.sub("", file.rsplit("/", 1)[-1]).removesuffix(".gguf")
+    stem = _SPLIT.sub("", file.rsplit("/", 1)[-1]).removesuffix(SUFFIX)
     return (stem.replace(",", "_").strip() or "model",)  # llama-server splits names at commas
 
 
@@ -181,4 +182,4 @@ def split_names(name: str) -> tuple[str, ...]:
         return (name,)
     count = int(match["count"])
     stem = name[: match.start()]
-    return tuple(f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
+    return tuple(f"{stem}-{number:05}-of-{count:05}{SUFFIX}" for number in range(1, count + 1))

@@ -15,6 +15,7 @@ from llama_gguf.errors import ExitCode, LaunchError, Problem
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.checks.machine import check_files, unusable_variant
 from llama_gguf.settings.checks.model_facts import ModelFacts
+from llama_gguf.settings.gguf_file import named_file
 from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
 from llama_gguf.settings.messages.report import as_data, count, explain
 
@@ -88,13 +89,13 @@ def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
     from llama_gguf.models.gguf.header import read_header  # noqa: PLC0415 - only where there is a file to read
 
     model = settings.model
-    candidates = [Path(model.path)] if model.path else []
     if model.name:
-        candidates = [locations.models_dir / model.name, locations.models_dir / f"{model.name}.gguf"]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
+        file = named_file(locations.models_dir, model.name)
+    elif model.path:
+        file = Path(model.path)
+    else:
         return None
-    return facts_of(read_header(file))
+    return facts_of(read_header(file)) if file.is_file() else None
 
 
 def _ok(name: str, problems: tuple[Problem, ...]) -> str:

@@ -25,7 +25,7 @@ from llama_gguf.models.download.range_response import Beyond, Piece, Refusal, Wh
 from llama_gguf.models.download.segments import Ledger, covered, front, gaps
 from llama_gguf.models.download.spec import Job
 from llama_gguf.models.download.workers import Crew, RefusedError, StaleError, UnfitError, range_headers
-from llama_gguf.models.gguf.header import MAGIC
+from llama_gguf.settings.gguf_file import MAGIC
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.tensor_types import GGML_TYPES
+from llama_gguf.settings.gguf_file import MAGIC
 
-MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_PAIRS = 65_536
 _MAX_TENSORS = 1_048_576

@@ -26,6 +26,7 @@ from llama_gguf.models.fetch_context import Means
 from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, repository
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.source import OnHub, Wanted, split_names
+from llama_gguf.settings.gguf_file import has_suffix
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -240,6 +241,6 @@ def _other_files(question: _Question) -> str:
         names = HfApi(token=question.token).list_repo_files(question.origin.repo, revision=question.revision)
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError):
         return ""
-    there = sorted(name for name in names if name.endswith(".gguf"))
+    there = sorted(name for name in names if has_suffix(name))
     close = difflib.get_close_matches(question.name, there, n=1)
     return f"did you mean {close[0]}?" if close else f"it has {', '.join(there[:10]) or 'no GGUF files'}"

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from llama_gguf.errors import LaunchError, ModelError, Problem
 from llama_gguf.settings.checks.model_facts import ModelFacts, model_problems
+from llama_gguf.settings.gguf_file import MAGIC, SUFFIX, has_suffix, named_file
 from llama_gguf.settings.locations import Locations, can_write
 from llama_gguf.settings.messages.did_you_mean import closest
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import artifacts_of
-
-_MAGIC = b"GGUF"
-
 
 ReadModel = Callable[[Settings, Locations], ModelFacts | None]
 """Reads the model's header; None where the file is not here yet. Raises ModelError for a broken one."""
@@ -55,7 +53,7 @@ def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:
         if artifact.path is not None:
             setting, file = f"{path}.path", Path(artifact.path)
         elif artifact.name is not None:
-            setting, file = f"{path}.name", _named(locations.models_dir, artifact.name)
+            setting, file = f"{path}.name", named_file(locations.models_dir, artifact.name)
             if not locations.models_dir.is_dir():
                 message = f"{setting}: the models directory {locations.models_dir} does not exist"
                 yield Problem("models-dir-missing", message, setting, hint=_models_dir_hint(settings))
@@ -63,12 +61,6 @@ def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:
         else:
             continue
         yield from _gguf(setting, file, artifact)
-
-
-def _named(directory: Path, name: str) -> Path:
-    """Return the file of this name; the suffix may be left out, as `models` allows."""
-    with_suffix = directory / f"{name}.gguf"
-    return with_suffix if not (directory / name).exists() and with_suffix.exists() else directory / name
 
 
 def _models_dir_hint(settings: Settings) -> str:
@@ -86,7 +78,7 @@ def _gguf(setting: str, file: Path, artifact: Artifact) -> Iterator[Problem]:
     elif not os.access(file, os.R_OK):
         hint = f"it must be readable by uid {os.getuid()}"
         yield Problem("model-unreadable", f"{setting}: {file} cannot be read", setting, hint=hint)
-    elif (start := _start(file)) != _MAGIC:
+    elif (start := _start(file)) != MAGIC:
         message = f"{setting}: {file} is no GGUF file"
         hint = "a file of Git LFS, not the model: fetch it with `git lfs pull`" if start == b"vers" else ""
         yield Problem("model-not-gguf", message, setting, hint=hint or "its first four bytes are not GGUF")
@@ -94,7 +86,7 @@ def _gguf(setting: str, file: Path, artifact: Artifact) -> Iterator[Problem]:
 
 def _start(file: Path) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(len(_MAGIC))
+        return opened.read(len(MAGIC))
 
 
 def _nearby(directory: Path, name: str) -> str:
@@ -102,11 +94,11 @@ def _nearby(directory: Path, name: str) -> str:
     if not directory.is_dir():
         return f"{directory} does not exist either"
     try:
-        found = sorted(entry.name for entry in directory.iterdir() if entry.name.lower().endswith(".gguf"))
+        found = sorted(entry.name for entry in directory.iterdir() if has_suffix(entry.name))
     except OSError:
         return ""
-    by_stem = {file[: -len(".gguf")]: file for file in found}
-    if near := closest(name.removesuffix(".gguf"), by_stem):
+    by_stem = {file[: -len(SUFFIX)]: file for file in found}
+    if near := closest(name.removesuffix(SUFFIX), by_stem):
         return f'did you mean "{by_stem[near]}"?'
     return f"there: {', '.join(found[:5])}" if found else f"{directory} holds no GGUF file"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from llama_gguf.errors import Problem
+from llama_gguf.settings.gguf_file import SUFFIX, has_suffix
 from llama_gguf.settings.messages.pydantic_errors import NO_MODEL_HINT
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.model import Artifact
@@ -75,8 +76,8 @@ def names(settings: Settings) -> Iterator[Problem]:
         if name is not None and "://" not in name and (name.startswith("/") or ".." in name.split("/")):
             message = f'{path}.name: "{name}" leads out of the models directory'
             yield Problem("bad-name", message, f"{path}.name", hint=f"did you mean {path}.path?")
-        if artifact.hf is not None and not artifact.hf.file.lower().endswith(".gguf"):
-            message = f'{path}.hf.file: "{artifact.hf.file}" does not end in .gguf'
+        if artifact.hf is not None and not has_suffix(artifact.hf.file):
+            message = f'{path}.hf.file: "{artifact.hf.file}" does not end in {SUFFIX}'
             hint = "llama.cpp reads GGUF files only; look for a repository whose name ends in -GGUF"
             yield Problem("not-gguf", message, f"{path}.hf.file", hint=hint)
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from llama_gguf.errors import ConfigError, Problem
 from llama_gguf.settings.checks import table
+from llama_gguf.settings.gguf_file import MAGIC
 from llama_gguf.settings.loading import environment
 from llama_gguf.settings.loading import yaml_document as document
 from llama_gguf.settings.loading.layers import Assignment, Merged, Origin, flatten, merge
@@ -150,7 +151,7 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> Problem:
     before = data[: error.start]
     line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
     hint = "save the file as UTF-8"
-    if data.startswith(b"GGUF"):
+    if data.startswith(MAGIC):
         hint = "name it in a configuration file: model: {path: …}"
         return Problem("not-utf8", "is a model, not a configuration", source=source, hint=hint)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):

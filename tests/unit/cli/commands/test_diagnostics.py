@@ -28,11 +28,15 @@ def tool(path: Path, text: str) -> Path:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """A run directory as it is after a failure."""
+    return failed_run(tmp_path, "m.gguf")
+
+
+def failed_run(tmp_path: Path, name: str) -> RunDir:
     engine = tool(tmp_path / "llama-server", 'echo "version: 1 ($1)"')
     (tmp_path / "models").mkdir()
     (tmp_path / "models/m.gguf").write_bytes(b"GGUF" + b"\0" * 2**20)
     tree = {
-        "model": {"name": "m.gguf"},
+        "model": {"name": name},
         "paths": {"data_dir": str(tmp_path), "run_dir": str(tmp_path / "run")},
         "engine": {"binary": str(engine)},
         "limits": {"store": "redis://u:hunter2@cache/0"},
@@ -64,6 +68,14 @@ def test_the_report(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     assert report["environment"]["MY_SECRET_TOKEN"] == "***"
     for secret in ("hunter2", "hunter3", "sk-0123456789abcdef"):
         assert secret not in done.stdout
+
+
+def test_a_model_named_without_its_suffix_is_found(tmp_path: Path) -> None:
+    run = failed_run(tmp_path, "m")
+    done = CliRunner().invoke(diagnostics, ["--run-dir", str(run.root), "--json"])
+    found = json.loads(done.stdout)["model"]
+    assert (found["file"], found["is_gguf"]) == (str(tmp_path / "models/m.gguf"), True)
+    assert "reason" not in found
 
 
 def test_as_text_into_a_private_file(run: RunDir, tmp_path: Path) -> None:

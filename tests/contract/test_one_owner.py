@@ -1,0 +1,52 @@
+"""A fact stands in one module, its owner; everything else asks the owner. Each of these once stood in several."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
+
+# The fact, a pattern that matches a literal which states it (the whole literal, as Python would print it), and the
+# modules that may: its owner, and those where the same letters or digits mean something else.
+FACTS: tuple[tuple[str, str, str], ...] = (
+    ("how a GGUF file begins", r"b'GGUF'", "settings/gguf_file.py"),
+    ("how a GGUF file's name ends", r"'\.gguf'", "settings/gguf_file.py"),
+)
+
+
+@cache
+def _literals() -> tuple[tuple[str, int, str], ...]:
+    """Module, line and text of every literal of the package that is no docstring; one of several parts as a whole."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [(str(path.relative_to(PACKAGE)), line, text) for line, text in _values(tree)]
+    return tuple(found)
+
+
+def _values(node: ast.AST) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return  # a docstring
+    if isinstance(node, ast.Constant):
+        yield node.lineno, repr(node.value)
+    if isinstance(node, ast.Tuple | ast.Set | ast.List) and node.elts:
+        items = [item.value if isinstance(item, ast.Constant) else ... for item in node.elts]
+        yield node.lineno, f"({', '.join(map(repr, items))})"
+    for child in ast.iter_child_nodes(node):
+        yield from _values(child)
+
+
+@pytest.mark.parametrize(("pattern", "owners"), [fact[1:] for fact in FACTS], ids=[fact[0] for fact in FACTS])
+def test_a_fact_stands_in_one_module(pattern: str, owners: str) -> None:
+    owner, *_others = owners.split()
+    places = [(module, line, text) for module, line, text in _literals() if re.fullmatch(pattern, text)]
+    elsewhere = [f"{module}:{line}: {text}" for module, line, text in places if module not in owners.split()]
+    assert not elsewhere, f"ask {owner} instead: {elsewhere}"
+    missing = set(owners.split()) - {module for module, _, _ in places}
+    assert not missing, f"no longer states it: {missing}"
