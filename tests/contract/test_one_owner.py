@@ -17,6 +17,12 @@ PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
 FACTS: tuple[tuple[str, str, str], ...] = (
     ("how a GGUF file begins", r"b'GGUF'", "settings/gguf_file.py"),
     ("how a GGUF file's name ends", r"'\.gguf'", "settings/gguf_file.py"),
+    (
+        "the sources of weights",
+        r"\('path', 'name', 'hf', 'url'\)|'.*path, name, hf and url.*'",
+        "settings/sections/sources.py",
+    ),
+    ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
 )
 
 

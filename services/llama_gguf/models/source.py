@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
 from llama_gguf.settings.gguf_file import SUFFIX
-from llama_gguf.settings.sections.sources import sources_of
+from llama_gguf.settings.sections.sources import ONE_SOURCE, sources_of
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.model import Artifact, HuggingFace, Model
@@ -123,9 +123,7 @@ def _origin(artifact: Artifact, setting: str, locations: Locations, env: Mapping
         case ["url"]:
             return _at_url(artifact.url or "", setting, locations.models_dir)
         case found:
-            raise ConfigError(
-                f"{setting}: needs exactly one of path, name, hf and url; {' and '.join(found) or 'none'} given"
-            )
+            raise ConfigError(f"{setting}: needs {ONE_SOURCE}; {' and '.join(found) or 'none'} given")
 
 
 def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[str, str]) -> OnHub:

@@ -17,9 +17,9 @@ from llama_gguf.settings.checks.network import OWN_PATHS, TAKEN_HEADERS
 from llama_gguf.settings.checks.paths import MAX_RUN_DIR
 from llama_gguf.settings.checks.reserved_args import RULES
 from llama_gguf.settings.sections.settings import Settings
+from llama_gguf.settings.sections.sources import SOURCES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SOURCES = ("path", "name", "hf", "url")
 _ARTIFACTS = ("Artifact", "Lora", "Model")
 _ORIGIN = r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^/?#@*\s:]+)(:[0-9]+)?)$"
 _STORE = r"^(memory|rediss?://([^:@/]*@)?(\[[0-9A-Fa-f:.]+\]|[^:@/?#]+)(:[1-9][0-9]{0,4})?(/[0-9]*)?)$"
@@ -66,7 +66,7 @@ def json_schema() -> dict[str, Any]:
         for name, extra in properties.items():
             _add(definitions[definition]["properties"][name], extra)
     for name in _ARTIFACTS:
-        definitions[name]["oneOf"] = [_given(source) for source in _SOURCES]
+        definitions[name]["oneOf"] = [_given(source) for source in SOURCES]
     definitions["Model"]["properties"]["aliases"].update(uniqueItems=True)
     definitions["Model"]["properties"]["aliases"]["items"]["pattern"] = r"^(?=.*\S)[^,\u0000-\u001f\u007f]*$"
     definitions["Cors"]["properties"]["allow_origins"]["items"]["pattern"] = _ORIGIN

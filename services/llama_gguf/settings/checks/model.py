@@ -12,9 +12,7 @@ from llama_gguf.settings.messages.pydantic_errors import NO_MODEL_HINT
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
-from llama_gguf.settings.sections.sources import artifacts_of, sources_of
-
-_ONE_SOURCE = "give exactly one of path, name, hf and url"
+from llama_gguf.settings.sections.sources import DOWNLOADED, ONE_SOURCE, SOURCES, artifacts_of, sources_of
 
 
 def sources(settings: Settings) -> Iterator[Problem]:
@@ -23,13 +21,13 @@ def sources(settings: Settings) -> Iterator[Problem]:
         found = sources_of(artifact)
         if len(found) > 1:
             message = f"{path}: {len(found)} sources ({', '.join(found)}), where one is wanted"
-            yield Problem("two-sources", message, f"{path}.{found[1]}", hint=_ONE_SOURCE)
+            yield Problem("two-sources", message, f"{path}.{found[1]}", hint=f"give {ONE_SOURCE}")
         if found:
             continue
         if path == "model":
             yield Problem("no-model", "model: nothing says which model to serve", path, hint=NO_MODEL_HINT)
         else:
-            yield Problem("no-source", f"{path}: no source is given", path, hint=_ONE_SOURCE)
+            yield Problem("no-source", f"{path}: no source is given", path, hint=f"give {ONE_SOURCE}")
 
 
 def addresses(settings: Settings) -> Iterator[Problem]:
@@ -86,7 +84,7 @@ def tokens(settings: Settings) -> Iterator[Problem]:
     """`token_env` is of use only for downloads."""
     for path, artifact in artifacts_of(settings.model):
         found = sources_of(artifact)
-        if artifact.token_env and found and not {"hf", "url"} & set(found):
+        if artifact.token_env and found and not set(found) & set(DOWNLOADED):
             message = f"{path}.token_env: has no effect, {path}.{found[0]} is not downloaded"
             yield Problem("no-effect", message, f"{path}.token_env", severity="warning")
 
@@ -116,4 +114,4 @@ def companions(settings: Settings) -> Iterator[Problem]:
 
 
 def _same(left: Artifact, right: Artifact) -> bool:
-    return all(getattr(left, name) == getattr(right, name) for name in ("path", "name", "hf", "url"))
+    return all(getattr(left, name) == getattr(right, name) for name in SOURCES)

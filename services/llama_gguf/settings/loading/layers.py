@@ -15,10 +15,10 @@ from pydantic import JsonValue
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.schema_tree import Path, dotted, env_name
+from llama_gguf.settings.sections.sources import SOURCES
 
 Kind = Literal["default", "file", "platform", "old name", "environment", "flag"]
 ARTIFACTS: tuple[Path, ...] = (("model",), ("model", "mmproj"), ("model", "draft"))
-_SOURCES = ("path", "name", "hf", "url")
 _COMPANIONS = ("mmproj", "draft", "lora", "chat_template")
 
 
@@ -103,7 +103,7 @@ def _sources(layer: Iterable[Assignment], artifact: Path) -> dict[str, Origin]:
     return {
         str(a.path[depth]): a.origin
         for a in layer
-        if len(a.path) > depth and a.path[:depth] == artifact and a.path[depth] in _SOURCES and a.value is not None
+        if len(a.path) > depth and a.path[:depth] == artifact and a.path[depth] in SOURCES and a.value is not None
     }
 
 
@@ -114,14 +114,14 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Path)
         node = node.get(part) if isinstance(node, dict) else None
     if not chosen or not isinstance(node, dict):
         return
-    existing = {name for name in _SOURCES if node.get(name) is not None}
+    existing = {name for name in SOURCES if node.get(name) is not None}
     if not existing:
         return
     refined = existing == {"hf"} and set(chosen) == {"hf"}  # e.g. only another revision of the same repository
     new = next(iter(chosen.values()))
     if artifact == ("model",) and not refined:
         merged.problems += [_kept(("model", name), merged, new) for name in _COMPANIONS if node.get(name)]
-    for name in ("sha256",) if refined else (*_SOURCES, "sha256", "token_env"):
+    for name in ("sha256",) if refined else (*SOURCES, "sha256", "token_env"):
         if node.pop(name, None) is None:
             continue
         path = (*artifact, name)

@@ -12,12 +12,12 @@ from llama_gguf.settings.messages.did_you_mean import suggestion
 from llama_gguf.settings.messages.hints import hint, show
 from llama_gguf.settings.redaction import is_secret_name
 from llama_gguf.settings.schema_tree import Path, Shape, dotted
+from llama_gguf.settings.sections.sources import SOURCES
 
 Found = tuple[Path, Problem]
-_SOURCES = ("path", "name", "hf", "url")
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch")
 NO_MODEL_HINT = (
-    f"say which model to serve with one of {', '.join(f'model.{name}' for name in _SOURCES)}, "
+    f"say which model to serve with one of {', '.join(f'model.{name}' for name in SOURCES)}, "
     "or set MODEL_NAME or MODEL_PATH"
 )
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from llama_gguf.settings.sections.model import Artifact, Model
 
 SOURCES = ("path", "name", "hf", "url")
+DOWNLOADED = ("hf", "url")
+ONE_SOURCE = f"exactly one of {', '.join(SOURCES[:-1])} and {SOURCES[-1]}"
 
 
 def sources_of(artifact: Artifact) -> list[str]:
