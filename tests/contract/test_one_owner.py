@@ -12,6 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
 
+PLATFORM = "settings/platform.py"
+
 # The fact, a pattern that matches a literal which states it (the whole literal, as Python would print it), and the
 # modules that may: its owner, and those where the same letters or digits mean something else.
 FACTS: tuple[tuple[str, str, str], ...] = (
@@ -22,6 +24,10 @@ FACTS: tuple[tuple[str, str, str], ...] = (
         r"\('path', 'name', 'hf', 'url'\)|'.*path, name, hf and url.*'",
         "settings/sections/sources.py",
     ),
+    ("names of the hosts' variables", r"'(RUNPOD_(ENDPOINT|POD)_ID|CONTAINER_(ID|API_KEY)|KUBERNETES_.*)'", PLATFORM),
+    ("RunPod's limits", r"330(\.0)?|30000000", PLATFORM),
+    ("RunPod's network volume", r"'/runpod-volume.*'", PLATFORM),
+    ("the image's data directory", r"'/data'", "settings/locations.py"),
     ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
 )
 

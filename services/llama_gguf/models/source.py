@@ -16,13 +16,11 @@ from urllib.parse import unquote, urlsplit
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
 from llama_gguf.settings.gguf_file import SUFFIX
+from llama_gguf.settings.platform import RUNPOD_MODEL_CACHE
 from llama_gguf.settings.sections.sources import ONE_SOURCE, sources_of
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.model import Artifact, HuggingFace, Model
-
-RUNPOD_CACHE = Path("/runpod-volume/huggingface-cache/hub")
-"""Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""
 
 _SPLIT = re.compile(rf"-(?P<number>\d{{5}})-of-(?P<count>\d{{5}}){re.escape(SUFFIX)}$", re.IGNORECASE)
 
@@ -133,7 +131,7 @@ def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[st
         own = Path(home) / "hub"
     else:
         own = locations.models_dir / "huggingface"
-    return OnHub(hf.repo, _inside(hf.file, f"{setting}.hf.file"), hf.revision, (own, RUNPOD_CACHE))
+    return OnHub(hf.repo, _inside(hf.file, f"{setting}.hf.file"), hf.revision, (own, Path(RUNPOD_MODEL_CACHE)))
 
 
 def _at_url(url: str, setting: str, models_dir: Path) -> AtUrl:

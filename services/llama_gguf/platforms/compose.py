@@ -17,6 +17,7 @@ from llama_gguf.platforms.container import (
     Launch,
     Request,
     Variant,
+    data_dir,
     is_below,
     is_loopback,
     prepare,
@@ -30,7 +31,6 @@ from llama_gguf.settings import Settings
 from .bundle import Bundle, Findings
 
 CONFIG_PATH = "/etc/llama-gguf/config.yaml"
-DATA = "/data"
 _TMPFS = {"/run": "64m", "/tmp": "256m"}  # noqa: S108 - paths in the container
 
 
@@ -152,7 +152,7 @@ def _tmpfs(settings: Settings) -> dict[str, str]:
 
 def _mounts(launch: Launch, findings: Findings) -> list[_Mount]:
     paths = launch.settings.paths
-    data = DATA if paths.data_dir == "auto" else paths.data_dir
+    data = data_dir(launch)
     mounts = [_Mount("volume", "data", data)]
     if paths.models_dir and not is_below(paths.models_dir, [data]):
         mounts.append(_Mount("volume", "models", paths.models_dir))

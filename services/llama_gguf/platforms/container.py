@@ -16,6 +16,7 @@ from typing import Literal
 from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.environment import Patch, patched, variables
 from llama_gguf.settings import Settings
+from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
 from llama_gguf.settings.sections.model import Artifact
 
 Variant = Literal["cpu", "cuda", "cuda12"]
@@ -178,6 +179,17 @@ def written_paths(settings: Settings) -> dict[str, str]:
         "limits.usage_file": settings.limits.usage_file,
     }
     return {name: path for name, path in places.items() if path}
+
+
+def data_dir(launch: Launch) -> str:
+    """Return the directory that the container writes to."""
+    configured = launch.settings.paths.data_dir
+    return DATA_DIR if configured == "auto" else configured
+
+
+def models_dir(launch: Launch) -> str:
+    """Return the directory of the weights."""
+    return launch.settings.paths.models_dir or f"{data_dir(launch)}/{MODELS_DIR}"
 
 
 def is_below(path: str, directories: Sequence[str]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_gguf.platforms.bundle import Findings
-from llama_gguf.platforms.container import Launch, is_below, read_paths, written_paths
+from llama_gguf.platforms.container import Launch, is_below, models_dir, read_paths, written_paths
+from llama_gguf.settings.locations import DATA_DIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Places:
 
     file: str
     kept: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ("/data", "/tmp", "/run")  # noqa: S108 - paths in the container, not on this machine
+    lost: tuple[str, ...] = (DATA_DIR, "/tmp", "/run")  # noqa: S108 - paths in the container, not on this machine
 
 
 def check_places(launch: Launch, places: Places, findings: Findings) -> None:
@@ -28,7 +29,7 @@ def check_places(launch: Launch, places: Places, findings: Findings) -> None:
                 f"{places.file}: {name} is {path}, which lies on no volume{_list(places.kept)}: the image must hold it",
                 "take the model from hf or url, or put the file on a volume",
             )
-    if settings.model.name and not is_below(_models_dir(launch), places.kept):
+    if settings.model.name and not is_below(models_dir(launch), places.kept):
         findings.warn(
             "path-in-image",
             "model.name",
@@ -43,11 +44,6 @@ def check_places(launch: Launch, places: Places, findings: Findings) -> None:
                 f"{places.file}: {name} is {path}, where the container may not write",
                 f"leave it out, or choose a path below {' or '.join(places.kept or places.lost[:1])}",
             )
-
-
-def _models_dir(launch: Launch) -> str:
-    paths = launch.settings.paths
-    return paths.models_dir or (paths.data_dir if paths.data_dir != "auto" else "/data")
 
 
 def _list(kept: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from llama_gguf.platforms.container import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch
 from llama_gguf.platforms.mounts import Places, check_places
 from llama_gguf.platforms.serialize import Tree, to_json
 from llama_gguf.settings import Settings
+from llama_gguf.settings.locations import DATA_DIR
 
 from .bundle import Bundle, Findings
 
@@ -43,7 +44,7 @@ def render(settings: Settings, request: Request, options: VastOptions) -> Bundle
     # Vast sets no variable that tells it from other hosts for certain.
     launch = prepare(settings, request, findings, {"health.platform": "vast"} if _platform_open(settings) else {})
     _check(launch, findings)
-    check_places(launch, Places("template.json", kept=(), lost=("/data", "/tmp", "/run", "/workspace")), findings)  # noqa: S108 - paths in the container
+    check_places(launch, Places("template.json", kept=(), lost=(DATA_DIR, "/tmp", "/run", "/workspace")), findings)  # noqa: S108 - paths in the container
     if len(options.arguments) > MOST_ARGUMENT_CHARACTERS:
         findings.error(
             "arguments-too-long",

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_gguf.settings.platform import RUNPOD_NETWORK_VOLUME, RUNPOD_POD_VOLUME
+
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.settings import Settings
 
-DATA_DIR_CANDIDATES = ("/data", "/runpod-volume", "/workspace")
+DATA_DIR = "/data"
+"""The image's own data directory."""
+DATA_DIR_CANDIDATES = (DATA_DIR, RUNPOD_NETWORK_VOLUME, RUNPOD_POD_VOLUME)
+MODELS_DIR = "models"
+"""Name of the models directory below the data directory, where `paths.models_dir` does not say another."""
 
 RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable by which `up` tells its programs the run directory."""
@@ -200,7 +206,7 @@ def locate(
     return Locations(
         data_dir=data_dir,
         data_dir_reason=data_dir_reason,
-        models_dir=below(settings.paths.models_dir, "models"),
+        models_dir=below(settings.paths.models_dir, MODELS_DIR),
         logs_dir=below(settings.paths.logs_dir, "logs"),
         keys_file=below(settings.auth.keys_file, _keys_file_name(data_dir, is_file)),
         audit_file=below(settings.auth.audit_file, "audit.jsonl"),

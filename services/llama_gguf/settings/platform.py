@@ -1,4 +1,7 @@
-"""Which platform this box runs on, from the variables that the platforms themselves set. Pure."""
+"""Who hosts this box: how to tell, and what the hosts fix that the configuration has to meet. Pure.
+
+RunPod's facts are from its documentation of autumn 2026. How each host wants a container described is `platforms`'.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,31 @@ from collections.abc import Mapping
 from typing import Literal
 
 Platform = Literal["runpod", "kubernetes", "vast", "plain"]
+PlatformSetting = Literal["auto", Platform]
+
+RUNPOD_ENDPOINT_ID = "RUNPOD_ENDPOINT_ID"
+"""Set in the workers of a serverless endpoint only."""
+RUNPOD_POD_ID = "RUNPOD_POD_ID"
+VAST_CONTAINER_ID = "CONTAINER_ID"
+VAST_API_KEY = "CONTAINER_API_KEY"
+KUBERNETES_SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
+
+INSTANCE_VARIABLES: Mapping[Platform, str] = {"runpod": RUNPOD_POD_ID, "vast": VAST_CONTAINER_ID}
+"""Platform -> the variable in which it names this instance."""
+
+RUNPOD_VARIABLES: Mapping[str, tuple[str, str]] = {
+    "PORT": ("gateway", "port"),
+    "PORT_HEALTH": ("health", "port"),
+    "HEALTH_CHECK_PATH": ("health", "path"),
+}
+"""Variable of a serverless endpoint by which RunPod's load balancer finds us -> the setting it decides."""
+RUNPOD_MAX_REQUEST_SECONDS = 330
+"""A load-balancing endpoint ends a request after 5.5 minutes."""
+RUNPOD_MAX_BODY_BYTES = 30_000_000
+RUNPOD_NETWORK_VOLUME = "/runpod-volume"
+RUNPOD_POD_VOLUME = "/workspace"
+RUNPOD_MODEL_CACHE = f"{RUNPOD_NETWORK_VOLUME}/huggingface-cache/hub"
+"""Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""
 
 
 def detect_platform(env: Mapping[str, str]) -> Platform:
@@ -14,17 +42,15 @@ def detect_platform(env: Mapping[str, str]) -> Platform:
     RunPod first, because its Pods may carry the variables of the cluster below; Vast sets no single sure variable, so
     its container id counts only together with one more of its own.
     """
-    if env.get("RUNPOD_ENDPOINT_ID") or env.get("RUNPOD_POD_ID"):
+    if env.get(RUNPOD_ENDPOINT_ID) or env.get(RUNPOD_POD_ID):
         return "runpod"
-    if env.get("CONTAINER_ID") and (env.get("CONTAINER_API_KEY") or any(name.startswith("VAST_") for name in env)):
+    if env.get(VAST_CONTAINER_ID) and (env.get(VAST_API_KEY) or any(name.startswith("VAST_") for name in env)):
         return "vast"
-    if env.get("KUBERNETES_SERVICE_HOST"):
+    if env.get(KUBERNETES_SERVICE_HOST):
         return "kubernetes"
     return "plain"
 
 
-def resolve_platform(
-    configured: Literal["auto", "runpod", "kubernetes", "vast", "plain"], env: Mapping[str, str]
-) -> Platform:
+def resolve_platform(configured: PlatformSetting, env: Mapping[str, str]) -> Platform:
     """Return the configured platform, or the detected one for `auto`."""
     return detect_platform(env) if configured == "auto" else configured

@@ -8,7 +8,6 @@ import pytest
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.models.source import (
-    RUNPOD_CACHE,
     AtUrl,
     Named,
     OnDisk,
@@ -18,6 +17,7 @@ from llama_gguf.models.source import (
     served_names,
     split_names,
 )
+from llama_gguf.settings.platform import RUNPOD_MODEL_CACHE
 from llama_gguf.settings.sections.model import Model
 from support.model_box import locations_for, settings_for
 
@@ -47,7 +47,9 @@ def test_each_kind_of_source(tmp_path: Path) -> None:
     assert sources.draft.origin.path.name == "d_x.gguf"
     assert sources.draft.origin.path.parent.parent == locations.models_dir / "url"
     (adapter,) = sources.lora
-    assert adapter.origin == OnHub("o/n", "l.gguf", "main", (locations.models_dir / "huggingface", RUNPOD_CACHE))
+    assert adapter.origin == OnHub(
+        "o/n", "l.gguf", "main", (locations.models_dir / "huggingface", Path(RUNPOD_MODEL_CACHE))
+    )
     assert (adapter.setting, adapter.token_env) == ("model.lora[0]", "T")
     assert sources.chat_template == Path("/t.jinja")
     assert [w.description for w in (sources.model, sources.mmproj, sources.draft, adapter)] == [

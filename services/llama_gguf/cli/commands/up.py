@@ -21,7 +21,7 @@ from llama_gguf.runtime.launch import Launch, launch
 from llama_gguf.runtime.programs import ENGINE, build_programs
 from llama_gguf.runtime.screen import watching
 from llama_gguf.settings import Settings, locate
-from llama_gguf.settings.platform import resolve_platform
+from llama_gguf.settings.platform import INSTANCE_VARIABLES, resolve_platform
 from llama_gguf.settings.redaction import mask_value
 from llama_gguf.settings.snapshot import Snapshot
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("llama_gguf.up")
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")
-INSTANCE_VARIABLES = {"runpod": "RUNPOD_POD_ID", "vast": "CONTAINER_ID"}
-"""Platform -> the variable in which it names this instance."""
 
 
 @click.command()

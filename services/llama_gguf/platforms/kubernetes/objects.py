@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from llama_gguf.platforms.container import Launch
+from llama_gguf.platforms.container import Launch, data_dir, models_dir
 from llama_gguf.platforms.kubernetes.parameters import Values
 from llama_gguf.platforms.serialize import Tree
 
 from .options import QUEUE_METRIC, KubernetesOptions
-from .workload import data_dir, labels, models_dir, secret_name
+from .workload import labels, secret_name
 
 METRICS_KEY = "METRICS_API_KEY"
 """Key of the Secret that holds an API key with the scope `metrics`, where metrics.require_key asks for one."""

@@ -8,7 +8,6 @@ from typing import Literal
 QUEUE_METRIC = "llama_gguf_queue_depth"
 """Gauge of waiting requests on the gateway's /metrics; what the autoscalers look at."""
 CONFIG_FOLDER = "/etc/llama-gguf"
-DATA = "/data"
 UID = 10_001
 DEREGISTER_SECONDS = 5
 """Pause before SIGTERM in which the cluster's proxies learn that this pod takes no more requests."""

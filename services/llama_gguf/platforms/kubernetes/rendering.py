@@ -6,12 +6,13 @@ weights, because keys, usage and logs of several writers would corrupt one anoth
 
 from __future__ import annotations
 
-from llama_gguf.platforms.container import Launch, Request, prepare
+from llama_gguf.platforms.container import Launch, Request, data_dir, models_dir, prepare
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.kubernetes.parameters import Fixed, Open, Values
 from llama_gguf.platforms.mounts import Places, check_places
 from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
+from llama_gguf.settings.locations import DATA_DIR
 
 from ..bundle import Bundle, Findings
 from .chart import chart
@@ -26,8 +27,8 @@ from .objects import (
     service,
     service_monitor,
 )
-from .options import CONFIG_FOLDER, DATA, KubernetesOptions
-from .workload import data_dir, deployment, models_dir
+from .options import CONFIG_FOLDER, KubernetesOptions
+from .workload import deployment
 
 _OUTSIDE = ("service-monitor.yaml",)  # kinds that not every cluster knows: applied by hand
 _HEADER = {
@@ -42,7 +43,7 @@ def render(settings: Settings, request: Request, options: KubernetesOptions) -> 
     """Return manifests/ for kubectl and chart/ for Helm."""
     findings = Findings("Kubernetes")
     _check(settings, options, findings)
-    patch: Patch = {"paths.data_dir": DATA} if settings.paths.data_dir == "auto" else {}
+    patch: Patch = {"paths.data_dir": DATA_DIR} if settings.paths.data_dir == "auto" else {}
     launch = prepare(settings, request, findings, patch)
     kept = (models_dir(launch),) if options.replicated else (data_dir(launch), models_dir(launch))
     lost = ("/tmp", "/run", data_dir(launch))  # noqa: S108 - paths in the container

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from llama_gguf.platforms.container import REPOSITORY, Launch
+from llama_gguf.platforms.container import REPOSITORY, Launch, data_dir, models_dir
 from llama_gguf.platforms.kubernetes.parameters import Values
 from llama_gguf.platforms.serialize import Tree
 
-from .options import CONFIG_FOLDER, DATA, DEREGISTER_SECONDS, UID, KubernetesOptions
+from .options import CONFIG_FOLDER, DEREGISTER_SECONDS, UID, KubernetesOptions
 
 _RUN_BYTES = "64Mi"
 
@@ -128,17 +128,6 @@ def _resources(launch: Launch, options: KubernetesOptions) -> Tree:
     if launch.gpu:
         resources["limits"] = {"nvidia.com/gpu": options.gpu_count}
     return resources
-
-
-def data_dir(launch: Launch) -> str:
-    """Return the directory that the pod writes to."""
-    configured = launch.settings.paths.data_dir
-    return DATA if configured == "auto" else configured
-
-
-def models_dir(launch: Launch) -> str:
-    """Return the directory of the weights."""
-    return launch.settings.paths.models_dir or f"{data_dir(launch)}/models"
 
 
 def _run_dir(launch: Launch) -> str:

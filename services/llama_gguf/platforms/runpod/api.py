@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from llama_gguf.platforms.container import MINIMUM_CUDA, Launch
 from llama_gguf.platforms.serialize import Tree
+from llama_gguf.settings.platform import RUNPOD_MAX_REQUEST_SECONDS, RUNPOD_POD_VOLUME
 
-from .options import LEAST_VOLUME, MOST_PROCESSING_SECONDS, POD_VOLUME, RunPodOptions, allowed_cuda
+from .options import LEAST_VOLUME, RunPodOptions, allowed_cuda
 
 
 def endpoint(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
@@ -31,7 +32,7 @@ def endpoint(launch: Launch, options: RunPodOptions, variables: Mapping[str, str
             "type": "REQUEST_COUNT",
             "requestCount": settings.limits.max_in_flight or settings.engine.slots,
         },
-        "timeout": 1000 * int(min(settings.gateway.timeouts.total_seconds, MOST_PROCESSING_SECONDS)),
+        "timeout": 1000 * int(min(settings.gateway.timeouts.total_seconds, RUNPOD_MAX_REQUEST_SECONDS)),
         "flashboot": options.flashboot,
     }
     if options.network_volumes:
@@ -55,7 +56,7 @@ def pod_template(launch: Launch, options: RunPodOptions, variables: Mapping[str,
     else:
         size = max(options.volume, LEAST_VOLUME)
         tree |= {
-            "mounts": {"persistent": {"size": size, "path": POD_VOLUME}},
+            "mounts": {"persistent": {"size": size, "path": RUNPOD_POD_VOLUME}},
             "category": "NVIDIA",
             "allowedCudaVersions": allowed_cuda(launch.variant),
         }

@@ -11,12 +11,7 @@ from typing import Literal
 from llama_gguf.platforms.container import MINIMUM_CUDA, Launch, Variant
 
 MOST_VARIABLES = 50
-MOST_PROCESSING_SECONDS = 330  # a load-balancing endpoint cuts a request off after 5.5 minutes
-MOST_BODY_BYTES = 30_000_000
 LEAST_VOLUME = 10
-NETWORK_VOLUME = "/runpod-volume"
-POD_VOLUME = "/workspace"
-WORKERS_OWN = "/data"  # in the image; gone with the worker
 RUN_AS_ROOT = ("RUNPOD_POD_USER", "0")
 """RunPod mounts volumes that only root may write, and has no other field for the user of a container."""
 _CUDA_VERSIONS = (*(f"12.{minor}" for minor in range(10)), "13.0", "13.1", "13.2")

@@ -13,6 +13,14 @@ from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.mounts import Places, check_places
 from llama_gguf.platforms.serialize import to_json
 from llama_gguf.settings import Settings
+from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
+from llama_gguf.settings.platform import (
+    RUNPOD_MAX_BODY_BYTES,
+    RUNPOD_MAX_REQUEST_SECONDS,
+    RUNPOD_NETWORK_VOLUME,
+    RUNPOD_POD_VOLUME,
+    RUNPOD_VARIABLES,
+)
 
 from ..bundle import Bundle, Findings
 from . import options as facts
@@ -20,7 +28,7 @@ from .api import endpoint, pod_template
 from .hub import hub, hub_tests
 from .options import RunPodOptions, secret_references
 
-_BY_RUNPODS_VARIABLES = frozenset({"gateway.port", "health.port", "health.path"})
+_BY_RUNPODS_VARIABLES = frozenset(f"{section}.{name}" for section, name in RUNPOD_VARIABLES.values())
 
 
 def render(settings: Settings, request: Request, options: RunPodOptions) -> Bundle:
@@ -47,7 +55,7 @@ def _endpoint_files(settings: Settings, request: Request, options: RunPodOptions
     patch: Patch = {}
     places = Places("endpoint.json")
     if options.network_volumes:
-        places = Places("endpoint.json", kept=(facts.NETWORK_VOLUME,))
+        places = Places("endpoint.json", kept=(RUNPOD_NETWORK_VOLUME,))
         patch = _weights_on_the_volume(settings)
         _warn_root(findings, "endpoint.json")
     launch = prepare(settings, request, findings, patch)
@@ -64,19 +72,15 @@ def _endpoint_files(settings: Settings, request: Request, options: RunPodOptions
 def _weights_on_the_volume(settings: Settings) -> Patch:
     """Return the patch by which a network volume holds the weights, and nothing that each worker writes for itself."""
     data_dir = settings.paths.data_dir
-    patch: Patch = {"paths.data_dir": facts.WORKERS_OWN} if data_dir == "auto" else {}
-    if settings.paths.models_dir is None and not is_below(data_dir, [facts.NETWORK_VOLUME]):
-        patch = {**patch, "paths.models_dir": f"{facts.NETWORK_VOLUME}/models"}
+    patch: Patch = {"paths.data_dir": DATA_DIR} if data_dir == "auto" else {}
+    if settings.paths.models_dir is None and not is_below(data_dir, [RUNPOD_NETWORK_VOLUME]):
+        patch = {**patch, "paths.models_dir": f"{RUNPOD_NETWORK_VOLUME}/{MODELS_DIR}"}
     return patch
 
 
 def _endpoint_variables(launch: Launch, options: RunPodOptions) -> dict[str, str]:
-    settings = launch.settings
-    runpods = {
-        "PORT": str(settings.gateway.port),
-        "PORT_HEALTH": str(settings.health.port),
-        "HEALTH_CHECK_PATH": settings.health.path,
-    }
+    settings = launch.settings.model_dump()
+    runpods = {variable: str(settings[section][name]) for variable, (section, name) in RUNPOD_VARIABLES.items()}
     root = dict([facts.RUN_AS_ROOT]) if options.network_volumes else {}
     return runpods | root | launch.variables(without=_BY_RUNPODS_VARIABLES) | secret_references(launch)
 
@@ -85,15 +89,15 @@ def _pod_files(settings: Settings, request: Request, options: RunPodOptions, fin
     probe = prepare(settings, request, Findings("RunPod"), {})
     patch: Patch = {}
     if probe.gpu and settings.paths.data_dir == "auto":
-        patch = {"paths.data_dir": facts.POD_VOLUME}
+        patch = {"paths.data_dir": RUNPOD_POD_VOLUME}
     launch = prepare(settings, request, findings, patch)
-    places = Places("pod-template.json", kept=(facts.POD_VOLUME,) if launch.gpu else ())
+    places = Places("pod-template.json", kept=(RUNPOD_POD_VOLUME,) if launch.gpu else ())
     if launch.gpu and is_below(launch.settings.paths.data_dir, places.lost):
         findings.warn(
             "data-not-kept",
             "paths.data_dir",
             f"pod-template.json: paths.data_dir is {launch.settings.paths.data_dir}, which is gone with the Pod",
-            f"leave it out, and keys, usage and weights lie on the Pod's volume at {facts.POD_VOLUME}",
+            f"leave it out, and keys, usage and weights lie on the Pod's volume at {RUNPOD_POD_VOLUME}",
         )
     check_places(launch, places, findings)
     root: dict[str, str] = {}
@@ -147,20 +151,20 @@ def _check_endpoint(settings: Settings, options: RunPodOptions, findings: Findin
             f"health.platform is {settings.health.platform}, but RunPod must see 204 while the model loads",
             "set health.platform: auto, or render the Pod alone with --only pod",
         )
-    if settings.gateway.max_body_bytes > facts.MOST_BODY_BYTES:
+    if settings.gateway.max_body_bytes > RUNPOD_MAX_BODY_BYTES:
         findings.error(
             "body-limit",
             "gateway.max_body_bytes",
             f"gateway.max_body_bytes is {settings.gateway.max_body_bytes}, RunPod's load balancer takes at most "
-            f"{facts.MOST_BODY_BYTES}",
-            f"lower it to {facts.MOST_BODY_BYTES}, or render the Pod alone with --only pod",
+            f"{RUNPOD_MAX_BODY_BYTES}",
+            f"lower it to {RUNPOD_MAX_BODY_BYTES}, or render the Pod alone with --only pod",
         )
     timeouts = settings.gateway.timeouts
-    if timeouts.total_seconds > facts.MOST_PROCESSING_SECONDS and "total_seconds" in timeouts.model_fields_set:
+    if timeouts.total_seconds > RUNPOD_MAX_REQUEST_SECONDS and "total_seconds" in timeouts.model_fields_set:
         findings.warn(
             "processing-limit",
             "gateway.timeouts.total_seconds",
-            f"RunPod's load balancer ends every request after {facts.MOST_PROCESSING_SECONDS} seconds",
+            f"RunPod's load balancer ends every request after {RUNPOD_MAX_REQUEST_SECONDS} seconds",
             "longer answers need a Pod, another platform, or fewer tokens",
         )
     if settings.auth.enabled and settings.auth.bootstrap.generate and not settings.auth.bootstrap.env:
@@ -170,12 +174,12 @@ def _check_endpoint(settings: Settings, options: RunPodOptions, findings: Findin
             "every new worker would generate a key of its own, which nobody sees",
             "set auth.bootstrap.env: the same variable gives all workers the same key",
         )
-    if options.workers_max > 1 and is_below(settings.paths.data_dir, [facts.NETWORK_VOLUME]):
+    if options.workers_max > 1 and is_below(settings.paths.data_dir, [RUNPOD_NETWORK_VOLUME]):
         findings.error(
             "shared-data-dir",
             "paths.data_dir",
-            f"{options.workers_max} workers would write the same keys, usage and logs below {facts.NETWORK_VOLUME}",
-            f"set paths.data_dir: {facts.WORKERS_OWN}; a --network-volume gets the weights",
+            f"{options.workers_max} workers would write the same keys, usage and logs below {RUNPOD_NETWORK_VOLUME}",
+            f"set paths.data_dir: {DATA_DIR}; a --network-volume gets the weights",
         )
     if options.workers_max > 1 and settings.limits.store == "memory":
         findings.warn(

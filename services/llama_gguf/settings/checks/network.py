@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.messages.hints import without_curly_quotes
+from llama_gguf.settings.platform import RUNPOD_MAX_BODY_BYTES, RUNPOD_MAX_REQUEST_SECONDS
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.settings import Settings
 
@@ -20,8 +21,6 @@ _KEY_HEADERS = ("authorization", "x-api-key")
 TAKEN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer-encoding", "cookie", "origin", "te")
 OWN_PATHS = ("/livez", "/readyz", "/startupz")
 _MAX_ORIGIN = 2048
-_RUNPOD_BODY_BYTES = 30_000_000
-_RUNPOD_SECONDS = 330
 _STORES = ("redis", "rediss")
 
 
@@ -180,10 +179,13 @@ def runpod(settings: Settings) -> Iterator[Problem]:
     """RunPod's own bounds come first."""
     if settings.health.platform != "runpod":
         return
-    if settings.gateway.max_body_bytes > _RUNPOD_BODY_BYTES:
-        message = "gateway.max_body_bytes: RunPod's load balancer refuses bodies over 30 MB before they get here"
+    if settings.gateway.max_body_bytes > RUNPOD_MAX_BODY_BYTES:
+        most = f"{RUNPOD_MAX_BODY_BYTES // 1_000_000} MB"
+        message = f"gateway.max_body_bytes: RunPod's load balancer refuses bodies over {most} before they get here"
         yield Problem("platform-limit", message, "gateway.max_body_bytes", severity="warning")
     limits = settings.gateway.timeouts
-    if limits.total_seconds > _RUNPOD_SECONDS and "total_seconds" in limits.model_fields_set:
-        message = f"gateway.timeouts.total_seconds: RunPod's load balancer ends requests after {_RUNPOD_SECONDS} s"
+    if limits.total_seconds > RUNPOD_MAX_REQUEST_SECONDS and "total_seconds" in limits.model_fields_set:
+        message = (
+            f"gateway.timeouts.total_seconds: RunPod's load balancer ends requests after {RUNPOD_MAX_REQUEST_SECONDS} s"
+        )
         yield Problem("platform-limit", message, "gateway.timeouts.total_seconds", severity="warning")

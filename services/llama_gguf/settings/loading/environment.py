@@ -19,6 +19,7 @@ from llama_gguf.settings.loading.layers import Assignment, Origin, flatten
 from llama_gguf.settings.messages.did_you_mean import closest
 from llama_gguf.settings.messages.hints import show
 from llama_gguf.settings.messages.pydantic_errors import unknown_key
+from llama_gguf.settings.platform import RUNPOD_ENDPOINT_ID
 from llama_gguf.settings.schema_tree import ENV_DELIMITER, ENV_PREFIX, Path, Shape, dotted, env_name
 
 Layer = tuple[list[Assignment], list[Problem]]
@@ -86,13 +87,13 @@ def platform_variables(env: Mapping[str, str], shape: Shape) -> Layer:
     """Read what a platform decides: ports and health path on RunPod serverless."""
     assignments: list[Assignment] = []
     problems: list[Problem] = []
-    if not env.get("RUNPOD_ENDPOINT_ID"):
+    if not env.get(RUNPOD_ENDPOINT_ID):
         return assignments, problems
     for name, served in (("PORT", "requests"), ("PORT_HEALTH", "health checks")):
         if not env.get(name, "").strip():
             message = f"RunPod sends {served} to port {env.get('PORT', '').strip() or '80'} while {name} is not set"
             hint = "set PORT and PORT_HEALTH in the endpoint, and expose both ports"
-            problems.append(_problem("RUNPOD_ENDPOINT_ID", message, hint, code="platform-ports", severity="warning"))
+            problems.append(_problem(RUNPOD_ENDPOINT_ID, message, hint, code="platform-ports", severity="warning"))
     for variable in PLATFORM_VARIABLES:
         if variable.setting and (text := env.get(variable.name, "").strip()):
             origin = Origin("platform", variable.name)

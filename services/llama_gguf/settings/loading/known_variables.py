@@ -12,6 +12,15 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from llama_gguf.settings.locations import RUN_DIR_VARIABLE
+from llama_gguf.settings.platform import (
+    KUBERNETES_SERVICE_HOST,
+    RUNPOD_ENDPOINT_ID,
+    RUNPOD_POD_ID,
+    RUNPOD_VARIABLES,
+    VAST_API_KEY,
+    VAST_CONTAINER_ID,
+)
 from llama_gguf.settings.schema_tree import Path
 
 CONFIG_VARIABLE = "LLAMA_GGUF_CONFIG"
@@ -102,16 +111,18 @@ class PlatformVariable:
 
 
 PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
-    PlatformVariable("PORT", ("gateway", "port"), note="on RunPod serverless: where requests are sent"),
-    PlatformVariable("PORT_HEALTH", ("health", "port"), note="on RunPod serverless: where health is asked for"),
-    PlatformVariable("HEALTH_CHECK_PATH", ("health", "path"), note="read on RunPod serverless only"),
-    PlatformVariable("RUNPOD_ENDPOINT_ID", note="its presence means RunPod serverless"),
-    PlatformVariable("RUNPOD_POD_ID", note="its presence means RunPod; default of logging.instance_id"),
+    PlatformVariable("PORT", RUNPOD_VARIABLES["PORT"], note="on RunPod serverless: where requests are sent"),
     PlatformVariable(
-        "KUBERNETES_SERVICE_HOST", platform="Kubernetes", note="its presence means Kubernetes for health.platform"
+        "PORT_HEALTH", RUNPOD_VARIABLES["PORT_HEALTH"], note="on RunPod serverless: where health is asked for"
     ),
-    PlatformVariable("CONTAINER_API_KEY", platform="Vast.ai", note="its presence means Vast.ai for health.platform"),
-    PlatformVariable("CONTAINER_ID", platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
+    PlatformVariable("HEALTH_CHECK_PATH", RUNPOD_VARIABLES["HEALTH_CHECK_PATH"], note="read on RunPod serverless only"),
+    PlatformVariable(RUNPOD_ENDPOINT_ID, note="its presence means RunPod serverless"),
+    PlatformVariable(RUNPOD_POD_ID, note="its presence means RunPod; default of logging.instance_id"),
+    PlatformVariable(
+        KUBERNETES_SERVICE_HOST, platform="Kubernetes", note="its presence means Kubernetes for health.platform"
+    ),
+    PlatformVariable(VAST_API_KEY, platform="Vast.ai", note="its presence means Vast.ai for health.platform"),
+    PlatformVariable(VAST_CONTAINER_ID, platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
     PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf; read by huggingface_hub"),
     PlatformVariable("HF_HOME", platform="Hugging Face", note="cache directory; read by huggingface_hub"),
     PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; wins over HF_HOME"),
@@ -122,7 +133,7 @@ PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
     PlatformVariable("XDG_DATA_HOME", platform="system", note="candidate for paths.data_dir"),
     PlatformVariable(CONFIG_VARIABLE, platform="llama-gguf", note="path of the configuration file"),
     PlatformVariable("LLAMA_GGUF_TRACEBACK", platform="llama-gguf", note="print the traceback of a defect"),
-    PlatformVariable("LLAMA_GGUF_RUN_DIR", platform="llama-gguf", note="set by `up` for its programs"),
+    PlatformVariable(RUN_DIR_VARIABLE, platform="llama-gguf", note="set by `up` for its programs"),
 )
 
 NEAR_MISSES: Mapping[str, str] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from llama_gguf.settings.platform import PlatformSetting
 from llama_gguf.settings.sections.base import Port, Seconds, Section, Text, says
 
 
@@ -18,7 +19,7 @@ class Health(Section):
         str,
         Field(pattern=r"^/[A-Za-z0-9._~/-]*$", json_schema_extra=says("a URL path that begins with /")),
     ] = Field("/ping", description="Path of the platform's health check.")
-    platform: Literal["auto", "runpod", "kubernetes", "vast", "plain"] = Field(
+    platform: PlatformSetting = Field(
         "auto", description="Whose contract the health check follows; `auto` looks at the platform's own variables."
     )
     check_interval_seconds: Seconds = Field(0.5, description="How often the engine and the gateway are looked at.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,17 +93,27 @@ def test_every_variable_that_is_read_anywhere_is_listed() -> None:
     """Variables that code reads and no page lists were a defect of the old system."""
     listed = {variable.name for variable in PLATFORM_VARIABLES} | {old.name for old in OLD_NAMES}
     everywhere = {"HOME", "PATH"}
-    read = set()
-    for file in Path(llama_gguf.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            read |= {(name, file.name) for name in _names_read(node)}
+    files = {file: ast.parse(file.read_text("utf-8")) for file in Path(llama_gguf.__file__).parent.rglob("*.py")}
+    constants = {name: text for tree in files.values() for name, text in _constants(tree)}
+    read = {
+        (constants.get(name, name), file.name)
+        for file, tree in files.items()
+        for node in ast.walk(tree)
+        for name in _names_read(node)
+    }
     missing = {(name, where) for name, where in read if name not in listed | everywhere}
     assert not missing, "list these in settings/loading/known_variables.py"
     assert {"HF_HOME", "RUNPOD_ENDPOINT_ID"} <= {name for name, _ in read}
 
 
+def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for line in tree.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str):
+            yield from ((target.id, line.value.value) for target in line.targets if isinstance(target, ast.Name))
+
+
 def _names_read(node: ast.AST) -> set[str]:
-    """Return the names that `env.get("X")` and `env["X"]` read."""
+    """Return the names that `env.get("X")` and `env["X"]` read, and those of constants in the place of "X"."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "getenv"):
         owner, keys = node.func.value, node.args[:1]
     elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
@@ -112,4 +123,5 @@ def _names_read(node: ast.AST) -> set[str]:
     name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
     if name not in ("env", "environ", "os"):
         return set()
-    return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    literals = {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    return literals | {key.id for key in keys if isinstance(key, ast.Name) and key.id.isupper()}

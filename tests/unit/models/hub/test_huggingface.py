@@ -113,7 +113,7 @@ def test_runpods_cached_models_are_used(
     hub: FileServer, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runpod = tmp_path / "runpod"
-    monkeypatch.setattr("llama_gguf.models.source.RUNPOD_CACHE", runpod)
+    monkeypatch.setattr("llama_gguf.models.source.RUNPOD_MODEL_CACHE", str(runpod))
     for age, commit in enumerate(("c" * 40, "d" * 40)):
         snapshot = runpod / "models--acme--tiny-GGUF" / "snapshots" / commit
         snapshot.mkdir(parents=True)
