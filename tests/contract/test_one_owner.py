@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
 
 PLATFORM = "settings/platform.py"
+ROUTES = "gateway/api/routes.py"  # the gateway's own liveness
 
 # The fact, a pattern that matches a literal which states it (the whole literal, as Python would print it), and the
 # modules that may: its owner, and those where the same letters or digits mean something else.
@@ -27,6 +28,10 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("names of the hosts' variables", r"'(RUNPOD_(ENDPOINT|POD)_ID|CONTAINER_(ID|API_KEY)|KUBERNETES_.*)'", PLATFORM),
     ("RunPod's limits", r"330(\.0)?|30000000", PLATFORM),
     ("RunPod's network volume", r"'/runpod-volume.*'", PLATFORM),
+    ("the address of every interface", r"'0\.0\.0\.0'", "settings/hosts.py"),
+    ("the health server's paths", r"'/(livez|readyz|startupz)'", f"settings/health_paths.py {ROUTES}"),
+    ("the platform's health check", r"'/ping'", f"settings/health_paths.py {ROUTES}"),
+    ("how long the path of a unix socket may be", r"107", "settings/locations.py"),
     ("the image's data directory", r"'/data'", "settings/locations.py"),
     ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
 )

@@ -22,10 +22,11 @@ from llama_gguf.runtime.failure import Failure
 from llama_gguf.runtime.supervisord_client import ProgramInfo, Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate
 from llama_gguf.settings import snapshot as snapshots
+from llama_gguf.settings.health_paths import DETAILS
+from llama_gguf.settings.hosts import from_here, is_wildcard
 from llama_gguf.settings.loading.load import InvalidConfigError, load
 from llama_gguf.settings.snapshot import Snapshot
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 _HEALTH_SECONDS = 3.0
 
 
@@ -123,10 +124,9 @@ def inspect(run: RunDir) -> Facts:
 def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:
     """Return the health server's details, or None when it does not answer."""
     health = snapshot.settings.health
-    host = _WILDCARDS.get(health.host, health.host)
-    connection = http.client.HTTPConnection(host, health.port, timeout=_HEALTH_SECONDS)
+    connection = http.client.HTTPConnection(from_here(health.host), health.port, timeout=_HEALTH_SECONDS)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", DETAILS)
         value = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return None
@@ -147,5 +147,5 @@ def read_engine_state(run: RunDir) -> dict[str, Any] | None:
 def public_url(snapshot: Snapshot) -> str:
     """Return the address of the API as seen from this machine."""
     gateway = snapshot.settings.gateway
-    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(gateway.host, gateway.host)  # noqa: S104 - read, not bound
+    host = "localhost" if is_wildcard(gateway.host) else gateway.host
     return f"http://{f'[{host}]' if ':' in host else host}:{gateway.port}"

@@ -26,14 +26,13 @@ from llama_gguf.models.resolve import resolve_patiently
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings.checks.model_facts import model_problems
+from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES
 from llama_gguf.settings.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
 """llama-server reads this file and nothing can make it leave it alone."""
-
-_UNIX_SOCKET_PATH_BYTES = 107
 
 
 def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoReturn] = os.execve) -> NoReturn:
@@ -105,9 +104,9 @@ def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[
 def check_surroundings(snapshot: Snapshot, system_config: Path) -> None:
     """Raise when llama-server could not listen, or would be steered by something else than our configuration."""
     socket = snapshot.locations.run.engine_socket
-    if len(os.fsencode(socket)) > _UNIX_SOCKET_PATH_BYTES:
+    if len(os.fsencode(socket)) > UNIX_SOCKET_PATH_BYTES:
         raise ConfigError(
-            f"{socket}: longer than the {_UNIX_SOCKET_PATH_BYTES} bytes a unix socket's path may have",
+            f"{socket}: longer than the {UNIX_SOCKET_PATH_BYTES} bytes a unix socket's path may have",
             hint="set paths.run_dir to a shorter directory",
         )
     if not snapshot.locations.run.engine_key.is_file():

@@ -11,11 +11,11 @@ from typing import Any
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.notices import read_notices
 from llama_gguf.settings import RunDir
+from llama_gguf.settings.hosts import from_here
 
 from .state import EngineAnswer, EngineStep
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - read, not bound
 
 
 async def ask_engine(socket: Path, timeout_seconds: float) -> EngineAnswer:
@@ -47,7 +47,7 @@ async def accepts(host: str, port: int, timeout_seconds: float) -> bool:
     """Return whether somebody accepts TCP connections there; sends nothing."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            _reader, writer = await asyncio.open_connection(_WILDCARDS.get(host, host), port)
+            _reader, writer = await asyncio.open_connection(from_here(host), port)
     except (TimeoutError, OSError):
         return False
     writer.close()

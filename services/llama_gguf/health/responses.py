@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from llama_gguf.health.state import State, Status
 from llama_gguf.rundir.notices import notices_as_data
+from llama_gguf.settings.health_paths import DETAILS, LIVE, READY, STARTUP
 from llama_gguf.settings.platform import Platform
-
-LIVE, READY, STARTUP, DETAILS = "/livez", "/readyz", "/startupz", "/health"
 
 _PING: dict[State, int] = {"starting": 204, "ready": 200, "unready": 503, "draining": 503, "failed": 500}
 

@@ -19,7 +19,6 @@ from llama_gguf.platforms.container import (
     Variant,
     data_dir,
     is_below,
-    is_loopback,
     prepare,
     read_paths,
 )
@@ -27,6 +26,7 @@ from llama_gguf.platforms.environment import Patch, config_yaml
 from llama_gguf.platforms.mounts import Places, check_places
 from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
+from llama_gguf.settings.hosts import EVERY_INTERFACE, LOOPBACK, is_loopback
 
 from .bundle import Bundle, Findings
 
@@ -81,13 +81,13 @@ def render(settings: Settings, request: Request, options: ComposeOptions) -> Bun
 def _reachable(settings: Settings) -> Patch:
     """Return the patch by which both servers can be reached from outside of the container; `ports` says by whom."""
     hosts = {"gateway.host": settings.gateway.host, "health.host": settings.health.host}
-    return {name: "0.0.0.0" for name, host in hosts.items() if is_loopback(host)}  # noqa: S104 - in the container
+    return {name: EVERY_INTERFACE for name, host in hosts.items() if is_loopback(host)}
 
 
 def _address(settings: Settings, findings: Findings) -> str | None:
     """Return the host's address to publish on: loopback where the configuration or the lack of keys asks for it."""
     if is_loopback(settings.gateway.host):
-        return "127.0.0.1"
+        return LOOPBACK
     if settings.auth.enabled:
         return None
     findings.warn(
@@ -96,7 +96,7 @@ def _address(settings: Settings, findings: Findings) -> str | None:
         "without API keys the port is published on this machine only",
         "turn auth.enabled on, or pass --bind 0.0.0.0 if something else keeps strangers out",
     )
-    return "127.0.0.1"
+    return LOOPBACK
 
 
 def _variants(settings: Settings, request: Request) -> list[Variant]:

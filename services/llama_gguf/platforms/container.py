@@ -16,6 +16,7 @@ from typing import Literal
 from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.environment import Patch, patched, variables
 from llama_gguf.settings import Settings
+from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
 from llama_gguf.settings.sections.model import Artifact
 
@@ -118,11 +119,6 @@ def _check_reachable(settings: Settings, findings: Findings) -> None:
                 f"{path} is {host}: inside a container nobody outside could reach it",
                 f"set {path}: 0.0.0.0 and let the platform decide who may connect",
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only programs in the same container could connect to `host`."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _first_key(settings: Settings, findings: Findings) -> Patch:

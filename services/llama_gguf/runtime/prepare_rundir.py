@@ -18,6 +18,7 @@ from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.runtime.supervisord import CWD_LINK, LOGS_LINK
 from llama_gguf.settings import Locations, RunDir
+from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.logging import Logging
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the one place for files that never reach a disk
 _MEMORY_TYPES = {"tmpfs", "ramfs"}
-_SOCKET_PATH_BYTES = 107
-_LONGEST_SOCKET = "/supervisord.sock.4194304"  # supervisord binds to this name first, pid included
 _KEEP_SECONDS = 86_400.0
 
 
@@ -38,10 +37,10 @@ def prepare(run: RunDir) -> int:
     appliance that uses it.
     """
     root = run.root
-    if len(os.fsencode(root)) + len(_LONGEST_SOCKET) > _SOCKET_PATH_BYTES:
+    if len(os.fsencode(root)) > MAX_RUN_DIR_BYTES:
         raise LaunchError(
             f"{root}: too long a path for the unix sockets in it",
-            hint=f"set paths.run_dir to a directory of at most {_SOCKET_PATH_BYTES - len(_LONGEST_SOCKET)} bytes",
+            hint=f"set paths.run_dir to a directory of at most {MAX_RUN_DIR_BYTES} bytes",
             exit_code=ExitCode.CONFIG,
         )
     try:

@@ -14,8 +14,8 @@ from pydantic import JsonValue
 
 from llama_gguf.settings.checks.engine import PLAIN_CACHE
 from llama_gguf.settings.checks.network import OWN_PATHS, TAKEN_HEADERS
-from llama_gguf.settings.checks.paths import MAX_RUN_DIR
 from llama_gguf.settings.checks.reserved_args import RULES
+from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import SOURCES
 
@@ -50,7 +50,7 @@ _PROPERTIES: dict[str, dict[str, dict[str, JsonValue]]] = {
     },
     "Health": {"host": {"pattern": _HOST}, "path": {"not": {"enum": list(OWN_PATHS)}}},
     "Limits": {"store": {"pattern": _STORE}},
-    "Paths": {"run_dir": {"maxLength": MAX_RUN_DIR}},
+    "Paths": {"run_dir": {"maxLength": MAX_RUN_DIR_BYTES}},
     "Auth": {"extra_header": {"not": {"type": "string", "pattern": f"^({_any_case(TAKEN_HEADERS)})$"}}},
 }
 

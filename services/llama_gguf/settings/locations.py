@@ -23,6 +23,11 @@ DATA_DIR_CANDIDATES = (DATA_DIR, RUNPOD_NETWORK_VOLUME, RUNPOD_POD_VOLUME)
 MODELS_DIR = "models"
 """Name of the models directory below the data directory, where `paths.models_dir` does not say another."""
 
+UNIX_SOCKET_PATH_BYTES = 107
+"""How long the path of a unix socket may be on Linux."""
+MAX_RUN_DIR_BYTES = 80
+"""Leaves room for the longest name: supervisord binds to /supervisord.sock.PID first."""
+
 RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable by which `up` tells its programs the run directory."""
 

@@ -33,6 +33,7 @@ from image.scripts import (
 )
 
 from llama_gguf.settings import RUN_DIR_VARIABLE, parse, snapshot
+from llama_gguf.settings.hosts import from_here
 from llama_gguf.settings.locations import RunDir, locate
 
 DIGEST = "sha256:" + "ab" * 32
@@ -588,6 +589,7 @@ def run_dir(tmp_path: Path, port: int) -> Path:
 
 def test_the_run_directory_is_found_under_the_name_that_up_gives() -> None:
     assert f"{RUN_DIR_VARIABLE}=".encode() == healthcheck.VARIABLE
+    assert all(from_here(host) == reached for host, reached in healthcheck.WILDCARDS.items())
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ import yaml
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.gateway.telemetry import metric_definitions
-from llama_gguf.health import responses
 from llama_gguf.platforms import KubernetesOptions, Request, render_kubernetes
 from llama_gguf.platforms.kubernetes.options import QUEUE_METRIC
-from llama_gguf.settings import Settings
+from llama_gguf.settings import Settings, health_paths
 from llama_gguf.settings.loading.load import loads
 from support.rendering import ROOT, manifests, settings
 
@@ -107,9 +106,9 @@ def test_the_metric_and_the_probes_exist() -> None:
     container = pod(built(settings(auth=KEYED)))["containers"][0]
     paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert paths == {
-        "startupProbe": responses.STARTUP,
-        "livenessProbe": responses.LIVE,
-        "readinessProbe": responses.READY,
+        "startupProbe": health_paths.STARTUP,
+        "livenessProbe": health_paths.LIVE,
+        "readinessProbe": health_paths.READY,
     }
 
 

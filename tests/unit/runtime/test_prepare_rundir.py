@@ -10,12 +10,13 @@ import pytest
 from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.runtime import prepare_rundir
 from llama_gguf.settings import Locations, RunDir, locate, parse
+from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES, UNIX_SOCKET_PATH_BYTES
 from llama_gguf.settings.sections.logging import Logging
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
-    monkeypatch.setattr(prepare_rundir, "_SOCKET_PATH_BYTES", 4096)  # pytest's directories are deep
+    monkeypatch.setattr(prepare_rundir, "MAX_RUN_DIR_BYTES", 4096)  # pytest's directories are deep
     return RunDir(root=tmp_path / "below" / "run")
 
 
@@ -80,6 +81,11 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
         prepare_rundir.prepare(run)
     assert caught.value.exit_code == ExitCode.CONFIG
     assert not run.root.exists()
+
+
+def test_the_longest_socket_has_room_in_the_longest_directory() -> None:
+    longest = f"/{RunDir(root=Path('/')).supervisord_socket.name}.4194304"  # Linux' highest pid
+    assert MAX_RUN_DIR_BYTES + len(longest) <= UNIX_SOCKET_PATH_BYTES
 
 
 DISK = "21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"

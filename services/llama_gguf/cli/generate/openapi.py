@@ -13,14 +13,14 @@ from typing import Any, get_args
 
 from llama_gguf import __version__
 from llama_gguf.cli.generate.gateway_openapi import document, server
-from llama_gguf.health.responses import DETAILS, LIVE, READY, STARTUP, Answer, answer
+from llama_gguf.health.responses import Answer, answer
 from llama_gguf.health.state import State, Status
+from llama_gguf.settings.health_paths import DETAILS, LIVE, PING, READY, STARTUP
 from llama_gguf.settings.platform import Platform
 from llama_gguf.settings.sections.health import Health
 
 Object = dict[str, Any]
 
-PING: str = Health.model_fields["path"].default
 _SUMMARIES = {
     PING: "The platform's health check, under the path `health.path`",
     LIVE: "Is anything but a new container pointless",

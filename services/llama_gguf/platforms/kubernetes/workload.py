@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from llama_gguf.platforms.container import REPOSITORY, Launch, data_dir, models_dir
 from llama_gguf.platforms.kubernetes.parameters import Values
 from llama_gguf.platforms.serialize import Tree
+from llama_gguf.settings.health_paths import LIVE, READY, STARTUP
 
 from .options import CONFIG_FOLDER, DEREGISTER_SECONDS, UID, KubernetesOptions
 
@@ -117,9 +118,9 @@ def _probes(options: KubernetesOptions) -> Tree:
         }
 
     return {
-        "startupProbe": probe("/startupz", 5, 12 * options.startup_minutes),
-        "livenessProbe": probe("/livez", 10, 6),
-        "readinessProbe": probe("/readyz", 2, 1),
+        "startupProbe": probe(STARTUP, 5, 12 * options.startup_minutes),
+        "livenessProbe": probe(LIVE, 10, 6),
+        "readinessProbe": probe(READY, 2, 1),
     }
 
 

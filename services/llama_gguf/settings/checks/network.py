@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from llama_gguf.errors import Problem
+from llama_gguf.settings.health_paths import LIVE, PING, READY, STARTUP
+from llama_gguf.settings.hosts import EVERY_INTERFACE, LOOPBACK, is_loopback, is_wildcard
 from llama_gguf.settings.messages.hints import without_curly_quotes
 from llama_gguf.settings.platform import RUNPOD_MAX_BODY_BYTES, RUNPOD_MAX_REQUEST_SECONDS
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.settings import Settings
 
-_WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$")
 _KEY_HEADERS = ("authorization", "x-api-key")
 TAKEN_HEADERS = ("host", "connection", "content-length", "content-type", "transfer-encoding", "cookie", "origin", "te")
-OWN_PATHS = ("/livez", "/readyz", "/startupz")
+OWN_PATHS = (LIVE, READY, STARTUP)
 _MAX_ORIGIN = 2048
 _STORES = ("redis", "rediss")
 
@@ -27,7 +27,7 @@ _STORES = ("redis", "rediss")
 def ports(settings: Settings) -> Iterator[Problem]:
     """Gateway and health server need a port each."""
     gateway, health = settings.gateway, settings.health
-    same_host = gateway.host == health.host or {gateway.host, health.host} & set(_WILDCARDS)
+    same_host = gateway.host == health.host or is_wildcard(gateway.host) or is_wildcard(health.host)
     if gateway.port == health.port and same_host:
         setting, other = ("health.port", "gateway") if "port" in health.model_fields_set else ("gateway.port", "health")
         message = f"{setting}: {health.port} is {other}.port too"
@@ -39,7 +39,7 @@ def hosts(settings: Settings) -> Iterator[Problem]:
     for setting, host in (("gateway.host", settings.gateway.host), ("health.host", settings.health.host)):
         if not _is_address(host) and (not _HOST_NAME.match(host) or re.fullmatch(r"[\d.]+", host)):
             message = f'{setting}: expected an address or a host name, got "{mask_text(host)}"'
-            hint = "without scheme and port, as in 0.0.0.0" if "://" in host or ":" in host else ""
+            hint = f"without scheme and port, as in {EVERY_INTERFACE}" if "://" in host or ":" in host else ""
             if host != without_curly_quotes(host):
                 hint = f'did you mean "{without_curly_quotes(host)}"?'
             yield Problem("bad-host", message, setting, hint=hint)
@@ -126,9 +126,9 @@ def open_to_all(settings: Settings) -> Iterator[Problem]:
     """Say so when anybody may call."""
     if settings.auth.enabled:
         return
-    if settings.gateway.host not in _LOOPBACK:
+    if not is_loopback(settings.gateway.host):
         message = f"auth.enabled: without keys anybody who reaches {settings.gateway.host} may use the model"
-        hint = "set gateway.host to 127.0.0.1 unless something in front checks callers"
+        hint = f"set gateway.host to {LOOPBACK} unless something in front checks callers"
         yield Problem("open-to-all", message, "auth.enabled", hint=hint, severity="warning")
     if settings.metrics.require_key:
         message = "metrics.require_key: has no effect while auth.enabled is false"
@@ -172,7 +172,7 @@ def health_path(settings: Settings) -> Iterator[Problem]:
     """The platform's path is not one that already means something else."""
     if settings.health.path in OWN_PATHS:
         message = f"health.path: {settings.health.path} already answers another question"
-        yield Problem("path-clash", message, "health.path", hint="use /ping, or another path")
+        yield Problem("path-clash", message, "health.path", hint=f"use {PING}, or another path")
 
 
 def runpod(settings: Settings) -> Iterator[Problem]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 from llama_gguf.errors import Problem
+from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES
 from llama_gguf.settings.messages.hints import without_curly_quotes
 from llama_gguf.settings.redaction import mask_text
 from llama_gguf.settings.schema_tree import Path, dotted, settings_shape
 from llama_gguf.settings.sections.settings import Settings
 
-MAX_RUN_DIR = 80  # a unix socket's path may have 107 bytes, and ours get a file name behind this
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*|\{\{.*\}\}")
 
 
@@ -57,6 +57,6 @@ def _texts(value: JsonValue, path: Path) -> Iterator[tuple[Path, str]]:
 def run_dir(settings: Settings) -> Iterator[Problem]:
     """Unix sockets lie in the run directory, and their paths are short."""
     length = len(settings.paths.run_dir.encode())
-    if length > MAX_RUN_DIR:
-        message = f"paths.run_dir: {length} bytes long; sockets in it need a path of at most {MAX_RUN_DIR}"
+    if length > MAX_RUN_DIR_BYTES:
+        message = f"paths.run_dir: {length} bytes long; sockets in it need a path of at most {MAX_RUN_DIR_BYTES}"
         yield Problem("path-too-long", message, "paths.run_dir")

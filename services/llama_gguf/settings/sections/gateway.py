@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from llama_gguf.settings.hosts import EVERY_INTERFACE, LOOPBACK
 from llama_gguf.settings.sections.base import Port, Seconds, Section, Text
 
 RouteGroup = Literal[
@@ -48,7 +49,7 @@ class Cors(Section):
 class Gateway(Section):
     """Where the gateway listens, what it lets through and how long it waits."""
 
-    host: Text = Field("0.0.0.0", description="Address to listen on; 127.0.0.1 keeps it on this machine.")  # noqa: S104
+    host: Text = Field(EVERY_INTERFACE, description=f"Address to listen on; {LOOPBACK} keeps it on this machine.")
     port: Port = Field(8000, description="Port of the API.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits for each stage of a request.")
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(

@@ -9,12 +9,13 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from llama_gguf.api_errors import ERROR_CODES
-from llama_gguf.cli.generate.openapi import PING, health_answers, openapi
+from llama_gguf.cli.generate.openapi import health_answers, openapi
 from llama_gguf.cli.generate.reference_gateway import errors_section, metrics_section, routes_section
 from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.telemetry.metric_definitions import SERIES
-from llama_gguf.health.responses import DETAILS, LIVE, READY, STARTUP, answer
+from llama_gguf.health.responses import answer
 from llama_gguf.health.state import State, Status
+from llama_gguf.settings.health_paths import DETAILS, LIVE, PING, READY, STARTUP
 from llama_gguf.settings.platform import Platform
 
 GATEWAY, HEALTH = "The gateway", "The health server"
