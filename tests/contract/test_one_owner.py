@@ -32,6 +32,8 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("the health server's paths", r"'/(livez|readyz|startupz)'", f"settings/health_paths.py {ROUTES}"),
     ("the platform's health check", r"'/ping'", f"settings/health_paths.py {ROUTES}"),
     ("how long the path of a unix socket may be", r"107", "settings/locations.py"),
+    ("words for yes", r"\((?=.*'true')(?=.*'yes').*\)", "settings/words.py"),
+    ("what somebody probably meant", r"import difflib", "settings/words.py"),
     ("the image's data directory", r"'/data'", "settings/locations.py"),
     ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
 )
@@ -39,7 +41,10 @@ FACTS: tuple[tuple[str, str, str], ...] = (
 
 @cache
 def _literals() -> tuple[tuple[str, int, str], ...]:
-    """Module, line and text of every literal of the package that is no docstring; one of several parts as a whole."""
+    """Module, line and text of every literal and import of the package; docstrings are none.
+
+    A tuple, list or set counts as a whole too, written as a tuple.
+    """
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -50,6 +55,10 @@ def _literals() -> tuple[tuple[str, int, str], ...]:
 def _values(node: ast.AST) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return  # a docstring
+    if isinstance(node, ast.Import):
+        yield from ((node.lineno, f"import {alias.name}") for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        yield node.lineno, f"import {node.module}"
     if isinstance(node, ast.Constant):
         yield node.lineno, repr(node.value)
     if isinstance(node, ast.Tuple | ast.Set | ast.List) and node.elts:

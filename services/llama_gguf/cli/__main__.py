@@ -86,10 +86,10 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from difflib import get_close_matches  # noqa: PLC0415 - only for a mistyped command
+            from llama_gguf.settings.words import closest  # noqa: PLC0415 - only for a mistyped command
 
-            near = get_close_matches(args[0], [name for name in LAZY if name not in HIDDEN], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = closest(args[0], [name for name in LAZY if name not in HIDDEN])
+            hint = f" Did you mean {near!r}?" if near else ""
             raise click.UsageError(f"{error.format_message()}{hint}", ctx) from None
 
 

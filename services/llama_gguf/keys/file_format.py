@@ -8,7 +8,6 @@ further. Every error has a line number and none quotes a value, because the valu
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from llama_gguf.keys.durations import parse_moment, show
 from llama_gguf.keys.record import ID_PATTERN, KeyFile, KeyRecord, PreviousSecret, RotationMark
 from llama_gguf.keys.secret import check_secret, digest, visible_prefix
 from llama_gguf.keys.validation import VERSION, Violation, ViolationsError, check, check_document
+from llama_gguf.settings.words import closest
 
 MAX_ERRORS_SHOWN = 20
 
@@ -117,9 +117,9 @@ def _unknown_field(place: tuple[int | str, ...]) -> str:
     name = str(place[-1])
     if name in ("key", "api_key", "secret"):
         return f"{_dotted(place)}: no such field; a keys file holds digests, never keys"
-    close = difflib.get_close_matches(name, _FIELD_NAMES, 1)
+    near = closest(name, _FIELD_NAMES)
     # A name nobody would mistype is not quoted: it may be a key in the wrong place.
-    return f"{_dotted(place[:-1])}: unknown field" + (f'; did you mean "{close[0]}"?' if close else "")
+    return f"{_dotted(place[:-1])}: unknown field" + (f'; did you mean "{near}"?' if near else "")
 
 
 # --- the old format ----------------------------------------------------------------------------------------------

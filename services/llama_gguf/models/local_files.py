@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.source import Named, split_names
 from llama_gguf.settings.gguf_file import SUFFIX, has_suffix, named_file, possible_names
+from llama_gguf.settings.words import closest
 
 Role = Literal["model", "mmproj", "draft", "lora"]
 
@@ -79,10 +79,8 @@ def _instead(name: str, names: Iterable[str], place: str) -> str:
         if name and any(possible + suffix in names for possible in possible_names(name)):
             return f"there is an unfinished download of it ({suffix})"
     models = sorted(other for other in names if has_suffix(other))
-    by_lower_name = {model.lower(): model for model in models}
-    close = difflib.get_close_matches(name.lower(), by_lower_name, n=1)
-    if name and close:
-        return f"did you mean {by_lower_name[close[0]]}?"
+    if near := closest(name, models):
+        return f"did you mean {near}?"
     more = f" and {len(models) - _MAX_LISTED} more" if len(models) > _MAX_LISTED else ""
     return f"{place} has {', '.join(models[:_MAX_LISTED])}{more}" if models else f"{place} has no GGUF files"
 

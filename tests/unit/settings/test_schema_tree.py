@@ -6,7 +6,7 @@ import pytest
 
 from llama_gguf.settings.loading.coerce import from_text
 from llama_gguf.settings.loading.origins import parts
-from llama_gguf.settings.messages.did_you_mean import closest, suggestion, synonyms
+from llama_gguf.settings.messages.did_you_mean import suggestion, synonyms
 from llama_gguf.settings.messages.hints import hint, show
 from llama_gguf.settings.schema_tree import Shape, dotted, either, env_name, settings_shape
 
@@ -164,11 +164,6 @@ def test_every_synonym_names_a_setting() -> None:
     for name, target in synonyms().items():
         assert SHAPE.at(path(target)) is not None, target
         assert name == name.lower()
-
-
-def test_closest_wants_some_likeness() -> None:
-    assert closest("Fair", ["fair", "fifo"]) == "fair"
-    assert closest("zebra", ["fair", "fifo"]) is None
 
 
 @pytest.mark.parametrize(

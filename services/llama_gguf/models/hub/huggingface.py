@@ -9,7 +9,6 @@ where asked for (HF_XET_HIGH_PERFORMANCE) and for files too large for plain HTTP
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, rep
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.source import OnHub, Wanted, split_names
 from llama_gguf.settings.gguf_file import has_suffix
+from llama_gguf.settings.words import TRUE_WORDS, closest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -38,7 +38,6 @@ T = TypeVar("T")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _METADATA_SECONDS = 10.0
 _LARGEST_PLAIN_BYTES = 50_000_000_000  # beyond, the hub serves Xet only
-_TRUTHY = {"1", "true", "yes", "on"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class _Question:
 def fetch_hub(wanted: Wanted, origin: OnHub, means: Means) -> Path:
     """Have the file, all parts of a split one, on disk; return the path of the first."""
     cached = find_cached(origin)
-    offline = means.env.get("HF_HUB_OFFLINE", "").lower() in _TRUTHY
+    offline = means.env.get("HF_HUB_OFFLINE", "").lower() in TRUE_WORDS
     if cached and (offline or COMMIT.fullmatch(origin.revision)):
         return cached
     if offline:
@@ -119,7 +118,7 @@ def _fetch_one(question: _Question, means: Means) -> tuple[Path, str]:
 def _fetch_blob(question: _Question, metadata: HfFileMetadata, blob: Path, means: Means) -> None:
     from huggingface_hub import hf_hub_url  # noqa: PLC0415 - takes 0.2 s, and a model on disk does without
 
-    fast = means.env.get("HF_XET_HIGH_PERFORMANCE", "").lower() in _TRUTHY
+    fast = means.env.get("HF_XET_HIGH_PERFORMANCE", "").lower() in TRUE_WORDS
     if metadata.xet_file_data and (fast or (metadata.size or 0) > _LARGEST_PLAIN_BYTES):
         _fetch_by_xet(question, metadata.size, means.reporter)
         return
@@ -242,5 +241,5 @@ def _other_files(question: _Question) -> str:
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError):
         return ""
     there = sorted(name for name in names if has_suffix(name))
-    close = difflib.get_close_matches(question.name, there, n=1)
-    return f"did you mean {close[0]}?" if close else f"it has {', '.join(there[:10]) or 'no GGUF files'}"
+    near = closest(question.name, there)
+    return f"did you mean {near}?" if near else f"it has {', '.join(there[:10]) or 'no GGUF files'}"

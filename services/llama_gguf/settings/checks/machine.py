@@ -14,10 +14,10 @@ from llama_gguf.errors import LaunchError, ModelError, Problem
 from llama_gguf.settings.checks.model_facts import ModelFacts, model_problems
 from llama_gguf.settings.gguf_file import MAGIC, SUFFIX, has_suffix, named_file
 from llama_gguf.settings.locations import Locations, can_write
-from llama_gguf.settings.messages.did_you_mean import closest
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import artifacts_of
+from llama_gguf.settings.words import closest
 
 ReadModel = Callable[[Settings, Locations], ModelFacts | None]
 """Reads the model's header; None where the file is not here yet. Raises ModelError for a broken one."""

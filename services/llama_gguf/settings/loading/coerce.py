@@ -16,9 +16,8 @@ from pydantic import JsonValue
 from llama_gguf.settings.loading.yaml_document import plain_tag, scalar
 from llama_gguf.settings.loading.yaml_errors import MAX_DEPTH
 from llama_gguf.settings.schema_tree import Node, Path, Shape
+from llama_gguf.settings.words import FALSE_WORDS, TRUE_WORDS
 
-_TRUE = {"true", "1", "yes", "on"}
-_FALSE = {"false", "0", "no", "off"}
 _SHELL_LISTS: tuple[Path, ...] = (("engine", "extra_args"),)
 
 
@@ -50,7 +49,7 @@ def _as(node: Node, text: str, path: Path) -> JsonValue:
         return _items(text, path)
     if kind == "boolean":
         word = text.lower()
-        return True if word in _TRUE else False if word in _FALSE else text
+        return True if word in TRUE_WORDS else False if word in FALSE_WORDS else text
     if kind == "integer":
         return _number(text, ("int",))
     return _number(text, ("int", "float")) if kind == "number" else text

@@ -16,11 +16,11 @@ from llama_gguf.settings.checks.reserved_args import hoist
 from llama_gguf.settings.loading.coerce import from_text
 from llama_gguf.settings.loading.known_variables import NEAR_MISSES, OLD_NAMES, PLATFORM_VARIABLES
 from llama_gguf.settings.loading.layers import Assignment, Origin, flatten
-from llama_gguf.settings.messages.did_you_mean import closest
 from llama_gguf.settings.messages.hints import show
 from llama_gguf.settings.messages.pydantic_errors import unknown_key
 from llama_gguf.settings.platform import RUNPOD_ENDPOINT_ID
 from llama_gguf.settings.schema_tree import ENV_DELIMITER, ENV_PREFIX, Path, Shape, dotted, env_name
+from llama_gguf.settings.words import closest
 
 Layer = tuple[list[Assignment], list[Problem]]
 _SERVICE_LINK = re.compile(r"^[a-z]+://|^\d{1,3}(\.\d{1,3}){3}$")  # what Kubernetes sets for each Service

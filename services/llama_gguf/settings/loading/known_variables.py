@@ -22,6 +22,7 @@ from llama_gguf.settings.platform import (
     VAST_CONTAINER_ID,
 )
 from llama_gguf.settings.schema_tree import Path
+from llama_gguf.settings.words import TRUE_WORDS
 
 CONFIG_VARIABLE = "LLAMA_GGUF_CONFIG"
 """Path of the configuration file, where `--config` does not say it."""
@@ -39,7 +40,7 @@ def _gpu_layers(text: str) -> str:
 
 def _hold(text: str) -> int:
     """The old debug hold had no end; a day is one."""
-    return 86_400 if text.strip().lower() in ("true", "1", "yes", "on") else 0
+    return 86_400 if text.strip().lower() in TRUE_WORDS else 0
 
 
 def _lower(text: str) -> str:

@@ -5,12 +5,12 @@ Besides spelling, it knows what other tools call the same thing, and settings th
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterable, Mapping
 
 from llama_gguf.settings.schema_tree import Path, Shape, dotted
+from llama_gguf.settings.words import closest
 
 _OTHER_NAMES: dict[str, str] = {
     "engine.context_per_slot": "ctx ctxsize nctx context contextsize contextlength maxmodellen numctx",
@@ -61,13 +61,6 @@ _OTHER_NAMES: dict[str, str] = {
 def synonyms() -> Mapping[str, str]:
     """Return other name -> setting."""
     return {name: setting for setting, names in _OTHER_NAMES.items() for name in names.split()}
-
-
-def closest(word: str, options: Iterable[str]) -> str | None:
-    """Return the option that `word` most resembles, if any does."""
-    by_fold = {option.lower(): option for option in options}
-    match = difflib.get_close_matches(word.lower(), by_fold, n=1, cutoff=0.7)
-    return by_fold[match[0]] if match else None
 
 
 def suggestion(path: Path, shape: Shape) -> str:

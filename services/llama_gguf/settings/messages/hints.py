@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llama_gguf.settings.messages.did_you_mean import closest
 from llama_gguf.settings.redaction import mask_text
 from llama_gguf.settings.schema_tree import Node, Path, Shape
+from llama_gguf.settings.words import FALSE_WORDS, TRUE_WORDS, closest
 
-_TRUE_WORDS = {"yes", "on", "y", "1", "true"}
-_FALSE_WORDS = {"no", "off", "n", "0", "false"}
+_TRUE_WORDS = TRUE_WORDS | {"y"}
+_FALSE_WORDS = FALSE_WORDS | {"n"}
 _NO_LIMIT_WORDS = {"0", "-1", "unlimited", "none", "infinite", "inf", ".inf", "off", "no", "never", "disabled"}
 _SAME_MEANING = {
     "k8s": "kubernetes",
