@@ -34,6 +34,10 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("how long the path of a unix socket may be", r"107", "settings/locations.py"),
     ("words for yes", r"\((?=.*'true')(?=.*'yes').*\)", "settings/words.py"),
     ("what somebody probably meant", r"import difflib", "settings/words.py"),
+    ("the image's configuration file", r"'/etc/llama-gguf/config.yaml'", "settings/locations.py"),
+    ("supervisord's files", r"'supervisord\.(log|pid|sock)'", "settings/locations.py"),
+    ("where libraries lie", r"\('\.\./lib', '\.'\)", "engine/cpu_libraries.py"),
+    ("control characters of any kind", r"'.*x7f-.*u2028.*'", "logs.py"),
     ("the image's data directory", r"'/data'", "settings/locations.py"),
     ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
 )

@@ -11,10 +11,11 @@ import click
 
 from llama_gguf.settings.loading.known_variables import CONFIG_VARIABLE
 from llama_gguf.settings.loading.load import Loaded, load
+from llama_gguf.settings.locations import CONFIG_FILE
 from llama_gguf.settings.messages.report import explain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-DEFAULT_FILES = (Path("config/config.yaml"), Path("/etc/llama-gguf/config.yaml"))
+DEFAULT_FILES = (Path("config/config.yaml"), Path(CONFIG_FILE))
 
 
 def find_config(
@@ -55,7 +56,7 @@ def config_options(command: Command) -> Command:
         "--config",
         "-c",
         type=click.Path(path_type=Path),
-        help=f"Configuration file; default ${CONFIG_VARIABLE}, ./config/config.yaml or /etc/llama-gguf/config.yaml.",
+        help=f"Configuration file; default ${CONFIG_VARIABLE}, ./config/config.yaml or {CONFIG_FILE}.",
     )(command)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_gguf.engine.cpu_libraries import LIBRARY_FOLDERS
 from llama_gguf.errors import ExitCode, LaunchError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def has_gpu_backend(binary: Path) -> bool:
 
     True where that cannot be told, as for one that is linked statically.
     """
-    libraries = {path.name for place in ("../lib", ".") for path in (binary.parent / place).glob("libggml*.so*")}
+    libraries = {path.name for place in LIBRARY_FOLDERS for path in (binary.parent / place).glob("libggml*.so*")}
     if not libraries:
         return True
     return any(name.startswith(_GPU_LIBRARIES) for name in libraries)

@@ -10,6 +10,8 @@ from pathlib import Path
 VARIABLE = "GGML_CPU_VARIANT"
 """In llama-server's environment: the variant to load. An edit of ours to ggml (image/engine/patches.cmake)."""
 
+LIBRARY_FOLDERS = ("../lib", ".")
+"""Where a llama-server's libraries lie, from its own folder."""
 _PREFIX, _SUFFIX = "libggml-cpu-", ".so"
 
 
@@ -27,7 +29,7 @@ def find_libraries(binary: Path) -> dict[str, Path]:
 def can_be_told(binary: Path) -> bool:
     """Whether this llama-server's libggml heeds `VARIABLE`, judged by the name in its bytes."""
     directory = Path(os.path.realpath(binary)).parent
-    libraries = [path for place in ("../lib", ".") for path in (directory / place).glob("libggml.so*")]
+    libraries = [path for place in LIBRARY_FOLDERS for path in (directory / place).glob("libggml.so*")]
     return any(_holds(path, VARIABLE.encode()) for path in libraries)
 
 

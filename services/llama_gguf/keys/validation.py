@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import re
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +16,7 @@ from pydantic_core import CoreConfig, core_schema
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.record import ID_PATTERN, KeyRecord, PreviousSecret, Priority, RotationMark
+from llama_gguf.logs import clean
 from llama_gguf.settings.sections.scope import Scope
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ VERSION = 1
 MAX_PREVIOUS = 16
 MAX_ROTATIONS = 16
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _STRICT = CoreConfig(
     extra_fields_behavior="forbid",
     strict=True,
@@ -82,7 +81,7 @@ def _utc(value: dt.datetime) -> dt.datetime:
 
 
 def _printable(value: str) -> str:
-    if _CONTROL.search(value):
+    if clean(value) != value:
         raise ValueError("must not contain control characters")
     return value
 

@@ -27,10 +27,10 @@ from llama_gguf.platforms.mounts import Places, check_places
 from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
 from llama_gguf.settings.hosts import EVERY_INTERFACE, LOOPBACK, is_loopback
+from llama_gguf.settings.locations import CONFIG_FILE
 
 from .bundle import Bundle, Findings
 
-CONFIG_PATH = "/etc/llama-gguf/config.yaml"
 _TMPFS = {"/run": "64m", "/tmp": "256m"}  # noqa: S108 - paths in the container
 
 
@@ -66,7 +66,7 @@ def render(settings: Settings, request: Request, options: ComposeOptions) -> Bun
     mounts = _mounts(launch, findings)
     check_places(launch, Places("compose.yaml", kept=tuple(mount.target for mount in mounts)), findings)
     if not launch.config_in_image:
-        mounts.append(_Mount("bind", options.config_file or "./config.yaml", CONFIG_PATH))
+        mounts.append(_Mount("bind", options.config_file or "./config.yaml", CONFIG_FILE))
     services = {_service_name(one): _service(one, mounts, address) for one in launches}
     volumes = {mount.source: None for mount in mounts if mount.type == "volume"}
     compose: Tree = {"name": launch.name, "services": services, "volumes": volumes}

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_gguf.runtime.program_environment import withheld
+from llama_gguf.settings import RunDir
 
 from .programs import Program
 
@@ -23,6 +25,7 @@ LOGS_LINK = "logs"
 CWD_LINK = "cwd"
 """Link in the run directory to the directory in which the programs run."""
 
+_HERE = RunDir(root=Path())  # the run directory is supervisord's working directory
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _WORD = re.compile(r"[A-Za-z0-9_./=-]+")
 _EVENTS = "PROCESS_STATE_EXITED,PROCESS_STATE_BACKOFF,PROCESS_STATE_FATAL"
@@ -44,17 +47,17 @@ def render_ini(
                 "silent": "true",
                 "nocleanup": "true",
                 "identifier": "llama-gguf",
-                "logfile": "supervisord.log",
+                "logfile": _HERE.supervisord_log,
                 "logfile_maxbytes": 1_048_576,
                 "logfile_backups": 1,
-                "pidfile": "supervisord.pid",
+                "pidfile": _HERE.supervisord_pid,
                 "childlogdir": ".",
                 "minfds": 64,
                 "minprocs": 1,
                 **({"user": "root"} if as_root else {}),
             },
         ),
-        ("unix_http_server", {"file": "supervisord.sock", "chmod": "0600"}),
+        ("unix_http_server", {"file": _HERE.supervisord_socket, "chmod": "0600"}),
         (
             "rpcinterface:supervisor",
             {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},

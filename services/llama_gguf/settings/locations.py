@@ -23,6 +23,8 @@ DATA_DIR_CANDIDATES = (DATA_DIR, RUNPOD_NETWORK_VOLUME, RUNPOD_POD_VOLUME)
 MODELS_DIR = "models"
 """Name of the models directory below the data directory, where `paths.models_dir` does not say another."""
 
+CONFIG_FILE = "/etc/llama-gguf/config.yaml"
+"""The image's configuration; on other machines where one is looked for last."""
 UNIX_SOCKET_PATH_BYTES = 107
 """How long the path of a unix socket may be on Linux."""
 MAX_RUN_DIR_BYTES = 80
