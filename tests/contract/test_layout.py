@@ -25,6 +25,7 @@ MAX_MODULES_IN_A_FOLDER = 15
 
 # Sub-packages and modules of the gateway, lowest first. Each may import those of lower lines only, and itself.
 LEVELS = (
+    "hold_time",
     "http1 tokens scheduling ratelimit api",
     "upstream exchange inputs",
     "relay telemetry interfaces",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llama_gguf.api_errors import GatewayError
+from llama_gguf.gateway.hold_time import GUESS_SECONDS, SMOOTHING
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
 from llama_gguf.gateway.ratelimit.store import Charge, Store
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from llama_gguf.settings.sections.limits import Limits
 
 Headers = tuple[tuple[str, str], ...]
-
-_HOLD_GUESS_SECONDS = 5.0  # how long a request takes, until one has ended
-_SMOOTHING = 0.1
 
 
 class Reservation:
@@ -129,7 +127,7 @@ class RateLimiter:
         self._clock = clock
         self._on_refused = on_refused
         self._known: dict[str, _Terms] = {}
-        self._hold = _HOLD_GUESS_SECONDS  # moving average of how long a request takes, seconds
+        self._hold = GUESS_SECONDS  # moving average of how long a request takes, seconds
 
     async def reserve(self, record: KeyRecord, tokens: int) -> Reservation:
         """Charge one request of at most `tokens` to a key. Raises GatewayError 429.
@@ -170,7 +168,7 @@ class RateLimiter:
     def _ended(self, charge: Charge) -> float:
         """Note how long a request has taken, and return the time."""
         now = self._clock()
-        self._hold += _SMOOTHING * (now - charge.at - self._hold)
+        self._hold += SMOOTHING * (now - charge.at - self._hold)
         return now
 
     async def correct(self, charge: Charge, tokens_used: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.api_errors import GatewayError
+from llama_gguf.gateway.hold_time import GUESS_SECONDS, SMOOTHING
 from llama_gguf.gateway.scheduling.fair_queue import Entry, FairQueue
 from llama_gguf.keys.record import Priority
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from llama_gguf.settings.sections.limits import Queue
 
 Rejection = Literal["queue", "key", "timeout"]
-
-_HOLD_GUESS_SECONDS = 5.0  # how long a request holds its slot, until one has ended
-_SMOOTHING = 0.1
 
 
 class Ticket:
@@ -135,7 +133,7 @@ class Admission:
         """Take back the slot of `ticket`. For Ticket.release only, which calls it once."""
         self._active -= 1
         held = self._clock() - ticket.granted
-        self._hold = held if not self._hold else self._hold + _SMOOTHING * (held - self._hold)
+        self._hold = held if not self._hold else self._hold + SMOOTHING * (held - self._hold)
         if len(self._queue):
             if entry is not None and tokens_used is not None:
                 self._queue.refund(entry, entry.cost - tokens_used)
@@ -177,7 +175,7 @@ class Admission:
 
     def _retry_after(self, ahead: int) -> int:
         """Return in how many whole seconds `ahead` requests will have had their turn, going by the recent ones."""
-        hold = self._hold or _HOLD_GUESS_SECONDS
+        hold = self._hold or GUESS_SECONDS
         return max(1, math.ceil(min(self._max_wait, ahead * hold / max(1, self._capacity))))
 
     def _queue_full(self, bound: Rejection, key_id: str) -> GatewayError:
