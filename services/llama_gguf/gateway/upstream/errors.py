@@ -16,7 +16,7 @@ _ENGINE_CODES = {
     "server_error": "engine_error",
     "not_found_error": "not_found",
 }
-RETRY_LOADING_SECONDS = 5
+ENGINE_RETRY_SECONDS = 5
 _PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 
 
@@ -49,5 +49,5 @@ def _engine_message(body: bytes) -> tuple[str, str]:
 def model_loading() -> GatewayError:
     """Return the response to a request that came before the engine could take it."""
     return GatewayError(
-        "model_loading", "The model is still loading; try again soon.", retry_after=RETRY_LOADING_SECONDS
+        "model_loading", "The model is still loading; try again soon.", retry_after=ENGINE_RETRY_SECONDS
     )

@@ -18,7 +18,7 @@ from typing import Literal
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
-from llama_gguf.gateway.upstream.errors import RETRY_LOADING_SECONDS, model_loading
+from llama_gguf.gateway.upstream.errors import ENGINE_RETRY_SECONDS, model_loading
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
@@ -109,7 +109,7 @@ class EngineState:
         return GatewayError(
             "engine_unreachable",
             "The inference engine is not running.",
-            retry_after=RETRY_LOADING_SECONDS,
+            retry_after=ENGINE_RETRY_SECONDS,
         )
 
     async def _run(self) -> None:
