@@ -25,6 +25,7 @@ FACTS: tuple[tuple[str, str, str], ...] = (
         r"\('path', 'name', 'hf', 'url'\)|'.*path, name, hf and url.*'",
         "settings/sections/sources.py",
     ),
+    ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
     ("names of the hosts' variables", r"'(RUNPOD_(ENDPOINT|POD)_ID|CONTAINER_(ID|API_KEY)|KUBERNETES_.*)'", PLATFORM),
     ("RunPod's limits", r"330(\.0)?|30000000", PLATFORM),
     ("RunPod's network volume", r"'/runpod-volume.*'", PLATFORM),
@@ -39,7 +40,6 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("where libraries lie", r"\('\.\./lib', '\.'\)", "engine/cpu_libraries.py"),
     ("control characters of any kind", r"'.*x7f-.*u2028.*'", "logs.py"),
     ("the image's data directory", r"'/data'", "settings/locations.py"),
-    ("the sources that are downloaded", r"\('hf', 'url'\)", "settings/sections/sources.py"),
 )
 
 
