@@ -7,13 +7,14 @@ reach a line, so no value can forge one.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import logging
 import re
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, TextIO
+
+from .timestamps import utc_text
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LEFT_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
@@ -32,10 +33,6 @@ def clean(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
-def _timestamp(created: float) -> str:
-    return dt.datetime.fromtimestamp(created, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ts, level, program, event, then the fields."""
 
@@ -45,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "ts": _timestamp(record.created),
+            "ts": utc_text(record.created, "milliseconds"),
             "level": record.levelname.lower(),
             "program": self._program,
             "event": record.getMessage(),
@@ -66,7 +63,7 @@ class TextFormatter(logging.Formatter):
         self._shape = shape
 
     def format(self, record: logging.LogRecord) -> str:
-        parts = [_timestamp(record.created), record.levelname, self._program, clean(record.getMessage())]
+        parts = [utc_text(record.created, "milliseconds"), record.levelname, self._program, clean(record.getMessage())]
         extra = getattr(record, "fields", {})
         if extra:
             parts.append(" ".join(f"{key}={clean(str(value))}" for key, value in extra.items()))

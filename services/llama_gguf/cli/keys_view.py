@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llama_gguf.keys.durations import show
 from llama_gguf.keys.record import KeyRecord
+from llama_gguf.timestamps import utc_text
 
 WIDE = 240
 """Columns where the output is no terminal: a pipe has no width to cut lines to."""
@@ -35,7 +35,7 @@ def as_json(record: KeyRecord, now: dt.datetime) -> dict[str, object]:
         "concurrency": record.concurrency,
         "monthly_tokens": record.monthly_tokens,
         "priority": record.priority,
-        "created": show(record.created),
+        "created": utc_text(record.created),
         "rotated": _time(record.rotated),
         "expires": _time(record.expires),
         "previous_valid_until": _time(grace_end(record, now)),
@@ -56,7 +56,7 @@ def grace_end(record: KeyRecord, now: dt.datetime) -> dt.datetime | None:
 
 
 def _time(moment: dt.datetime | None) -> str | None:
-    return show(moment) if moment else None
+    return utc_text(moment) if moment else None
 
 
 def table(records: tuple[KeyRecord, ...], now: dt.datetime) -> Table:
@@ -100,12 +100,12 @@ def details(record: KeyRecord, now: dt.datetime) -> str:
         "models": ", ".join(record.models) if record.models else "all",
         "limits": limits(record),
         "priority": record.priority,
-        "created": show(record.created),
+        "created": utc_text(record.created),
         "rotated": _time(record.rotated) or "never",
         "expires": _time(record.expires) or "never",
     }
     if end := grace_end(record, now):
-        rows["earlier key"] = f"works until {show(end)}"
+        rows["earlier key"] = f"works until {utc_text(end)}"
     if record.note:
         rows["note"] = record.note
     return "\n".join(f"{name:<12} {value}" for name, value in rows.items())

@@ -6,7 +6,6 @@ RunPod counts a cold start from the first 204 to the first 200, so 204 means onl
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from llama_gguf.health.state import State, Status
 from llama_gguf.rundir.notices import notices_as_data
 from llama_gguf.settings.health_paths import DETAILS, LIVE, READY, STARTUP
 from llama_gguf.settings.platform import Platform
+from llama_gguf.timestamps import utc_text
 
 _PING: dict[State, int] = {"starting": 204, "ready": 200, "unready": 503, "draining": 503, "failed": 500}
 
@@ -64,7 +64,7 @@ def details(status: Status) -> bytes:
             "phase": status.phase,
             "model": status.model,
             "reason": status.reason,
-            "since": dt.datetime.fromtimestamp(status.since, dt.UTC).isoformat(timespec="milliseconds"),
+            "since": utc_text(status.since, "milliseconds"),
             "progress": progress,
             "was_ready": status.was_ready,
             "warnings": notices_as_data(status.notices),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Unpack
 
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.durations import show
+from llama_gguf.timestamps import utc_text
 
 from . import operations, store
 from .audit import AuditLog, Detail
@@ -144,7 +144,7 @@ def describe(record: KeyRecord) -> dict[str, Detail]:
         "concurrency": record.concurrency,
         "monthly_tokens": record.monthly_tokens,
         "priority": record.priority,
-        "expires": show(record.expires) if record.expires else None,
+        "expires": utc_text(record.expires) if record.expires else None,
         "note": record.note,
     }
     return {name: value for name, value in said.items() if value not in (None, "")}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from llama_gguf import atomic_file
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.durations import show
+from llama_gguf.timestamps import utc_text
 
 Detail = str | int | float | bool | None | list[str]
 
@@ -132,7 +132,7 @@ class AuditLog:
                 raise atomic_file.io_error(error, "append to", self.path) from error
 
     def _after(self, last: Head, actor: str, action: str, target: str, details: Mapping[str, Detail]) -> Entry:
-        now = show(self._clock())
+        now = utc_text(self._clock())
         return Entry(last.seq + 1, now, actor, action, target, dict(details), last.hash).sealed()
 
     def _write(self, file: io.FileIO, real: Path, entry: Entry) -> Entry:

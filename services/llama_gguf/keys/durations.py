@@ -44,8 +44,3 @@ def parse_expiry(text: str, now: dt.datetime) -> dt.datetime | None:
     except KeysError as error:
         error.hint = "write it like 30d, 24h, 60m, never, or 2030-01-31T12:00:00Z"
         raise
-
-
-def show(moment: dt.datetime) -> str:
-    """Write a moment in UTC: `2030-01-31T12:00:00Z`."""
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

@@ -16,11 +16,12 @@ from operator import itemgetter
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys import json_lines
-from llama_gguf.keys.durations import parse_moment, show
+from llama_gguf.keys.durations import parse_moment
 from llama_gguf.keys.record import ID_PATTERN, KeyFile, KeyRecord, PreviousSecret, RotationMark
 from llama_gguf.keys.secret import check_secret, digest, visible_prefix
 from llama_gguf.keys.validation import VERSION, Violation, ViolationsError, check, check_document
 from llama_gguf.settings.words import closest
+from llama_gguf.timestamps import utc_text
 
 MAX_ERRORS_SHOWN = 20
 
@@ -61,7 +62,7 @@ def _plain(value: KeyRecord | PreviousSecret | RotationMark) -> dict[str, object
 
 def _scalar(value: object) -> object:
     if isinstance(value, dt.datetime):
-        return show(value)
+        return utc_text(value)
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple):

@@ -8,7 +8,6 @@ still on disk is read once and in order all the same; where something was delete
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import io
 import json
 import logging
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from llama_gguf.logs import JsonFormatter, TextFormatter, fields
+from llama_gguf.timestamps import utc_text
 
 _BLOCK = 65_536
 _LONGEST_LINE = 65_536
@@ -234,7 +234,7 @@ def wrap_foreign(program: str, line: bytes, *, clock: Callable[[], float] = time
         with contextlib.suppress(ValueError):
             found = json.loads(line)
             level, event = str(found.get("level", level)), str(found.get("msg", event)).rstrip()
-    now = dt.datetime.fromtimestamp(clock(), dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = utc_text(clock(), "milliseconds")
     return json.dumps({"ts": now, "level": level, "program": program, "event": event}, ensure_ascii=False).encode()
 
 

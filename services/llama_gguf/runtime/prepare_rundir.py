@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import fcntl
 import logging
 import os
@@ -19,6 +18,7 @@ from llama_gguf.logs import fields
 from llama_gguf.runtime.supervisord import CWD_LINK, LOGS_LINK
 from llama_gguf.settings import Locations, RunDir
 from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES
+from llama_gguf.timestamps import utc_file_stamp
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.logging import Logging
@@ -173,10 +173,9 @@ def link_logs(
     warning, where the logs directory can't be written.
     """
     run = locations.run
-    stamp = dt.datetime.fromtimestamp(clock(), dt.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     parent = locations.logs_dir / settings.worker_type
     try:
-        directory = _make_log_dir(parent, f"{settings.name}-{stamp}")
+        directory = _make_log_dir(parent, f"{settings.name}-{utc_file_stamp(clock())}")
         _point(parent / "latest", Path(directory.name))
         _prune(parent, settings, clock())
     except OSError as error:

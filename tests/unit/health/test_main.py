@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -46,6 +48,16 @@ def started(run: RunDir) -> subprocess.Popen[str]:
     return subprocess.Popen(COMMAND, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def ask(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize("marker", [False, True])
 def test_serves_and_stops(run: RunDir, marker: bool) -> None:
     with socket.socket() as probe:
@@ -56,17 +68,15 @@ def test_serves_and_stops(run: RunDir, marker: bool) -> None:
         run.ready.touch()
     process = started(run)
     deadline = time.monotonic() + 20
-    status = None
-    while status is None and time.monotonic() < deadline:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    answered = None
+    while answered is None and time.monotonic() < deadline:
         try:
-            connection.request("GET", "/healthy")
-            status = connection.getresponse().status
+            answered = ask(port, "/healthy")
         except OSError:
             time.sleep(0.02)
-        finally:
-            connection.close()
-    assert status == (503 if marker else 204)
+    assert answered == ((503 if marker else 204), b"")
+    since = json.loads(ask(port, "/health")[1])["since"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", since)  # as every other window writes a time
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=10)
     assert process.returncode == 0

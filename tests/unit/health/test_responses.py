@@ -67,7 +67,7 @@ def test_details() -> None:
         "phase": "downloading",
         "model": "m",
         "reason": "busy",
-        "since": "1970-01-01T00:00:00.000+00:00",
+        "since": "1970-01-01T00:00:00.000Z",
         "progress": {"bytes_done": 1, "bytes_total": 3, "percent": 33.3},
         "was_ready": False,
         "warnings": [{"code": "no-chat-template", "message": "it has none", "hint": "set one"}],

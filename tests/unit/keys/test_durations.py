@@ -7,7 +7,8 @@ import datetime as dt
 import pytest
 
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.durations import parse_expiry, parse_moment, parse_span, show
+from llama_gguf.keys.durations import parse_expiry, parse_moment, parse_span
+from llama_gguf.timestamps import utc_text
 from support.keys_made import NOW
 
 
@@ -37,7 +38,7 @@ def test_what_is_no_span(text: str) -> None:
     ],
 )
 def test_moments_with_and_without_a_time_zone(text: str, shown: str) -> None:
-    assert show(parse_moment(text)) == shown
+    assert utc_text(parse_moment(text)) == shown
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2030-13-01", "0001-01-01T00:00:00+14:00", "12:00"])

@@ -15,11 +15,11 @@ from llama_gguf.cli.keys_options import SPAN, Given, Where, field_options, key_i
 from llama_gguf.errors import KeysError
 from llama_gguf.keys import store
 from llama_gguf.keys.bootstrap import KEY_ID as BOOTSTRAP_ID
-from llama_gguf.keys.durations import show
 from llama_gguf.keys.keyring import Ring
 from llama_gguf.keys.operations import Change, KeyFields
 from llama_gguf.keys.record import KeyFile
 from llama_gguf.keys.secret import is_short
+from llama_gguf.timestamps import utc_text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but the key.")
@@ -135,7 +135,7 @@ def rotate(key_id: str, grace: Given, request_id: str, where: Where, *, as_json:
     """
     change = where.admin().rotate(key_id, grace=cast("dt.timedelta", grace.value), request_id=request_id)
     end = view.grace_end(change.record, _now())
-    until = f"the earlier one works until {show(end)}" if end else "the earlier one is no longer good"
+    until = f"the earlier one works until {utc_text(end)}" if end else "the earlier one is no longer good"
     _hand_over(change, f"New secret for {key_id}; {until}", as_json=as_json, quiet=quiet)
 
 
@@ -180,14 +180,14 @@ def verify(where: Where, *, as_json: bool) -> None:
                 "state": verdict.state,
                 "id": record.id if record else None,
                 "previous": verdict.previous,
-                "valid_until": show(until) if until else None,
+                "valid_until": utc_text(until) if until else None,
             }
         )
     elif record is None:
         click.echo("unknown: no key in the keys file is this one")
     else:
         which = "an earlier secret of" if verdict.previous else "the current secret of"
-        span = f"{'until' if verdict.state == 'valid' else 'since'} {show(until)}" if until else "with no end"
+        span = f"{'until' if verdict.state == 'valid' else 'since'} {utc_text(until)}" if until else "with no end"
         click.echo(f"{verdict.state} {span}: {which} {record.id}")
     if verdict.state != "valid":
         raise click.exceptions.Exit(1)

@@ -17,6 +17,7 @@ from llama_gguf.cli.process_memory import ProcessMemory
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.notices import notices_as_data
 from llama_gguf.runtime import failure as failures
+from llama_gguf.timestamps import utc_text
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 """Text as it is: a terminal wraps long lines itself, and what reads a pipe wants each in one piece."""
@@ -71,7 +72,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
             "summary": facts.failure.summary,
             "cause": facts.failure.cause,
             "fix": facts.failure.fix,
-            "at": _iso(facts.failure.at),
+            "at": utc_text(facts.failure.at, "seconds"),
         },
     }
 
@@ -96,7 +97,7 @@ def show(facts: Facts, console: Console) -> None:
         console.print(f"memory of the engine: {_memory_as_text(memory)}", **_PLAIN)
     if facts.failure:
         text = failures.render(facts.failure, facts.run.log(facts.failure.program))
-        console.print(f"last failure, {_iso(facts.failure.at)}:\n{text}", end="", **_PLAIN)
+        console.print(f"last failure, {utc_text(facts.failure.at, 'seconds')}:\n{text}", end="", **_PLAIN)
 
 
 def _readiness(facts: Facts) -> str:
@@ -143,8 +144,4 @@ def _last_end(facts: Facts, program: str) -> str:
     if crash is None:
         return ""
     how = crash.signal or (f"exit status {crash.code}" if crash.code is not None else "unknown")
-    return f"{how} at {_iso(crash.at)}"
-
-
-def _iso(at: float) -> str:
-    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{how} at {utc_text(crash.at, 'seconds')}"

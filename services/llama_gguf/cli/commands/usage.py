@@ -63,13 +63,13 @@ def usage(
     those whose client went away are none.
     """
     path = file if file is not None else locate(load_or_exit(config, sets).settings, os.environ).usage_file
-    rows = read(path, by=cast("By", by), since=since.isoformat())
+    rows = read(path, by=cast("By", by), since=str(since))
     if as_json:
         said = [{by: row.name, **_numbers(row)} for row in rows]
-        click.echo(json.dumps({"since": since.isoformat(), "by": by, "file": str(path), "usage": said}, indent=2))
+        click.echo(json.dumps({"since": str(since), "by": by, "file": str(path), "usage": said}, indent=2))
         return
     if not rows:
-        click.echo(f"{path}: no usage since {since.isoformat()}")
+        click.echo(f"{path}: no usage since {since}")
         return
     console().print(_table(rows, by))
 

@@ -7,7 +7,6 @@ writing fall a minute behind, lines are dropped and counted rather than kept wit
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import queue
 import threading
@@ -19,6 +18,7 @@ import orjson
 
 from llama_gguf.gateway.exchange import Exchange, Kind
 from llama_gguf.logs import clean, fields
+from llama_gguf.timestamps import utc_text
 
 MAX_BATCHES = 1200  # a minute of lines that nobody reads
 
@@ -138,7 +138,7 @@ class AccessLog:
             second = millisecond // 1000
             if second != self._second:
                 self._second = second
-                self._second_text = dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+                self._second_text = utc_text(second, "seconds").removesuffix("Z")
             self._stamp = f"{self._second_text}.{millisecond % 1000:03d}Z"
         return self._stamp
 

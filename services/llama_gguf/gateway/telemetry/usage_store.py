@@ -7,7 +7,6 @@ live in memory only, and the log says so.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import sqlite3
 import threading
@@ -18,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from llama_gguf.errors import ExitCode, LlamaGgufError
 from llama_gguf.logs import fields
+from llama_gguf.timestamps import utc_day
 
 _log = logging.getLogger(__name__)
 
@@ -74,11 +74,6 @@ class UsageError(LlamaGgufError):
     """The usage file cannot be read."""
 
     exit_code = ExitCode.UNAVAILABLE
-
-
-def day_of(now: float) -> str:
-    """Return the UTC day of a time as YYYY-MM-DD."""
-    return dt.datetime.fromtimestamp(now, dt.UTC).date().isoformat()
 
 
 def read(path: Path, *, by: By, since: str) -> list[Used]:
@@ -188,7 +183,7 @@ class UsageStore:
 
     def _new_day(self) -> None:
         now = self._clock()
-        day = day_of(now)
+        day = utc_day(now)
         if day[:7] != self._day[:7]:
             self._month = {}
         self._day = day

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.gateway.telemetry.usage_store import UsageError, UsageStore, Used, day_of, read
+from llama_gguf.gateway.telemetry.usage_store import UsageError, UsageStore, Used, read
 
 MARCH = dt.datetime(2026, 3, 31, 12, 0, tzinfo=dt.UTC).timestamp()
 APRIL = dt.datetime(2026, 4, 1, 0, 0, tzinfo=dt.UTC).timestamp()
@@ -209,12 +209,6 @@ def test_a_killed_process_loses_only_the_last_moments(tmp_path: Path) -> None:
 
 def test_no_file_means_no_usage(tmp_path: Path) -> None:
     assert read(tmp_path / "none.sqlite3", by="key", since="") == []
-
-
-def test_days_are_utc() -> None:
-    assert day_of(MARCH) == "2026-03-31"
-    assert day_of(APRIL - 0.001) == "2026-03-31"
-    assert day_of(APRIL) == "2026-04-01"
 
 
 def _until(condition: object) -> None:
