@@ -1,13 +1,15 @@
-"""Replacing a small private file under a lock, so that a crash leaves the old content or the new, never a third thing.
+"""Replacing a small private file, so that whoever reads it finds the old content or the new, never a third thing.
 
 Owns the order of the system calls: lock, write a neighbour, fsync it, rename it over the file, fsync the directory.
-`at` is told each step that is done; tests kill the process there. Knows nothing of keys but the errors it raises.
+`at` is told each step that is done; tests kill the process there. What need not survive a crash of the machine does
+without lock and fsync: `write_private_json`. Knows nothing of keys but the errors it raises.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -112,10 +114,9 @@ def replace(path: Path, data: bytes, *, at: Steps = no_steps) -> None:
     Run as root, the file goes to whom it belonged, or else to the owner of its directory: a key made by
     `docker exec -u root` must not lock out the gateway, which runs as somebody else.
     """
-    neighbour = path.with_name(path.name + ".new")  # one name: what a crash leaves is swept by the next change
+    neighbour = _neighbour(path)
     try:
-        neighbour.unlink(missing_ok=True)
-        descriptor = os.open(neighbour, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = _open_anew(neighbour)
         try:
             at("created")
             give_to_owner_of(path if path.exists() else path.parent, neighbour)
@@ -134,6 +135,24 @@ def replace(path: Path, data: bytes, *, at: Steps = no_steps) -> None:
         with suppress(OSError):
             neighbour.unlink(missing_ok=True)
         raise io_error(error, "replace", path) from error
+
+
+def write_private_json(value: object, path: Path, *, indent: int | None = None) -> None:
+    """Make `value` the content of `path`, 0600; it may be lost if the machine crashes. Raises OSError."""
+    data = json.dumps(value, indent=indent).encode("ascii")
+    neighbour = _neighbour(path)
+    with os.fdopen(_open_anew(neighbour), "wb") as file:
+        file.write(data)
+    neighbour.replace(path)
+
+
+def _neighbour(path: Path) -> Path:
+    return path.with_name(path.name + ".new")  # one name: what a crash leaves is swept by the next change
+
+
+def _open_anew(path: Path) -> int:
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

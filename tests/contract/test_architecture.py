@@ -21,15 +21,15 @@ ALLOWED: dict[str, set[str]] = {
     "timestamps": set(),
     "atomic_file": FOUNDATION,
     "api_errors": FOUNDATION,
-    "settings": FOUNDATION,
+    "settings": FOUNDATION | {"atomic_file"},
     "models": FOUNDATION | {"settings"},
     "keys": FOUNDATION | {"atomic_file", "settings"},
-    "rundir": FOUNDATION | {"settings"},
+    "rundir": FOUNDATION | {"atomic_file", "settings"},
     "engine": FOUNDATION | {"atomic_file", "settings", "rundir", "models", "keys"},
     "gateway": FOUNDATION | {"api_errors", "settings", "rundir", "models", "keys"},
     "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
     "platforms": FOUNDATION | {"settings", "models", "keys"},
-    "runtime": FOUNDATION | {"settings", "rundir"},
+    "runtime": FOUNDATION | {"atomic_file", "settings", "rundir"},
     "cli": FOUNDATION
     | {
         "api_errors",

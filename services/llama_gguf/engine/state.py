@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from llama_gguf.atomic_file import write_private_json
 from llama_gguf.models.model_files import Phase
 from llama_gguf.rundir.notices import Notice, notices_as_data
 
@@ -64,9 +64,5 @@ class StateFile:
         self._notices.append(notice)
 
     def _write(self) -> None:
-        temporary = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(self._state, file)
-        temporary.replace(self._path)
+        write_private_json(self._state, self._path)
         self._written_at = self._tick()

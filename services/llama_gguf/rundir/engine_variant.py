@@ -7,11 +7,12 @@ it becomes llama-server. Read by whoever judges or shows the engine. The rules a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from llama_gguf.atomic_file import write_private_json
 
 from .exits import End
 
@@ -101,11 +102,7 @@ def summary(record: EngineVariant | None) -> dict[str, Any] | None:
 
 def write(record: EngineVariant, path: Path) -> None:
     """Write `record` atomically, readable by the owner only."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(record), file)
-    temporary.replace(path)
+    write_private_json(asdict(record), path)
 
 
 def read(path: Path) -> EngineVariant | None:

@@ -7,12 +7,12 @@ a minute and then dies would be restarted, and billed, for ever.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ExitCode
 from llama_gguf.rundir.exits import Exit
 
@@ -77,9 +77,5 @@ class CrashFile:
         if any((known.program, known.pid) == (crash.program, crash.pid) for known in crashes):
             return crashes
         crashes = [*crashes, crash][-_KEPT:]
-        temporary = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump([asdict(item) for item in crashes], file)
-        temporary.replace(self._path)
+        write_private_json([asdict(item) for item in crashes], self._path)
         return crashes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ExitCode
 
 _LINES_SHOWN = 12
@@ -32,11 +32,7 @@ class Failure:
 
 def write(failure: Failure, path: Path) -> None:
     """Write `failure` atomically, for `up`, the health server and people to read."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(failure), file, indent=1)
-    temporary.replace(path)
+    write_private_json(asdict(failure), path, indent=1)
 
 
 def read(path: Path) -> Failure | None:

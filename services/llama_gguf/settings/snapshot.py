@@ -7,7 +7,6 @@ take it as it stands: making pydantic's models anew would cost each of them 0.15
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from llama_gguf import __version__
+from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ConfigError
 
 from .locations import RUN_DIR_VARIABLE, Locations, RunDir
@@ -48,11 +48,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
         "settings": snapshot.settings.model_dump(mode="json"),
         "locations": snapshot.locations.to_json(),
     }
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-    temporary.replace(path)
+    write_private_json(document, path, indent=1)
 
 
 def read(path: Path) -> Snapshot:
