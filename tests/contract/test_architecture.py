@@ -21,29 +21,19 @@ ALLOWED: dict[str, set[str]] = {
     "timestamps": set(),
     "atomic_file": FOUNDATION,
     "api_errors": FOUNDATION,
+    "audit": FOUNDATION | {"atomic_file"},
     "settings": FOUNDATION | {"atomic_file"},
     "models": FOUNDATION | {"settings"},
-    "keys": FOUNDATION | {"atomic_file", "settings"},
+    "keys": FOUNDATION | {"atomic_file", "audit", "settings"},
     "rundir": FOUNDATION | {"atomic_file", "settings"},
     "engine": FOUNDATION | {"atomic_file", "settings", "rundir", "models", "keys"},
-    "gateway": FOUNDATION | {"api_errors", "settings", "rundir", "models", "keys"},
+    "gateway": FOUNDATION | {"api_errors", "audit", "settings", "rundir", "models", "keys"},
     "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
     "platforms": FOUNDATION | {"settings", "models", "keys"},
     "runtime": FOUNDATION | {"atomic_file", "settings", "rundir"},
     "cli": FOUNDATION
-    | {
-        "api_errors",
-        "atomic_file",
-        "settings",
-        "rundir",
-        "models",
-        "keys",
-        "engine",
-        "gateway",
-        "health",
-        "platforms",
-        "runtime",
-    },
+    | {"api_errors", "audit", "settings", "rundir", "models", "keys"}
+    | {"engine", "gateway", "health", "platforms", "runtime"},
 }
 TERMINAL_ONLY = {"click", "rich"}
 

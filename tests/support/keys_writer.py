@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
+from llama_gguf.audit import AuditLog
 from llama_gguf.keys.admin import KeyAdmin
-from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.store import KeyStore
 
 

@@ -13,10 +13,10 @@ from typing import Any, TypeVar, cast, get_args
 
 import click
 
+from llama_gguf.audit import AuditLog
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.admin import KeyAdmin, actor
-from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.durations import parse_expiry, parse_span
 from llama_gguf.keys.operations import KeyFields
 from llama_gguf.keys.record import ID_PATTERN, Priority

@@ -13,6 +13,7 @@ import time
 from typing import BinaryIO
 
 from llama_gguf import __version__
+from llama_gguf.audit import AuditLog
 from llama_gguf.errors import KeysError
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.routes import RouteTable
@@ -36,7 +37,6 @@ from llama_gguf.gateway.upstream.client import EngineClient, fetch
 from llama_gguf.gateway.upstream.monitor import EngineState, State
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
-from llama_gguf.keys.audit import AuditLog
 from llama_gguf.keys.watcher import KeyState, KeyWatcher
 from llama_gguf.logs import fields
 from llama_gguf.models.source import served_names

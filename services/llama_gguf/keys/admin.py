@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from llama_gguf.audit import AuditLog, Detail
 from llama_gguf.errors import KeysError
 from llama_gguf.timestamps import utc_text
 
 from . import operations, store
-from .audit import AuditLog, Detail
 from .operations import Change, Imported, KeyFields, Request
 from .record import KeyFile, KeyRecord
 from .secret import new_nonce, new_secret

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llama_gguf.audit import AuditLog
 from llama_gguf.errors import KeysError
 from llama_gguf.settings.locations import Locations
 
 from .admin import KeyAdmin, actor
-from .audit import AuditLog
 from .record import KeyFile
 from .secret import check_secret, digest
 from .store import KeyStore

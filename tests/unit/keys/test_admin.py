@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from llama_gguf.audit import AuditLog, entries, verify
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.admin import KeyAdmin, actor
-from llama_gguf.keys.audit import AuditLog, entries, verify
 from llama_gguf.keys.store import KeyStore, load
 from support.keys_made import ALICE, BOB, NOW, sha
 

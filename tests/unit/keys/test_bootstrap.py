@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from llama_gguf.audit import AuditLog, entries
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.admin import KeyAdmin
-from llama_gguf.keys.audit import AuditLog, entries
 from llama_gguf.keys.bootstrap import BootstrapResult, bootstrap
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.keys.store import KeyStore, load

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from llama_gguf.audit import AuditLog, verify
 from llama_gguf.keys.admin import KeyAdmin
-from llama_gguf.keys.audit import AuditLog, verify
 from llama_gguf.keys.file_format import render
 from llama_gguf.keys.record import KeyFile, KeyRecord
 from llama_gguf.keys.store import KeyStore, load
@@ -109,7 +109,7 @@ def recover(directory: Path, change: str) -> None:
 def test_many_processes_lose_no_change(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     code = (
-        "import sys, pathlib; from llama_gguf.keys.admin import KeyAdmin; from llama_gguf.keys.audit import AuditLog\n"
+        "import sys, pathlib; from llama_gguf.keys.admin import KeyAdmin; from llama_gguf.audit import AuditLog\n"
         "from llama_gguf.keys.store import KeyStore; path = pathlib.Path(sys.argv[1])\n"
         "admin = KeyAdmin(KeyStore(path), AuditLog(path.with_name('audit.jsonl')), actor='t')\n"
         "for number in range(5): admin.generate(f'{sys.argv[2]}-{number}')"

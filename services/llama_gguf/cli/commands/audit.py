@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
+from llama_gguf.audit import Detail, Entry, Head, entries
+from llama_gguf.audit import verify as verify_log
 from llama_gguf.cli.config_options import config_options
 from llama_gguf.cli.keys_options import find
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.audit import Detail, Entry, Head, entries
-from llama_gguf.keys.audit import verify as verify_log
 from llama_gguf.logs import clean
 
 file_option = click.option(

@@ -9,9 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from llama_gguf.audit import AuditLog
 from llama_gguf.cli.commands import audit
 from llama_gguf.errors import ExitCode, KeysError
-from llama_gguf.keys.audit import AuditLog
 from support.keys_made import NOW
 
 

@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from llama_gguf.audit import entries, verify
 from llama_gguf.cli import keys_options
 from llama_gguf.cli.commands import keys
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.audit import entries, verify
 from llama_gguf.keys.store import load
 from support.keys_made import ALICE, BOB, sha
 

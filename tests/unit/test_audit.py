@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_gguf.audit import AuditLog, Head, entries, verify
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.audit import AuditLog, Head, entries, verify
 from support.keys_made import NOW, patient
 
 
