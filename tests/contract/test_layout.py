@@ -28,7 +28,7 @@ LEVELS = (
     "hold_time",
     "http1 tokens scheduling ratelimit api",
     "upstream exchange inputs",
-    "relay telemetry interfaces",
+    "relay telemetry",
     "inference builtin_routes",
     "pipeline",
     "app",

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llama_gguf.api_errors import GatewayError
@@ -22,12 +22,13 @@ from llama_gguf.gateway.api.routes import Route
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.deadlines import Sweeper
 from llama_gguf.gateway.http1.message import HeaderLines
-from llama_gguf.gateway.interfaces import Admission, Limiter, Reservation
+from llama_gguf.gateway.ratelimit.limiter import RateLimiter, Reservation
 from llama_gguf.gateway.relay.accounting import best_guess, note_whole
 from llama_gguf.gateway.relay.engine_usage import Recounter
 from llama_gguf.gateway.relay.response_relay import Relay
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import EngineCaller
+from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_talk, estimate_transcription
 from llama_gguf.gateway.upstream.errors import engine_error
@@ -61,7 +62,7 @@ class Forwarder:
         caller: EngineCaller,
         engine_key: str,
         admission: Admission,
-        limiter: Limiter,
+        limiter: RateLimiter,
         recounter: Recounter,
         pace: Callable[[], float],
         sweeper: Sweeper,
@@ -76,7 +77,7 @@ class Forwarder:
         self._pace = pace  # how many tokens a second an answer makes
         self._sweeper = sweeper
         self._audit = audit
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Future[None]] = set()
         self._heads: dict[Route, bytes] = {}  # constant for routes that generate
         self._usage_prefix = os.urandom(6).hex()  # an engine may outlive this process
         self._usage_numbers = itertools.count(1)
@@ -88,7 +89,7 @@ class Forwarder:
         cost = self._inspect(exchange, route, key)
         if route.group == "admin":
             await self._note_admin_call(exchange, route, key)
-        reservation = self._limiter.try_reserve(key, cost) or await self._limiter.reserve(key, cost)
+        reservation = await self._limiter.reserve(key, cost)
         exchange.limit_lines = reservation.lines
         heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
         ticket = None
@@ -96,9 +97,7 @@ class Forwarder:
             if heartbeat is not None:
                 self._sweeper.add(heartbeat)
             if route.queued:
-                ticket = self._admission.try_acquire(key.id, cost, key.priority) or await self._admission.acquire(
-                    key.id, cost, key.priority
-                )
+                ticket = await self._admission.acquire(key.id, cost, key.priority)
                 exchange.admitted = True
                 exchange.queued_seconds = ticket.waited_seconds
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
@@ -139,14 +138,13 @@ class Forwarder:
         exchange.send(head.status, head.passed, relay.body)
 
     def _settle(self, reservation: Reservation, tokens_used: int) -> None:
-        if reservation.settle_now(tokens_used):
-            return
         # A shared store is asked over the network: that must not depend on this request's task, which may be cancelled
         # at any moment.
-        self._apart(reservation.settle(tokens_used))
+        if (settling := reservation.settle(tokens_used)) is not None:
+            self._apart(settling)
 
-    def _apart(self, settling: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(settling)
+    def _apart(self, settling: Awaitable[None]) -> asyncio.Future[None]:
+        task = asyncio.ensure_future(settling)
         self._settling.add(task)
         task.add_done_callback(self._settled)
         return task
@@ -162,12 +160,13 @@ class Forwarder:
 
     async def _settle_twice(self, exchange: Exchange, guess: Tokens, reservation: Reservation) -> None:
         """End the request in its key's limits at once, and correct the charge when the engine has told."""
-        await reservation.settle(guess.total)
+        if (settling := reservation.settle(guess.total)) is not None:
+            await settling
         usage_id = f"{self._usage_prefix}{exchange.usage_number:x}"
         exchange.tokens = counted = await self._recounter.tokens(usage_id, guess)
         await reservation.correct(counted.total)
 
-    def _settled(self, task: asyncio.Task[None]) -> None:
+    def _settled(self, task: asyncio.Future[None]) -> None:
         self._settling.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("could not settle a reservation", extra=fields(reason=str(error)))

@@ -29,7 +29,7 @@ from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.handler import Sink
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
 from llama_gguf.gateway.inference import Forwarder
-from llama_gguf.gateway.interfaces import Recorder
+from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.keys.keyring import Ring
 from llama_gguf.keys.record import KeyRecord
 

@@ -8,9 +8,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,11 +23,8 @@ from llama_gguf.gateway.http1.request_parser import parse_head
 from llama_gguf.gateway.http1.response_head import HeadWriter
 from llama_gguf.gateway.inputs import look
 from llama_gguf.gateway.pipeline import request_id
-from llama_gguf.gateway.ratelimit.limiter import RateLimiter, Reservation
-from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import content_type
-from llama_gguf.settings.sections.limits import Limits
 from support.gateway_box import KEY, key_record, make_box
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Start, chat
@@ -71,23 +66,6 @@ def test_requests_to_the_engine() -> None:
 
 def test_no_value_can_end_its_header_line() -> None:
     assert header_lines([("A", "b\r\nSet-Cookie: c"), ("D", "e\nf")]) == "A: b Set-Cookie: c\r\nD: e f\r\n"
-
-
-def test_rate_headers_as_lines_are_the_rate_headers() -> None:
-    for requests, tokens in ((5, 900), (5, None), (None, 900), (None, None)):
-        limiter = RateLimiter(Limits(requests_per_minute=requests, tokens_per_minute=tokens), LocalStore())
-        reservation = run(limiter.reserve(key_record("k", KEY), 30))
-        assert reservation.lines == header_lines(reservation.headers)
-
-
-def run(reserving: Coroutine[Any, Any, Reservation]) -> Reservation:
-    """Return what a coroutine that never waits returns."""
-    try:
-        reserving.send(None)
-    except StopIteration as end:
-        found: Reservation = end.value
-        return found
-    raise AssertionError("it waited")
 
 
 def test_repeated_headers() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
 from llama_gguf.gateway.ratelimit.store import Charge, Store, StoreUnreachableError
@@ -57,17 +57,18 @@ class FallbackStore:
                 return outcome
         return await self._local.take(key_id, quota, tokens, now)
 
-    async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Settle a charge of either store."""
-        try:
-            await charge.store.settle(charge, tokens_used, now)
-        except StoreUnreachableError as error:
-            self._failed(error)
+    def settle(self, charge: Charge, tokens_used: int, now: float) -> Awaitable[None] | None:
+        """Settle a charge where it was made."""
+        settling = charge.store.settle(charge, tokens_used, now)
+        return None if settling is None else self._guarded(settling)
 
     async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
         """Change a settled charge of either store."""
+        await self._guarded(charge.store.correct(charge, tokens_used, now))
+
+    async def _guarded(self, call: Awaitable[None]) -> None:
         try:
-            await charge.store.correct(charge, tokens_used, now)
+            await call
         except StoreUnreachableError as error:
             self._failed(error)
 

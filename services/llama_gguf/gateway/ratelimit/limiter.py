@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.hold_time import GUESS_SECONDS, SMOOTHING
-from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
 from llama_gguf.gateway.ratelimit.store import Charge, Store
 from llama_gguf.keys.record import KeyRecord
@@ -36,19 +35,8 @@ class Reservation:
         self._settled = False
 
     @property
-    def charged(self) -> int:
-        """Tokens charged: the estimate until the reservation is settled, then what was used."""
-        return self._charge.tokens
-
-    @property
-    def headers(self) -> Headers:
-        """The x-ratelimit headers for the answer, as of the moment of the reservation."""
-        charge = self._charge
-        return rate_headers(self._terms.quota, charge.used_requests, charge.used_tokens, charge.at)
-
-    @property
     def lines(self) -> str:
-        """The same as lines of an answer's head. Every answer carries them, so they are written out by hand."""
+        """The x-ratelimit headers, as of the reservation. Every response carries them, so they are made by hand."""
         charge, terms = self._charge, self._terms
         requests, tokens, _, _ = terms.quota
         reset = 2 * WINDOW_SECONDS - int(charge.at) % WINDOW_SECONDS
@@ -64,28 +52,19 @@ class Reservation:
         left = int(tokens - charge.used_tokens)
         return f"{lines}{terms.tokens_lines}{left if left > 0 else 0}{terms.tokens_end}"
 
-    def settle_now(self, tokens_used: int) -> bool:
-        """Do what `settle` does, and return True, where the counts are in memory."""
-        if not self._settled:
-            if not self._limiter.settle_now(self._charge, tokens_used):
-                return False
-            self._settled = True
-            self._charge.tokens = tokens_used
-        return True
+    def settle(self, tokens_used: int) -> Awaitable[None] | None:
+        """Charge what was used instead of the estimate and end the request; later calls do nothing.
 
-    async def settle(self, tokens_used: int) -> None:
-        """Charge what was used instead of the estimate and end the request; later calls do nothing."""
+        What it returns must be awaited; None where the counts are in memory, and it is done.
+        """
         if self._settled:
-            return
+            return None
         self._settled = True
-        await self._limiter.settle(self._charge, tokens_used)
-        self._charge.tokens = tokens_used
+        return self._limiter.settle(self._charge, tokens_used)
 
     async def correct(self, tokens_used: int) -> None:
         """Change what a settled request was charged: more has become known of what it used."""
-        if tokens_used != self._charge.tokens:
-            await self._limiter.correct(self._charge, tokens_used)
-            self._charge.tokens = tokens_used
+        await self._limiter.correct(self._charge, tokens_used)
 
 
 class _Terms:
@@ -123,7 +102,6 @@ class RateLimiter:
     ) -> None:
         self._defaults = limits
         self._store = store
-        self._local = store if isinstance(store, LocalStore) else None
         self._clock = clock
         self._on_refused = on_refused
         self._known: dict[str, _Terms] = {}
@@ -136,34 +114,15 @@ class RateLimiter:
         """
         now = self._clock()
         terms = self._terms(record)
-        return self._reserved(terms, await self._store.take(record.id, terms.quota, tokens, now), tokens, now)
-
-    def try_reserve(self, record: KeyRecord, tokens: int) -> Reservation | None:
-        """Do what `reserve` does, or return None where the counts are not in memory. Raises GatewayError 429."""
-        local = self._local
-        if local is None:
-            return None
-        now = self._clock()
-        terms = self._terms(record)
-        return self._reserved(terms, local.take_now(record.id, terms.quota, tokens, now), tokens, now)
-
-    def _reserved(self, terms: _Terms, outcome: Charge | Refusal, tokens: int, now: float) -> Reservation:
+        outcome = await self._store.take(record.id, terms.quota, tokens, now)
         if isinstance(outcome, Refusal):
-            self._on_refused(outcome.limit, terms.record.id)
+            self._on_refused(outcome.limit, record.id)
             raise self._refused(outcome, terms.quota, tokens, now)
         return Reservation(self, outcome, terms)
 
-    async def settle(self, charge: Charge, tokens_used: int) -> None:
+    def settle(self, charge: Charge, tokens_used: int) -> Awaitable[None] | None:
         """Settle a charge. For Reservation only, which calls it once."""
-        await self._store.settle(charge, tokens_used, self._ended(charge))
-
-    def settle_now(self, charge: Charge, tokens_used: int) -> bool:
-        """Do the same and return True, where the counts are in memory. For Reservation only, which calls it once."""
-        local = self._local
-        if local is None:
-            return False
-        local.settle_now(charge, tokens_used, self._ended(charge))
-        return True
+        return self._store.settle(charge, tokens_used, self._ended(charge))
 
     def _ended(self, charge: Charge) -> float:
         """Note how long a request has taken, and return the time."""
@@ -173,7 +132,8 @@ class RateLimiter:
 
     async def correct(self, charge: Charge, tokens_used: int) -> None:
         """Change a settled charge. For Reservation only."""
-        await self._store.correct(charge, tokens_used, self._clock())
+        if tokens_used != charge.tokens:
+            await self._store.correct(charge, tokens_used, self._clock())
 
     async def aclose(self) -> None:
         """Let go of the store."""

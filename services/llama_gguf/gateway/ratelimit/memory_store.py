@@ -44,18 +44,6 @@ class LocalStore:
 
     async def take(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
         """Charge one request of `tokens`, if it fits. Never waits."""
-        return self.take_now(key_id, quota, tokens, now)
-
-    async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Make the charge what was really used. Never waits."""
-        self.settle_now(charge, tokens_used, now)
-
-    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Change a settled charge. Never waits."""
-        self._change(self.counts_of(charge.key_id, now), charge, tokens_used - charge.tokens)
-
-    def take_now(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
-        """Do what `take` does, without a coroutine: every request passes here."""
         counts = self.counts_of(key_id, now)
         verdict = judge(quota, counts, tokens, now)
         if isinstance(verdict, Refusal):
@@ -66,16 +54,20 @@ class LocalStore:
         counts.in_flight += 1
         return Charge(self, key_id, tokens, now, counts.minute, counts.month, *verdict)
 
-    def settle_now(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Do what `settle` does, without a coroutine."""
+    def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Make the charge what was really used. Never waits."""
         counts = self.counts_of(charge.key_id, now)
         counts.in_flight -= 1
-        difference = tokens_used - charge.tokens
-        if difference:
-            self._change(counts, charge, difference)
+        self._change(counts, charge, tokens_used)
+
+    async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
+        """Change a settled charge. Never waits."""
+        self._change(self.counts_of(charge.key_id, now), charge, tokens_used)
 
     @staticmethod
-    def _change(counts: Counts, charge: Charge, difference: int) -> None:
+    def _change(counts: Counts, charge: Charge, tokens_used: int) -> None:
+        difference = tokens_used - charge.tokens
+        charge.tokens = tokens_used
         if charge.month == counts.month:
             counts.month_tokens += difference
         age = counts.minute - charge.minute

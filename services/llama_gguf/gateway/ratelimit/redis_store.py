@@ -136,6 +136,7 @@ class SharedStore:
     async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
         """Make the charge what was really used, and end the request."""
         difference = tokens_used - charge.tokens
+        charge.tokens = tokens_used
         minute = int(now // WINDOW_SECONDS) if difference > 0 else charge.minute
         await self._adjust(charge, minute, 0, difference, difference)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,13 +29,16 @@ class Charge:
 
 
 class Store(Protocol):
-    """Keeps counts. `take` charges all limits or none; `settle` is called exactly once for each charge."""
+    """Keeps counts. `take` charges all limits or none; `settle` is called exactly once for each charge.
+
+    `settle` and `correct` make `charge.tokens` what was used.
+    """
 
     async def take(self, key_id: str, quota: Quota, tokens: int, now: float) -> Charge | Refusal:
         """Charge one request of `tokens`, if it fits."""
 
-    async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Make the charge what was really used, and end the request.
+    def settle(self, charge: Charge, tokens_used: int, now: float) -> Awaitable[None] | None:
+        """Make the charge what was really used, and end the request. None: it is done, nothing is to be awaited.
 
         What was too much goes back to the minute and the month it came from. What was too little is charged to the
         present minute, and to the month of the request.

@@ -96,26 +96,15 @@ class Admission:
         """Return how many requests of one key are in the queue."""
         return self._queue.waiting_of(key_id)
 
-    def set_capacity(self, capacity: int) -> None:
-        """Change the number of slots; requests that already hold one beyond it keep theirs."""
-        self._capacity = capacity
-        self._serve()
-
-    def try_acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket | None:
-        """Take a slot at once, or return None when there is none free. While somebody waits, there is none."""
-        if self._active >= self._capacity:
-            return None
-        self._active += 1
-        return Ticket(self, cost_tokens, self._clock(), 0.0, None)
-
     async def acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket:
-        """Wait for a slot. Raises GatewayError 503 queue_full or queue_timeout.
+        """Take a slot, or wait for one. Raises GatewayError 503 queue_full or queue_timeout.
 
-        A cancelled caller leaves the queue at once; a slot it had just been given goes to the next in line.
+        While somebody waits, no slot is free. A cancelled caller leaves the queue at once; a slot it had just been
+        given goes to the next in line.
         """
-        ticket = self.try_acquire(key_id, cost_tokens, priority)
-        if ticket is not None:
-            return ticket
+        if self._active < self._capacity:
+            self._active += 1
+            return Ticket(self, cost_tokens, self._clock(), 0.0, None)
         bound = self._queue.full_for(key_id)
         if bound is not None:
             self._on_rejected(bound)

@@ -242,11 +242,6 @@ class EngineClient:
         while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
             self._idle.popleft().close()
 
-    @property
-    def open_connections(self) -> int:
-        """Connections that exist, idle ones included."""
-        return len(self._open)
-
     def close(self) -> None:
         """Cut every connection."""
         for connection in list(self._open):

@@ -10,6 +10,7 @@ from llama_gguf.gateway.ratelimit.fallback_store import FallbackStore
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
 from llama_gguf.gateway.ratelimit.store import Charge, Store, StoreUnreachableError
+from support.awaiting import finished
 
 NOON = dt.datetime(2026, 3, 14, 12, 0, tzinfo=dt.UTC).timestamp()
 
@@ -39,7 +40,7 @@ class _Switch:
     async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
         if not self.up:
             raise StoreUnreachableError("gone")
-        await self.inner.settle(charge, tokens_used, now)
+        self.inner.settle(charge, tokens_used, now)
 
     async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
         if not self.up:
@@ -69,7 +70,7 @@ async def test_without_its_store_each_replica_limits_on_its_own(caplog: pytest.L
     for expected in (Charge, Charge, Refusal):  # the local counts begin at nought, and hold
         assert isinstance(await store.take("alice", quota, 10, NOON), expected)
     assert shared.asked == 2  # once it had failed it was left alone
-    await store.settle(before, 5, NOON)  # is logged, and does not fail the request
+    await finished(store.settle(before, 5, NOON))  # is logged, and does not fail the request
     await store.correct(before, 5, NOON)
     assert (states, len(failures)) == ([False], 3)
     assert [entry.message for entry in caplog.records].count(
@@ -82,7 +83,7 @@ async def test_without_its_store_each_replica_limits_on_its_own(caplog: pytest.L
     now[0] = 12.0
     after = await charged(await store.take("alice", quota, 10, NOON))
     assert after.store is shared
-    await store.settle(after, 4, NOON)
+    await finished(store.settle(after, 4, NOON))
     after.tokens = 4
     await store.correct(after, 7, NOON)
     assert shared.inner.counts_of("alice", NOON).tokens == 10 + 7

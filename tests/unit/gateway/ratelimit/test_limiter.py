@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 from unittest import mock
 
 import hypothesis.strategies as st
@@ -16,11 +17,12 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.gateway.ratelimit.limiter import RateLimiter
+from llama_gguf.gateway.ratelimit.limiter import RateLimiter, Reservation, rate_headers
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.quota import Quota, Refusal
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.sections.limits import Limits
+from support.awaiting import finished
 
 NOON = dt.datetime(2026, 3, 14, 12, 0, tzinfo=dt.UTC).timestamp()
 
@@ -53,7 +55,7 @@ async def test_requests_a_minute() -> None:
     refused: list[tuple[str, str]] = []
     rates = limiter(clock, requests_per_minute=3, on_refused=lambda limit, key: refused.append((limit, key)))
     for _ in range(3):
-        await (await rates.reserve(record(), 0)).settle(0)
+        await finished((await rates.reserve(record(), 0)).settle(0))
     with pytest.raises(GatewayError, match="3 requests a minute") as caught:
         await rates.reserve(record(), 0)
     error = caught.value
@@ -85,11 +87,24 @@ async def test_a_reload_changes_limits_and_keeps_counts() -> None:
     await rates.reserve(record(requests_per_minute=4), 0)
 
 
+def shown(reservation: Reservation) -> dict[str, str]:
+    """Return the headers that a response carries for a reservation."""
+    return dict(line.split(": ", 1) for line in reservation.lines.splitlines())
+
+
+@pytest.mark.parametrize(("requests", "tokens"), [(5, 900), (5, None), (None, 900), (None, None)])
+async def test_headers_of_a_response_are_those_of_a_refusal(requests: int | None, tokens: int | None) -> None:
+    clock = Clock(NOON + 15)
+    rates = limiter(clock, requests_per_minute=requests, tokens_per_minute=tokens)
+    reservation = await rates.reserve(record(), 30)
+    assert shown(reservation) == dict(rate_headers(Quota(requests, tokens, None, None), 1, 30, clock.now))
+
+
 async def test_headers() -> None:
     clock = Clock(NOON + 15)
     rates = limiter(clock, requests_per_minute=10, tokens_per_minute=1000)
     reservation = await rates.reserve(record(), 300)
-    assert dict(reservation.headers) == {
+    assert shown(reservation) == {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "9",
         "x-ratelimit-reset-requests": "105s",
@@ -98,25 +113,27 @@ async def test_headers() -> None:
         "x-ratelimit-reset-tokens": "105s",
     }
     clock.now = NOON + 90
-    later = dict((await rates.reserve(record(), 100)).headers)
+    later = shown(await rates.reserve(record(), 100))
     assert later["x-ratelimit-remaining-tokens"] == "750"  # half of the 300 still count
     unlimited = await limiter(clock).reserve(record(), 10)
-    assert unlimited.headers == ()
+    assert unlimited.lines == ""
 
 
 async def test_tokens_are_settled_to_what_was_used() -> None:
     clock = Clock()
     rates = limiter(clock, tokens_per_minute=1000)
+    store = LocalStore()
+    rates = limiter(clock, store=store, tokens_per_minute=1000)
     first = await rates.reserve(record(), 900)
-    assert first.charged == 900
+    assert store.counts_of("alice", clock.now).tokens == 900
     with pytest.raises(GatewayError, match="900 of them are in use") as caught:
         await rates.reserve(record(), 200)
     assert caught.value.retry_after is not None
-    await first.settle(100)
-    await first.settle(0)  # a second time changes nothing
-    assert first.charged == 100
+    await finished(first.settle(100))
+    await finished(first.settle(0))  # a second time changes nothing
+    assert store.counts_of("alice", clock.now).tokens == 100
     second = await rates.reserve(record(), 900)
-    await second.settle(950)  # more than the estimate: charged all the same
+    await finished(second.settle(950))  # more than the estimate: charged all the same
     with pytest.raises(GatewayError):
         await rates.reserve(record(), 1)
 
@@ -146,8 +163,8 @@ async def test_concurrency() -> None:
     assert caught.value.code == "rate_limit_exceeded"
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
-    await first.settle(0)
-    await first.settle(0)
+    await finished(first.settle(0))
+    await finished(first.settle(0))
     await rates.reserve(record(), 0)
     with pytest.raises(GatewayError):
         await rates.reserve(record(), 0)
@@ -156,7 +173,7 @@ async def test_concurrency() -> None:
 async def test_monthly_budget() -> None:
     clock = Clock(dt.datetime(2026, 3, 31, 23, 0, tzinfo=dt.UTC).timestamp())
     rates = limiter(clock, store=LocalStore(month_tokens={"alice": 900}.__getitem__), monthly_tokens=1000)
-    await (await rates.reserve(record(), 100)).settle(50)  # 950 with those from before the start
+    await finished((await rates.reserve(record(), 100)).settle(50))  # 950 with those from before the start
     with pytest.raises(GatewayError, match="50 of them are left") as caught:
         await rates.reserve(record(), 51)
     error = caught.value
@@ -165,10 +182,10 @@ async def test_monthly_budget() -> None:
     late = await rates.reserve(record(), 50)
     clock.now += 3600
     fresh = await rates.reserve(record(), 1000)
-    await late.settle(40)  # belongs to March: April's budget does not change
+    await finished(late.settle(40))  # belongs to March: April's budget does not change
     with pytest.raises(GatewayError):
         await rates.reserve(record(), 1)
-    await fresh.settle(999)
+    await finished(fresh.settle(999))
     await rates.reserve(record(), 1)
     with pytest.raises(GatewayError, match="a month of this key"):
         await rates.reserve(record(), 1001)
@@ -179,18 +196,18 @@ async def test_a_late_settlement_goes_to_the_minute_it_was_charged_to() -> None:
     clock = Clock()
     rates = limiter(clock, store=store, tokens_per_minute=10_000)
     early, long_one, longer = [await rates.reserve(record(), 1000) for _ in range(3)]
-    await early.settle(100)
+    await finished(early.settle(100))
     clock.now += 60
-    await long_one.settle(100)
+    await finished(long_one.settle(100))
     counts = store.counts_of("alice", clock.now)
     assert (counts.previous_tokens, counts.tokens) == (100 + 100 + 1000, 0)
     clock.now += 60
-    await longer.settle(0)  # its minute has slid out: nothing to give back
+    await finished(longer.settle(0))  # its minute has slid out: nothing to give back
     counts = store.counts_of("alice", clock.now)
     assert (counts.previous_tokens, counts.tokens) == (0, 0)
     overlong = await rates.reserve(record(), 10)
     clock.now += 600
-    await overlong.settle(500)  # what was used beyond the estimate was used now
+    await finished(overlong.settle(500))  # what was used beyond the estimate was used now
     assert store.counts_of("alice", clock.now).tokens == 490
 
 
@@ -201,7 +218,7 @@ async def test_a_clock_that_steps_back_does_not_lose_counts() -> None:
     await rates.reserve(record(), 0)
     clock.now -= 5
     reservation = await rates.reserve(record(), 10)
-    await reservation.settle(3)
+    await finished(reservation.settle(3))
     assert store.counts_of("alice", clock.now).tokens == 3
     with pytest.raises(GatewayError):
         await rates.reserve(record(), 0)
@@ -237,8 +254,7 @@ def test_charged_equals_reported_whatever_is_aborted(jobs: list[tuple[str, int, 
                 await asyncio.sleep(0)
         finally:
             reported[key_id] += counted
-            await reservation.settle(counted)
-            assert reservation.charged == counted
+            await finished(reservation.settle(counted))
 
     async def program() -> None:
         tasks = []
@@ -294,37 +310,38 @@ async def test_a_settled_charge_can_be_corrected_and_holds_no_place_meanwhile() 
     store = LocalStore()
     rates = limiter(clock, store=store, tokens_per_minute=1000, concurrency=1)
     reservation = await rates.reserve(record(), 500)
-    await reservation.settle(40)
+    await finished(reservation.settle(40))
     await reservation.correct(60)
-    assert (reservation.charged, store.counts_of("alice", clock.now).tokens) == (60, 60)
+    assert store.counts_of("alice", clock.now).tokens == 60
     await reservation.correct(60)
     second = await rates.reserve(record(), 100)
     await reservation.correct(10)
     counts = store.counts_of("alice", clock.now)
     assert (counts.tokens, counts.month_tokens, counts.in_flight) == (110, 110, 1)
-    await second.settle(0)
+    await finished(second.settle(0))
 
 
 def test_with_counts_in_memory_nothing_waits() -> None:
     clock = Clock()
     store = LocalStore()
     rates = limiter(clock, store=store, requests_per_minute=2, tokens_per_minute=1000)
-    reservation = rates.try_reserve(record(), 500)
-    assert reservation is not None
-    assert reservation.settle_now(40)
-    assert reservation.settle_now(70)  # a second time changes nothing
-    assert store.counts_of("alice", clock.now).tokens == reservation.charged == 40
+    reservation = at_once(rates.reserve(record(), 500))
+    assert reservation.settle(40) is None
+    assert reservation.settle(70) is None  # a second time changes nothing
+    assert store.counts_of("alice", clock.now).tokens == 40
     first = reservation.lines
     clock.now += 1
-    later = rates.try_reserve(record(), 0)
-    assert later is not None
+    later = at_once(rates.reserve(record(), 0))
     assert (first.count(": 120s"), later.lines.count(": 119s")) == (2, 2)
     with pytest.raises(GatewayError, match="2 requests a minute"):
-        rates.try_reserve(record(), 0)
+        at_once(rates.reserve(record(), 0))
 
 
-async def test_with_a_shared_store_it_is_left_to_those_who_can_wait() -> None:
-    rates = limiter(Clock(), requests_per_minute=2)
-    rates._local = None
-    assert rates.try_reserve(record(), 1) is None
-    assert not (await rates.reserve(record(), 1)).settle_now(1)
+def at_once(reserving: Coroutine[Any, Any, Reservation]) -> Reservation:
+    """Return what a coroutine that never waits returns."""
+    try:
+        reserving.send(None)
+    except StopIteration as end:
+        found: Reservation = end.value
+        return found
+    raise AssertionError("it waited")

@@ -29,6 +29,7 @@ from llama_gguf.gateway.ratelimit.redis_store import SharedStore
 from llama_gguf.gateway.ratelimit.store import Charge, StoreUnreachableError
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.sections.limits import Limits
+from support.awaiting import finished
 from support.patience import PATIENCE
 
 PASSWORD = "correct-horse"
@@ -145,8 +146,8 @@ async def test_it_answers_as_the_memory_store_does(store: SharedStore) -> None:
             assert ours == theirs
         elif isinstance(theirs, Charge):
             assert (ours.used_requests, ours.used_tokens) == (theirs.used_requests, theirs.used_tokens)
-            await local.settle(ours, cost // 2, now + 1)
-            await store.settle(theirs, cost // 2, now + 1)
+            local.settle(ours, cost // 2, now + 1)
+            await finished(store.settle(theirs, cost // 2, now + 1))
 
 
 async def test_a_refused_request_is_charged_nothing(store: SharedStore, client: Redis) -> None:
@@ -164,10 +165,10 @@ async def test_settling_finds_the_minute_and_the_month(store: SharedStore, clien
     late = await charged(await store.take("alice", ROOMY, 1000, NOON))
     over = await charged(await store.take("alice", ROOMY, 10, NOON))
     exact = await charged(await store.take("alice", ROOMY, 7, NOON))
-    await store.settle(early, 100, NOON + 30)
-    await store.settle(late, 200, NOON + 90)
-    await store.settle(over, 60, NOON + 300)
-    await store.settle(exact, 7, NOON + 300)
+    await finished(store.settle(early, 100, NOON + 30))
+    await finished(store.settle(late, 200, NOON + 90))
+    await finished(store.settle(over, 60, NOON + 300))
+    await finished(store.settle(exact, 7, NOON + 300))
     assert await count(client, f"{{alice}}/tokens/{minute}") == 100 + 200 + 10 + 7
     assert await count(client, f"{{alice}}/tokens/{minute + 5}") == 50
     assert await count(client, "{alice}/month/2026-03") == 100 + 200 + 60 + 7
@@ -187,7 +188,7 @@ async def test_concurrency_is_shared_and_given_back(server: Server, store: Share
     refusal = await store.take("alice", quota, 0, NOON)
     assert isinstance(refusal, Refusal)
     assert refusal.limit == "concurrency"
-    await store.settle(first, 0, NOON)
+    await finished(store.settle(first, 0, NOON))
     assert isinstance(await other.take("alice", quota, 0, NOON), Charge)
     await other.aclose()
 
@@ -207,31 +208,31 @@ async def test_a_dead_replicas_requests_run_out_and_a_living_ones_do_not(
     assert await client.zcard(IN_FLIGHT) == 2  # the dead one's is cleared when somebody asks
     next_one = await charged(await store.take("alice", quota, 0, NOON))
     assert isinstance(await store.take("alice", quota, 0, NOON), Refusal)
-    await store.settle(living, 0, NOON)
+    await finished(store.settle(living, 0, NOON))
     await store._renew_script(keys=[IN_FLIGHT], args=[living.lease, 60.0])  # one that was on its way
     assert await client.zcard(IN_FLIGHT) == 1
-    await store.settle(next_one, 0, NOON)
+    await finished(store.settle(next_one, 0, NOON))
     assert await client.zcard(IN_FLIGHT) == 0
 
 
 async def test_charged_equals_reported_under_random_hang_ups(store: SharedStore, client: Redis) -> None:
     limits = Limits(requests_per_minute=None, tokens_per_minute=100_000, concurrency=1000, monthly_tokens=10_000_000)
     rates = RateLimiter(limits, store, clock=lambda: NOON)
-    reported = finished = 0
+    reported = answered = 0
     settling: list[asyncio.Task[None]] = []
 
     async def request(number: int) -> None:
-        nonlocal reported, finished
+        nonlocal reported, answered
         reservation = await rates.reserve(record(), 100 + number)
         used = 0
         try:
             for _ in range(number % 5):
                 used += 13
                 await asyncio.sleep(0.001)
-            finished += 1
+            answered += 1
         finally:
             reported += used
-            settling.append(asyncio.create_task(reservation.settle(used)))
+            settling.append(asyncio.create_task(finished(reservation.settle(used))))
 
     for batch in range(20):
         tasks = [asyncio.create_task(request(batch * 6 + index)) for index in range(6)]
@@ -241,8 +242,8 @@ async def test_charged_equals_reported_under_random_hang_ups(store: SharedStore,
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(outcome is None or isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
     await asyncio.gather(*settling)
-    assert 10 < finished < 110
-    assert len(settling) > finished  # some were cut in the middle, others before they were charged
+    assert 10 < answered < 110
+    assert len(settling) > answered  # some were cut in the middle, others before they were charged
     assert len(settling) < 120
     await store.aclose()  # waits for what hang-ups left to be taken back
     month = month_of(NOON)
@@ -269,7 +270,7 @@ async def test_an_outage_of_a_real_server_is_short_for_callers(own_server: Serve
     limits = Limits(requests_per_minute=100, store=own_server.url, store_password_env="STORE_PASSWORD")
     store = open_store(limits, PASSWORD, on_state=states.append)
     rates = RateLimiter(limits, store)
-    await (await rates.reserve(record(), 5)).settle(5)
+    await finished((await rates.reserve(record(), 5)).settle(5))
     own_server.process.send_signal(signal.SIGSTOP)  # it keeps its connections and answers nothing
     began = time.monotonic()
     held = await rates.reserve(record(), 5)
@@ -277,9 +278,9 @@ async def test_an_outage_of_a_real_server_is_short_for_callers(own_server: Serve
     assert waited < 3.0 * PATIENCE
     began = time.monotonic()
     for _ in range(50):
-        await (await rates.reserve(record(), 5)).settle(5)
+        await finished((await rates.reserve(record(), 5)).settle(5))
     assert time.monotonic() - began < 0.5 * PATIENCE  # the others do not wait for it
-    await held.settle(5)
+    await finished(held.settle(5))
     assert states == [False]
     own_server.process.send_signal(signal.SIGCONT)
     await store.aclose()
@@ -308,7 +309,7 @@ async def test_what_runs_in_the_background_survives_an_outage(
 async def test_a_budget_is_refused_across_replicas(server: Server, store: SharedStore) -> None:
     limits = Limits(requests_per_minute=None, monthly_tokens=100)
     first, second = RateLimiter(limits, store), RateLimiter(limits, store)
-    await (await first.reserve(record(), 90)).settle(80)
+    await finished((await first.reserve(record(), 90)).settle(80))
     with pytest.raises(GatewayError, match="20 of them are left"):
         await second.reserve(record(), 21)
     await second.reserve(record(), 20)

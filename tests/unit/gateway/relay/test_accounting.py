@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.awaiting import finished
 from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
 from support.gateway_box import KEY, key_record
 from support.http_client import request_bytes
@@ -360,14 +361,13 @@ async def test_settling_with_a_shared_store_survives_the_request(
     """The store is slow, and the client has left long before it answers."""
     running = await start(GENEROUS)
     forwarder = running.gateway.forwarder
-    monkeypatch.setattr(running.gateway.limiter, "_local", None)  # as with a shared store
     settled: list[int] = []
     settle = running.gateway.limiter.settle
 
     async def slow(charge: Any, tokens: int) -> None:
         await asyncio.sleep(0.2)
         settled.append(tokens)
-        await settle(charge, tokens)
+        await finished(settle(charge, tokens))
         if len(settled) == 2:
             raise OSError("the store is gone")
 

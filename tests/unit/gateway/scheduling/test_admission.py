@@ -33,9 +33,7 @@ async def waiting_on(
 def test_a_free_slot_is_given_at_once() -> None:
     async def program() -> None:
         gate = admission(2)
-        first, second = gate.try_acquire("a", 1), await gate.acquire("a", 1)
-        assert first is not None
-        assert gate.try_acquire("a", 1) is None
+        first, second = await gate.acquire("a", 1), await gate.acquire("a", 1)
         assert (gate.active, gate.waiting, gate.capacity) == (2, 0, 2)
         assert second.waited_seconds == 0.0
         first.release()
@@ -51,9 +49,11 @@ def test_nobody_slips_past_the_queue() -> None:
         held = await gate.acquire("a", 1)
         waiter = await waiting_on(gate, "b")
         held.release()  # the slot is b's now, although b has not run yet
-        assert gate.active == 1
-        assert gate.try_acquire("c", 1) is None
-        (await waiter).release()
+        late = asyncio.create_task(gate.acquire("c", 1))
+        ticket = await waiter
+        assert (gate.active, gate.waiting, late.done()) == (1, 1, False)
+        ticket.release()
+        (await late).release()
         assert gate.active == 0
 
     run(program())
@@ -202,24 +202,6 @@ def test_a_timeout_and_a_hang_up_in_the_same_turn() -> None:
     run(program())
 
 
-def test_more_slots_serve_more_and_fewer_take_none_away() -> None:
-    async def program() -> None:
-        gate = admission(1)
-        first = await gate.acquire("a", 1)
-        second, third = await waiting_on(gate, "a"), await waiting_on(gate, "a")
-        gate.set_capacity(2)
-        second_ticket = await second
-        assert (gate.active, gate.waiting) == (2, 1)
-        gate.set_capacity(1)
-        first.release()
-        await asyncio.sleep(0)
-        assert not third.done()
-        second_ticket.release()
-        (await third).release()
-
-    run(program())
-
-
 def test_what_a_request_did_not_use_moves_its_key_up() -> None:
     # "big" asks for 1000 tokens a request and uses 10; "small" asks for 100 and uses 100. Without the refund big would
     # be served once for ten of small's.
@@ -269,28 +251,24 @@ PLANS = st.builds(
 @given(
     plans=st.lists(PLANS, max_size=40),
     capacity=st.integers(1, 4),
-    changes=st.lists(st.tuples(MOMENTS, st.integers(0, 5)), max_size=4),
     max_wait=st.sampled_from([5.0, 1000.0]),
     fairness=st.sampled_from(["fair", "fifo"]),
 )
 def test_slots_are_never_exceeded_lost_or_denied(
-    plans: list[Plan], capacity: int, changes: list[tuple[float, int]], max_wait: float, fairness: str
+    plans: list[Plan], capacity: int, max_wait: float, fairness: str
 ) -> None:
     """Whatever clients do: no more than `capacity` hold a slot, all slots come back, everybody is answered."""
 
     async def program() -> None:
         gate = admission(capacity, max_size=20, max_wait_seconds=max_wait, aging_seconds=3.0, fairness=fairness)
-        shrunk_at: list[int] = []
 
         async def client(plan: Plan) -> str:
             await asyncio.sleep(plan.arrives)
             try:
                 async with asyncio.timeout(plan.patience):
-                    before = gate.active
                     ticket = await gate.acquire(plan.key_id, plan.cost, plan.priority)
                     try:
-                        # A smaller capacity takes nobody's slot away, but gives none until enough have come back.
-                        assert gate.active <= max(gate.capacity, before, *shrunk_at)
+                        assert gate.active <= gate.capacity
                         await asyncio.sleep(plan.holds)
                     finally:
                         ticket.release(plan.cost // 2)
@@ -300,23 +278,14 @@ def test_slots_are_never_exceeded_lost_or_denied(
                 return error.code
             return "served"
 
-        async def operator(moment: float, slots: int) -> None:
-            await asyncio.sleep(moment)
-            shrunk_at.append(gate.active)
-            gate.set_capacity(slots)
-
-        work = [asyncio.create_task(client(plan)) for plan in plans]
-        await asyncio.gather(*[operator(moment, slots) for moment, slots in changes])
-        shrunk_at.append(gate.active)
-        gate.set_capacity(capacity)
-        outcomes = await asyncio.gather(*work)
+        outcomes = await asyncio.gather(*[client(plan) for plan in plans])
         assert (gate.active, gate.waiting) == (0, 0)
         allowed = {"served", "queue_full", "queue_timeout", "hung up"}
         assert set(outcomes) <= allowed
         if max_wait == 1000.0 and len(plans) <= 20:
             patient = [outcome for plan, outcome in zip(plans, outcomes, strict=True) if plan.patience is None]
             assert set(patient) <= {"served"}
-        assert gate.try_acquire("z", 1) is not None
+        assert (await gate.acquire("z", 1)).waited_seconds == 0.0
 
     run(program())
 
