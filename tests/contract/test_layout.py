@@ -118,6 +118,43 @@ def test_every_part_of_the_gateway_has_a_level() -> None:
     assert sorted(parts) == sorted(" ".join(LEVELS).split())
 
 
+# --- the state of a request ---------------------------------------------------------------------------------------
+
+EXCHANGE = PACKAGE / "gateway" / "exchange.py"
+# Who else writes an attribute, and why.
+SECOND_WRITERS = {("relay", "bytes_sent"): "counts what passes without a call, as it does for each token"}
+
+
+def _written_by() -> dict[str, str]:
+    """Which part of the gateway writes each attribute of an Exchange, by the comments that group them in its class."""
+    owners: dict[str, str] = {}
+    owner = ""
+    for line in EXCHANGE.read_text(encoding="utf-8").partition("class Exchange:")[2].splitlines():
+        if found := re.match(r"    # Written (?:by `(\w+)`|here)", line):
+            owner = found[1] or "exchange"
+        elif line.startswith("    def "):
+            break
+        elif owner and (found := re.match(r"    (\w+)(?::[^=]+)? = ", line)):
+            owners[found[1]] = owner
+    return owners
+
+
+def test_each_attribute_of_a_request_is_written_by_its_owner() -> None:
+    owners = _written_by()
+    assert len(owners) > 20
+    foreign = set()
+    for name, path in _modules().items():
+        part = name.removeprefix(GATEWAY).split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+                continue
+            if ast.unparse(node.value).endswith("exchange"):
+                assert node.attr in owners, f"{name}: {ast.unparse(node)}: no attribute of Exchange"
+                if owners[node.attr] != part:
+                    foreign.add((part, node.attr))
+    assert foreign == set(SECOND_WRITERS)
+
+
 # --- names in prose ----------------------------------------------------------------------------------------------
 
 

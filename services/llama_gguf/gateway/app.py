@@ -25,8 +25,9 @@ from llama_gguf.gateway.inference import Forwarder, Rules
 from llama_gguf.gateway.inputs import Found, http_limits
 from llama_gguf.gateway.ratelimit.factory import open_store
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
-from llama_gguf.gateway.relay.engine_usage import Recounter
+from llama_gguf.gateway.relay.engine_usage import EngineUsage
 from llama_gguf.gateway.relay.response_relay import Limits
+from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.upstream_call import EngineCaller
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.telemetry.access_log import AccessLog
@@ -100,6 +101,8 @@ class Gateway:
         self.audit = AuditLog(places.audit_file)
         self._access_log = AccessLog(access_stream or sys.stdout.buffer, format=settings.logging.format)
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
+        self.engine_usage = EngineUsage(self.client, self.engine, self._engine_key)
+        self.settlement = Settlement(self.engine_usage, self.metrics.mean_speed)
         self.forwarder = self._make_forwarder()
         self.pipeline = self._make_pipeline()
         self.http_server = HttpServer(self.pipeline, http_limits(settings), outbox, extra_once=self._extra_header)
@@ -143,8 +146,8 @@ class Gateway:
             engine_key=self._engine_key,
             admission=self.admission,
             limiter=self.limiter,
-            recounter=Recounter(self.client, self.engine, self._engine_key),
-            pace=self.metrics.mean_speed,
+            settlement=self.settlement,
+            usage_prefix=self.engine_usage.id_prefix,
             sweeper=self.sweeper,
             audit=self._write_audit,
         )
@@ -260,7 +263,7 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CUT_SECONDS):
                 await self.pipeline.idle()
-        await self.forwarder.close()
+        await self.settlement.close()
         await self.engine.stop()
         await self.keys.stop()
         self.sweeper.stop()

@@ -23,35 +23,40 @@ _STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX
 class Exchange:
     """The state of one request. Times are of the monotonic clock, in seconds; 0.0 = has not happened.
 
-    Most requests never change most of it, so the defaults stand in the class and cost nothing.
+    Most requests never change most of it, so the defaults stand in the class and cost nothing. Each attribute is
+    written by one part of the gateway, as grouped here (`tests/contract/test_layout.py` asserts it), and read by all.
     """
 
+    # Written by `pipeline`, which finds out who asks for what, and how it ended.
     route: Route | None = None
     path_param = ""  # the part of the path that varies
     key: KeyRecord | None = None
+    cors_lines: HeaderLines = ""
+    closed = False  # recorded as ended
+    outcome: Outcome = "ok"
+    error_code = ""
+    ended = 0.0
+    # Written by `inference`, which reads the body and holds the limits and the slot.
     model = ""
     stream = False
     sequences = 1  # answers that were asked for in one
     choices = 1  # how many of them to each prompt
-    started = False  # a status line has gone out; nothing may be answered a second time
-    closed = False  # recorded as ended
-    broken_event = False  # part of an event has gone out: nothing well formed can follow
-    status = 0
-    outcome: Outcome = "ok"
-    error_code = ""
-    admitted = False  # got a place in the engine, after `queued_seconds`
-    queued_seconds = 0.0
-    first_byte = 0.0
-    bytes_sent = 0
-    tokens: Tokens | None = None
-    usage_number = 0  # ends the id under which the engine keeps what this request uses
-    unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
-    recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the guess
-    ended = 0.0
-    cors_lines: HeaderLines = ""
-    limit_lines: HeaderLines = ""
-    id_name = "X-Request-Id: "  # what stands before the id in the answer's head
     body_type = b"application/json"  # of the request as the engine gets it
+    limit_lines: HeaderLines = ""
+    admitted = False  # got a slot of the engine, after `queued_seconds`
+    queued_seconds = 0.0
+    usage_number = 0  # ends the id under which the engine keeps what this request uses
+    # Written by `relay`, which sees the response pass and counts it.
+    first_byte = 0.0
+    broken_event = False  # part of an event has gone out: nothing well formed can follow
+    tokens: Tokens | None = None
+    unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
+    recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the estimate
+    # Written here, as the response goes out.
+    started = False  # a status line has gone out; nothing may be answered a second time
+    status = 0
+    bytes_sent = 0
+    id_name = "X-Request-Id: "  # what stands before the id in the response's head
 
     def __init__(self, request: Request, sink: Sink, request_id: str, arrived: float) -> None:
         self.request = request

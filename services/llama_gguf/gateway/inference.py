@@ -6,10 +6,8 @@ whichever way it ends.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -22,14 +20,13 @@ from llama_gguf.gateway.api.routes import Route
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.deadlines import Sweeper
 from llama_gguf.gateway.http1.message import HeaderLines
-from llama_gguf.gateway.ratelimit.limiter import RateLimiter, Reservation
-from llama_gguf.gateway.relay.accounting import best_guess, note_whole
-from llama_gguf.gateway.relay.engine_usage import Recounter
+from llama_gguf.gateway.ratelimit.limiter import RateLimiter
+from llama_gguf.gateway.relay.accounting import record_complete_usage
 from llama_gguf.gateway.relay.response_relay import Relay
+from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import EngineCaller
 from llama_gguf.gateway.scheduling.admission import Admission
-from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_talk, estimate_transcription
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
@@ -38,7 +35,6 @@ from llama_gguf.logs import fields
 
 _log = logging.getLogger(__name__)
 
-_SETTLE_SECONDS = 3.0
 AuditCall = Callable[[str, str, str], Awaitable[None]]
 
 
@@ -63,8 +59,8 @@ class Forwarder:
         engine_key: str,
         admission: Admission,
         limiter: RateLimiter,
-        recounter: Recounter,
-        pace: Callable[[], float],
+        settlement: Settlement,
+        usage_prefix: str,
         sweeper: Sweeper,
         audit: AuditCall,
     ) -> None:
@@ -73,13 +69,11 @@ class Forwarder:
         self._engine_key = engine_key
         self._admission = admission
         self._limiter = limiter
-        self._recounter = recounter
-        self._pace = pace  # how many tokens a second an answer makes
+        self._settlement = settlement
         self._sweeper = sweeper
         self._audit = audit
-        self._settling: set[asyncio.Future[None]] = set()
         self._heads: dict[Route, bytes] = {}  # constant for routes that generate
-        self._usage_prefix = os.urandom(6).hex()  # an engine may outlive this process
+        self._usage_prefix = usage_prefix
         self._usage_numbers = itertools.count(1)
 
     async def relay(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
@@ -103,15 +97,11 @@ class Forwarder:
             relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
-            if exchange.tokens is not None and not exchange.tokens.exact:
-                exchange.recount = self._recount(exchange, exchange.tokens, reservation, cost)
-            used = exchange.tokens.total if exchange.tokens is not None else None
+            used = self._settlement.settle(exchange, reservation, cost)
             if ticket is not None:
                 ticket.release(used)
             if heartbeat is not None:
                 self._sweeper.discard(heartbeat)
-            if exchange.recount is None:
-                self._settle(reservation, used or 0)
 
     async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
@@ -130,55 +120,12 @@ class Forwarder:
         if head.status >= 400:
             raise engine_error(head.status, relay.body)
         if route.generates:
-            note_whole(exchange, relay, cost)
+            record_complete_usage(exchange, relay, cost)
         if relay.mode == "stream":
             return
         if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
             raise GatewayError("engine_protocol", "The engine did not answer with a stream.")
         exchange.send(head.status, head.passed, relay.body)
-
-    def _settle(self, reservation: Reservation, tokens_used: int) -> None:
-        # A shared store is asked over the network: that must not depend on this request's task, which may be cancelled
-        # at any moment.
-        if (settling := reservation.settle(tokens_used)) is not None:
-            self._apart(settling)
-
-    def _apart(self, settling: Awaitable[None]) -> asyncio.Future[None]:
-        task = asyncio.ensure_future(settling)
-        self._settling.add(task)
-        task.add_done_callback(self._settled)
-        return task
-
-    def _recount(
-        self, exchange: Exchange, seen: Tokens, reservation: Reservation, cost: int
-    ) -> asyncio.Future[None] | None:
-        """Settle with the best guess and ask the engine for its counts; return None where it cannot be asked."""
-        exchange.tokens = guess = best_guess(seen, exchange.unseen_seconds * self._pace(), cost)
-        if not self._recounter.can_ask():
-            return None
-        return self._apart(self._settle_twice(exchange, guess, reservation))
-
-    async def _settle_twice(self, exchange: Exchange, guess: Tokens, reservation: Reservation) -> None:
-        """End the request in its key's limits at once, and correct the charge when the engine has told."""
-        if (settling := reservation.settle(guess.total)) is not None:
-            await settling
-        usage_id = f"{self._usage_prefix}{exchange.usage_number:x}"
-        exchange.tokens = counted = await self._recounter.tokens(usage_id, guess)
-        await reservation.correct(counted.total)
-
-    def _settled(self, task: asyncio.Future[None]) -> None:
-        self._settling.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("could not settle a reservation", extra=fields(reason=str(error)))
-
-    async def close(self) -> None:
-        """Wait for reservations that are still being settled, a little; then their guesses stand."""
-        if not self._settling:
-            return
-        _, pending = await asyncio.wait(self._settling, timeout=_SETTLE_SECONDS)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
 
     def _inspect(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
         """Check the body and return the request's estimated cost in tokens."""
@@ -234,7 +181,7 @@ class Forwarder:
         try:
             relay = await self._caller.ask(exchange, request)
         finally:
-            self._settle(reservation, 0)
+            self._settlement.settle_at(reservation, 0)
         if relay.head is None or relay.head.status != 200:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
         served = self._rules.served_models

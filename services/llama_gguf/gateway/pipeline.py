@@ -27,6 +27,7 @@ from llama_gguf.gateway.api.routes import Route, RouteTable, dialect_of
 from llama_gguf.gateway.builtin_routes import OwnRoutes
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.handler import Sink
+from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
 from llama_gguf.gateway.inference import Forwarder
 from llama_gguf.gateway.telemetry.recorder import Recorder
@@ -172,7 +173,7 @@ class Pipeline:
                 await self._forwarder.relay(exchange, route, key)
                 self._close(exchange)
                 return
-            await asyncio.sleep(0)  # on as a task: what follows has timeouts
+            await continue_as_task()  # what follows has timeouts
             answering = self._forwarder.present if route.kind in ("models", "props") else self._own.answer
             self.answer(exchange, *await answering(exchange, route, key))
         except asyncio.CancelledError:
@@ -218,10 +219,10 @@ class Pipeline:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+            exchange.ended = time.monotonic()
             if exchange.recount is None:
                 self._recorder.ended(exchange)
             else:  # its tokens are still being counted
-                exchange.ended = time.monotonic()
                 exchange.recount.add_done_callback(lambda _: self._recorder.ended(exchange))
 
     async def idle(self) -> None:

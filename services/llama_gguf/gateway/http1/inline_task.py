@@ -3,7 +3,7 @@
 A task costs a fifth of what a plain request costs here in all: its creation, a turn of the loop to start it, and one
 more to wake it. A Job starts its coroutine in the call that makes it, and resumes it in the very call that sets the
 Signal it waits for. When the coroutine waits for anything else (a place in the queue, a connection, a thread), it goes
-on in a real task. Until then there is no current task: `await asyncio.sleep(0)` before what needs one.
+on in a real task. Until then there is no current task: `await continue_as_task()` before what needs one.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class Signal:
     def __await__(self) -> Generator[Any, None, None]:
         if not self.is_set:
             yield self
+
+
+async def continue_as_task() -> None:
+    """Go on in a task, from the next turn of the event loop: for code that has timeouts or wants the current task."""
+    await asyncio.sleep(0)
 
 
 class Job:

@@ -16,7 +16,7 @@ from llama_gguf.gateway.tokens.counts import Tokens, add, read_tokens, read_usag
 from llama_gguf.gateway.tokens.estimate import BYTES_PER_TOKEN
 
 
-def note_whole(exchange: Exchange, relay: Relay, cost: int) -> None:
+def record_complete_usage(exchange: Exchange, relay: Relay, cost: int) -> None:
     """Note the tokens of a complete answer: the engine's counts, or what must stand in for them.
 
     Where the engine tells none (its own embeddings route, or a client that had them left out) the estimate stands
@@ -49,7 +49,7 @@ def _per_prompt(total: Tokens, choices: int) -> Tokens:
     return total._replace(prompt=total.prompt // choices, cached=total.cached // choices)
 
 
-def note_cut(exchange: Exchange, relay: Relay) -> None:
+def record_partial_usage(exchange: Exchange, relay: Relay) -> None:
     """Note what an answer that was cut short has cost, as far as can be seen: the engine's counts come at its end."""
     if exchange.route is None or not exchange.route.generates:
         return
@@ -63,7 +63,7 @@ def note_cut(exchange: Exchange, relay: Relay) -> None:
     exchange.tokens = tokens
 
 
-def best_guess(seen: Tokens, unseen: float, cost: int) -> Tokens:
+def estimate_usage(seen: Tokens, unseen: float, cost: int) -> Tokens:
     """Return the tokens of a request of which not all is known, until the engine has told them, or if it never does.
 
     `unseen` are the tokens a plain answer that was cut is likely to have made by then, 0 where what came was `seen`;

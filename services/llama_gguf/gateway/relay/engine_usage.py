@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 import orjson
 
@@ -34,13 +35,14 @@ _GIVE_UP_SECONDS = 10.0  # on one question, the wait for its turn included
 _COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
-class Recounter:
+class EngineUsage:
     """Asks one engine. Belongs to one event loop."""
 
     def __init__(self, client: EngineClient, engine: EngineState, engine_key: str) -> None:
         self._client = client
         self._engine = engine
         self._key = engine_key
+        self.id_prefix = os.urandom(6).hex()  # an engine may outlive this process
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -48,14 +50,18 @@ class Recounter:
         """Return whether it is worth asking at all."""
         return self._engine.state == "ready" and self._waiting < MAX_WAITING
 
-    async def tokens(self, usage_id: str, guess: Tokens) -> Tokens:
-        """Return `guess` with the engine's counts in place of its own, once the engine has let go of the request."""
+    async def tokens(self, number: int, guess: Tokens) -> Tokens:
+        """Return `guess` with the engine's counts in place of its own, once the engine has released the request.
+
+        The request was sent under the id of `id_prefix` and its number.
+        """
+        usage_id = f"{self.id_prefix}{number:x}"
         self._waiting += 1
         try:
-            for number, pause in enumerate((*_PAUSES, *_MORE_PAUSES), 1):
+            for question, pause in enumerate((*_PAUSES, *_MORE_PAUSES), 1):
                 await asyncio.sleep(pause)
                 async with asyncio.timeout(_GIVE_UP_SECONDS), self._turn:
-                    counts = await self._ask(usage_id, believe_unknown=number >= len(_PAUSES))
+                    counts = await self._ask(usage_id, believe_unknown=question >= len(_PAUSES))
                 if counts is not None:
                     prompt, cached, completion = counts
                     return guess._replace(prompt=prompt, cached=cached, completion=completion, exact=True)

@@ -10,7 +10,8 @@ import time
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.exchange import Exchange
-from llama_gguf.gateway.relay.accounting import note_cut
+from llama_gguf.gateway.http1.inline_task import continue_as_task
+from llama_gguf.gateway.relay.accounting import record_partial_usage
 from llama_gguf.gateway.relay.response_relay import Limits, Relay
 from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection
 from llama_gguf.gateway.upstream.errors import engine_error
@@ -43,7 +44,7 @@ class EngineCaller:
         retried = False
         while True:
             if self._engine.state != "ready":
-                await asyncio.sleep(0)  # on as a task: what follows has timeouts
+                await continue_as_task()  # what follows has timeouts
                 await self._engine.wait_ready(deadline)
             connection = None if retried else self._client.take()
             if connection is None:
@@ -56,7 +57,7 @@ class EngineCaller:
                 await relay
             except asyncio.CancelledError:
                 connection.abort()
-                note_cut(exchange, relay)
+                record_partial_usage(exchange, relay)
                 raise
             failure = relay.failure
             if failure is None:
@@ -72,12 +73,12 @@ class EngineCaller:
                     deadline = max(deadline, time.monotonic() + self._wait_seconds)
                     continue
             if relay.events or failure.reason in ("timeout", "stalled"):
-                note_cut(exchange, relay)
+                record_partial_usage(exchange, relay)
             raise _translate(failure, self._engine)
 
     async def _connect(self, deadline: float) -> EngineConnection | None:
         """Return a new connection, or None when it is worth another look at the engine's state."""
-        await asyncio.sleep(0)  # on as a task: what follows has a timeout
+        await continue_as_task()  # what follows has a timeout
         try:
             return await self._client.connect()
         except EngineFailure as failure:

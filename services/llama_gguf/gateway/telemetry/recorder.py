@@ -8,7 +8,6 @@ looks at the numbers calls `flush` first, so nobody sees them late.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 
 from llama_gguf.gateway.exchange import Exchange, Kind, kind_of
@@ -31,8 +30,6 @@ class Recorder:
 
     def ended(self, exchange: Exchange) -> None:
         """Note a request that has ended. Called once for each request."""
-        if not exchange.ended:
-            exchange.ended = time.monotonic()
         exchange.request.body = b""  # may be large, and nobody needs it any more
         self._ended.append(exchange)
         if self._timer is None:

@@ -171,7 +171,7 @@ async def test_an_engine_that_hangs_is_not_waited_for_long(start: Start, monkeyp
 async def test_what_is_still_being_counted_at_the_end_is_told_as_it_was_guessed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama_gguf.gateway.inference._SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr("llama_gguf.gateway.relay.settlement._CLOSE_SECONDS", 0.1)
     running = await start(GENEROUS)
     await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=2, clings=2), after=b"\n\n")
     await running.until(lambda: running.gateway.pipeline.in_flight == 0)
@@ -218,13 +218,13 @@ async def test_a_request_that_is_being_counted_holds_no_place_of_its_keys_limits
 ) -> None:
     running = await start({"limits": {"concurrency": 1, "tokens_per_minute": 1_000_000}})
     gate = asyncio.Event()
-    count = running.gateway.forwarder._recounter.tokens
+    count = running.gateway.engine_usage.tokens
 
     async def slow(*arguments: Any) -> Any:
         await gate.wait()
         return await count(*arguments)
 
-    monkeypatch.setattr(running.gateway.forwarder._recounter, "tokens", slow)
+    monkeypatch.setattr(running.gateway.engine_usage, "tokens", slow)
     await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=1), after=b"\n\n")
     await running.until(lambda: running.gateway.pipeline.in_flight == 0)
     assert (await running.chat()).status == 200
@@ -360,7 +360,6 @@ async def test_settling_with_a_shared_store_survives_the_request(
 ) -> None:
     """The store is slow, and the client has left long before it answers."""
     running = await start(GENEROUS)
-    forwarder = running.gateway.forwarder
     settled: list[int] = []
     settle = running.gateway.limiter.settle
 
@@ -380,6 +379,6 @@ async def test_settling_with_a_shared_store_survives_the_request(
         writer.close()
         await running.until(lambda: running.gateway.pipeline.in_flight == 0)
     assert settled != [0, 0]
-    await forwarder.close()
+    await running.gateway.settlement.close()
     assert len(settled) == 2
     assert "could not settle" in caplog.text
