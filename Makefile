@@ -87,9 +87,10 @@ lint-workflows: $(VENV)/.dev.done ## actionlint, whose package fetches its progr
 types: $(VENV)/.dev.done ## mypy --strict
 	$(BIN)/mypy
 
-gen: $(VENV)/.dev.done engine ## Regenerate everything under schema/ and image/deploy/
+gen: $(VENV)/.dev.done engine ## Regenerate schema/, image/deploy/ and the diagrams of docs/architecture.md
 	$(BIN)/llama-gguf gen
 	$(BIN)/llama-gguf render all
+	PYTHONPATH=.:tests $(BIN)/python -m docs.diagrams
 
 lock: $(VENV)/.dev.done ## Resolve the image's packages with hashes (after a change of pins in pyproject.toml)
 	$(BIN)/python -m pip install --quiet uv==0.13.9
