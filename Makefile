@@ -31,6 +31,11 @@ $(VENV)/.dev.done: pyproject.toml $(VENV)/.run.done
 	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
 	@touch $@
 
+# Of its own, so that `make setup` and `make unit` do without: 12 s and 85 MB.
+$(VENV)/.docs.done: pyproject.toml $(VENV)/.run.done
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[docs]'
+	@touch $@
+
 $(VENV)/.starter.done: image/engine/starter.py image/engine/starter.lock $(VENV)/.run.done
 	$(BIN)/python image/engine/starter.py
 	@touch $@
@@ -53,11 +58,11 @@ run: engine $(VENV)/.starter.done ## Set everything up and serve CONFIG with a r
 
 # --- checks
 
-.PHONY: unit test test-tools fmt lint lint-workflows types gen lock
+.PHONY: unit test test-tools fmt lint lint-workflows types gen docs lock
 test-tools: ## Install what building and testing needs from Debian (root)
 	bash image/scripts/install-test-tools.sh
 
-test: $(VENV)/.dev.done engine $(VENV)/.starter.done lint types ## Lint, types and all tests but the image's
+test: $(VENV)/.dev.done $(VENV)/.docs.done engine $(VENV)/.starter.done lint types ## Lint, types and all tests but the image's
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
@@ -91,6 +96,9 @@ gen: $(VENV)/.dev.done engine ## Regenerate schema/, image/deploy/ and the diagr
 	$(BIN)/llama-gguf gen
 	$(BIN)/llama-gguf render all
 	PYTHONPATH=.:tests $(BIN)/python -m docs.diagrams
+
+docs: $(VENV)/.docs.done ## Build the documentation site, with every link checked, into build/docs
+	$(BIN)/python docs/site/build.py
 
 lock: $(VENV)/.dev.done ## Resolve the image's packages with hashes (after a change of pins in pyproject.toml)
 	$(BIN)/python -m pip install --quiet uv==0.13.9

@@ -34,15 +34,15 @@ def draw() -> str:
         # Nobody needs to be told that a program reads what it alone writes.
         others = readers[name] - (writers[name] if len(writers[name]) == 1 else set())
         if writers[name] and others:
-            writing = " & ".join(f"{program}([{program}])" for program in entries() if program in writers[name])
+            writing = " & ".join(f"{program}({program})" for program in entries() if program in writers[name])
             reading = [program for program in entries() if program in others]
             is_all = others | writers[name] == set(entries()) and len(writers[name]) == 1
             label = "all others" if is_all else ", ".join(reading)
-            boxes[writing, f"to_{re.sub('[^a-z]+', '_', label)}([{label}])"].append(name)
+            boxes[writing, f"to_{re.sub('[^a-z]+', '_', label)}({label})"].append(name)
     lines = ["flowchart LR"]
-    for (writing, reading), names in sorted(boxes.items()):
+    for (writing, users), names in sorted(boxes.items()):
         files = "<br>".join(getattr(RunDir(Path()), name).name for name in names)
-        lines.append(f'  {writing} --> {names[0]}["{files}"] --> {reading}')
+        lines.append(f'  {writing} --> {names[0]}["{files}"] --> {users}')
     return "\n".join(lines)
 
 
@@ -52,8 +52,7 @@ def entries() -> dict[str, str]:
     programs = build_programs(Settings.model_validate({"model": {"path": "/m.gguf"}}), "python")
     found = {program.name: program.argv[-1] for program in reversed(programs)}
     return {_UP: f"{PACKAGE}.runtime.launch"} | {
-        name: module if module in sources() and f"{module}.__main__" not in sources() else f"{module}.__main__"
-        for name, module in found.items()
+        name: f"{module}.__main__" if f"{module}.__main__" in sources() else module for name, module in found.items()
     }
 
 
