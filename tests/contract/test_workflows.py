@@ -12,13 +12,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".github/workflows"
-NAMES = ("ci", "images", "publish", "release", "weekly")
+NAMES = ("ci", "docs", "images", "publish", "release", "weekly")
 STEP = re.compile(r'make (?:--silent )?(?P<target>[a-z][a-z0-9-]*)(?: >> "\$GITHUB_OUTPUT")?')
 WRITERS = {
     ("ci", "publish"): {"packages", "id-token", "attestations"},
+    ("docs", "publish"): {"pages", "id-token"},
     ("publish", "publish"): {"packages", "id-token", "attestations"},
     ("release", "publish"): {"packages", "id-token", "attestations"},
     ("release", "release"): {"contents"},
+    ("release", "docs"): {"pages", "id-token"},
     ("weekly", "publish"): {"packages", "id-token", "attestations"},
     ("weekly", "pins"): {"contents", "pull-requests"},
 }
@@ -114,6 +116,20 @@ def test_a_release_is_tested_pinned_and_complete_before_anything_is_public() -> 
     positions = [order.index(step) for step in wanted]
     assert positions == sorted(positions)
     assert order[-1] == "make image-tag"
+
+
+def test_the_site_is_built_at_each_change_and_published_with_a_release_only() -> None:
+    docs = load("docs")
+    on = yaml.safe_load((FOLDER / "docs.yml").read_text(encoding="utf-8"))[True]  # YAML reads `on` as a boolean
+    assert on == {"push": {"branches": ["main"]}, "pull_request": None, "workflow_call": on["workflow_call"]}
+    _, build, upload = docs["jobs"]["build"]["steps"]
+    assert build == {"run": "make docs"}
+    assert upload["if"] == docs["jobs"]["publish"]["if"] == "inputs.publish"
+    assert docs["jobs"]["publish"]["needs"] == "build"
+    callers = {f"{name}.{job}": body for name, job, body in jobs() if body.get("uses", "").endswith("/docs.yml")}
+    assert list(callers) == ["release.docs"]
+    assert callers["release.docs"]["needs"] == "release"
+    assert callers["release.docs"]["if"] == "${{ !contains(github.ref_name, '-') }}"
 
 
 def test_the_engine_is_cached_under_its_own_key_and_before_a_test_can_fail() -> None:
