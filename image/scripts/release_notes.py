@@ -26,11 +26,13 @@ class NotesError(Exception):
 def section(changelog: str, version: str) -> str:
     """Return the text under `## VERSION` (a date may follow). Raises NotesError."""
     match = re.search(
-        rf"^## \[?{re.escape(version)}\]?(?:[ \t][^\n]*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL
+        rf"^## \[?{re.escape(version)}\]?([ \t][^\n]*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL
     )
-    if not match or not match[1].strip():
+    if not match or not match[2].strip():
         raise NotesError(f"CHANGELOG.md has no notes under `## {version}`")
-    return match[1].strip()
+    if "unreleased" in (match[1] or "").lower():
+        raise NotesError(f"CHANGELOG.md says that {version} is unreleased: give it the day of its release")
+    return match[2].strip()
 
 
 def version_of(ref: str) -> str:

@@ -469,6 +469,8 @@ def test_a_release_that_does_not_agree_with_itself_is_stopped() -> None:
         release_notes.check("1.2.0", '__version__ = "1.1.0"\n', CHANGELOG)
     with pytest.raises(release_notes.NotesError, match="no notes"):
         release_notes.section(CHANGELOG, "1.2")
+    with pytest.raises(release_notes.NotesError, match="unreleased"):
+        release_notes.section("## 1.2.0 (unreleased)\n\n- New.\n", "1.2.0")
     with pytest.raises(release_notes.NotesError, match="no release"):
         release_notes.version_of("refs/tags/1.2.0")
     assert release_notes.version_of("refs/tags/v1.2.0-rc.1") == "1.2.0-rc.1"
