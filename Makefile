@@ -58,7 +58,7 @@ run: engine $(VENV)/.starter.done ## Set everything up and serve CONFIG with a r
 
 # --- checks
 
-.PHONY: unit test test-tools fmt lint lint-workflows types gen docs lock
+.PHONY: unit test test-tools fmt lint lint-workflows types gen docs picture lock
 test-tools: ## Install what building and testing needs from Debian (root)
 	bash image/scripts/install-test-tools.sh
 
@@ -99,6 +99,9 @@ gen: $(VENV)/.dev.done engine ## Regenerate schema/, image/deploy/ and the diagr
 
 docs: $(VENV)/.docs.done ## Build the documentation site, with every link checked, into build/docs
 	$(BIN)/python docs/site/build.py
+
+picture: $(VENV)/.dev.done engine $(VENV)/.starter.done ## Draw docs/run.svg again, from a real run
+	PYTHONPATH=tests $(BIN)/python -m support.run_picture
 
 lock: $(VENV)/.dev.done ## Resolve the image's packages with hashes (after a change of pins in pyproject.toml)
 	$(BIN)/python -m pip install --quiet uv==0.13.9

@@ -155,6 +155,14 @@ def test_the_pages_name_a_lot() -> None:
     assert all(names.values())
 
 
+def test_the_picture_of_a_run_is_small_and_gives_nothing_away() -> None:
+    picture = (ROOT / "docs/run.svg").read_text(encoding="utf-8")
+    assert len(picture) < 30_000
+    assert not re.search(r"sk-\w|/tmp/|/home/|/root/|@font-face|url\((?!#)", picture)
+    assert "make&#160;run" in picture
+    assert "(docs/run.svg)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_hooks_run_what_make_lint_runs() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
