@@ -9,27 +9,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from llama_gguf.errors import ExitCode
-from llama_gguf.logs import clean, fields
+from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
-from llama_gguf.rundir.exits import UNKNOWN, End, Exit, ends, read_supervisord_log, read_tails
+from llama_gguf.rundir.exits import UNKNOWN, End, Exit, ends, read_supervisord_log
 from llama_gguf.settings import RunDir
 
 from . import failure as failures
 from .crashes import Crash, CrashFile, reason_to_give_up
 from .failure import Failure
+from .log_tail import last_error, last_hint, tail_lines
 from .programs import ENGINE, LISTENER
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
-
-TAIL_LINES = 40
-_TAIL_BYTES = 65_536
 
 
 class Diagnosis(Protocol):
@@ -168,21 +165,3 @@ class FatalListener:
             self._supervisord.shutdown()
         else:
             self._supervisord.stop_program(program)
-
-
-def tail_lines(path: Path, count: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of a log, control characters replaced; none when it can't be read."""
-    return [clean(line) for line in read_tails((path,), _TAIL_BYTES).splitlines() if line.strip()][-count:]
-
-
-def last_error(tail: Sequence[str]) -> str:
-    """Return the last line that states an error, as our programs write it, else the very last line."""
-    for line in reversed(tail):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-    return tail[-1] if tail else ""
-
-
-def last_hint(tail: Sequence[str]) -> str:
-    """Return the last hint that a program of ours gave, or nothing."""
-    return next((line.removeprefix("hint: ") for line in reversed(tail) if line.startswith("hint: ")), "")

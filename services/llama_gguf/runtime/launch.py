@@ -32,7 +32,7 @@ from llama_gguf.settings.snapshot import Snapshot
 
 from . import failure as failures
 from .failure import Failure
-from .fatal_listener import tail_lines
+from .log_tail import tail_lines
 from .programs import GATEWAY, LISTENER, Program
 from .screen import watching
 from .supervisord import LOGS_LINK, render_ini

@@ -13,7 +13,7 @@ from llama_gguf.rundir.exits import Exit
 from llama_gguf.runtime import failure as failures
 from llama_gguf.runtime.crashes import CrashFile
 from llama_gguf.runtime.event_protocol import serve
-from llama_gguf.runtime.fatal_listener import FatalListener, last_error, last_hint, tail_lines
+from llama_gguf.runtime.fatal_listener import FatalListener
 from llama_gguf.settings import RunDir
 from llama_gguf.settings.sections.supervisor import Supervisor
 
@@ -258,24 +258,3 @@ def test_the_protocol(tmp_path: Path) -> None:
     serve(io.BytesIO(head.encode() + payload), out, scene.listener.handle)
     assert out.getvalue() == b"READY\nRESULT 2\nOKREADY\n"
     assert [crash.pid for crash in CrashFile(scene.run.crashes).read()] == [9]
-
-
-def test_tail_lines(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    assert tail_lines(path) == []
-    path.write_bytes(b"".join(b"line %d \x1b[31m\xff\n" % number for number in range(10_000)))
-    tail = tail_lines(path, 2)
-    assert tail == ["line 9998 ?[31m\ufffd", "line 9999 ?[31m\ufffd"]
-
-
-@pytest.mark.parametrize(
-    ("tail", "cause", "hint"),
-    [
-        ([], "", ""),
-        (["a", "b"], "b", ""),
-        (["error: x", "hint: y", "z"], "x", "y"),
-    ],
-)
-def test_last_words(tail: list[str], cause: str, hint: str) -> None:
-    assert last_error(tail) == cause
-    assert last_hint(tail) == hint
