@@ -41,7 +41,7 @@ RENDER_CODES: Mapping[str, str] = {
     "published-on-loopback": "Without API keys the port is published on this machine only (warning).",
     "path-not-mountable": "A file lies where its folder cannot be mounted at the same place.",
     # Kubernetes
-    "replicas-range": "The range of replicas is empty or begins at zero.",
-    "no-autoscaler": "A range of replicas has nothing that scales.",
-    "no-queue-metric": "The autoscaler's metric is turned off.",
+    "replicas-range": "The range of replicas is empty or starts at zero.",
+    "no-autoscaler": "A range of replicas has no autoscaler.",
+    "no-queue-metric": "The autoscaler's metric is disabled.",
 }

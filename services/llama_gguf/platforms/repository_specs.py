@@ -37,7 +37,7 @@ class _Spec:
 
 def _specs() -> tuple[_Spec, ...]:
     """Return which example suits which platform. A ready-made endpoint knows no network volume of yours."""
-    several = kubernetes.KubernetesOptions(most_replicas=4, autoscaler="keda")
+    several = kubernetes.KubernetesOptions(max_replicas=4, autoscaler="keda")
     return (
         _Spec("compose", "cpu-small", _compose),
         _Spec("compose", "gpu-24gb", _compose),

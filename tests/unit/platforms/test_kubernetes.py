@@ -38,14 +38,20 @@ def evaluated(text: str, values: dict[str, Any], release: str, fixed: dict[str, 
         if expression == ".Release.Name":
             return release
         if found := re.fullmatch(r"\.Values\.([\w.]+) \| toJson", expression):
-            node: Any = values
-            for part in found[1].split("."):
-                node = node[part]
-            return json.dumps(node)
+            return json.dumps(at(values, found[1]))
+        if found := re.fullmatch(r'dig "(\w+)" \.Values\.([\w.]+) \.Values\.([\w.]+) \| toJson', expression):
+            return json.dumps(at(values, found[3]).get(found[1], at(values, found[2])))
         return fixed[expression]
 
     text = re.sub(r"\{\{- (if \.Values\.serviceMonitor\.enabled|end) \}\}\n", "", text)
     return yaml.safe_load(re.sub(r"\{\{ (.*?) \}\}", value, text))
+
+
+def at(values: dict[str, Any], path: str) -> Any:
+    node: Any = values
+    for part in path.split("."):
+        node = node[part]
+    return node
 
 
 def computed(objects: dict[str, Any], chart: Path) -> dict[str, str]:
@@ -137,7 +143,7 @@ def test_one_pod_keeps_everything_and_several_share_only_weights() -> None:
     one = built(settings(auth=KEYED))
     assert one["claim-data.yaml"]["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert one["deployment.yaml"]["spec"]["strategy"] == {"type": "Recreate"}
-    several = built(settings(auth=KEYED), KubernetesOptions(least_replicas=2, most_replicas=2))
+    several = built(settings(auth=KEYED), KubernetesOptions(min_replicas=2, max_replicas=2))
     assert "claim-data.yaml" not in several
     assert several["claim-models.yaml"]["spec"]["accessModes"] == ["ReadWriteMany"]
     assert several["deployment.yaml"]["spec"]["replicas"] == 2
@@ -156,9 +162,44 @@ def test_gpu_only_where_the_variant_has_one() -> None:
 
 def test_replicas_are_the_autoscalers() -> None:
     for autoscaler in ("hpa", "keda"):
-        objects = built(settings(auth=KEYED), KubernetesOptions(most_replicas=4, autoscaler=autoscaler))
+        objects = built(settings(auth=KEYED), KubernetesOptions(max_replicas=4, autoscaler=autoscaler))
         assert "replicas" not in objects["deployment.yaml"]["spec"]
         assert QUEUE_METRIC in json.dumps(objects["autoscaler.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("set_by_installer", "replicas"),
+    [
+        ({}, (1, 4)),
+        ({"minReplicas": 2, "maxReplicas": 8}, (2, 8)),
+        ({"least": 2, "most": 8}, (2, 8)),
+        ({"least": 0}, (0, 4)),
+        ({"least": 2, "minReplicas": 3}, (2, 4)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("autoscaler", "fields"),
+    [("hpa", ("minReplicas", "maxReplicas")), ("keda", ("minReplicaCount", "maxReplicaCount"))],
+)
+def test_chart_reads_the_former_names_of_the_replicas_and_warns(
+    autoscaler: Any, fields: tuple[str, str], set_by_installer: dict[str, int], replicas: tuple[int, int]
+) -> None:
+    options = KubernetesOptions(max_replicas=4, autoscaler=autoscaler)
+    files = render_kubernetes(settings(auth=KEYED), Request(), options).files
+    values = yaml.safe_load(files["chart/values.yaml"])
+    assert {"minReplicas": 1, "maxReplicas": 4}.items() <= values["autoscaling"].items()
+    values["autoscaling"] |= set_by_installer  # as Helm merges an installer's values into the chart's
+    spec = evaluated(files["chart/templates/autoscaler.yaml"], values, "chat", {})["spec"]
+    assert tuple(spec[field] for field in fields) == replicas
+    notes = re.sub(
+        r'\n\{\{- if hasKey \.Values\.([\w.]+) "(\w+)" \}\}(.*?)\n\{\{- end \}\}',
+        lambda found: found[3] if found[2] in at(values, found[1]) else "",
+        files["chart/templates/NOTES.txt"],
+        flags=re.DOTALL,
+    )
+    warned = re.findall(r"^WARNING: autoscaling\.(\w+) is now autoscaling\.\w+\.", notes, re.MULTILINE)
+    assert warned == [name for name in ("least", "most") if name in set_by_installer]
+    assert "{{-" not in notes
 
 
 def test_secrets_are_referred_to_by_name_and_never_applied() -> None:
@@ -184,11 +225,11 @@ def test_config_in_image_passes_variables_that_kubernetes_does_not_expand() -> N
 @pytest.mark.parametrize(
     ("chosen", "options", "code"),
     [
-        ({"auth": KEYED}, KubernetesOptions(least_replicas=0), "replicas-range"),
-        ({"auth": KEYED}, KubernetesOptions(most_replicas=2), "no-autoscaler"),
+        ({"auth": KEYED}, KubernetesOptions(min_replicas=0), "replicas-range"),
+        ({"auth": KEYED}, KubernetesOptions(max_replicas=2), "no-autoscaler"),
         (
             {"auth": KEYED, "metrics": {"enabled": False}},
-            KubernetesOptions(most_replicas=2, autoscaler="hpa"),
+            KubernetesOptions(max_replicas=2, autoscaler="hpa"),
             "no-queue-metric",
         ),
         ({"auth": KEYED, "health": {"platform": "vast"}}, KubernetesOptions(), "health-contract"),

@@ -211,22 +211,29 @@ def compose(loaded: Loaded, request: Request, output: _Output, **given: Any) -> 
 
 
 def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, int]:
-    least, _, most = value.partition(":")
+    minimum, _, maximum = value.partition(":")
     try:
-        return int(least), int(most or least)
+        return int(minimum), int(maximum or minimum)
     except ValueError:
-        raise click.BadParameter("a number, or LEAST:MOST") from None
+        raise click.BadParameter("must be a number, or MIN:MAX") from None
 
 
 @render.command()
 @_shared
-@click.option("--replicas", default="1", show_default=True, metavar="N|LEAST:MOST", callback=_replicas)
+@click.option(
+    "--replicas",
+    default="1",
+    show_default=True,
+    metavar="N|MIN:MAX",
+    callback=_replicas,
+    help="Number of pods; a range needs an autoscaler.",
+)
 @click.option(
     "--autoscaler",
     type=click.Choice(["none", "hpa", "keda"]),
     default=_KUBERNETES.autoscaler,
     show_default=True,
-    help="What starts more pods when requests wait.",
+    help="What adds pods when requests wait.",
 )
 @click.option("--queue-target", type=click.IntRange(1), default=_KUBERNETES.queue_target, show_default=True)
 @click.option("--prometheus", metavar="URL", default=_KUBERNETES.prometheus, show_default=True)
@@ -245,7 +252,7 @@ def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) 
 )
 def kubernetes(loaded: Loaded, request: Request, output: _Output, replicas: tuple[int, int], **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """Manifests for kubectl and a Helm chart."""
-    given |= {"least_replicas": replicas[0], "most_replicas": replicas[1]}
+    given |= {"min_replicas": replicas[0], "max_replicas": replicas[1]}
     _run(loaded, output, render_kubernetes, request, _without_none(KubernetesOptions, given))
 
 

@@ -1,4 +1,4 @@
-"""The Helm chart: the manifests with their installation's choices left open. Pure."""
+"""The Helm chart: the manifests as templates, with the defaults of their values. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Mapping
 
 from llama_gguf import __version__
 from llama_gguf.platforms.container import REPOSITORY, Launch
+from llama_gguf.platforms.kubernetes.parameters import HelmValues
 from llama_gguf.platforms.serialize import Tree, to_yaml
 
 from .objects import secret_keys
 
 _VALUES_HEADER = (
     "Defaults of the chart, as rendered from the configuration. Ports and stop times are read from `config`.",
-    "Another configuration: helm install NAME . --set-file config=config.yaml",
+    "To install another configuration: helm install NAME . --set-file config=config.yaml",
 )
 
 
-def chart(launch: Launch, templates: Mapping[str, Tree], defaults: Tree) -> dict[str, str]:
+def chart(launch: Launch, templates: Mapping[str, Tree], values: HelmValues) -> dict[str, str]:
     """Return the files of the chart made of `templates`, by path below the chart's folder."""
+    monitor: Tree = {"serviceMonitor": {"enabled": False}}
     files = {
         "Chart.yaml": to_yaml(
             {
@@ -29,14 +31,14 @@ def chart(launch: Launch, templates: Mapping[str, Tree], defaults: Tree) -> dict
                 "appVersion": __version__,
             }
         ),
-        "values.yaml": to_yaml({"serviceMonitor": {"enabled": False}} | _merged(defaults), header=_VALUES_HEADER),
+        "values.yaml": to_yaml(monitor | _merged(values.defaults), header=_VALUES_HEADER),
     }
     for name, tree in templates.items():
         text = to_yaml(tree)
         if name == "service-monitor.yaml":
             text = "{{- if .Values.serviceMonitor.enabled }}\n" + text + "{{- end }}\n"
         files[f"templates/{name}"] = text
-    files["templates/NOTES.txt"] = _notes(launch)
+    files["templates/NOTES.txt"] = _notes(launch, values.renamed)
     return files
 
 
@@ -45,11 +47,19 @@ def _merged(defaults: Tree) -> Tree:
     return defaults | ({"serviceMonitor": {"enabled": False, **monitor}} if isinstance(monitor, dict) else {})
 
 
-def _notes(launch: Launch) -> str:
+def _notes(launch: Launch, renamed: Mapping[str, str]) -> str:
     lines = ["The API becomes ready when the model is loaded: kubectl rollout status deployment/{{ .Release.Name }}"]
     if keys := secret_keys(launch):
         literals = " ".join(f"--from-literal={key}=..." for key in keys)
         lines.append(
             "The pods wait for their secrets: kubectl create secret generic {{ .Release.Name }}-secrets " + literals
         )
+    for path, former_key in renamed.items():
+        group = path.rpartition(".")[0]
+        warning = f"WARNING: {group}.{former_key} is now {path}. The former name wins where both are set"
+        lines += [
+            f'{{{{- if hasKey .Values.{group} "{former_key}" }}}}',
+            f"{warning}; the next version ignores it.",
+            "{{- end }}",
+        ]
     return "\n".join(lines) + "\n"

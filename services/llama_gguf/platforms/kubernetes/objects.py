@@ -38,11 +38,11 @@ def claims(launch: Launch, options: KubernetesOptions, values: Values) -> dict[s
 
 def _claim(purpose: str, mode: str, options: KubernetesOptions, values: Values) -> Tree:
     spec: Tree = {
-        "accessModes": values.open(f"storage.{purpose}.accessModes", [mode]),
-        "resources": {"requests": {"storage": values.open(f"storage.{purpose}.size", f"{options.storage}Gi")}},
+        "accessModes": values.value(f"storage.{purpose}.accessModes", [mode]),
+        "resources": {"requests": {"storage": values.value(f"storage.{purpose}.size", f"{options.storage}Gi")}},
     }
     if options.storage_class is not None:
-        spec["storageClassName"] = values.open(f"storage.{purpose}.className", options.storage_class)
+        spec["storageClassName"] = values.value(f"storage.{purpose}.className", options.storage_class)
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -58,7 +58,7 @@ def service(values: Values) -> Tree:
         "kind": "Service",
         "metadata": _metadata(values),
         "spec": {
-            "type": values.open("service.type", "ClusterIP"),
+            "type": values.value("service.type", "ClusterIP"),
             "selector": labels(values),
             "ports": [{"name": "http", "port": values.port("gateway"), "targetPort": "http"}],
         },
@@ -98,7 +98,7 @@ def secret_example(launch: Launch, values: Values) -> Tree:
 
 def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
     """Return the Prometheus operator's ServiceMonitor, labelled for the operator's usual selector."""
-    release = values.open("serviceMonitor.release", options.prometheus_release)
+    release = values.value("serviceMonitor.release", options.prometheus_release)
     endpoint: Tree = {"port": "http", "path": "/metrics", "interval": "15s"}
     if launch.settings.metrics.require_key:
         credentials = {"name": secret_name(values), "key": METRICS_KEY}
@@ -119,7 +119,7 @@ def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
             "metric": {"name": QUEUE_METRIC},
             "target": {
                 "type": "AverageValue",
-                "averageValue": values.open("autoscaling.queueTarget", str(options.queue_target)),
+                "averageValue": values.value("autoscaling.queueTarget", str(options.queue_target)),
             },
         },
     }
@@ -129,8 +129,8 @@ def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
         "metadata": _metadata(values),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": values.name()},
-            "minReplicas": values.open("autoscaling.least", options.least_replicas),
-            "maxReplicas": values.open("autoscaling.most", options.most_replicas),
+            "minReplicas": _min_replicas(options, values),
+            "maxReplicas": _max_replicas(options, values),
             "metrics": [metric],
         },
     }
@@ -143,9 +143,9 @@ def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
     trigger = {
         "type": "prometheus",
         "metadata": {
-            "serverAddress": values.open("autoscaling.prometheus", options.prometheus),
+            "serverAddress": values.value("autoscaling.prometheus", options.prometheus),
             "query": query,
-            "threshold": values.open("autoscaling.queueTarget", str(options.queue_target)),
+            "threshold": values.value("autoscaling.queueTarget", str(options.queue_target)),
         },
     }
     return {
@@ -155,11 +155,19 @@ def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
         "spec": {
             "scaleTargetRef": {"name": name},
             "pollingInterval": 15,
-            "minReplicaCount": values.open("autoscaling.least", options.least_replicas),
-            "maxReplicaCount": values.open("autoscaling.most", options.most_replicas),
+            "minReplicaCount": _min_replicas(options, values),
+            "maxReplicaCount": _max_replicas(options, values),
             "triggers": [trigger],
         },
     }
+
+
+def _min_replicas(options: KubernetesOptions, values: Values) -> object:
+    return values.value("autoscaling.minReplicas", options.min_replicas, former_key="least")
+
+
+def _max_replicas(options: KubernetesOptions, values: Values) -> object:
+    return values.value("autoscaling.maxReplicas", options.max_replicas, former_key="most")
 
 
 def _metadata(values: Values, suffix: str = "") -> Tree:

@@ -19,8 +19,8 @@ Autoscaler = Literal["none", "hpa", "keda"]
 class KubernetesOptions:
     """What Kubernetes wants to know that no configuration says. Storage in GiB."""
 
-    least_replicas: int = 1
-    most_replicas: int = 1
+    min_replicas: int = 1
+    max_replicas: int = 1
     autoscaler: Autoscaler = "none"
     queue_target: int = 4  # waiting requests a replica at which another one is started
     prometheus: str = "http://prometheus-operated.monitoring.svc:9090"  # where KEDA asks for the queue's depth
@@ -35,4 +35,4 @@ class KubernetesOptions:
     @property
     def replicated(self) -> bool:
         """Whether more than one pod may run, so that they cannot share a directory they write."""
-        return self.most_replicas > 1
+        return self.max_replicas > 1

@@ -1,7 +1,7 @@
-"""One set of objects, two ways to fill them in: values fixed now, or left open as a Helm chart's values.
+"""One set of objects, filled in two ways: with known values in manifests, with template expressions in a Helm chart.
 
-Owns the expressions of the chart. What the chart can read from its config.yaml (ports, stop times) it does not ask
-for a second time.
+Owns the expressions of the chart. What the chart can read from its config.yaml (ports, stop times) is not a value of
+its own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _CONFIG = "(fromYaml .Values.config)"
 
 
 class Values(Protocol):
-    """Where the builder of an object takes what may differ from one installation to the next."""
+    """What may differ from one installation to the next, for the builders of objects."""
 
     def name(self, suffix: str = "") -> str:
         """Return the name of an object."""
         ...
 
-    def open(self, path: str, value: object) -> object:
-        """Return `value`, or the expression of the chart's value at `path`, whose default it is."""
+    def value(self, path: str, default: object, *, former_key: str = "") -> object:
+        """Return `default`, or the chart's expression for its value at `path`; `former_key` is the key's old name."""
         ...
 
     def port(self, section: str) -> object:
@@ -46,8 +46,8 @@ class Values(Protocol):
         ...
 
 
-class Fixed:
-    """Values known now."""
+class ManifestValues:
+    """The values of plain manifests, known when they are rendered."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -56,10 +56,10 @@ class Fixed:
         """Return the launch's name with `suffix`."""
         return self._launch.name + suffix
 
-    def open(self, path: str, value: object) -> object:
-        """Return `value`."""
-        del path
-        return value
+    def value(self, path: str, default: object, *, former_key: str = "") -> object:
+        """Return `default`."""
+        del path, former_key
+        return default
 
     def port(self, section: str) -> object:
         """Return the configured port."""
@@ -79,24 +79,28 @@ class Fixed:
         return hashlib.sha256(self.config().encode()).hexdigest()
 
 
-class Open:
-    """Expressions of a chart, whose values.yaml grows with each one that is asked for."""
+class HelmValues:
+    """Template expressions of a chart. Collects the defaults for its values.yaml, and the keys that were renamed."""
 
     def __init__(self, settings: Settings) -> None:
         self.defaults: Tree = {"config": config_yaml(settings)}
+        self.renamed: dict[str, str] = {}  # path of a value: its former key in the same group
 
     def name(self, suffix: str = "") -> str:
         """Return the release's name with `suffix`."""
         return Expression("{{ .Release.Name }}" + suffix)
 
-    def open(self, path: str, value: object) -> object:
-        """Note `value` as the default at `path`."""
+    def value(self, path: str, default: object, *, former_key: str = "") -> object:
+        """Add `default` to values.yaml. A former key wins: only an installer's own values can have set it."""
         *parents, leaf = path.split(".")
         group = self.defaults
         for parent in parents:
             group = cast(Tree, group.setdefault(parent, {}))
-        group[leaf] = value
-        return Expression(f"{{{{ .Values.{path} | toJson }}}}")
+        group[leaf] = default
+        if not former_key:
+            return Expression(f"{{{{ .Values.{path} | toJson }}}}")
+        self.renamed[path] = former_key
+        return Expression(f'{{{{ dig "{former_key}" .Values.{path} .Values.{".".join(parents)} | toJson }}}}')
 
     def port(self, section: str) -> object:
         """Read the port from the chart's config.yaml."""

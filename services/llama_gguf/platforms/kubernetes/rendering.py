@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llama_gguf.platforms.container import Launch, Request, data_dir, models_dir, prepare
 from llama_gguf.platforms.environment import Patch
-from llama_gguf.platforms.kubernetes.parameters import Fixed, Open, Values
+from llama_gguf.platforms.kubernetes.parameters import HelmValues, ManifestValues, Values
 from llama_gguf.platforms.mounts import Places, check_places
 from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
@@ -49,11 +49,11 @@ def render(settings: Settings, request: Request, options: KubernetesOptions) -> 
     lost = ("/tmp", "/run", data_dir(launch))  # noqa: S108 - paths in the container
     check_places(launch, Places("deployment.yaml", kept, lost), findings)
     _check_key_file(launch, findings)
-    fixed = _objects(launch, options, Fixed(launch))
-    values = Open(launch.settings)
-    left_open = _objects(launch, options, values)
-    files = {f"manifests/{name}": text for name, text in _manifests(launch, fixed).items()}
-    files |= {f"chart/{name}": text for name, text in chart(launch, left_open, values.defaults).items()}
+    objects = _objects(launch, options, ManifestValues(launch))
+    helm_values = HelmValues(launch.settings)
+    templates = _objects(launch, options, helm_values)
+    files = {f"manifests/{name}": text for name, text in _manifests(launch, objects).items()}
+    files |= {f"chart/{name}": text for name, text in chart(launch, templates, helm_values).items()}
     return findings.finish(files)
 
 
@@ -86,7 +86,7 @@ def _manifests(launch: Launch, objects: dict[str, Tree]) -> dict[str, str]:
     files = {"kustomization.yaml": to_yaml(kustomization, header=header)}
     files |= {name: to_yaml(tree, header=_HEADER.get(name, ())) for name, tree in objects.items()}
     if secret_keys(launch):
-        example = secret_example(launch, Fixed(launch))
+        example = secret_example(launch, ManifestValues(launch))
         files["secret.example.yaml"] = to_yaml(example, header=_HEADER["secret.example.yaml"])
     return files
 
@@ -104,18 +104,18 @@ def _check_key_file(launch: Launch, findings: Findings) -> None:
 
 
 def _check(settings: Settings, options: KubernetesOptions, findings: Findings) -> None:
-    if not 1 <= options.least_replicas <= options.most_replicas:
+    if not 1 <= options.min_replicas <= options.max_replicas:
         findings.error(
             "replicas-range",
             "",
-            f"replicas from {options.least_replicas} to {options.most_replicas}",
-            "give 1 <= least <= most; scaling to zero needs a proxy that holds requests meanwhile",
+            f"--replicas {options.min_replicas}:{options.max_replicas} is not a valid range",
+            "pass MIN:MAX with 1 <= MIN <= MAX; scaling to zero needs a proxy that holds requests until a pod is ready",
         )
-    if options.least_replicas < options.most_replicas and options.autoscaler == "none":
+    if options.min_replicas < options.max_replicas and options.autoscaler == "none":
         findings.error(
             "no-autoscaler",
             "",
-            "a range of replicas needs something that scales",
+            "a range of replicas needs an autoscaler",
             "pass --autoscaler keda or --autoscaler hpa",
         )
     if options.autoscaler != "none" and not settings.metrics.enabled:

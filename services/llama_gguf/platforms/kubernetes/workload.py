@@ -23,10 +23,10 @@ def deployment(launch: Launch, options: KubernetesOptions, values: Values) -> Tr
     """Return the Deployment. Pods that hold the only volume or the only GPU are replaced, not doubled, in an update."""
     spec: Tree = {}
     if options.autoscaler == "none":
-        spec["replicas"] = values.open("replicas", options.least_replicas)
+        spec["replicas"] = values.value("replicas", options.min_replicas)
     rolling: Tree = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     spec |= {
-        "strategy": values.open("strategy", rolling if options.replicated else {"type": "Recreate"}),
+        "strategy": values.value("strategy", rolling if options.replicated else {"type": "Recreate"}),
         "selector": {"matchLabels": labels(values)},
         "template": {
             "metadata": {
@@ -50,10 +50,10 @@ def _pod(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # they would set LLAMA_GGUF_… variables of the cluster's own
         "terminationGracePeriodSeconds": values.grace_seconds(),
-        "imagePullSecrets": values.open("imagePullSecrets", []),
-        "nodeSelector": values.open("nodeSelector", {}),
-        "tolerations": values.open("tolerations", gpu_nodes),
-        "securityContext": values.open(
+        "imagePullSecrets": values.value("imagePullSecrets", []),
+        "nodeSelector": values.value("nodeSelector", {}),
+        "tolerations": values.value("tolerations", gpu_nodes),
+        "securityContext": values.value(
             "podSecurityContext",
             {
                 "runAsNonRoot": True,
@@ -72,8 +72,8 @@ def _pod(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
 def _container(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
     container: Tree = {
         "name": "appliance",
-        "image": values.open("image", launch.image),
-        "imagePullPolicy": values.open("imagePullPolicy", "IfNotPresent"),
+        "image": values.value("image", launch.image),
+        "imagePullPolicy": values.value("imagePullPolicy", "IfNotPresent"),
         "ports": [
             {"name": "http", "containerPort": values.port("gateway")},
             {"name": "health", "containerPort": values.port("health")},
@@ -84,7 +84,7 @@ def _container(launch: Launch, options: KubernetesOptions, values: Values) -> Tr
     container |= _probes(options)
     container |= {
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(DEREGISTER_SECONDS)]}}},
-        "resources": values.open("resources", _resources(launch, options)),
+        "resources": values.value("resources", _resources(launch, options)),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -106,7 +106,7 @@ def test_an_error_points_into_the_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert "1 error" in message
 
 
-@pytest.mark.parametrize("value", ["x", "1:y", ""])
+@pytest.mark.parametrize("value", ["x", "1:y", "", "1:2:3"])
 def test_replicas_are_a_number_or_a_range(config: Path, value: str) -> None:
     assert invoke("kubernetes", config, "--replicas", value).exit_code == 2
 
