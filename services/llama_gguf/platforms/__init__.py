@@ -1,7 +1,7 @@
 """One configuration -> launch specs for RunPod, Vast.ai, Docker Compose and Kubernetes. Pure but for `ready_made`.
 
 A spec is text by file name. What a platform cannot express is a ConfigError with a stable code; nothing is dropped
-without a word. The platforms' field names and limits are vendored as JSON Schemas in schemas/.
+silently. The platforms' field names and limits are vendored as JSON Schemas in schemas/.
 """
 
 from llama_gguf.platforms.container import Request, Variant

@@ -1,7 +1,7 @@
-"""What rendering gives back: files by name, and what their reader must know. And the errors of rendering.
+"""The result of rendering: files by name and warnings; and its errors.
 
-A thing that the platform cannot express, or would do wrongly without a word, is an error with a stable code; one
-that it does with a difference is a warning that goes with the files.
+What the platform cannot express, or would silently do wrong, is an error with a stable code; what it does differently
+is a warning that is returned with the files.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
 
     def error(self, code: str, path: str, message: str, hint: str) -> None:
-        """Note that the platform cannot express the setting at `path` ("": a matter of the options)."""
+        """Report that the platform cannot express the setting at `path` ("": an option of the command)."""
         self._add(Problem(code, message, path=path, source=self._source(path), hint=hint))
 
     def warn(self, code: str, path: str, message: str, hint: str = "") -> None:
-        """Note that the platform treats the setting at `path` differently from what one may expect."""
+        """Report that the platform treats the setting at `path` differently than expected."""
         self._add(Problem(code, message, path=path, source=self._source(path), hint=hint, severity="warning"))
 
     def _source(self, path: str) -> str:
-        """A problem of a setting is left to be placed at the line that sets it."""
+        """Return where the problem is; "" for a setting, whose line in the file is looked up later."""
         return "" if path else f"render {self.platform}"
 
     def _add(self, problem: Problem) -> None:

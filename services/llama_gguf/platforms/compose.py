@@ -23,7 +23,7 @@ from llama_gguf.platforms.container import (
     read_paths,
 )
 from llama_gguf.platforms.environment import Patch, config_yaml
-from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
 from llama_gguf.settings.hosts import EVERY_INTERFACE, LOOPBACK, is_loopback
@@ -36,12 +36,11 @@ _TMPFS = {"/run": "64m", "/tmp": "256m"}  # noqa: S108 - paths in the container
 
 @dataclass(frozen=True, slots=True)
 class ComposeOptions:
-    """What compose wants to know that no configuration says."""
+    """Options of the compose file that the configuration does not have."""
 
-    config_file: str | None = (
-        None  # file to mount as config.yaml, relative to the compose file; None = written beside it
-    )
-    bind_address: str | None = None  # address of the host to publish the API on; None = all, or loopback without auth
+    # File to mount as config.yaml, relative to the compose file; None = written beside it.
+    config_file: str | None = None
+    bind_address: str | None = None  # host address to publish the API on; None = all, or loopback without auth
 
 
 class _Mount(NamedTuple):
@@ -59,12 +58,13 @@ class _Mount(NamedTuple):
 def render(settings: Settings, request: Request, options: ComposeOptions) -> Bundle:
     """Return compose.yaml, and config.yaml unless another file is mounted in its place."""
     findings = Findings("Compose")
-    patch = _reachable(settings)
-    launches = [prepare(settings, _for(request, variant), findings, patch) for variant in _variants(settings, request)]
+    patch = _listen_on_all_interfaces(settings)
+    variants = _variants(settings, request)
+    launches = [prepare(settings, _request_for(request, variant), findings, patch) for variant in variants]
     launch = launches[0]
-    address = options.bind_address or _address(settings, findings)
+    address = options.bind_address or _published_address(settings, findings)
     mounts = _mounts(launch, findings)
-    check_places(launch, Places("compose.yaml", kept=tuple(mount.target for mount in mounts)), findings)
+    check_mounts(launch, Mounts("compose.yaml", persistent=tuple(mount.target for mount in mounts)), findings)
     if not launch.config_in_image:
         mounts.append(_Mount("bind", options.config_file or "./config.yaml", CONFIG_FILE))
     services = {_service_name(one): _service(one, mounts, address) for one in launches}
@@ -78,14 +78,14 @@ def render(settings: Settings, request: Request, options: ComposeOptions) -> Bun
     return findings.finish(files)
 
 
-def _reachable(settings: Settings) -> Patch:
-    """Return the patch by which both servers can be reached from outside of the container; `ports` says by whom."""
+def _listen_on_all_interfaces(settings: Settings) -> Patch:
+    """Return the patch by which both servers can be reached from outside the container; `ports` decides by whom."""
     hosts = {"gateway.host": settings.gateway.host, "health.host": settings.health.host}
     return {name: EVERY_INTERFACE for name, host in hosts.items() if is_loopback(host)}
 
 
-def _address(settings: Settings, findings: Findings) -> str | None:
-    """Return the host's address to publish on: loopback where the configuration or the lack of keys asks for it."""
+def _published_address(settings: Settings, findings: Findings) -> str | None:
+    """Return the host address to publish on: loopback if the configuration says so or API keys are disabled."""
     if is_loopback(settings.gateway.host):
         return LOOPBACK
     if settings.auth.enabled:
@@ -93,21 +93,21 @@ def _address(settings: Settings, findings: Findings) -> str | None:
     findings.warn(
         "published-on-loopback",
         "auth.enabled",
-        "without API keys the port is published on this machine only",
-        "turn auth.enabled on, or pass --bind 0.0.0.0 if something else keeps strangers out",
+        "without API keys the port is published on 127.0.0.1 only",
+        "set auth.enabled: true, or pass --bind 0.0.0.0 if something else controls access",
     )
     return LOOPBACK
 
 
 def _variants(settings: Settings, request: Request) -> list[Variant]:
-    """Return the variants to offer: the one asked for, else all on which the configuration can run."""
+    """Return the variants to offer: the requested one, else all on which the configuration can run."""
     if request.variant:
         return [request.variant]
     layers = settings.engine.gpu_layers
     return ["cpu"] if layers == 0 else ["cuda", "cpu"] if layers == "auto" else ["cuda"]
 
 
-def _for(request: Request, variant: Variant) -> Request:
+def _request_for(request: Request, variant: Variant) -> Request:
     image = request.image or f"{REPOSITORY}:{variant}"
     return Request(request.name, image, variant, request.secrets, request.config_in_image)
 
@@ -161,7 +161,7 @@ def _mounts(launch: Launch, findings: Findings) -> list[_Mount]:
 
 
 def _host_folders(launch: Launch, volumes: list[str], findings: Findings) -> Iterator[str]:
-    """Yield the folders of the host, each once, that hold the files which the configuration names by path."""
+    """Yield the host directories, each once, of the files that the configuration names by path."""
     seen: set[str] = set()
     for name, path in read_paths(launch.settings).items():
         folder = str(PurePosixPath(path).parent)
@@ -172,8 +172,8 @@ def _host_folders(launch: Launch, volumes: list[str], findings: Findings) -> Ite
             findings.error(
                 "path-not-mountable",
                 name,
-                f"{name} is {path}, whose folder cannot be mounted into a container at the same place",
-                "give an absolute path in a folder of its own, as in /srv/models/model.gguf",
+                f"{name} is {path}, whose directory cannot be mounted into a container at the same path",
+                "use an absolute path in a directory of its own, as in /srv/models/model.gguf",
             )
             continue
         yield folder
@@ -184,7 +184,7 @@ def _secret_name(file: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return `text` so that Compose does not take a dollar sign in it for a variable."""
+    """Return `text` so that Compose does not interpolate a dollar sign in it."""
     return text.replace("$", "$$")
 
 
@@ -192,7 +192,7 @@ def _header(launches: list[Launch]) -> list[str]:
     commands = [f"docker compose --profile {_service_name(launch)} up -d" for launch in launches]
     lines = ["Written by `llama-gguf render compose`. Start it with:", *(f"  {command}" for command in commands)]
     if secrets := launches[0].secrets:
-        lines.append(f"Secrets come from the shell or a file .env beside this one: {', '.join(secrets)}")
+        lines.append(f"Secrets are read from the shell or from .env beside this file: {', '.join(secrets)}")
     if file := launches[0].settings.auth.bootstrap.file:
-        lines.append(f"Put the first API key into ./{_secret_name(file)}, readable for uid 10001 or group 0.")
+        lines.append(f"Write the first API key to ./{_secret_name(file)}, readable by uid 10001 or group 0.")
     return lines

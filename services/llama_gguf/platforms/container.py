@@ -1,6 +1,6 @@
-"""What every platform's spec says, worked out once: name, image, variant, secrets, and the settings as adapted.
+"""What the specs of all platforms have in common: name, image, variant, secrets, and the settings as adapted.
 
-Owns the rules that hold on all platforms: which variables carry secrets, where the first key comes from, that a
+Owns the rules that hold on all platforms: which variables hold secrets, where the first key comes from, that a
 container listens where it can be reached, and that a CPU image has no layers on a GPU. Pure.
 """
 
@@ -22,29 +22,29 @@ from llama_gguf.settings.sections.model import Artifact
 
 Variant = Literal["cpu", "cuda", "cuda12"]
 MINIMUM_CUDA: dict[Variant, str] = {"cuda": "13.0", "cuda12": "12.0"}
-"""CUDA version that the host's driver must offer at least: what image/variants.yaml's minimum_driver came with."""
+"""Minimum CUDA version of the host's driver: the one that image/variants.yaml's minimum_driver was released with."""
 MINIMUM_COMPUTE: dict[Variant, int] = {"cuda": 75, "cuda12": 70}
-"""Least compute capability, times ten."""
+"""Minimum compute capability, times ten."""
 REPOSITORY = "llama-gguf-inference"
 FIRST_KEY_VARIABLE = "FIRST_API_KEY"
-"""Variable the first API key comes from where the configuration names no other source."""
+"""Variable that holds the first API key where the configuration names no other source."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller may say beside the configuration; None = worked out."""
+    """What the caller chooses beside the configuration; None = derived from it."""
 
     name: str = REPOSITORY
     image: str | None = None
     variant: Variant | None = None
-    secrets: tuple[str, ...] = ()  # more variables to take from the platform's secrets, as HF_TOKEN
-    config_in_image: bool = False  # the image holds config.yaml; pass only what the platform needs changed
+    secrets: tuple[str, ...] = ()  # more variables to read from the platform's secrets, as HF_TOKEN
+    config_in_image: bool = False  # the image contains config.yaml; pass only what the platform changes
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A container to launch: settings fit for the platform, and everything around them."""
+    """A container to launch: the settings as the platform needs them, and everything around them."""
 
     name: str
     image: str
@@ -52,7 +52,7 @@ class Launch:
     settings: Settings
     secrets: tuple[str, ...]  # names of variables whose values the platform must supply
     config_in_image: bool
-    adapted: frozenset[str]  # dotted names of the settings that are not as in the configuration
+    adapted: frozenset[str]  # dotted names of the settings that differ from the configuration
 
     @property
     def gpu(self) -> bool:
@@ -61,22 +61,22 @@ class Launch:
 
     @property
     def stop_seconds(self) -> int:
-        """How long the platform must wait between asking the container to stop and killing it."""
+        """The grace period: how long the platform must wait between SIGTERM and SIGKILL."""
         return math.ceil(self.settings.gateway.drain_seconds + self.settings.supervisor.stop_seconds) + 5
 
     def variables(self, *, without: frozenset[str] = frozenset()) -> dict[str, str]:
-        """Return the variables that carry the configuration, or only its adaptation where the image holds the rest."""
+        """Return the variables that hold the configuration, or only what differs from it if the image contains it."""
         return variables(self.settings, without=without, only=self.adapted if self.config_in_image else None)
 
 
 def prepare(settings: Settings, request: Request, findings: Findings, patch: Patch) -> Launch:
-    """Return the launch of `settings` adapted by `patch`, noting in `findings` what cannot work anywhere."""
+    """Return the launch of `settings` adapted by `patch`; report in `findings` what works on no platform."""
     if not _NAME.fullmatch(request.name):
         findings.error(
             "bad-name",
             "",
-            f'the name "{request.name}" is not usable on every platform',
-            "use lower-case letters, digits and dashes, at most 53 characters",
+            f'the name "{request.name}" is not valid on every platform',
+            "use lower-case letters, digits and hyphens, at most 53 characters",
         )
     variant = request.variant or default_variant(settings)
     _check_variant(settings, variant, findings)
@@ -95,7 +95,7 @@ def prepare(settings: Settings, request: Request, findings: Findings, patch: Pat
 
 
 def default_variant(settings: Settings) -> Variant:
-    """Return the variant that suits `engine.gpu_layers`: with 0 the GPU would idle."""
+    """Return the variant for `engine.gpu_layers`: with 0 a GPU would be idle."""
     return "cpu" if settings.engine.gpu_layers == 0 else "cuda"
 
 
@@ -116,13 +116,13 @@ def _check_reachable(settings: Settings, findings: Findings) -> None:
             findings.error(
                 "loopback-host",
                 path,
-                f"{path} is {host}: inside a container nobody outside could reach it",
-                f"set {path}: 0.0.0.0 and let the platform decide who may connect",
+                f"{path} is {host}, which cannot be reached from outside the container",
+                f"set {path}: 0.0.0.0; the platform controls who can connect",
             )
 
 
 def _first_key(settings: Settings, findings: Findings) -> Patch:
-    """Return the patch that gives a box without a shell its first key, where nothing says where keys come from."""
+    """Return the patch by which a container gets its first key, where the configuration names no source of keys."""
     bootstrap = settings.auth.bootstrap
     if not settings.auth.enabled or settings.auth.keys_file:
         return {}
@@ -131,7 +131,7 @@ def _first_key(settings: Settings, findings: Findings) -> Patch:
     findings.warn(
         "first-key-variable",
         "auth.bootstrap",
-        f"no source for the first API key: this spec takes it from the variable {FIRST_KEY_VARIABLE}",
+        f"no source is set for the first API key: this spec reads it from the variable {FIRST_KEY_VARIABLE}",
         "set auth.bootstrap.env to choose the variable yourself",
     )
     return {"auth.bootstrap.env": FIRST_KEY_VARIABLE}
@@ -151,7 +151,7 @@ def secret_variables(settings: Settings, more: Iterable[str] = ()) -> tuple[str,
 
 
 def read_paths(settings: Settings) -> dict[str, str]:
-    """Return the files that the container reads and does not make, by dotted name."""
+    """Return the files that the container only reads, by dotted name."""
     model = settings.model
     artifacts: list[tuple[str, Artifact | None]] = [
         ("model", model),
@@ -164,9 +164,9 @@ def read_paths(settings: Settings) -> dict[str, str]:
 
 
 def written_paths(settings: Settings) -> dict[str, str]:
-    """Return the files and directories that the container writes and that the configuration places, by dotted name."""
+    """Return the configured paths that the container writes to, by dotted name."""
     data_dir = settings.paths.data_dir
-    places = {
+    paths = {
         "paths.data_dir": None if data_dir == "auto" else data_dir,
         "paths.models_dir": settings.paths.models_dir,
         "paths.logs_dir": settings.paths.logs_dir,
@@ -174,7 +174,7 @@ def written_paths(settings: Settings) -> dict[str, str]:
         "auth.audit_file": settings.auth.audit_file,
         "limits.usage_file": settings.limits.usage_file,
     }
-    return {name: path for name, path in places.items() if path}
+    return {name: path for name, path in paths.items() if path}
 
 
 def data_dir(launch: Launch) -> str:
@@ -194,5 +194,5 @@ def is_below(path: str, directories: Sequence[str]) -> bool:
 
 
 def pinned(image: str) -> bool:
-    """Return whether `image` names one build for good, by its digest."""
+    """Return whether `image` is pinned to one build by its digest."""
     return "@sha256:" in image

@@ -1,4 +1,4 @@
-"""Settings as a short YAML tree, and as one variable for each setting: how a configuration reaches a container.
+"""Settings as a short YAML document, and as one variable for each setting: how a configuration reaches a container.
 
 Owns what "differs from the default" means and how a value becomes the text of a `LLAMA_GGUF__…` variable, the
 inverse of what `settings.loading.load` reads. Pure.
@@ -14,7 +14,7 @@ from llama_gguf.settings import Settings, parse
 from llama_gguf.settings.schema_tree import dotted, env_name, settings_shape
 
 Patch = Mapping[str, object]
-"""Settings by dotted name that a platform needs different, as in {"paths.data_dir": "/data"}."""
+"""Settings by dotted name that a platform overrides, as in {"paths.data_dir": "/data"}."""
 
 _UNSET = object()
 
@@ -25,7 +25,7 @@ def document(settings: Settings) -> Tree:
 
 
 def _plain(value: object) -> object:
-    """Return `value` with whole numbers written as people write them: 30, not 30.0."""
+    """Return `value` with integers for whole numbers: 30, not 30.0."""
     match value:
         case dict():
             return {key: _plain(item) for key, item in value.items()}
@@ -38,12 +38,12 @@ def _plain(value: object) -> object:
 
 
 def config_yaml(settings: Settings) -> str:
-    """Return a config.yaml that says the same as `settings` and no more."""
+    """Return the shortest config.yaml that loads as `settings`."""
     return to_yaml(document(settings), header=["Written by `llama-gguf render`: only what differs from the defaults."])
 
 
 def patched(settings: Settings, patch: Patch) -> Settings:
-    """Return `settings` with the values of `patch`, validated again."""
+    """Return `settings` with the values of `patch`, validated."""
     tree = document(settings)
     for name, value in patch.items():
         *parents, leaf = name.split(".")
@@ -75,11 +75,11 @@ def _at(tree: Tree, path: tuple[str, ...]) -> object:
 def variables(
     settings: Settings, *, without: frozenset[str] = frozenset(), only: frozenset[str] | None = None
 ) -> dict[str, str]:
-    """Return the `LLAMA_GGUF__…` variables that turn the defaults into `settings`; dotted names narrow the choice."""
+    """Return the `LLAMA_GGUF__…` variables that load as `settings`, limited by dotted names."""
     found = {dotted(path): (env_name(path), variable_text(value)) for path, value in differing(settings)}
     return dict(pair for name, pair in found.items() if name not in without and (only is None or name in only))
 
 
 def variable_text(value: object) -> str:
-    """Return the text of a variable: words as they are, everything else as JSON."""
+    """Return the value of a variable: text as it is, everything else as JSON."""
     return value if isinstance(value, str) else to_flat_json(value)

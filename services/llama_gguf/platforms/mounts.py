@@ -1,4 +1,4 @@
-"""Whether the paths that a configuration names exist in the container that a spec describes. Pure."""
+"""Whether the paths of a configuration exist in the container that a spec describes, and outlive it. Pure."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from llama_gguf.settings.locations import DATA_DIR
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """What a spec mounts: `kept` outlives the container, `lost` can be written but is gone with it."""
+class Mounts:
+    """The writable directories of a spec: `persistent` ones outlive the container, `ephemeral` ones do not."""
 
     file: str
-    kept: tuple[str, ...] = ()
-    lost: tuple[str, ...] = (DATA_DIR, "/tmp", "/run")  # noqa: S108 - paths in the container, not on this machine
+    persistent: tuple[str, ...] = ()
+    ephemeral: tuple[str, ...] = (DATA_DIR, "/tmp", "/run")  # noqa: S108 - paths in the container, not on this machine
 
 
-def check_places(launch: Launch, places: Places, findings: Findings) -> None:
-    """Note the files that no volume brings into the container, and those that it could not write or would lose."""
+def check_mounts(launch: Launch, mounts: Mounts, findings: Findings) -> None:
+    """Report the files that are on no volume, and the paths that the container cannot write to."""
     settings = launch.settings
     for name, path in read_paths(settings).items():
-        if not is_below(path, places.kept):
+        if not is_below(path, mounts.persistent):
             findings.warn(
                 "path-in-image",
                 name,
-                f"{places.file}: {name} is {path}, which lies on no volume{_list(places.kept)}: the image must hold it",
-                "take the model from hf or url, or put the file on a volume",
+                f"{mounts.file}: {name} is {path}, on no volume{_list(mounts.persistent)}: the image must contain it",
+                "use hf or url as the model's source, or put the file on a volume",
             )
-    if settings.model.name and not is_below(models_dir(launch), places.kept):
+    if settings.model.name and not is_below(models_dir(launch), mounts.persistent):
         findings.warn(
             "path-in-image",
             "model.name",
-            f"{places.file}: {settings.model.name} lies in a directory that starts empty: the image must hold it",
-            "take the model from hf or url, or put the models directory on a volume",
+            f"{mounts.file}: {settings.model.name} is in a directory that starts empty: the image must contain it",
+            "use hf or url as the model's source, or put the models directory on a volume",
         )
     for name, path in written_paths(settings).items():
-        if not is_below(path, (*places.kept, *places.lost)):
+        if not is_below(path, (*mounts.persistent, *mounts.ephemeral)):
             findings.error(
                 "path-not-writable",
                 name,
-                f"{places.file}: {name} is {path}, where the container may not write",
-                f"leave it out, or choose a path below {' or '.join(places.kept or places.lost[:1])}",
+                f"{mounts.file}: {name} is {path}, where the container cannot write",
+                f"remove the setting, or choose a path below {' or '.join(mounts.persistent or mounts.ephemeral[:1])}",
             )
 
 
-def _list(kept: tuple[str, ...]) -> str:
-    return f" ({', '.join(kept)})" if kept else ""
+def _list(volumes: tuple[str, ...]) -> str:
+    return f" ({', '.join(volumes)})" if volumes else ""

@@ -1,7 +1,7 @@
-"""The specs that lie in the repository, ready to launch: which example for which platform, with which options.
+"""The ready-made specs of the repository: which example for which platform, with which options.
 
-Reads the example configurations; writes nothing. `llama-gguf render all` and `llama-gguf gen` write what this returns,
-and a test fails when the files of the repository are older than it.
+Reads the example configurations; writes nothing. `llama-gguf render all` writes what this returns, and a test fails
+when the files of the repository are stale.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class _Spec:
 
 
 def _specs() -> tuple[_Spec, ...]:
-    """Return which example suits which platform. A ready-made endpoint knows no network volume of yours."""
-    several = kubernetes.KubernetesOptions(max_replicas=4, autoscaler="keda")
+    """Return which example suits which platform. A ready-made endpoint has no network volume."""
+    autoscaled = kubernetes.KubernetesOptions(max_replicas=4, autoscaler="keda")
     return (
         _Spec("compose", "cpu-small", _compose),
         _Spec("compose", "gpu-24gb", _compose),
         _Spec("compose", "many-users", _compose),
         _Spec("kubernetes", "gpu-24gb", partial(kubernetes.render, options=kubernetes.KubernetesOptions())),
-        _Spec("kubernetes", "many-users", partial(kubernetes.render, options=several)),
+        _Spec("kubernetes", "many-users", partial(kubernetes.render, options=autoscaled)),
         _Spec("runpod", "gpu-24gb", partial(runpod.render, options=runpod.RunPodOptions())),
         _Spec("runpod", "runpod-serverless", partial(runpod.render, options=runpod.RunPodOptions(only="endpoint"))),
         _Spec("vast", "gpu-24gb", _vast),
@@ -72,12 +72,12 @@ def ready_made(root: Path) -> dict[str, str]:
         files[f".runpod/{name}"] = listed
     files[HUB_DOCKERFILE] = runpod.hub_dockerfile(_read(root / HUB_DOCKERFILE))
     options = compose.ComposeOptions(config_file="../config/config.yaml")
-    own = compose.render(_settings(root / "config/config.yaml"), Request(), options)
-    return files | {"image/compose.yaml": own.files["compose.yaml"]}
+    default = compose.render(_settings(root / "config/config.yaml"), Request(), options)
+    return files | {"image/compose.yaml": default.files["compose.yaml"]}
 
 
 def _settings(file: Path) -> Settings:
-    """Load a configuration as it is, without this machine's variables."""
+    """Load a configuration without the environment's variables."""
     return load(file, {}, ()).settings
 
 

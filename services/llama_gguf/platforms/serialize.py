@@ -1,7 +1,7 @@
 """JSON and YAML text that is the same bytes for the same value.
 
-Owns the layout of every rendered file. An `Expression` is a scalar that stays unquoted in YAML: a template of Helm's
-that becomes a value when the chart is installed.
+Owns the layout of every rendered file. An `Expression` is a scalar that stays unquoted in YAML: a Helm template
+expression, which becomes a value when the chart is installed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Tree = dict[str, object]
 
 
 class Expression(str):
-    """A Helm expression that stands for a whole value, as in `{{ .Values.image }}`."""
+    """A Helm template expression for a whole value, as in `{{ .Values.image }}`."""
 
     __slots__ = ()
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, two spaces, no aliases: one fact is written out wherever it holds."""
+    """Block style, two spaces, no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -33,12 +33,12 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-_DOUBTFUL = re.compile(r"[-+.]*[0-9].*|[yYnN]", re.DOTALL)
-"""Text that one reader of YAML or another takes for a number, a time or a truth value, so it is always quoted."""
+_AMBIGUOUS = re.compile(r"[-+.]*[0-9].*|[yYnN]", re.DOTALL)
+"""Text that some YAML parser reads as a number, a time or a boolean, so it is always quoted."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else "'" if _DOUBTFUL.fullmatch(value) else None
+    style = "|" if "\n" in value else "'" if _AMBIGUOUS.fullmatch(value) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

@@ -1,6 +1,6 @@
 """Vast.ai: a template for instances, whose variables and ports are one string of docker flags.
 
-Owns Vast's field names, limits and quoting (schemas/vast-template.json holds the fields as data). Not tried on Vast
+Owns Vast's field names, limits and quoting (schemas/vast-template.json holds the fields as data). Not tested on Vast
 itself. A template has no secrets: a secret is an empty placeholder that is filled in when an instance is rented.
 """
 
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_gguf.platforms.container import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch, Request, pinned, prepare
-from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import Tree, to_json
 from llama_gguf.settings import Settings
 from llama_gguf.settings.locations import DATA_DIR
 
 from .bundle import Bundle, Findings
 
-MOST_ARGUMENT_CHARACTERS = 4096  # args, args_str and onstart together
-MOST_ITEM_CHARACTERS = 256  # one variable, name and value
-MOST_ENV_CHARACTERS = 32_768  # the whole string
+MAX_ARGUMENT_CHARACTERS = 4096  # args, args_str and onstart together
+MAX_VARIABLE_CHARACTERS = 256  # one variable, name and value
+MAX_ENV_CHARACTERS = 32_768  # the whole string
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 _OWN_IMAGE = (
     "put config.yaml into an image of your own (COPY config.yaml /etc/llama-gguf/config.yaml) and render with "
@@ -30,7 +30,7 @@ _OWN_IMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class VastOptions:
-    """What Vast wants to know that no configuration says. Disk and GPU memory in GB."""
+    """Options of Vast's template that the configuration does not have. Disk and GPU memory in GB."""
 
     disk: int = 40
     gpu_memory: int | None = None
@@ -41,15 +41,16 @@ class VastOptions:
 def render(settings: Settings, request: Request, options: VastOptions) -> Bundle:
     """Return template.json for `settings`."""
     findings = Findings("Vast.ai")
-    # Vast sets no variable that tells it from other hosts for certain.
-    launch = prepare(settings, request, findings, {"health.platform": "vast"} if _platform_open(settings) else {})
+    # Vast sets no variable that reliably distinguishes it from other hosts.
+    patch = {"health.platform": "vast"} if settings.health.platform == "auto" else {}
+    launch = prepare(settings, request, findings, patch)
     _check(launch, findings)
-    check_places(launch, Places("template.json", kept=(), lost=(DATA_DIR, "/tmp", "/run", "/workspace")), findings)  # noqa: S108 - paths in the container
-    if len(options.arguments) > MOST_ARGUMENT_CHARACTERS:
+    check_mounts(launch, Mounts("template.json", ephemeral=(DATA_DIR, "/tmp", "/run", "/workspace")), findings)  # noqa: S108 - paths in the container
+    if len(options.arguments) > MAX_ARGUMENT_CHARACTERS:
         findings.error(
             "arguments-too-long",
             "",
-            f"the arguments have {len(options.arguments)} characters, Vast takes at most {MOST_ARGUMENT_CHARACTERS}",
+            f"the arguments have {len(options.arguments)} characters; Vast accepts at most {MAX_ARGUMENT_CHARACTERS}",
             f"shorten them; {_OWN_IMAGE}",
         )
     tree = template(launch, options, env_flags(launch, findings))
@@ -57,7 +58,7 @@ def render(settings: Settings, request: Request, options: VastOptions) -> Bundle
 
 
 def template(launch: Launch, options: VastOptions, env: str) -> Tree:
-    """Return the body of POST /api/v0/template/. `args` keeps the image's entrypoint, which ssh and jupyter replace."""
+    """Return the body of POST /api/v0/template/. `args` runs the image's entrypoint; ssh and jupyter replace it."""
     return {
         "name": launch.name,
         **_image(launch.image),
@@ -95,11 +96,11 @@ def env_flags(launch: Launch, findings: Findings) -> str:
     flags = [_flag(name, value, findings) for name, value in variables.items()]
     port = launch.settings.gateway.port
     text = " ".join([*flags, f"-p {port}:{port}"])
-    if len(text) > MOST_ENV_CHARACTERS:
+    if len(text) > MAX_ENV_CHARACTERS:
         findings.error(
             "variables-too-long",
             "",
-            f"all variables together have {len(text)} characters, Vast takes at most {MOST_ENV_CHARACTERS}",
+            f"all variables together have {len(text)} characters; Vast accepts at most {MAX_ENV_CHARACTERS}",
             _OWN_IMAGE,
         )
     return text
@@ -107,11 +108,11 @@ def env_flags(launch: Launch, findings: Findings) -> str:
 
 def _flag(name: str, value: str, findings: Findings) -> str:
     length = len(name) + 1 + len(value)
-    if length > MOST_ITEM_CHARACTERS:
+    if length > MAX_VARIABLE_CHARACTERS:
         findings.error(
             "variable-too-long",
             "",
-            f"{name} would have {length} characters, Vast takes at most {MOST_ITEM_CHARACTERS} a variable",
+            f"{name} would have {length} characters; Vast accepts at most {MAX_VARIABLE_CHARACTERS} per variable",
             f"shorten the setting; {_OWN_IMAGE}",
         )
     quoted = quote(value)
@@ -119,17 +120,17 @@ def _flag(name: str, value: str, findings: Findings) -> str:
         findings.error(
             "variable-unquotable",
             "",
-            f"{name} mixes quotes in a way that does not survive Vast's reading of docker flags",
+            f"{name} mixes quotation marks in a way that Vast's parser of docker flags would change",
             f"use one kind of quotation mark; {_OWN_IMAGE}",
         )
     return f"-e {name}={quoted}"
 
 
 def quote(value: str) -> str | None:
-    """Return `value` so that both a shell and Vast's own reader give it back, or None where no form does.
+    """Return `value` quoted so that both a shell and Vast's own parser restore it, or None if that is impossible.
 
-    Vast splits at spaces outside of quotes and then strips quotation marks off both ends of the value; it knows no
-    escapes. So a value may neither begin nor end with a quotation mark, nor hold the one it is quoted with.
+    Vast splits at spaces outside of quotes and then strips quotation marks off both ends of the value; it has no
+    escapes. So a value must not start or end with a quotation mark, nor contain the one it is quoted with.
     """
     if _PLAIN.fullmatch(value):
         return value
@@ -144,17 +145,13 @@ def quote(value: str) -> str | None:
 
 def _readme(launch: Launch) -> str:
     port = launch.settings.gateway.port
-    lines = [f"The API listens on container port {port}; the instance's page shows the outside port."]
+    lines = [f"The API listens on container port {port}; the instance's page shows the public port."]
     if launch.secrets:
         names = ", ".join(launch.secrets)
         lines.append(f"Fill in before renting, or set in your account's variables and remove here: {names}.")
     if not pinned(launch.image):
         lines.append("Pin the image by digest (name@sha256:...) to get the same build at every rental.")
     return "\n\n".join(lines)
-
-
-def _platform_open(settings: Settings) -> bool:
-    return settings.health.platform == "auto"
 
 
 def _check(launch: Launch, findings: Findings) -> None:
@@ -164,12 +161,12 @@ def _check(launch: Launch, findings: Findings) -> None:
             "file-not-mountable",
             "auth.bootstrap.file",
             f"Vast cannot mount the secret file {settings.auth.bootstrap.file}",
-            "set auth.bootstrap.env instead, and give the variable its value when you rent",
+            "set auth.bootstrap.env instead, and set the variable when you rent an instance",
         )
     if settings.health.platform not in ("auto", "vast", "plain"):
         findings.error(
             "health-contract",
             "health.platform",
-            f"health.platform is {settings.health.platform}, which is another platform's contract",
+            f"health.platform is {settings.health.platform}, which is another platform",
             "set health.platform: auto",
         )

@@ -14,7 +14,7 @@ from llama_gguf.errors import ConfigError
 from llama_gguf.platforms import Request, VastOptions, render_vast
 from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.container import prepare
-from llama_gguf.platforms.vast import MOST_ENV_CHARACTERS, env_flags, quote
+from llama_gguf.platforms.vast import MAX_ENV_CHARACTERS, env_flags, quote
 from support.rendering import settings
 
 
@@ -101,7 +101,7 @@ def test_the_whole_string_has_a_limit() -> None:
     findings = Findings("Vast.ai")
     secrets = tuple(f"SECRET_{i:05}_{'x' * 100}" for i in range(400))
     launch = prepare(settings(), Request(secrets=secrets), findings, {})
-    assert len(env_flags(launch, findings)) > MOST_ENV_CHARACTERS
+    assert len(env_flags(launch, findings)) > MAX_ENV_CHARACTERS
     assert "variables-too-long" in {problem.code for problem in findings.problems}
 
 

@@ -1,7 +1,7 @@
 """`llama-gguf render`: one configuration as launch specs for a platform.
 
-Owns options, output and the writing of files. What is rendered depends on the file, `--set` and the options alone:
-the variables of the machine that renders do not leak into a spec.
+Owns options, output and the writing of files. What is rendered depends only on the file, `--set` and the options: the
+environment of the machine that renders does not leak into a spec.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _RUNPOD, _VAST, _KUBERNETES = RunPodOptions(), VastOptions(), KubernetesOptions(
 def render() -> None:
     """Write launch specs for RunPod, Vast.ai, compose and Kubernetes.
 
-    Without --out the files go to standard output. Secrets are never written: a spec refers to the platform's.
+    Without --out the files go to standard output. Secrets are never written: a spec refers to the platform's secrets.
     """
 
 
 def _shared(command: Command) -> Command:
-    """Add what every platform's command takes; the command gets the loaded configuration, a Request and an output."""
+    """Add the options of every platform; the command receives the loaded configuration, a Request and an output."""
 
     @functools.wraps(command)
     def run(file: Path | None, config: Path | None, sets: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - click's options by name
@@ -73,29 +73,27 @@ def _shared(command: Command) -> Command:
 
 
 _SHARED_OPTIONS = (
-    click.option("--name", default=Request().name, show_default=True, help="Name of what is launched."),
+    click.option("--name", default=Request().name, show_default=True, help="Name of the deployment."),
     click.option("--image", metavar="REF", help="Image to run; pin it by digest for repeatable launches."),
     click.option(
         "--variant", type=click.Choice(get_args(Variant)), help="Image variant; default by engine.gpu_layers."
     ),
-    click.option(
-        "--secret", "secrets", multiple=True, metavar="VARIABLE", help="One more secret to pass, as HF_TOKEN."
-    ),
-    click.option("--config-in-image", is_flag=True, help="The image holds config.yaml; pass only what must differ."),
-    click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write the files to."),
-    click.option("--print", "only_file", metavar="NAME", help="Print this file alone."),
+    click.option("--secret", "secrets", multiple=True, metavar="VARIABLE", help="Pass one more secret, as HF_TOKEN."),
+    click.option("--config-in-image", is_flag=True, help="The image contains config.yaml; pass only the differences."),
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory to write the files to."),
+    click.option("--print", "only_file", metavar="NAME", help="Print only this file."),
     click.option("--json", "as_json", is_flag=True, help="Print files and warnings as one JSON object."),
 )
 
 
 class _Output:
-    """Where rendered files go: a folder, or standard output."""
+    """Where rendered files go: a directory, or standard output."""
 
     def __init__(self, folder: Path | None, only: str | None, as_json: bool) -> None:
         self._folder, self._only, self._as_json = folder, only, as_json
 
     def emit(self, bundle: Bundle, loaded: Loaded) -> None:
-        """Tell the warnings, then write or print the files."""
+        """Report the warnings, then write or print the files."""
         warnings = loaded.placed(bundle.warnings)
         if self._as_json:
             click.echo(json.dumps({"files": bundle.files, "warnings": as_data(warnings)}, indent=1))
@@ -112,7 +110,7 @@ class _Output:
     @staticmethod
     def _print_one(files: dict[str, str], name: str) -> None:
         if name not in files:
-            raise click.BadParameter(f"no file {name!r}; there are {', '.join(files)}", param_hint="--print")
+            raise click.BadParameter(f"no file {name!r}; the files are {', '.join(files)}", param_hint="--print")
         click.echo(files[name], nl=False)
 
 
@@ -125,7 +123,7 @@ def _print_all(files: dict[str, str]) -> None:
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
-    """Write each file atomically below `folder` and say so."""
+    """Write each file atomically below `folder` and print its path."""
     for name, text in files.items():
         path = folder / name
         temporary = path.with_name(f".{path.name}.new")
@@ -135,7 +133,9 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
             temporary.replace(path)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise LaunchError(f"{path}: cannot be written: {reason}", hint="choose another --out") from error
+            raise LaunchError(
+                f"{path}: cannot be written: {reason}", hint="check the permissions, or pass another --out"
+            ) from error
         click.echo(str(path))
 
 
@@ -160,7 +160,7 @@ def _without_none(options: type[Options], given: dict[str, Any]) -> Options:
 
 @render.command()
 @_shared
-@click.option("--only", type=click.Choice(["endpoint", "pod"]), help="Render one kind alone.")
+@click.option("--only", type=click.Choice(["endpoint", "pod"]), help="Render only one kind.")
 @click.option("--pool", "pools", multiple=True, default=_RUNPOD.pools, show_default=True, help="GPU pool.")
 @click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_RUNPOD.gpu_count, show_default=True)
 @click.option("--cpu-flavor", default=_RUNPOD.cpu_flavor, show_default=True, help="CPU flavor of the cpu variant.")
@@ -172,7 +172,7 @@ def _without_none(options: type[Options], given: dict[str, Any]) -> Options:
     type=click.IntRange(1, 3600),
     default=_RUNPOD.idle_seconds,
     show_default=True,
-    help="Time without a request after which a worker stops.",
+    help="Idle time after which a worker stops.",
 )
 @click.option(
     "--flashboot",
@@ -194,19 +194,19 @@ def runpod(loaded: Loaded, request: Request, output: _Output, **given: Any) -> N
 @_shared
 @click.option("--disk", type=click.IntRange(1), default=_VAST.disk, show_default=True, help="Disk in GB.")
 @click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_VAST.gpu_count, show_default=True)
-@click.option("--gpu-memory", type=click.IntRange(1), help="Least memory of the GPU in GB.")
+@click.option("--gpu-memory", type=click.IntRange(1), help="Minimum GPU memory in GB.")
 @click.option("--args", "arguments", default=_VAST.arguments, show_default=True, help="Arguments of the entrypoint.")
 def vast(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
-    """A template for Vast.ai's instances."""
+    """A template for Vast.ai instances."""
     _run(loaded, output, render_vast, request, _without_none(VastOptions, given))
 
 
 @render.command()
 @_shared
 @click.option("--mount-config", "config_file", metavar="PATH", help="Mount this config.yaml instead of a copy.")
-@click.option("--bind", "bind_address", metavar="ADDRESS", help="Address of the host to publish the port on.")
+@click.option("--bind", "bind_address", metavar="ADDRESS", help="Host address to publish the port on.")
 def compose(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
-    """A compose file with a service for CPU and one for GPU."""
+    """A compose file with one service for CPU and one for GPU."""
     _run(loaded, output, render_compose, request, _without_none(ComposeOptions, given))
 
 
@@ -235,20 +235,44 @@ def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) 
     show_default=True,
     help="What adds pods when requests wait.",
 )
-@click.option("--queue-target", type=click.IntRange(1), default=_KUBERNETES.queue_target, show_default=True)
-@click.option("--prometheus", metavar="URL", default=_KUBERNETES.prometheus, show_default=True)
-@click.option("--prometheus-release", default=_KUBERNETES.prometheus_release, show_default=True)
-@click.option("--storage", type=click.IntRange(1), default=_KUBERNETES.storage, show_default=True, help="In GiB.")
-@click.option("--storage-class")
-@click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_KUBERNETES.gpu_count, show_default=True)
-@click.option("--cpu", "cpu_request", default=_KUBERNETES.cpu_request, show_default=True)
-@click.option("--memory", "memory_request", default=_KUBERNETES.memory_request, show_default=True)
+@click.option(
+    "--queue-target",
+    type=click.IntRange(1),
+    default=_KUBERNETES.queue_target,
+    show_default=True,
+    help="Queued requests per pod above which the autoscaler adds one.",
+)
+@click.option(
+    "--prometheus", metavar="URL", default=_KUBERNETES.prometheus, show_default=True, help="Server that KEDA queries."
+)
+@click.option(
+    "--prometheus-release",
+    default=_KUBERNETES.prometheus_release,
+    show_default=True,
+    help="Label by which the Prometheus operator selects the ServiceMonitor.",
+)
+@click.option(
+    "--storage", type=click.IntRange(1), default=_KUBERNETES.storage, show_default=True, help="Volume size in GiB."
+)
+@click.option("--storage-class", help="StorageClass of the volumes; default the cluster's.")
+@click.option(
+    "--gpus",
+    "gpu_count",
+    type=click.IntRange(1),
+    default=_KUBERNETES.gpu_count,
+    show_default=True,
+    help="GPUs per pod.",
+)
+@click.option("--cpu", "cpu_request", default=_KUBERNETES.cpu_request, show_default=True, help="CPU request.")
+@click.option(
+    "--memory", "memory_request", default=_KUBERNETES.memory_request, show_default=True, help="Memory request."
+)
 @click.option(
     "--startup-minutes",
     type=click.IntRange(1),
     default=_KUBERNETES.startup_minutes,
     show_default=True,
-    help="Longest download and load before a pod is restarted.",
+    help="Maximum time for download and load before a container is restarted.",
 )
 def kubernetes(loaded: Loaded, request: Request, output: _Output, replicas: tuple[int, int], **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """Manifests for kubectl and a Helm chart."""
@@ -260,16 +284,16 @@ def kubernetes(loaded: Loaded, request: Request, output: _Output, replicas: tupl
 @click.option(
     "--root", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path(), show_default=True
 )
-@click.option("--check", is_flag=True, help="Write nothing; fail if a file is not what would be written.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file is stale.")
 def render_all(root: Path, *, check: bool) -> None:
-    """The repository's ready-made specs, one folder for each example of config/examples."""
+    """The repository's ready-made specs, one directory for each example of config/examples."""
     files = ready_made(root)
     if not check:
         write_files(root, files)
         return
     stale = [name for name, text in files.items() if _read(root / name) != text]
     if stale:
-        raise LaunchError(f"not up to date: {', '.join(stale)}", hint="run `llama-gguf render all`")
+        raise LaunchError(f"stale: {', '.join(stale)}", hint="run `llama-gguf render all`")
 
 
 def _read(path: Path) -> str | None:

@@ -48,11 +48,11 @@ def _merged(defaults: Tree) -> Tree:
 
 
 def _notes(launch: Launch, renamed: Mapping[str, str]) -> str:
-    lines = ["The API becomes ready when the model is loaded: kubectl rollout status deployment/{{ .Release.Name }}"]
+    lines = ["The API is ready when the model is loaded: kubectl rollout status deployment/{{ .Release.Name }}"]
     if keys := secret_keys(launch):
         literals = " ".join(f"--from-literal={key}=..." for key in keys)
         lines.append(
-            "The pods wait for their secrets: kubectl create secret generic {{ .Release.Name }}-secrets " + literals
+            "The pods wait for their Secret: kubectl create secret generic {{ .Release.Name }}-secrets " + literals
         )
     for path, former_key in renamed.items():
         group = path.rpartition(".")[0]

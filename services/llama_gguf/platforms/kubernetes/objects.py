@@ -26,7 +26,7 @@ def config_map(values: Values) -> Tree:
 
 
 def claims(launch: Launch, options: KubernetesOptions, values: Values) -> dict[str, Tree]:
-    """Return the PersistentVolumeClaims by purpose: `data` for one pod, `models` shared by several."""
+    """Return the PersistentVolumeClaims by purpose: `data` of a single pod, `models` shared by several."""
     found: dict[str, Tree] = {}
     if not options.replicated:
         found["data"] = _claim("data", "ReadWriteOnce", options, values)
@@ -52,7 +52,7 @@ def _claim(purpose: str, mode: str, options: KubernetesOptions, values: Values) 
 
 
 def service(values: Values) -> Tree:
-    """Return the Service of the API. The health port is for the kubelet alone."""
+    """Return the Service of the API. The health port is for the kubelet only."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -66,7 +66,7 @@ def service(values: Values) -> Tree:
 
 
 def disruption_budget(values: Values) -> Tree:
-    """Return the PodDisruptionBudget: a drained node takes one pod at a time, and may take the only one."""
+    """Return the PodDisruptionBudget: draining nodes evicts one pod at a time, even if it is the only one."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -76,7 +76,7 @@ def disruption_budget(values: Values) -> Tree:
 
 
 def secret_keys(launch: Launch) -> list[str]:
-    """Return the keys of the Secret that the installer makes: variables, the file of the first key, the metrics key."""
+    """Return the keys of the Secret that the user creates: variables, the file of the first key, the metrics key."""
     names = list(launch.secrets)
     if file := launch.settings.auth.bootstrap.file:
         names.append(PurePosixPath(file).name)
@@ -86,7 +86,7 @@ def secret_keys(launch: Launch) -> list[str]:
 
 
 def secret_example(launch: Launch, values: Values) -> Tree:
-    """Return the shape of the Secret; its values are left empty on purpose."""
+    """Return an example of the Secret, whose values are empty."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -97,7 +97,7 @@ def secret_example(launch: Launch, values: Values) -> Tree:
 
 
 def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
-    """Return the Prometheus operator's ServiceMonitor, labelled for the operator's usual selector."""
+    """Return the Prometheus operator's ServiceMonitor, with the label that the operator usually selects by."""
     release = values.value("serviceMonitor.release", options.prometheus_release)
     endpoint: Tree = {"port": "http", "path": "/metrics", "interval": "15s"}
     if launch.settings.metrics.require_key:
@@ -112,7 +112,7 @@ def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) 
 
 
 def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
-    """Return an HPA on waiting requests a pod; it needs an adapter that serves Prometheus metrics as pod metrics."""
+    """Return an HPA on queued requests per pod; it needs an adapter that serves Prometheus metrics as pod metrics."""
     metric = {
         "type": "Pods",
         "pods": {
@@ -137,9 +137,9 @@ def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
 
 
 def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
-    """Return KEDA's ScaledObject on waiting requests a pod. It cannot scale to zero: the queue lives in the pods."""
+    """Return KEDA's ScaledObject on queued requests per pod. It cannot scale to zero: the queue is in the pods."""
     name = values.name()
-    query = type(name)(f'sum({QUEUE_METRIC}{{service="{name}"}})')  # of the name's own type: in a chart an expression
+    query = type(name)(f'sum({QUEUE_METRIC}{{service="{name}"}})')  # an Expression in a chart
     trigger = {
         "type": "prometheus",
         "metadata": {

@@ -34,15 +34,15 @@ class Values(Protocol):
         ...
 
     def grace_seconds(self) -> object:
-        """Return how long a pod may take to stop."""
+        """Return the pod's terminationGracePeriodSeconds."""
         ...
 
     def config(self) -> str:
-        """Return the text of config.yaml."""
+        """Return config.yaml as text."""
         ...
 
     def config_digest(self) -> str:
-        """Return what changes when config.yaml does, so that pods are replaced."""
+        """Return a digest of config.yaml: when it changes, the pods are replaced."""
         ...
 
 
@@ -67,7 +67,7 @@ class ManifestValues:
         return settings.gateway.port if section == "gateway" else settings.health.port
 
     def grace_seconds(self) -> object:
-        """Return drain, stop and the pause before both."""
+        """Return the sum of the preStop delay, drain and stop."""
         return DEREGISTER_SECONDS + self._launch.stop_seconds
 
     def config(self) -> str:

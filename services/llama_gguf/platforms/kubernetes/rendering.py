@@ -1,7 +1,7 @@
 """One configuration as manifests and as a chart, and what Kubernetes cannot express of it.
 
-Owns which objects there are and in which files. One pod keeps everything on its own volume; several share only the
-weights, because keys, usage and logs of several writers would corrupt one another.
+Owns which objects there are and in which files. A single pod stores everything on its own volume; several share only
+the weights, because several writers would corrupt keys, usage and logs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from llama_gguf.platforms.container import Launch, Request, data_dir, models_dir, prepare
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.kubernetes.parameters import HelmValues, ManifestValues, Values
-from llama_gguf.platforms.mounts import Places, check_places
+from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import Tree, to_yaml
 from llama_gguf.settings import Settings
 from llama_gguf.settings.locations import DATA_DIR
@@ -27,14 +27,14 @@ from .objects import (
     service,
     service_monitor,
 )
-from .options import CONFIG_FOLDER, KubernetesOptions
+from .options import CONFIG_FOLDER, QUEUE_METRIC, KubernetesOptions
 from .workload import deployment
 
-_OUTSIDE = ("service-monitor.yaml",)  # kinds that not every cluster knows: applied by hand
+_NOT_APPLIED = ("service-monitor.yaml",)  # kinds that not every cluster has: left out of the kustomization
 _HEADER = {
     "service-monitor.yaml": ("For clusters with the Prometheus operator: kubectl apply -f service-monitor.yaml",),
     "secret.example.yaml": (
-        "Only the shape. Make it with: kubectl create secret generic NAME --from-literal=VARIABLE=VALUE",
+        "An example. Create the Secret with: kubectl create secret generic NAME --from-literal=VARIABLE=VALUE",
     ),
 }
 
@@ -45,9 +45,9 @@ def render(settings: Settings, request: Request, options: KubernetesOptions) -> 
     _check(settings, options, findings)
     patch: Patch = {"paths.data_dir": DATA_DIR} if settings.paths.data_dir == "auto" else {}
     launch = prepare(settings, request, findings, patch)
-    kept = (models_dir(launch),) if options.replicated else (data_dir(launch), models_dir(launch))
-    lost = ("/tmp", "/run", data_dir(launch))  # noqa: S108 - paths in the container
-    check_places(launch, Places("deployment.yaml", kept, lost), findings)
+    persistent = (models_dir(launch),) if options.replicated else (data_dir(launch), models_dir(launch))
+    ephemeral = ("/tmp", "/run", data_dir(launch))  # noqa: S108 - paths in the container
+    check_mounts(launch, Mounts("deployment.yaml", persistent, ephemeral), findings)
     _check_key_file(launch, findings)
     objects = _objects(launch, options, ManifestValues(launch))
     helm_values = HelmValues(launch.settings)
@@ -80,7 +80,7 @@ def _manifests(launch: Launch, objects: dict[str, Tree]) -> dict[str, str]:
     kustomization: Tree = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [name for name in objects if name not in _OUTSIDE],
+        "resources": [name for name in objects if name not in _NOT_APPLIED],
     }
     header = ["Written by `llama-gguf render kubernetes`. Apply with: kubectl apply -k ."]
     files = {"kustomization.yaml": to_yaml(kustomization, header=header)}
@@ -93,13 +93,13 @@ def _manifests(launch: Launch, objects: dict[str, Tree]) -> dict[str, str]:
 
 def _check_key_file(launch: Launch, findings: Findings) -> None:
     file = launch.settings.auth.bootstrap.file
-    taken = ("/", "/run", "/tmp", CONFIG_FOLDER, data_dir(launch), models_dir(launch))  # noqa: S108 - in the container
-    if file and (not file.startswith("/") or file.rpartition("/")[0] in ("", *taken)):
+    mounted = ("/", "/run", "/tmp", CONFIG_FOLDER, data_dir(launch), models_dir(launch))  # noqa: S108 - in the container
+    if file and (not file.startswith("/") or file.rpartition("/")[0] in ("", *mounted)):
         findings.error(
             "file-not-mountable",
             "auth.bootstrap.file",
-            f"auth.bootstrap.file is {file}, in a folder that is something else in the pod",
-            "give it a folder of its own, as in /run/secrets/llama-gguf/first-key, or use auth.bootstrap.env",
+            f"auth.bootstrap.file is {file}, in a directory where a Secret cannot be mounted",
+            "use a directory of its own, as in /run/secrets/llama-gguf/first-key, or set auth.bootstrap.env",
         )
 
 
@@ -122,14 +122,14 @@ def _check(settings: Settings, options: KubernetesOptions, findings: Findings) -
         findings.error(
             "no-queue-metric",
             "metrics.enabled",
-            "the autoscaler looks at the queue's depth, which metrics.enabled: false hides",
-            "turn metrics.enabled on",
+            f"the autoscaler scales on {QUEUE_METRIC}, which metrics.enabled: false disables",
+            "set metrics.enabled: true",
         )
     if settings.health.platform not in ("auto", "kubernetes", "plain"):
         findings.error(
             "health-contract",
             "health.platform",
-            f"health.platform is {settings.health.platform}, which is another platform's contract",
+            f"health.platform is {settings.health.platform}, which is another platform",
             "set health.platform: auto",
         )
     if not options.replicated:
@@ -139,13 +139,13 @@ def _check(settings: Settings, options: KubernetesOptions, findings: Findings) -
         findings.error(
             "key-per-replica",
             "auth.bootstrap.generate",
-            "every pod would generate a key of its own",
+            "every pod would generate its own key",
             "set auth.bootstrap.env: the same Secret gives all pods the same key",
         )
     if settings.limits.store == "memory":
         findings.warn(
             "limits-per-replica",
             "limits.store",
-            "each pod counts requests and tokens for itself, so a key may use its limits once a pod",
+            "each pod counts requests and tokens separately, so a key can use its limits once per pod",
             "set limits.store to a Redis or Valkey that all pods reach",
         )

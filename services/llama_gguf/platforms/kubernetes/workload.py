@@ -1,4 +1,4 @@
-"""The Deployment: one pod an engine, hardened, with probes that ask three different questions. Pure."""
+"""The Deployment: one engine per pod, hardened, with startup, liveness and readiness probes. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def labels(values: Values) -> Tree:
 
 
 def deployment(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
-    """Return the Deployment. Pods that hold the only volume or the only GPU are replaced, not doubled, in an update."""
+    """Return the Deployment. A single pod holds the volume and the GPU, so an update recreates it without overlap."""
     spec: Tree = {}
     if options.autoscaler == "none":
         spec["replicas"] = values.value("replicas", options.min_replicas)
@@ -48,7 +48,7 @@ def _pod(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
     gpu_nodes = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if launch.gpu else []
     return {
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # they would set LLAMA_GGUF_… variables of the cluster's own
+        "enableServiceLinks": False,  # the cluster would set LLAMA_GGUF_… variables for Services
         "terminationGracePeriodSeconds": values.grace_seconds(),
         "imagePullSecrets": values.value("imagePullSecrets", []),
         "nodeSelector": values.value("nodeSelector", {}),
@@ -96,7 +96,7 @@ def _container(launch: Launch, options: KubernetesOptions, values: Values) -> Tr
 
 
 def _variables(launch: Launch, values: Values) -> list[Tree]:
-    """Return the secrets, each one by name, and what the image's own config.yaml must have different."""
+    """Return the secrets, each one by name, and what overrides the image's own config.yaml."""
     plain = launch.variables() if launch.config_in_image else {}
     found: list[Tree] = [{"name": name, "value": value.replace("$(", "$$(")} for name, value in plain.items()]
     references = [(key, {"name": secret_name(values), "key": key}) for key in launch.secrets]
@@ -104,7 +104,7 @@ def _variables(launch: Launch, values: Values) -> list[Tree]:
 
 
 def secret_name(values: Values) -> str:
-    """Return the name of the Secret whose keys are the names of variables."""
+    """Return the name of the Secret, whose keys are names of variables."""
     return values.name("-secrets")
 
 
@@ -162,7 +162,7 @@ def _volume(name: str, launch: Launch, options: KubernetesOptions, values: Value
             return {"emptyDir": {}}
         case "data" | "models":
             return {"persistentVolumeClaim": {"claimName": values.name(f"-{name}")}}
-        case "run":  # the key between gateway and engine stays in memory
+        case "run":  # the key between gateway and engine is stored in memory only
             return {"emptyDir": {"medium": "Memory", "sizeLimit": _RUN_BYTES}}
         case "config":
             return {"configMap": {"name": values.name("-config")}}

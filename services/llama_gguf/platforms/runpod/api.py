@@ -8,11 +8,11 @@ from llama_gguf.platforms.container import MINIMUM_CUDA, Launch
 from llama_gguf.platforms.serialize import Tree
 from llama_gguf.settings.platform import RUNPOD_MAX_REQUEST_SECONDS, RUNPOD_POD_VOLUME
 
-from .options import LEAST_VOLUME, RunPodOptions, allowed_cuda
+from .options import MIN_VOLUME, RunPodOptions, allowed_cuda
 
 
 def endpoint(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
-    """Return a load-balancing endpoint that scales on the requests in flight, one worker for every full engine."""
+    """Return a load-balancing endpoint that scales on the requests in flight: one worker for each full engine."""
     settings = launch.settings
     tree: Tree = {"name": launch.name, "type": "LOAD_BALANCER", "image": launch.image}
     tree |= _registry(options)
@@ -24,8 +24,8 @@ def endpoint(launch: Launch, options: RunPodOptions, variables: Mapping[str, str
     if launch.variant == "cpu":
         tree["cpu"] = [{"id": options.cpu_flavor, "vcpuCount": options.vcpu_count}]
     else:
-        least = MINIMUM_CUDA[launch.variant]
-        tree["gpu"] = {"pools": list(options.pools), "count": options.gpu_count, "minCudaVersion": least}
+        minimum = MINIMUM_CUDA[launch.variant]
+        tree["gpu"] = {"pools": list(options.pools), "count": options.gpu_count, "minCudaVersion": minimum}
     tree |= {
         "workers": {"min": options.workers_min, "max": options.workers_max, "idleTimeout": options.idle_seconds},
         "scaling": {
@@ -43,7 +43,7 @@ def endpoint(launch: Launch, options: RunPodOptions, variables: Mapping[str, str
 
 
 def pod_template(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
-    """Return a template for Pods. A GPU Pod keeps its data on its own volume; RunPod gives CPU Pods none."""
+    """Return a template for Pods. A GPU Pod stores its data on its own volume; CPU Pods have no volume."""
     tree: Tree = {"name": launch.name, "image": launch.image}
     tree |= _registry(options)
     tree |= {
@@ -54,13 +54,13 @@ def pod_template(launch: Launch, options: RunPodOptions, variables: Mapping[str,
     if launch.variant == "cpu":
         tree["category"] = "CPU"
     else:
-        size = max(options.volume, LEAST_VOLUME)
+        size = max(options.volume, MIN_VOLUME)
         tree |= {
             "mounts": {"persistent": {"size": size, "path": RUNPOD_POD_VOLUME}},
             "category": "NVIDIA",
             "allowedCudaVersions": allowed_cuda(launch.variant),
         }
-    # Both default to true in a template; the image has neither program.
+    # startSsh and startJupyter default to true in a template; the image has neither program.
     return tree | {"serverless": False, "public": False, "startSsh": False, "startJupyter": False}
 
 

@@ -1,4 +1,4 @@
-"""What RunPod's Hub reads: the endpoint as a listing that asks its user for the settings, and a Dockerfile. Pure."""
+"""The files of RunPod's Hub: the endpoint as a listing that asks its users for settings, and a Dockerfile. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .options import RunPodOptions, allowed_cuda
 
 _ALWAYS_ASKED = ("engine.context_per_slot", "engine.slots")
 _UNNAMED = f"ghcr.io/OWNER/{REPOSITORY}"
-"""Where the images will be: nothing in this tree knows the account. Not a valid reference, so nobody builds on it."""
+"""Where the images will be; the repository does not name the account. Not a valid reference, so no build uses it."""
 _FROM = re.compile(r"^FROM (?P<name>\S+?)(?::[\w.-]+)?$", re.MULTILINE)
 
 
 def hub(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
-    """Return hub.json. Settings become questions with our descriptions; RunPod's own variables stay fixed."""
+    """Return hub.json. Settings become inputs with our descriptions; RunPod's own variables have fixed values."""
     return {
         "title": REPOSITORY,
         "description": "A GGUF model behind an OpenAI-compatible API with keys, limits and a fair queue.",
@@ -32,13 +32,13 @@ def hub(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) ->
             "endpointType": "LB",
             "containerDiskInGb": options.disk,
             **_hardware(launch, options, "gpuIds", ",".join(options.pools)),
-            "env": [*_questions(launch, variables), *_secret_questions(launch)],
+            "env": [*_setting_inputs(launch, variables), *_secret_inputs(launch)],
         },
     }
 
 
 def hub_tests(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
-    """Return tests.json: one job against the settings of this configuration."""
+    """Return tests.json: one job with the settings of this configuration."""
     fixed = [{"key": name, "value": value} for name, value in variables.items() if name not in launch.secrets]
     return {
         "tests": [{"name": "ready", "input": {}, "timeout": 600_000}],
@@ -50,11 +50,11 @@ def hub_tests(launch: Launch, options: RunPodOptions, variables: Mapping[str, st
 
 
 def hub_dockerfile(present: str) -> str:
-    """Return the Dockerfile that the Hub builds: this version's CUDA image, from where `present` takes it."""
+    """Return the Dockerfile that the Hub builds: this version's CUDA image, from the registry that `present` names."""
     found = _FROM.search(present)
     return (
-        "# What RunPod's Hub builds for a release: the released image as it is. Put the account that publishes it in\n"
-        "# the place of OWNER once; `llama-gguf render all` keeps it and sets the version.\n"
+        "# What RunPod's Hub builds for a release: the released image, unchanged. Replace OWNER by the account that\n"
+        "# publishes it; `llama-gguf render all` retains the name and sets the version.\n"
         f"FROM {found['name'] if found else _UNNAMED}:cuda-{__version__}\n"
     )
 
@@ -69,49 +69,49 @@ def _hardware(launch: Launch, options: RunPodOptions, gpu_field: str, gpus: str)
     }
 
 
-def _questions(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
+def _setting_inputs(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
     leaves = {env_name(leaf.path): leaf for leaf in settings_shape().leaves()}
     asked = {env_name(tuple(name.split("."))) for name in _ALWAYS_ASKED}
-    questions: list[Tree] = []
+    inputs: list[Tree] = []
     for name in [*variables, *sorted(asked.difference(variables))]:
         if name in launch.secrets:
             continue
         leaf = leaves.get(name)
         text = variables.get(name) or variable_text(leaf.default if leaf else None)
-        questions.append({"key": name, **({"input": _input(leaf, text)} if leaf else {"value": text})})
-    return questions
+        inputs.append({"key": name, **({"input": _input(leaf, text)} if leaf else {"value": text})})
+    return inputs
 
 
 def _input(leaf: Leaf, text: str) -> Tree:
     node = settings_shape().at(leaf.path) or {}
     advanced = leaf.path[0] != "model" and leaf.name not in _ALWAYS_ASKED
-    question: Tree = {"name": leaf.name, "description": _description(leaf), "advanced": advanced}
+    field: Tree = {"name": leaf.name, "description": _description(leaf), "advanced": advanced}
     match node.get("type"):
         case "boolean":
-            return question | {
+            return field | {
                 "type": "boolean",
                 "default": text == "true",
                 "trueValue": "true",
                 "falseValue": "false",
             }
         case "integer" | "number" if text != "null":
-            return question | {"type": "number", "default": json.loads(text)}
+            return field | {"type": "number", "default": json.loads(text)}
         case _:
-            return question | {"type": "string", "default": text}
+            return field | {"type": "string", "default": text}
 
 
 def _description(leaf: Leaf) -> str:
     return str(leaf.node.get("description", ""))
 
 
-def _secret_questions(launch: Launch) -> list[Tree]:
+def _secret_inputs(launch: Launch) -> list[Tree]:
     return [
         {
             "key": name,
             "input": {
                 "name": name,
                 "type": "string",
-                "description": f"A secret: {{{{ RUNPOD_SECRET_{name} }}}} takes it from your account's secrets.",
+                "description": f"A secret: {{{{ RUNPOD_SECRET_{name} }}}} reads it from your account's secrets.",
                 "default": f"{{{{ RUNPOD_SECRET_{name} }}}}",
                 "advanced": False,
             },

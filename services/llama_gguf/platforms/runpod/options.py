@@ -1,6 +1,6 @@
-"""What RunPod wants to know that no configuration says, and RunPod's numbers.
+"""Options of RunPod's endpoints and Pods that the configuration does not have, and RunPod's limits.
 
-Facts from RunPod's documentation and OpenAPI document of autumn 2026; not tried on RunPod itself.
+Facts from RunPod's documentation and OpenAPI document of autumn 2026; not tested on RunPod itself.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Literal
 
 from llama_gguf.platforms.container import MINIMUM_CUDA, Launch, Variant
 
-MOST_VARIABLES = 50
-LEAST_VOLUME = 10
+MAX_VARIABLES = 50
+MIN_VOLUME = 10
 RUN_AS_ROOT = ("RUNPOD_POD_USER", "0")
-"""RunPod mounts volumes that only root may write, and has no other field for the user of a container."""
+"""RunPod mounts volumes that only root can write to, and has no other field for the user of a container."""
 _CUDA_VERSIONS = (*(f"12.{minor}" for minor in range(10)), "13.0", "13.1", "13.2")
 
 
 @dataclass(frozen=True, slots=True)
 class RunPodOptions:
-    """What RunPod wants to know that no configuration says. Disk and volume in GB."""
+    """Options of RunPod that the configuration does not have. Disk and volume in GB."""
 
     only: Literal["endpoint", "pod"] | None = None
     pools: tuple[str, ...] = ("AMPERE_24", "ADA_24")
@@ -39,8 +39,8 @@ class RunPodOptions:
 
 def allowed_cuda(variant: Variant) -> list[str]:
     """Return the CUDA versions of hosts that can run `variant`; RunPod compares them exactly."""
-    least = _number(MINIMUM_CUDA[variant])
-    return [version for version in _CUDA_VERSIONS if _number(version) >= least]
+    minimum = _number(MINIMUM_CUDA[variant])
+    return [version for version in _CUDA_VERSIONS if _number(version) >= minimum]
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -48,5 +48,5 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def secret_references(launch: Launch) -> dict[str, str]:
-    """Return each secret variable with the reference that RunPod replaces by the account's secret of that name."""
+    """Return each secret variable with RunPod's reference to the account's secret of that name."""
     return {name: f"{{{{ RUNPOD_SECRET_{name} }}}}" for name in launch.secrets}
