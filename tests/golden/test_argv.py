@@ -18,9 +18,9 @@ CASES = sorted((Path(__file__).parent / "argv").glob("*.yaml"))
 
 def files_of(value: dict[str, Any]) -> ModelFiles:
     lora = tuple(LoraFile(Path(item["path"]), item.get("scale", 1.0)) for item in value.pop("lora", ()))
-    kind = value.pop("draft_names_its_kind", False)
+    kind = value.pop("draft_sets_spec_type", False)
     paths = {name: Path(path) for name, path in value.items()}
-    return ModelFiles(**paths, lora=lora, draft_names_its_kind=kind)
+    return ModelFiles(**paths, lora=lora, draft_sets_spec_type=kind)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)

@@ -20,7 +20,7 @@ from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LaunchError, ModelError
 from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import read_header
-from llama_gguf.models.inventory import Whereabouts, all_tensors, all_wanted, expected_files, whereabouts
+from llama_gguf.models.inventory import ModelFileStatus, all_tensors, all_wanted, expected_files, file_status
 from llama_gguf.models.memory.estimate import Weights
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory.repack import NO_CPU
@@ -52,7 +52,7 @@ class PlanFacts:
     settings: Settings
     locations: Locations
     names: tuple[str, ...]
-    files: tuple[Whereabouts, ...]
+    files: tuple[ModelFileStatus, ...]
     engine: EngineFacts
     argv: tuple[str, ...]
     programs: tuple[Program, ...]
@@ -68,7 +68,7 @@ def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int
     engine = look_for_engine(settings, env, locations)
     host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(vram))
     argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
-    files = tuple(whereabouts(wanted) for wanted in all_wanted(sources))
+    files = tuple(file_status(wanted) for wanted in all_wanted(sources))
     memory, problem = None, ""
     try:
         memory = estimate(settings, sources, machine(engine, vram, ram))
@@ -121,25 +121,25 @@ def usable_cpu(variant: EngineVariant | None) -> Cpu:
 
 
 def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPlan:
-    """Return the memory plan. Raises ModelError where a file is not here yet, or not readable."""
+    """Return the memory plan. Raises ModelError where a file is not on disk yet, or not readable."""
 
-    def path(name: str, place: Whereabouts) -> Path:
-        if not place.present:
-            raise ModelError(f"{name} is not on disk yet: {place.wanted.description}", code="model_not_found")
-        return place.path
+    def path(name: str, file: ModelFileStatus) -> Path:
+        if not file.present:
+            raise ModelError(f"{name} is not on disk yet: {file.wanted.description}", code="model_not_found")
+        return file.path
 
-    def weights(name: str, place: Whereabouts) -> Weights:
-        first = path(name, place)
+    def weights(name: str, file: ModelFileStatus) -> Weights:
+        first = path(name, file)
         return Weights(all_tensors(first), read_architecture(read_header(first)))
 
-    mmproj = path("the projector", whereabouts(sources.mmproj)) if sources.mmproj else None
-    adapters = [path("an adapter", whereabouts(wanted)) for wanted in sources.lora]
+    mmproj = path("the projector", file_status(sources.mmproj)) if sources.mmproj else None
+    adapters = [path("an adapter", file_status(wanted)) for wanted in sources.lora]
     return plan_memory(
-        weights("the model", whereabouts(sources.model)),
+        weights("the model", file_status(sources.model)),
         settings.engine,
         machine,
         mmproj=all_tensors(mmproj) if mmproj else (),
-        draft=weights("the draft model", whereabouts(sources.draft)) if sources.draft else None,
+        draft=weights("the draft model", file_status(sources.draft)) if sources.draft else None,
         adapters=[tensor for adapter in adapters for tensor in all_tensors(adapter)],
     )
 
@@ -159,13 +159,13 @@ def as_data(facts: PlanFacts) -> dict[str, Any]:
             "names": list(facts.names),
             "files": [
                 {
-                    "setting": place.wanted.setting,
-                    "source": place.wanted.description,
-                    "path": str(place.path),
-                    "present": place.present,
-                    "bytes": place.bytes_on_disk,
+                    "setting": file.wanted.setting,
+                    "source": file.wanted.description,
+                    "path": str(file.path),
+                    "present": file.present,
+                    "bytes": file.bytes_on_disk,
                 }
-                for place in facts.files
+                for file in facts.files
             ],
         },
         "engine": {

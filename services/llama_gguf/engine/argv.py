@@ -142,7 +142,7 @@ def _draft(settings: Settings, files: ModelFiles) -> list[str]:
     if settings.engine.gpu_layers in (0, "all"):
         arguments += ["--spec-draft-ngl", str(settings.engine.gpu_layers)]
     # Without a type llama-server loads a plain draft model and then never uses it.
-    if not files.draft_names_its_kind and "--spec-type" not in settings.engine.extra_args:
+    if not files.draft_sets_spec_type and "--spec-type" not in settings.engine.extra_args:
         arguments += ["--spec-type", "draft-simple"]
     return arguments
 

@@ -22,7 +22,7 @@ from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.models.gguf.facts import facts_of
 from llama_gguf.models.gguf.header import read_header
-from llama_gguf.models.resolve import resolve_patiently
+from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings.checks.model_facts import model_problems
@@ -44,7 +44,7 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     state.phase("resolving", "looking for llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
-    files = resolve_patiently(snapshot.settings.model, snapshot.locations, env, state)
+    files = resolve_with_retries(snapshot.settings.model, snapshot.locations, env, state)
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` says the same where the file is on disk; of one that was fetched, this is the first look.
     problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))

@@ -1,4 +1,4 @@
-"""SHA-256 of big files: compared once, then remembered for as long as the file stays the same one."""
+"""SHA-256 of large files: compared once, then recorded for as long as the file does not change."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from llama_gguf.models.model_files import Reporter
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 4 * 1024 * 1024
-_FOLLOWED_BYTES = 1024 * 1024  # small enough to stay in the processor's cache between reading and digesting
+_UPDATE_BYTES = 1024 * 1024  # small enough to stay in the CPU's cache between reading and hashing
 
 
 def file_sha256(path: Path, reporter: Reporter) -> str:
-    """Return the SHA-256 of `path` in lower-case hex; about a second a gigabyte."""
+    """Return the SHA-256 of `path` in lower-case hex; about a second per gigabyte."""
     digest = hashlib.sha256()
     buffer = bytearray(_CHUNK_BYTES)
     view = memoryview(buffer)
@@ -35,78 +35,78 @@ def file_sha256(path: Path, reporter: Reporter) -> str:
     return digest.hexdigest()
 
 
-class FrontDigest:
-    """SHA-256 of a file that is still being written: follows behind what is there from the first byte on."""
+class PrefixDigest:
+    """SHA-256 of a file that is still being written, over its contiguous prefix."""
 
     def __init__(self, read_into: Callable[[memoryview, int], int]) -> None:
         self._read_into = read_into
         self._digest = hashlib.sha256()
-        self._view = memoryview(bytearray(_FOLLOWED_BYTES))
+        self._view = memoryview(bytearray(_UPDATE_BYTES))
         self.position = 0
 
-    def follow(self, front: int) -> None:
-        """Go on to `front`, before which every byte is there. Blocks, but lets other threads run."""
-        while self.position < front:
-            count = self._read_into(self._view[: front - self.position], self.position)
+    def update_to(self, end: int) -> None:
+        """Hash up to `end`, before which every byte is written. Blocks, but lets other threads run."""
+        while self.position < end:
+            count = self._read_into(self._view[: end - self.position], self.position)
             if count == 0:
                 raise OSError(errno.EIO, "the file is shorter than what was written")
             self._digest.update(self._view[:count])
             self.position += count
 
     def hexdigest(self) -> str:
-        """Return the digest of what it has followed, in lower-case hex."""
+        """Return the digest of the bytes before `position`, in lower-case hex."""
         return self._digest.hexdigest()
 
 
 class VerifiedFiles:
-    """Remembers which files had which digest: one small JSON file for each in `directory`.
+    """Records which files have which digest: one small JSON file for each in `directory`.
 
-    A file counts as the same while path, size, modification time and inode are. A directory that cannot be written
-    costs a new comparison at each start, nothing else.
+    A file counts as unchanged while path, size, modification time and inode are. If the directory is not writable, the
+    digest is computed at each start.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def knows(self, path: Path, sha256: str) -> bool:
-        """Whether `path` was found to have `sha256` and has not changed since."""
+    def contains(self, path: Path, sha256: str) -> bool:
+        """Return whether `path` was verified to have `sha256` and has not changed since."""
         try:
-            remembered = json.loads(self._marker(path).read_text(encoding="utf-8"))
+            recorded = json.loads(self._record(path).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return bool(remembered == _identity(path, sha256))
+        return bool(recorded == _identity(path, sha256))
 
-    def remember(self, path: Path, sha256: str) -> None:
-        """Note that `path` has `sha256`."""
-        marker = self._marker(path)
-        temporary = marker.with_name(f"{marker.name}.{os.getpid()}.new")
+    def add(self, path: Path, sha256: str) -> None:
+        """Record that `path` has `sha256`."""
+        record = self._record(path)
+        temporary = record.with_name(f"{record.name}.{os.getpid()}.new")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(_identity(path, sha256)), encoding="utf-8")
-            temporary.replace(marker)
+            temporary.replace(record)
         except OSError as error:
             log.warning(
-                "cannot note that the checksum was right; it is computed again at the next start",
+                "cannot record the verified checksum; it is computed again at the next start",
                 extra=fields(directory=str(self._directory), reason=error.strerror),
             )
 
-    def _marker(self, path: Path) -> Path:
+    def _record(self, path: Path) -> Path:
         return self._directory / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
 
 
 def verify(path: Path, sha256: str, setting: str, verified: VerifiedFiles, reporter: Reporter) -> None:
     """Raise a permanent ModelError unless `path` has the digest `sha256`."""
-    if verified.knows(path, sha256):
+    if verified.contains(path, sha256):
         return
     reporter.phase("verifying", f"checking the SHA-256 of {path.name}")
     found = file_sha256(path, reporter)
     if found != sha256:
         raise ModelError(
-            f"{setting}.sha256: {path} has {found}, not {sha256}",
+            f"{setting}.sha256: {path} has the SHA-256 {found}, not {sha256}",
             code="checksum_mismatch",
-            hint="the file is damaged or another version: remove it, or correct the setting",
+            hint="the file is corrupt or another version: remove it, or correct the setting",
         )
-    verified.remember(path, sha256)
+    verified.add(path, sha256)
 
 
 def _identity(path: Path, sha256: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What the fetchers work with, handed down as one value."""
+"""What all fetchers need, handed down as one value."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from llama_gguf.models.model_files import Reporter
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """The variables (tokens among them), the memory of checksums, whom to tell, and connections for each file."""
+class FetchContext:
+    """The environment (with tokens), the verified checksums, where to report, and the connections per file."""
 
     env: Mapping[str, str] = field(repr=False)
     verified: VerifiedFiles

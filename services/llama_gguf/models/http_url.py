@@ -1,4 +1,4 @@
-"""Models at plain HTTP addresses."""
+"""Models at HTTP URLs."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from llama_gguf.models.checksum import file_sha256
 from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.lock import hold
 from llama_gguf.models.download.spec import Remote
-from llama_gguf.models.fetch_context import Means
+from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
 
 log = logging.getLogger(__name__)
 
 
-def fetch_url(wanted: Wanted, origin: AtUrl, means: Means) -> Path:
-    """Have the file at `origin.url`, all parts of a split one, on disk; return the path of the first.
+def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
+    """Download the file at `origin.url`, or all parts of a split one; return the path of the first.
 
-    What is there is not asked for again, because an address names one file for ever; a new version has a new address.
+    A file on disk is not requested again, because a URL names one file for ever; a new version has a new URL.
     """
-    headers = _authorization(wanted, means.env)
+    headers = _authorization(wanted, context.env)
     prepare_directory(origin.path.parent)
     for number, name in enumerate(split_names(origin.path.name)):
         path = origin.path.with_name(name)
         url = _sibling(origin.url, name) if number else origin.url
-        sha256 = wanted.sha256 if number == 0 else None  # the setting speaks of one file
+        sha256 = wanted.sha256 if number == 0 else None  # the setting is that of the first part
         remote = Remote(url, public_url(url), headers, sha256=sha256)
-        if not _have(path, sha256, means):
-            _fetch_one(remote, path, means)
+        if not _is_present(path, sha256, context):
+            _fetch_one(remote, path, context)
     return origin.path
 
 
-def _have(path: Path, sha256: str | None, means: Means) -> bool:
+def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:
     if not path.exists():
         return False
-    if sha256 is None or means.verified.knows(path, sha256):
+    if sha256 is None or context.verified.contains(path, sha256):
         return True
-    means.reporter.phase("verifying", f"checking the SHA-256 of {path.name}")
-    if file_sha256(path, means.reporter) == sha256:
-        means.verified.remember(path, sha256)
+    context.reporter.phase("verifying", f"checking the SHA-256 of {path.name}")
+    if file_sha256(path, context.reporter) == sha256:
+        context.verified.add(path, sha256)
         return True
-    log.warning("the file has another SHA-256 than wanted and is fetched anew", extra=fields(path=str(path)))
+    log.warning("the file does not have the configured SHA-256 and is downloaded again", extra=fields(path=str(path)))
     return False
 
 
-def _fetch_one(remote: Remote, path: Path, means: Means) -> None:
-    def waiting() -> None:
-        means.reporter.phase("downloading", f"another worker is fetching {path.name}; waiting for it")
+def _fetch_one(remote: Remote, path: Path, context: FetchContext) -> None:
+    def report_wait() -> None:
+        context.reporter.phase("downloading", f"waiting for another worker that downloads {path.name}")
 
-    with hold(path.with_name(path.name + ".lock"), on_wait=waiting):
-        if not _have(path, remote.sha256, means):  # the other worker may have fetched it
-            download(remote, path, means.reporter, means.connections)
+    with hold(path.with_name(path.name + ".lock"), on_wait=report_wait):
+        if not _is_present(path, remote.sha256, context):  # the other worker can have downloaded it
+            download(remote, path, context.reporter, context.connections)
             if remote.sha256:
-                means.verified.remember(path, remote.sha256)
+                context.verified.add(path, remote.sha256)
 
 
 def _authorization(wanted: Wanted, env: Mapping[str, str]) -> dict[str, str]:
@@ -67,7 +67,7 @@ def _authorization(wanted: Wanted, env: Mapping[str, str]) -> dict[str, str]:
     if not token:
         raise ConfigError(
             f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",
-            hint="set it to the token, or remove the setting",
+            hint="set the variable to the token, or remove the setting",
         )
     return {"Authorization": f"Bearer {token}"}
 

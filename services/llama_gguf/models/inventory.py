@@ -1,4 +1,4 @@
-"""What of the model is here already, without fetching anything: for `plan` and `model info`."""
+"""Which files of the model are on disk, without downloading anything: for `plan` and `model info`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """One wanted file: where it is, or where it will be."""
+class ModelFileStatus:
+    """One file of the model: where it is, or where it will be."""
 
     wanted: Wanted
     path: Path
@@ -26,25 +26,25 @@ class Whereabouts:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Size of all its parts that are here."""
+        """Size of all its parts that are on disk."""
         parts = (self.path.with_name(name) for name in split_names(self.path.name))
         return sum(part.stat().st_size for part in parts if part.is_file())
 
 
-def whereabouts(wanted: Wanted) -> Whereabouts:
-    """Return where `wanted` is or will be. Looks at the disk only."""
+def file_status(wanted: Wanted) -> ModelFileStatus:
+    """Return where `wanted` is or will be. Reads only the disk."""
     match wanted.origin:
         case OnDisk(path):
-            return Whereabouts(wanted, path, path.is_file())
+            return ModelFileStatus(wanted, path, path.is_file())
         case Named(directory, name):
             path = named_file(directory, name)
-            return Whereabouts(wanted, path, path.is_file())
+            return ModelFileStatus(wanted, path, path.is_file())
         case AtUrl(_, path):
-            return Whereabouts(wanted, path, path.is_file())
+            return ModelFileStatus(wanted, path, path.is_file())
         case OnHub() as origin:
             cached = find_cached(origin)
-            later = snapshots(origin.caches[0], origin) / origin.revision / origin.file
-            return Whereabouts(wanted, cached or later, cached is not None)
+            future = snapshots(origin.caches[0], origin) / origin.revision / origin.file
+            return ModelFileStatus(wanted, cached or future, cached is not None)
 
 
 def all_wanted(sources: Sources) -> tuple[Wanted, ...]:
@@ -53,10 +53,10 @@ def all_wanted(sources: Sources) -> tuple[Wanted, ...]:
 
 
 def expected_files(model: Model, sources: Sources) -> ModelFiles:
-    """Return the files llama-server will be started with, as far as can be known before they are here."""
+    """Return the files llama-server will be started with, as far as that is known before they are downloaded."""
 
     def path(wanted: Wanted) -> Path:
-        return whereabouts(wanted).path
+        return file_status(wanted).path
 
     return ModelFiles(
         model=path(sources.model),
@@ -70,6 +70,6 @@ def expected_files(model: Model, sources: Sources) -> ModelFiles:
 
 
 def all_tensors(path: Path) -> tuple[Tensor, ...]:
-    """Return the tensors of the model that begins at `path`, those of its other parts included."""
+    """Return the tensors of the model at `path`, including those of its other parts."""
     parts = (path.with_name(name) for name in split_names(path.name))
     return tuple(tensor for part in parts for tensor in read_header(part).tensors)

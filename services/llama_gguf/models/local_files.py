@@ -1,4 +1,4 @@
-"""Files that are, or should be, on disk: finding them by name, and errors that say what is there instead."""
+"""Files that should be on disk: finding them by name, and errors that say what is there instead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_readable(path: Path, setting: str) -> None:
         raise ModelError(
             f"{setting}: {path} cannot be read: {error.strerror}",
             code="model_not_readable",
-            hint="make the file readable for the user the appliance runs as, and every directory above it searchable",
+            hint="make the file readable by the user the appliance runs as, and every directory above it searchable",
         ) from error
 
 
@@ -53,7 +53,7 @@ def _listing(directory: Path) -> list[str]:
 
 
 def find_named(named: Named, setting: str) -> Path:
-    """Return the file in the models directory that `named` means, its suffix optional."""
+    """Return the file in the models directory for `named`, whose suffix is optional."""
     if not os.path.isdir(named.directory):  # noqa: PTH112 - Path.is_dir raises where a folder above is closed
         raise ModelError(
             f"{setting}: there is no models directory {named.directory}",
@@ -86,9 +86,9 @@ def _instead(name: str, names: Iterable[str], place: str) -> str:
 
 
 def check_model(path: Path, setting: str, role: Role) -> Header:
-    """Return the header of `path`. Raises a permanent ModelError unless it is a whole GGUF file fit for its `role`."""
+    """Return the header of `path`. Raises a permanent ModelError unless it is a complete GGUF file for its `role`."""
     header = read_header(path)
-    _check_whole(header, setting)
+    _check_complete(header, setting)
     count = header.number("split.count")
     if count > 1:
         _check_parts(path, setting, header.number("split.no"), count)
@@ -96,7 +96,7 @@ def check_model(path: Path, setting: str, role: Role) -> Header:
     expected = "model" if role == "draft" else role
     if found != expected:
         raise ModelError(
-            f"{setting}: {path} is {_ROLE_NAMES[found]}, where {_ROLE_NAMES[expected]} is wanted",
+            f"{setting}: {path} is {_ROLE_NAMES[found]}, not {_ROLE_NAMES[expected]}",
             code="model_wrong_kind",
         )
     return header
@@ -117,13 +117,13 @@ def _role_of(header: Header) -> Role:
     return "mmproj" if kind == "mmproj" or header.architecture == "clip" else "model"
 
 
-def _check_whole(header: Header, setting: str) -> None:
+def _check_complete(header: Header, setting: str) -> None:
     missing = header.end_of_data - header.file_bytes
     if missing > 0:
         raise ModelError(
             f"{setting}: {header.path} is incomplete: {header.file_bytes} of {header.end_of_data} bytes",
             code="model_incomplete",
-            hint="its download or copy did not end; fetch it again",
+            hint="its download or copy was not finished; download it again",
         )
 
 
@@ -131,9 +131,9 @@ def _check_parts(path: Path, setting: str, number: int, count: int) -> None:
     names = split_names(path.name)
     if len(names) != count:
         raise ModelError(
-            f"{setting}: {path} is part {number + 1} of {count}, but its name does not say so",
+            f"{setting}: {path} is part {number + 1} of {count}, but not named so",
             code="model_split",
-            hint=f"keep the names that end in -00001-of-{count:05}{SUFFIX}",
+            hint=f"retain the original names, which end in -00001-of-{count:05}{SUFFIX}",
         )
     if path.name != names[0]:
         raise ModelError(
@@ -142,4 +142,4 @@ def _check_parts(path: Path, setting: str, number: int, count: int) -> None:
     for name in names[1:]:
         part = path.with_name(name)
         check_readable(part, setting)
-        _check_whole(read_header(part), setting)
+        _check_complete(read_header(part), setting)

@@ -1,4 +1,4 @@
-"""The files llama-server is started with, and the steps by which they get here, as plain values.
+"""The files llama-server is started with, and the steps that put them on disk, as plain values.
 
 Meeting point of `models` (which fills them) and `engine.argv` (which turns them into arguments). Touches nothing.
 """
@@ -15,7 +15,7 @@ Phase = Literal["resolving", "downloading", "verifying", "starting", "exec"]
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A LoRA adapter on disk and its strength."""
+    """A LoRA adapter on disk and its scale."""
 
     path: Path
     scale: float = 1.0
@@ -23,23 +23,23 @@ class LoraFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Every file llama-server reads, by absolute path; of a split model the first part."""
+    """Every file llama-server reads, by absolute path; of a split model, the first part."""
 
     model: Path
     mmproj: Path | None = None
     draft: Path | None = None
     lora: tuple[LoraFile, ...] = ()
     chat_template: Path | None = None
-    draft_names_its_kind: bool = False  # the draft's own metadata says how to speculate (dflash, MTP)
+    draft_sets_spec_type: bool = False  # llama-server derives --spec-type from the draft's metadata (dflash, MTP)
 
 
 class Reporter(Protocol):
-    """Whom the steps tell how far they are; implementations throttle, callers need not."""
+    """Where the steps report their progress; implementations throttle, callers need not."""
 
     def phase(self, phase: Phase, detail: str) -> None:
-        """Say that a new step begins."""
+        """Report that a new step starts."""
         ...
 
     def progress(self, done: int, total: int | None) -> None:
-        """Say how many bytes of the current step are done, and of how many if that is known."""
+        """Report how many bytes of the current step are done, and of how many if that is known."""
         ...

@@ -1,6 +1,6 @@
-"""Settings.model -> which files are wanted and where each will lie. Pure: asks neither disk nor network.
+"""Settings.model -> which files are needed and where each one will be. Pure: no disk, no network.
 
-A path, a name in the models directory, a file of a Hugging Face repository and an address each become one `Wanted`.
+A path, a name in the models directory, a file of a Hugging Face repository and a URL each become one `Wanted`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class OnHub:
-    """A file in a Hugging Face repository; `caches` are searched in order, the first is written to."""
+    """A file in a Hugging Face repository; `caches` are searched in order, the first one is written to."""
 
     repo: str
     file: str
@@ -52,7 +52,7 @@ class OnHub:
 
 @dataclass(frozen=True, slots=True)
 class AtUrl:
-    """A file at an HTTP address, and where it is kept."""
+    """A file at an HTTP URL, and where it is stored."""
 
     url: str
     path: Path
@@ -72,7 +72,7 @@ class Wanted:
 
     @property
     def description(self) -> str:
-        """Where the file comes from, for people; without query strings, which can carry secrets."""
+        """The source of the file for messages, without query strings, which can contain secrets."""
         match self.origin:
             case OnDisk(path):
                 return str(path)
@@ -86,7 +86,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Everything Settings.model asks for."""
+    """All files that Settings.model needs."""
 
     model: Wanted
     mmproj: Wanted | None
@@ -98,14 +98,14 @@ class Sources:
 def plan_sources(model: Model, locations: Locations, env: Mapping[str, str]) -> Sources:
     """Return what has to be on disk before llama-server starts."""
 
-    def want(artifact: Artifact, setting: str) -> Wanted:
+    def wanted(artifact: Artifact, setting: str) -> Wanted:
         return Wanted(setting, _origin(artifact, setting, locations, env), artifact.sha256, artifact.token_env)
 
     return Sources(
-        model=want(model, "model"),
-        mmproj=want(model.mmproj, "model.mmproj") if model.mmproj else None,
-        draft=want(model.draft, "model.draft") if model.draft else None,
-        lora=tuple(want(adapter, f"model.lora[{index}]") for index, adapter in enumerate(model.lora)),
+        model=wanted(model, "model"),
+        mmproj=wanted(model.mmproj, "model.mmproj") if model.mmproj else None,
+        draft=wanted(model.draft, "model.draft") if model.draft else None,
+        lora=tuple(wanted(adapter, f"model.lora[{index}]") for index, adapter in enumerate(model.lora)),
         chat_template=Path(model.chat_template).absolute() if model.chat_template else None,
     )
 
@@ -137,9 +137,9 @@ def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[st
 def _at_url(url: str, setting: str, models_dir: Path) -> AtUrl:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{setting}.url: {public_url(url)} is no http:// or https:// address")
+        raise ConfigError(f"{setting}.url: {public_url(url)} is not an http:// or https:// URL")
     name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rsplit("/", 1)[-1]) or f"model{SUFFIX}"
-    # The query may hold a signature that changes from start to start, so it is no part of the file's identity.
+    # The query can contain a signature that changes at each start, so it is not part of the file's identity.
     identity = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
     return AtUrl(url, models_dir / "url" / identity / name)
 
@@ -153,14 +153,14 @@ def _inside(name: str, setting: str) -> str:
 
 
 def public_url(url: str) -> str:
-    """Return `url` without user, password, query and fragment, any of which may be secret."""
+    """Return `url` without user, password, query and fragment, each of which can be secret."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def served_names(model: Model) -> tuple[str, ...]:
-    """Return the names under which clients see the model: the aliases, else the file's name without its suffix."""
+    """Return the model's names in the API: the aliases, else the file's name without its suffix."""
     if model.aliases:
         return model.aliases
     if model.url:
@@ -172,7 +172,7 @@ def served_names(model: Model) -> tuple[str, ...]:
 
 
 def split_names(name: str) -> tuple[str, ...]:
-    """Return the names of all parts of the split model whose part `name` is; only `name` if it is no part."""
+    """Return the names of all parts of the split model that `name` belongs to; only `name` if it is not a part."""
     match = _SPLIT.search(name)
     if not match:
         return (name,)

@@ -50,7 +50,7 @@ def test_token(site: FileServer, tmp_path: Path) -> None:
     model = model_at(site.url(PATH), token_env="MY_TOKEN")
     with pytest.raises(ConfigError, match="the variable MY_TOKEN is not set"):
         resolve(model, locations_for(tmp_path), {}, Remembering())
-    with pytest.raises(ModelError, match="access refused"):
+    with pytest.raises(ModelError, match="access denied"):
         resolve(model, locations_for(tmp_path), {"MY_TOKEN": "wrong"}, Remembering())
     assert resolve(model, locations_for(tmp_path), {"MY_TOKEN": " t0ken\n"}, Remembering()).model.is_file()
 
@@ -118,4 +118,4 @@ def test_two_workers_on_one_volume_fetch_it_once(site: FileServer, tmp_path: Pat
         worker.join(30)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert len(site.requests) == 1
-    assert sum("another worker is fetching" in detail for _, details in answers for detail in details) == 1
+    assert sum("waiting for another worker" in detail for _, details in answers for detail in details) == 1

@@ -34,7 +34,7 @@ def site() -> Iterator[FileServer]:
 
 
 def _fetch(url: str, target: str) -> None:
-    tuning = Tuning(note=0.03, segment_bytes=128 * 1024)
+    tuning = Tuning(save_interval=0.03, segment_bytes=128 * 1024)
     download(Remote(url, "x"), Path(target), Silent(), 6, tuning)
 
 

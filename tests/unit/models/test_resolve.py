@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from llama_gguf.errors import ExitCode, ModelError
-from llama_gguf.models.inventory import all_tensors, all_wanted, expected_files, whereabouts
+from llama_gguf.models.inventory import all_tensors, all_wanted, expected_files, file_status
 from llama_gguf.models.model_files import LoraFile, ModelFiles
-from llama_gguf.models.resolve import resolve, resolve_patiently
+from llama_gguf.models.resolve import resolve, resolve_with_retries
 from llama_gguf.models.source import plan_sources
 from support.file_server import Remote, file_server
 from support.model_box import Remembering, locations_for, settings_for
@@ -78,14 +78,14 @@ def test_everything_at_once(models: Path, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, model)
     sources = plan_sources(settings.model, locations_for(tmp_path), {})
     assert expected_files(settings.model, sources) == expected
-    places = [whereabouts(wanted) for wanted in all_wanted(sources)]
+    places = [file_status(wanted) for wanted in all_wanted(sources)]
     assert [place.present for place in places] == [True] * 4
     assert places[0].bytes_on_disk == (models / "Tiny-Q8_0.gguf").stat().st_size
 
 
 def test_a_draft_that_says_how_to_speculate(models: Path, tmp_path: Path) -> None:
     write_other(models / "mtp.gguf", "glm4moe")
-    assert run(tmp_path, {"name": "Tiny-Q8_0", "draft": {"name": "mtp.gguf"}}).draft_names_its_kind
+    assert run(tmp_path, {"name": "Tiny-Q8_0", "draft": {"name": "mtp.gguf"}}).draft_sets_spec_type
 
 
 @pytest.mark.starter
@@ -156,11 +156,11 @@ def test_the_wrong_kind_of_file(models: Path, tmp_path: Path) -> None:
     write_other(models / "mmproj.gguf", "clip")
     write_other(models / "l.gguf", "llama", general__type="adapter")
     wrong = failure(tmp_path, {"name": "mmproj.gguf"})
-    assert wrong.message.endswith("is a multimodal projector, where a language model is wanted")
+    assert wrong.message.endswith("is a multimodal projector, not a language model")
     cases: list[tuple[dict[str, object], str]] = [
-        ({"mmproj": {"name": "Tiny-Q8_0"}}, "is a language model, where a multimodal projector is wanted"),
-        ({"draft": {"name": "l"}}, "is a LoRA adapter, where a language model is wanted"),
-        ({"lora": [{"name": "Tiny-Q8_0"}]}, "is a language model, where a LoRA adapter is wanted"),
+        ({"mmproj": {"name": "Tiny-Q8_0"}}, "is a language model, not a multimodal projector"),
+        ({"draft": {"name": "l"}}, "is a LoRA adapter, not a language model"),
+        ({"lora": [{"name": "Tiny-Q8_0"}]}, "is a language model, not a LoRA adapter"),
     ]
     for model, message in cases:
         assert failure(tmp_path, {"name": "Tiny-Q8_0"} | model).message.endswith(message)
@@ -205,17 +205,17 @@ def test_patience(tmp_path: Path, tiny_model: Path) -> None:
         site.statuses = [503, 500, 429]
         model = settings_for(tmp_path, {"url": site.url("/t.gguf")}).model
         reporter = Remembering()
-        files = resolve_patiently(model, locations_for(tmp_path), {}, reporter, sleep=pauses.append)
+        files = resolve_with_retries(model, locations_for(tmp_path), {}, reporter, sleep=pauses.append)
     assert files.model.is_file()
     assert [round(pause / expected) for pause, expected in zip(pauses, (2, 4, 8), strict=True)] == [1, 1, 1]
-    assert any("answered 503; try 2 of 8 in 2 s" in detail for _, detail in reporter.phases)
+    assert any("responded with 503; attempt 2 of 8 in 2 s" in detail for _, detail in reporter.phases)
 
 
 def test_patience_ends(tmp_path: Path) -> None:
     pauses: list[float] = []
     model = settings_for(tmp_path, {"url": "http://127.0.0.1:9/t.gguf"}).model
     with pytest.raises(ModelError) as caught:
-        resolve_patiently(model, locations_for(tmp_path), {}, Silent(), sleep=pauses.append, attempts=7)
+        resolve_with_retries(model, locations_for(tmp_path), {}, Silent(), sleep=pauses.append, attempts=7)
     assert caught.value.exit_code == ExitCode.UNAVAILABLE
     assert len(pauses) == 6
     assert max(pauses) <= 72
@@ -224,7 +224,7 @@ def test_patience_ends(tmp_path: Path) -> None:
 def test_no_patience_with_what_cannot_get_better(tmp_path: Path) -> None:
     model = settings_for(tmp_path, {"path": "/nowhere"}).model
     with pytest.raises(ModelError):
-        resolve_patiently(model, locations_for(tmp_path), {}, Silent(), sleep=lambda _: pytest.fail("slept"))
+        resolve_with_retries(model, locations_for(tmp_path), {}, Silent(), sleep=lambda _: pytest.fail("slept"))
 
 
 def test_where_files_will_be(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_where_files_will_be(tmp_path: Path) -> None:
         ({"hf": {"repo": "o/n", "file": "f.gguf"}}, models / "huggingface/models--o--n/snapshots/main/f.gguf"),
     ]
     for model, place in cases:
-        found = whereabouts(plan_sources(settings_for(tmp_path, model).model, locations, {}).model)
+        found = file_status(plan_sources(settings_for(tmp_path, model).model, locations, {}).model)
         assert (found.path, found.present, found.bytes_on_disk) == (place, False, 0)
-    url = whereabouts(plan_sources(settings_for(tmp_path, {"url": "https://h/u.gguf"}).model, locations, {}).model)
+    url = file_status(plan_sources(settings_for(tmp_path, {"url": "https://h/u.gguf"}).model, locations, {}).model)
     assert (url.path.name, url.present) == ("u.gguf", False)

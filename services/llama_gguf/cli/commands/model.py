@@ -25,10 +25,10 @@ from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.facts import has_chat_template
 from llama_gguf.models.gguf.header import Header, read_header
-from llama_gguf.models.inventory import all_tensors, whereabouts
+from llama_gguf.models.inventory import all_tensors, file_status
 from llama_gguf.models.local_files import check_readable
 from llama_gguf.models.model_files import ModelFiles, Phase, Reporter
-from llama_gguf.models.resolve import resolve_patiently
+from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import plan_sources, split_names
 from llama_gguf.settings import locate
 
@@ -59,14 +59,14 @@ def info(*, path: Path | None, config: Path | None, sets: tuple[str, ...], as_js
 
 def _configured(config: Path | None, sets: tuple[str, ...]) -> Path:
     settings = load_or_exit(config, sets).settings
-    place = whereabouts(plan_sources(settings.model, locate(settings, os.environ), os.environ).model)
-    if not place.present:
+    file = file_status(plan_sources(settings.model, locate(settings, os.environ), os.environ).model)
+    if not file.present:
         raise ModelError(
-            f"the model is not on disk yet: {place.wanted.description}",
+            f"the model is not on disk yet: {file.wanted.description}",
             code="model_not_found",
             hint="run `llama-gguf model download`",
         )
-    return place.path
+    return file.path
 
 
 def describe(header: Header) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def download(*, config: Path | None, sets: tuple[str, ...], as_json: bool) -> No
     logs.configure("model", format="text", level="warning", stream=sys.stderr)
     logging.getLogger("httpx2").setLevel(logging.ERROR)
     with _reporting(Console(stderr=True)) as reporter:
-        files = resolve_patiently(settings.model, locate(settings, os.environ), os.environ, reporter)
+        files = resolve_with_retries(settings.model, locate(settings, os.environ), os.environ, reporter)
     for name, path in _paths(files).items() if not as_json else ():
         click.echo(f"{name}: {path}")
     if as_json:

@@ -18,7 +18,7 @@ from rich.text import Text
 from llama_gguf.cli.commands.check import on_this_machine
 from llama_gguf.cli.config_options import chosen, config_argument, load_or_exit
 from llama_gguf.cli.plan_facts import PlanFacts, as_data, gather
-from llama_gguf.models.inventory import Whereabouts
+from llama_gguf.models.inventory import ModelFileStatus
 from llama_gguf.models.memory.plan import MemoryPlan
 from llama_gguf.models.source import Named, OnDisk
 from llama_gguf.settings.messages.report import as_data as problems_as_data
@@ -99,7 +99,7 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         ],
     )
     rows = [("served as", ", ".join(facts.names))]
-    rows += [(place.wanted.setting, f"{place.path} ({_whence(place)})") for place in facts.files]
+    rows += [(file.wanted.setting, f"{file.path} ({_origin_note(file)})") for file in facts.files]
     yield "model", rows
     gpus = [f"{device.id}: {device.name}, {human(device.total_bytes)}" for device in facts.engine.devices]
     yield (
@@ -135,13 +135,13 @@ def _cpu_variant(facts: PlanFacts) -> str:
     return f"{variant.variant} ({f'crashed on this machine: {crashed}' if crashed else 'the best for this CPU'})"
 
 
-def _whence(place: Whereabouts) -> str:
-    origin = place.wanted.origin
-    if place.present:
-        said = f"{human(place.bytes_on_disk)} on disk"
+def _origin_note(file: ModelFileStatus) -> str:
+    origin = file.wanted.origin
+    if file.present:
+        said = f"{human(file.bytes_on_disk)} on disk"
     else:
-        said = "does not exist" if isinstance(origin, OnDisk | Named) else "not here yet"
-    return said if isinstance(origin, OnDisk) else f"{said}; from {place.wanted.description}"
+        said = "does not exist" if isinstance(origin, OnDisk | Named) else "not on disk yet"
+    return said if isinstance(origin, OnDisk) else f"{said}; from {file.wanted.description}"
 
 
 def command_lines(program: str, argv: tuple[str, ...]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Big files over HTTP: several connections, resumed, verified, whole or not at all."""
+"""Large files over HTTP: several connections, resumable, verified, complete or not visible at all."""

@@ -1,7 +1,7 @@
 """One download of a file at a time, also for several workers on one network volume.
 
-flock, because the kernel lets go of it however a process ends. On a file system that has no locks the work goes on
-without: a download writes the same bytes to the same places, so a second one costs bandwidth, not the file.
+flock, because the kernel releases it however a process ends. On a file system without locks the download continues
+without one: it writes the same bytes to the same offsets, so a second one costs bandwidth, not the file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from llama_gguf.logs import fields
 
 log = logging.getLogger(__name__)
 
-_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_LOCKS_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextmanager
 def hold(
     path: Path, *, on_wait: Callable[[], None], sleep: Callable[[float], None] = time.sleep, poll_seconds: float = 0.5
 ) -> Iterator[None]:
-    """Hold the lock file `path`, made if need be; blocks while another process has it, saying so once."""
-    # Read-only, so that workers with different users can share a volume. The file stays: removing it would let two
+    """Hold the lock file `path`, created if missing; blocks while another process holds it, after one `on_wait`."""
+    # Read-only, so that workers with different users can share a volume. The file is not removed: that would let two
     # processes hold locks on two files of the same name.
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -50,9 +50,11 @@ def _acquire(
                 waited = True
             sleep(poll_seconds)
         except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
+            if error.errno not in _LOCKS_UNSUPPORTED:
                 raise
-            log.warning("no file locks here, going on without", extra=fields(path=str(path), reason=error.strerror))
+            log.warning(
+                "the file system has no locks, continuing without", extra=fields(path=str(path), reason=error.strerror)
+            )
             return
         else:
             return

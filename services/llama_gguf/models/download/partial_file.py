@@ -1,8 +1,8 @@
-"""The unfinished file of a download, and the notes beside it that say what of it can be trusted.
+"""The partial file of a download, and the sidecar that records which of its bytes are valid.
 
-`NAME.part` has its full length from the start where the size is known, so only `NAME.part.json` knows which bytes are
-real. The notes never run ahead of the disk: bytes are synced before a note names them, and a note replaces the one
-before it whole. A rename at the end is the only way to NAME.
+`NAME.part` has its full length from the start where the size is known, so only the sidecar `NAME.part.json` tells which
+bytes are downloaded. It never runs ahead of the disk: bytes are synced before it lists them, and it is replaced
+atomically. A rename at the end is the only way to NAME.
 """
 
 from __future__ import annotations
@@ -14,66 +14,66 @@ import os
 import shutil
 from pathlib import Path
 
-from llama_gguf.models.download.errors import no_room
+from llama_gguf.models.download.errors import no_space
 from llama_gguf.models.download.segments import Span, merged
 
 _SPARE_BYTES = 64 * 1024 * 1024
-_MOST_BUFFERS = 256  # well below what the kernel takes at a time
+_MAX_BUFFERS = 256  # well below the kernel's IOV_MAX
 _CANNOT_ALLOCATE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.EINTR}
 
 
-class Part:
-    """One unfinished file. `version`, `size` and `done` are as the notes say; "" and None where not known.
+class PartialFile:
+    """One partial file. `validator`, `size` and `done` are as the sidecar says; "" and None where not known.
 
-    Of its methods only `write` and `read_into` may run in several threads at a time. Raises OSError.
+    Of its methods only `write` and `read_into` can run in several threads at a time. Raises OSError.
     """
 
     def __init__(self, destination: Path) -> None:
         self.path = destination.with_name(destination.name + ".part")
-        self.version = ""
+        self.validator = ""
         self.size: int | None = None
         self.done: tuple[Span, ...] = ()
         self._destination = destination
-        self._notes = destination.with_name(destination.name + ".part.json")
-        self._next_notes = destination.with_name(destination.name + ".part.json.new")
+        self._sidecar = destination.with_name(destination.name + ".part.json")
+        self._new_sidecar = destination.with_name(destination.name + ".part.json.new")
         self._descriptor: int | None = None
 
-    def take_up(self) -> None:
-        """Open what an earlier process left, if its notes are good; else begin with nothing."""
+    def resume(self) -> None:
+        """Open what an earlier process left, if its sidecar is valid; else start with nothing."""
         try:
             length = self.path.stat().st_size
-            notes = json.loads(self._notes.read_text(encoding="utf-8"))
-            self.version, self.size, self.done = _trusted(notes, length)
+            sidecar = json.loads(self._sidecar.read_text(encoding="utf-8"))
+            self.validator, self.size, self.done = _checked(sidecar, length)
         except (FileNotFoundError, ValueError):
             self.discard()
             return
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
-    def restart(self, version: str, size: int | None) -> None:
-        """Make a new, empty file. Raises ModelError when there is no room for it."""
+    def restart(self, validator: str, size: int | None) -> None:
+        """Create a new, empty file. Raises ModelError when there is no space for it."""
         self.discard()
         _check_space(self.path.parent, size or 0)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        self.plan(version, size)
+        self.allocate(validator, size)
 
-    def plan(self, version: str, size: int | None) -> None:
-        """Give the file its full length and note what it is part of. Raises ModelError when there is no room."""
-        self.version, self.size = version, size
+    def allocate(self, validator: str, size: int | None) -> None:
+        """Allocate the full length and record what it is part of. Raises ModelError when there is no space."""
+        self.validator, self.size = validator, size
         if size is None:
             self.save(self.done)
             return
         status = os.fstat(self._file)
         _check_space(self.path.parent, size - status.st_blocks * 512)
-        # Noted first: a file with its full length but the notes of the present length would be taken as complete.
+        # Saved first: with a sidecar of the former format, a file of full length would be taken as complete.
         self.save(self.done)
         if status.st_size < size:
-            _allocate(self._file, size)
+            _fallocate(self._file, size)
 
     def write(self, chunks: list[bytes], position: int) -> None:
-        """Write `chunks`, one after the other, from `position` on."""
+        """Write `chunks` consecutively, starting at `position`."""
         views = [memoryview(chunk) for chunk in chunks]
         while views:
-            count = os.pwritev(self._file, views[:_MOST_BUFFERS], position)
+            count = os.pwritev(self._file, views[:_MAX_BUFFERS], position)
             position += count
             while views and count >= len(views[0]):
                 count -= len(views.pop(0))
@@ -81,73 +81,73 @@ class Part:
                 views[0] = views[0][count:]
 
     def read_into(self, buffer: memoryview, position: int) -> int:
-        """Read from `position` on; return how many bytes came."""
+        """Read, starting at `position`; return the number of bytes read."""
         return os.preadv(self._file, [buffer], position)
 
     def save(self, done: tuple[Span, ...]) -> None:
-        """Make `done`, which has been written, survive whatever may come."""
+        """Make the spans `done`, which are written, durable."""
         os.fdatasync(self._file)
         # "version", not the former format's "validator": an older program must not take the length for the progress.
-        notes = {"version": self.version, "size": self.size, "done": done}
-        with self._next_notes.open("w", encoding="utf-8") as file:
-            json.dump(notes, file)
+        sidecar = {"version": self.validator, "size": self.size, "done": done}
+        with self._new_sidecar.open("w", encoding="utf-8") as file:
+            json.dump(sidecar, file)
             file.flush()
             os.fsync(file.fileno())
-        self._next_notes.replace(self._notes)
+        self._new_sidecar.replace(self._sidecar)
         self.done = done
 
     def finish(self) -> None:
-        """Turn the file, which is complete, into the destination."""
+        """Rename the file, which is complete, to the destination."""
         os.fsync(self._file)
-        ours, there = os.fstat(self._file), self.path.stat()
-        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):  # where there are no locks
-            raise OSError(errno.EBUSY, "another process began the same download")
+        ours, current = os.fstat(self._file), self.path.stat()
+        if (ours.st_dev, ours.st_ino) != (current.st_dev, current.st_ino):  # where there are no locks
+            raise OSError(errno.EBUSY, "another process started the same download")
         self.path.replace(self._destination)
-        self._forget_notes()
+        self._remove_sidecar()
         self.close()
 
     def discard(self) -> None:
-        """Remove the file and its notes. A new one gets a new inode: another process may hold the old one open."""
+        """Remove the file and its sidecar. A new one gets a new inode: another process may have the old one open."""
         self.close()
-        self.version, self.size, self.done = "", None, ()
-        self._forget_notes()  # before the file: notes without a file are nothing
+        self.validator, self.size, self.done = "", None, ()
+        self._remove_sidecar()  # before the file: a sidecar without a file is ignored
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file, which stays for the next try."""
+        """Close the file, which is retained for the next attempt."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _forget_notes(self) -> None:
-        self._notes.unlink(missing_ok=True)
-        self._next_notes.unlink(missing_ok=True)  # a process was killed between its two steps
+    def _remove_sidecar(self) -> None:
+        self._sidecar.unlink(missing_ok=True)
+        self._new_sidecar.unlink(missing_ok=True)  # a process was killed between its two steps
 
     @property
     def _file(self) -> int:
         if self._descriptor is None:
-            raise ValueError("the part is not open")
+            raise ValueError("the partial file is not open")
         return self._descriptor
 
 
-def _trusted(notes: object, length: int) -> tuple[str, int | None, tuple[Span, ...]]:
-    """Return version, size and done of `notes` about a file of `length` bytes. Raises ValueError unless all fits."""
-    match notes:
-        case {"validator": str(version)}:  # the former format, where the length is the progress
-            return version, None, merged([(0, length)])
-        case {"version": str(version), "size": int() | None as size, "done": list(pairs)}:
+def _checked(sidecar: object, length: int) -> tuple[str, int | None, tuple[Span, ...]]:
+    """Return validator, size and done of the sidecar of a file of `length` bytes. Raises ValueError if inconsistent."""
+    match sidecar:
+        case {"validator": str(validator)}:  # the former format, where the length is the progress
+            return validator, None, merged([(0, length)])
+        case {"version": str(validator), "size": int() | None as size, "done": list(pairs)}:
             spans = tuple(tuple(pair) if isinstance(pair, list) else () for pair in pairs)
             ends = [0, *(bound for span in spans for bound in span)]
             numbers = all(type(bound) is int for bound in ends) and all(len(span) == 2 for span in spans)
             if numbers and min(ends) == 0 and merged(spans) == spans and ends[-1] <= length <= (size or length):
-                return version, size, spans
-    raise ValueError("no notes of ours, or not about this file")
+                return validator, size, spans
+    raise ValueError("not a valid sidecar of this file")
 
 
-def _allocate(descriptor: int, size: int) -> None:
-    """Reserve the space, so that a full disk shows now; where the file system cannot, only set the length.
+def _fallocate(descriptor: int, size: int) -> None:
+    """Allocate the space, so that a full disk is reported now; where the file system cannot, only set the length.
 
-    By fallocate itself: os.posix_fallocate writes into every block where the file system has nothing better.
+    With fallocate itself: os.posix_fallocate writes to every block where the file system does not support it.
     """
     fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
     if fallocate is not None:
@@ -163,4 +163,4 @@ def _allocate(descriptor: int, size: int) -> None:
 def _check_space(directory: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if needed > 0 and needed + _SPARE_BYTES > free:
-        raise no_room(directory, needed, free)
+        raise no_space(directory, needed, free)

@@ -1,4 +1,4 @@
-"""Status and headers of an answer -> what of a file its body holds. Pure."""
+"""Status and headers of a response -> which bytes of the file its body holds (RFC 9110, section 14). Pure."""
 
 from __future__ import annotations
 
@@ -10,66 +10,66 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-(?P<last>\d+)|\*)/(?P<tota
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PartialContent:
     """The bytes from `start` to before `end` of a file of `total` bytes."""
 
     start: int
     end: int
     total: int
-    version: str
+    validator: str
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """All of the file; its length may not be told."""
+class FullContent:
+    """The complete file; `total` is None if the server does not send it."""
 
     total: int | None
-    version: str
+    validator: str
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
-    """Nothing: the range that was asked for lies behind the end."""
+class RangeNotSatisfiable:
+    """No bytes: the requested range starts at or after the end of the file."""
 
     total: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
-    """Something of the file, but it does not say what: ranges do not work with this server."""
+class InvalidRange:
+    """A partial response that does not say which bytes it holds: this server's ranges cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Not the file."""
+class ErrorResponse:
+    """Any other status: not the file."""
 
     status: int
     retry_after: float | None  # seconds
 
 
-Answer = Piece | Whole | Beyond | Unusable | Refusal
+RangeResponse = PartialContent | FullContent | RangeNotSatisfiable | InvalidRange | ErrorResponse
 
 
-def read_answer(status: int, headers: Mapping[str, str]) -> Answer:
-    """Return what the body of an answer is; `headers` finds names in any case."""
+def read_response(status: int, headers: Mapping[str, str]) -> RangeResponse:
+    """Return what the body of a response is; `headers` must be case-insensitive."""
     if status == 200:
         length = headers.get("Content-Length", "")
-        return Whole(int(length) if length.isdecimal() else None, _version(headers))
+        return FullContent(int(length) if length.isdecimal() else None, _validator(headers))
     if status in (206, 416):
         match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         total = int(match["total"]) if match and match["total"] != "*" else None
         if status == 416:
-            return Beyond(total)
+            return RangeNotSatisfiable(total)
         if match is None or match["start"] is None or total is None:
-            return Unusable()
+            return InvalidRange()
         start, end = int(match["start"]), int(match["last"]) + 1
-        return Piece(start, end, total, _version(headers)) if start < end <= total else Unusable()
+        return PartialContent(start, end, total, _validator(headers)) if start < end <= total else InvalidRange()
     after = headers.get("Retry-After", "").strip()
-    return Refusal(status, float(after) if after.isdecimal() else None)
+    return ErrorResponse(status, float(after) if after.isdecimal() else None)
 
 
-def _version(headers: Mapping[str, str]) -> str:
-    """Return what stands for these very bytes: a strong ETag, else the date, else ""."""
+def _validator(headers: Mapping[str, str]) -> str:
+    """Return the validator for If-Range: a strong ETag, else the modification date, else ""."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):  # a weak one does not promise equal bytes
         return etag

@@ -1,7 +1,7 @@
-"""Which bytes of a file are here, who fetches which, and what is fetched next. Pure: no clock, no disk, no network.
+"""Which bytes of a file are done, in flight or pending, and what is fetched next. Pure: no clock, disk or network.
 
-A file is a row of bytes from 0 to its size. At any time each byte is in exactly one place: done, in a segment that a
-connection is fetching, or pending. The lowest pending bytes go first, so that a digest can follow close behind.
+At any time each byte of the file is in exactly one state: done, in a segment that a connection is fetching, or pending.
+The lowest pending bytes go first, so that the digest can be computed during the download.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 Span = tuple[int, int]
-"""First byte, and the one after the last."""
+"""Start and end of a range of bytes; the end is exclusive."""
 
-_LARGEST = 8  # times the smallest segment
-_SEGMENT_SECONDS = 2.0  # what a connection fetches at a time: long against the wait for each answer's first byte
-_PENDING_SHARE = 2  # towards the end a segment is at most 1/2 of each connection's share of what is pending
-_MATURE_SECONDS = 1.0  # younger requests say nothing about their speed
-_WORTH_SECONDS = 1.0  # what takes less to its end is not worth another request
-_LAGGING_SECONDS = 15.0  # what takes longer holds up the digest, so that somebody much faster takes over at once
+_MAX_SEGMENT_FACTOR = 8  # times the minimum segment
+_SEGMENT_SECONDS = 2.0  # duration of one request: long compared to the wait for the first byte of each response
+_PENDING_SHARE = 2  # towards the end a segment is at most 1/2 of each connection's share of the pending bytes
+_MIN_AGE_SECONDS = 1.0  # the rate of younger requests is not known yet
+_MIN_STEAL_SECONDS = 1.0  # what is finished earlier is not worth another request
+_LAGGING_SECONDS = 15.0  # what takes longer delays the digest, so a much faster connection steals from it at once
 _MUCH_FASTER = 4.0
-_CRUMB_BYTES = 64 * 1024
-_ENDLESS = 2**63 - 1
+_MIN_REMAINDER_BYTES = 64 * 1024
+_UNKNOWN_END = 2**63 - 1
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Return the same bytes in as few spans as possible, in order."""
+    """Return the same bytes in as few spans as possible, sorted."""
     result: list[Span] = []
     for start, end in sorted(spans):
         if start >= end:
@@ -37,28 +37,29 @@ def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def covered(spans: Iterable[Span]) -> int:
-    """Return how many bytes `spans` (without overlaps) hold."""
+    """Return how many bytes `spans`, which do not overlap, contain."""
     return sum(end - start for start, end in spans)
 
 
-def front(spans: tuple[Span, ...]) -> int:
-    """Return how many bytes from the first one on are in `spans`, which are merged."""
+def prefix_length(spans: tuple[Span, ...]) -> int:
+    """Return how many contiguous bytes from the start of the file are in `spans`, which are merged."""
     return spans[0][1] if spans and spans[0][0] == 0 else 0
 
 
 def gaps(spans: tuple[Span, ...], size: int | None) -> Iterator[Span]:
-    """Yield what `spans`, which are merged, leave out; the last gap of a file of unknown size has no real end."""
+    """Yield the gaps between `spans`, which are merged; the last gap of a file of unknown size ends at 2^63."""
     position = 0
     for start, end in spans:
         if position < start:
             yield position, start
         position = end
-    if position < (size if size is not None else _ENDLESS):
-        yield position, size if size is not None else _ENDLESS
+    end_of_file = size if size is not None else _UNKNOWN_END
+    if position < end_of_file:
+        yield position, end_of_file
 
 
 class Segment:
-    """A stretch that one connection fetches: bytes before `position` are here, those before `end` are wanted."""
+    """A range that one connection fetches: bytes before `position` are done, those up to `end` are still to come."""
 
     __slots__ = ("end", "position", "start", "taken_at")
 
@@ -70,78 +71,80 @@ class Segment:
 
     @property
     def remaining(self) -> int:
-        """Bytes still to come; somebody faster may take them over at any time."""
+        """Bytes still to come; a faster connection can steal them at any time."""
         return self.end - self.position
 
     def rate(self, now: float) -> float:
-        """Return bytes per second since it was taken, the wait for the first one included."""
+        """Return bytes per second since it was taken, including the wait for the first byte."""
         return (self.position - self.start) / max(now - self.taken_at, 0.001)
 
     def seconds_left(self, now: float) -> float:
-        """Return how long the rest takes at the present rate."""
+        """Return how long the rest takes at the current rate."""
         rate = self.rate(now)
         return self.remaining / rate if rate else float("inf")
 
 
-class Ledger:
-    """The books of one file. Times are seconds of any clock; rates are bytes per second, 0 where unknown.
+class SegmentTracker:
+    """The state of every byte of one file. Times are seconds of any clock; rates are bytes per second, 0 if unknown.
 
-    One connection gets all there is at a time; of more, each gets at least `smallest` bytes, while there are so many.
+    A single connection gets everything at once; of several, each gets at least `min_bytes`, while there are that many.
     """
 
-    def __init__(self, size: int | None, done: Iterable[Span] = (), *, connections: int = 1, smallest: int = 1) -> None:
+    def __init__(
+        self, size: int | None, done: Iterable[Span] = (), *, connections: int = 1, min_bytes: int = 1
+    ) -> None:
         self.size = size
-        self._smallest = smallest
+        self._min_bytes = min_bytes
         self._connections = connections
         self._done = merged(done)
         self._pending: list[Span] = list(gaps(self._done, size))  # in order, so a heap already
-        self._flying: list[Segment] = []
+        self._in_flight: list[Segment] = []
         self.bytes_done = covered(self._done)
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is here."""
+        """Whether every byte is done."""
         return self.bytes_done == self.size
 
     @property
     def bytes_pending(self) -> int:
-        """Bytes that nobody is fetching."""
+        """Bytes that no connection is fetching."""
         return covered(self._pending)
 
     def spans(self) -> tuple[Span, ...]:
-        """Return what is here."""
-        return merged([*self._done, *((segment.start, segment.position) for segment in self._flying)])
+        """Return the bytes that are done."""
+        return merged([*self._done, *((segment.start, segment.position) for segment in self._in_flight)])
 
     def first(self, now: float) -> Segment:
-        """Return the segment at the first gap, for the connection that asked before anything was known."""
+        """Return the segment at the first gap, for the connection that sent its request before anything was known."""
         segment = self._from_pending(now, 0.0)
         if segment is None:
             raise ValueError("nothing is pending")
-        self._flying.append(segment)
+        self._in_flight.append(segment)
         return segment
 
     def take(self, now: float, rate: float = 0.0) -> Segment | None:
-        """Return what a connection that is free, and has done `rate` so far, should fetch; None if not worth it."""
+        """Return what an idle connection with this `rate` should fetch; None if not worth a request."""
         segment = self._from_laggard(now, rate) or self._from_pending(now, rate) or self._from_slowest(now, rate)
         if segment:
-            self._flying.append(segment)
+            self._in_flight.append(segment)
         return segment
 
-    def wrote(self, segment: Segment, count: int) -> None:
-        """Note that the next `count` bytes of `segment` are on disk; those that are somebody else's do not count."""
+    def record_written(self, segment: Segment, count: int) -> None:
+        """Record that the next `count` bytes of `segment` are on disk; those that were stolen do not count."""
         count = min(count, segment.remaining)
         segment.position += count
         self.bytes_done += count
 
     def release(self, segment: Segment) -> None:
-        """Note that nobody fetches `segment` any more; what is missing of it is pending again."""
-        self._flying.remove(segment)
+        """Record that `segment` is no longer being fetched; its missing bytes are pending again."""
+        self._in_flight.remove(segment)
         self._done = merged([*self._done, (segment.start, segment.position)])
         if segment.remaining:
             heapq.heappush(self._pending, (segment.position, segment.end))
 
     def seal(self) -> None:
-        """Note that a file of unknown size ends where its bytes end."""
+        """Record that a file of unknown size ends where its bytes end."""
         self.size = self.bytes_done
         self._pending.clear()
 
@@ -156,33 +159,33 @@ class Ledger:
         return Segment(start, min(start + length, end), now)
 
     def _length(self, rate: float) -> int:
-        wanted = max(self._smallest, min(self._smallest * _LARGEST, int(rate * _SEGMENT_SECONDS)))
-        return min(wanted, max(self._smallest, self.bytes_pending // (_PENDING_SHARE * self._connections)))
+        wanted = max(self._min_bytes, min(self._min_bytes * _MAX_SEGMENT_FACTOR, int(rate * _SEGMENT_SECONDS)))
+        return min(wanted, max(self._min_bytes, self.bytes_pending // (_PENDING_SHARE * self._connections)))
 
     def _from_laggard(self, now: float, rate: float) -> Segment | None:
-        victim = self._slowest(now, _LAGGING_SECONDS)
-        if victim is None or rate <= _MUCH_FASTER * victim.rate(now):
+        laggard = self._slowest(now, _LAGGING_SECONDS)
+        if laggard is None or rate <= _MUCH_FASTER * laggard.rate(now):
             return None
-        return _rob(victim, now, rate)
+        return _steal(laggard, now, rate)
 
     def _from_slowest(self, now: float, rate: float) -> Segment | None:
-        victim = self._slowest(now, _WORTH_SECONDS)
-        return _rob(victim, now, rate) if victim else None
+        slowest = self._slowest(now, _MIN_STEAL_SECONDS)
+        return _steal(slowest, now, rate) if slowest else None
 
-    def _slowest(self, now: float, at_least: float) -> Segment | None:
-        """Return the segment whose end is farthest away in time, if that is more than `at_least` seconds."""
-        mature = [s for s in self._flying if s.remaining and now - s.taken_at >= _MATURE_SECONDS]
-        slowest = max(mature, key=lambda segment: segment.seconds_left(now), default=None)
-        return slowest if slowest and slowest.seconds_left(now) > at_least else None
+    def _slowest(self, now: float, min_seconds: float) -> Segment | None:
+        """Return the segment that finishes last, if that takes more than `min_seconds`."""
+        measured = [s for s in self._in_flight if s.remaining and now - s.taken_at >= _MIN_AGE_SECONDS]
+        slowest = max(measured, key=lambda segment: segment.seconds_left(now), default=None)
+        return slowest if slowest and slowest.seconds_left(now) > min_seconds else None
 
 
-def _rob(victim: Segment, now: float, rate: float) -> Segment:
-    """Take so much off the end of `victim` that both come to their ends at the same time."""
-    slow = victim.rate(now)
+def _steal(segment: Segment, now: float, rate: float) -> Segment:
+    """Return a new segment of so much of the end of `segment` that both finish at the same time."""
+    slow = segment.rate(now)
     share = slow / (slow + rate) if rate else 0.5
-    kept = int(victim.remaining * share)
-    if kept < _CRUMB_BYTES:
-        kept = 0
-    segment = Segment(victim.position + kept, victim.end, now)
-    victim.end = segment.start
-    return segment
+    remainder = int(segment.remaining * share)
+    if remainder < _MIN_REMAINDER_BYTES:
+        remainder = 0
+    stolen = Segment(segment.position + remainder, segment.end, now)
+    segment.end = stolen.start
+    return stolen

@@ -1,4 +1,4 @@
-"""What to download, and how patiently: the values that the parts of a download share."""
+"""What to download, with which timeouts: the values that the modules of a download share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from llama_gguf.models.model_files import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file at an address, and what is known of it beforehand."""
+    """A file at a URL, and what is known about it in advance."""
 
     url: str
-    label: str  # the address as messages may show it
+    label: str  # the source as shown in messages: without secrets
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     size: int | None = None
     sha256: str | None = None
@@ -21,20 +21,20 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How long to wait for what, in seconds, and how much to ask for at a time; tests are less patient."""
+    """Timeouts and delays in seconds, and the size of a request; tests use shorter ones."""
 
-    connect: float = 15.0
-    stall: float = 60.0  # without a byte
-    pause: float = 1.0  # before a broken connection is taken up again
-    busy: float = 5.0  # before a server that had no room is asked again, unless it says how long
-    longest_pause: float = 60.0
-    note: float = 1.0  # between two notes of how far it is
-    segment_bytes: int = 16 * 1024 * 1024  # the least that is worth a request; fast connections ask for more
+    connect_timeout: float = 15.0
+    read_timeout: float = 60.0
+    retry_delay: float = 1.0  # before an interrupted connection is resumed
+    busy_delay: float = 5.0  # before the next request to an overloaded server, unless it sends Retry-After
+    max_delay: float = 60.0
+    save_interval: float = 1.0  # between two saves of the progress
+    segment_bytes: int = 16 * 1024 * 1024  # minimum of a request; fast connections request more
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What to fetch, and how."""
+class DownloadJob:
+    """What to download, and how."""
 
     remote: Remote
     reporter: Reporter

@@ -1,7 +1,7 @@
-"""The connections that fetch one file side by side, each one segment after the other.
+"""The connections that download one file in parallel, each one segment after the other.
 
-A connection that breaks, or that the server has no room for, pauses and comes back; its segment goes to whoever is
-free. The crew gives up when a setback comes and no byte has come since the last one, with nobody else receiving.
+A connection that fails, or that an overloaded server refuses, is retried after a delay; its segment is free for others.
+The download fails when a connection fails again without progress since its last failure, and no other is receiving.
 """
 
 from __future__ import annotations
@@ -14,50 +14,50 @@ from contextlib import aclosing
 from aiohttp import ClientResponse
 
 from llama_gguf.logs import fields
-from llama_gguf.models.download.http_source import BrokenError, Source, body
-from llama_gguf.models.download.range_response import Piece, Refusal, Unusable, read_answer
-from llama_gguf.models.download.segments import Ledger, Segment
+from llama_gguf.models.download.http_source import DownloadInterruptedError, HttpSource, body
+from llama_gguf.models.download.range_response import ErrorResponse, InvalidRange, PartialContent, read_response
+from llama_gguf.models.download.segments import Segment, SegmentTracker
 from llama_gguf.models.download.spec import Tuning
 
 log = logging.getLogger(__name__)
 
 Write = Callable[[list[bytes], int], Awaitable[None]]
-"""Puts chunks, one after the other, at a position of the file, and returns when they are there."""
+"""Writes chunks consecutively at a position of the file, and returns when they are written."""
 
 _WRITE_BYTES = 1024 * 1024
-_WRITE_SECONDS = 0.5  # a slow connection's bytes count that often
+_WRITE_SECONDS = 0.5  # maximum age of received bytes that are not written, on a slow connection
 _IDLE_SECONDS = 0.1
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 
-class StaleError(Exception):
-    """The file at the address is another one than that of the bytes at hand."""
+class FileChangedError(Exception):
+    """The file on the server is not the one of the bytes downloaded so far."""
 
 
-class UnfitError(Exception):
-    """The ranges of this server cannot be relied on."""
+class RangesUnsupportedError(Exception):
+    """The server does not serve ranges reliably."""
 
 
-class RefusedError(Exception):
-    """The server answers with something else than the file."""
+class ErrorStatusError(Exception):
+    """The server responds with an error status."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"the server answered {refusal.status}")
-        self.status = refusal.status
-        self.retry_after = refusal.retry_after
-        self.permanent = refusal.status not in _TRANSIENT_STATUSES
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(f"the server responded with {response.status}")
+        self.status = response.status
+        self.retry_after = response.retry_after
+        self.permanent = response.status not in _TRANSIENT_STATUSES
 
 
-def range_headers(start: int, end: int | None, version: str) -> dict[str, str]:
-    """Return the headers that ask for the bytes from `start` to before `end`, all of them if the file is `version`."""
+def range_headers(start: int, end: int | None, validator: str) -> dict[str, str]:
+    """Return the headers that request the bytes from `start` to before `end`, if the file still has `validator`."""
     headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-    return headers | ({"If-Range": version} if version else {})
+    return headers | ({"If-Range": validator} if validator else {})
 
 
 class _Batch:
-    """Chunks on their way to the disk: one batch is written while the next one comes.
+    """Received chunks to be written: one batch is written while the next one is received.
 
-    So the network is read all the time: what a connection had still in its buffer is lost when it breaks.
+    So the network is read continuously: what a connection still has in its buffer is lost when it fails.
     """
 
     def __init__(self, write: Write, position: int) -> None:
@@ -68,29 +68,29 @@ class _Batch:
         self._writing: asyncio.Task[None] | None = None
 
     def add(self, chunk: bytes) -> None:
-        """Add what comes next in the file."""
+        """Append `chunk`."""
         self._chunks.append(chunk)
         self.end += len(chunk)
 
     async def push(self) -> int:
-        """Begin to write what was added; return up to where all is on disk."""
-        written = await self._settled()
+        """Start to write what was added; return the position up to which everything is written."""
+        written = await self._written()
         if self._chunks:
             self._writing = asyncio.create_task(self._write_out(self._chunks, self.start))
             self._chunks, self.start = [], self.end
         return written
 
     async def flush(self) -> int:
-        """Write what was added; return up to where all is on disk."""
+        """Write what was added; return the position up to which everything is written."""
         await self.push()
-        return await self._settled()
+        return await self._written()
 
     async def stop(self) -> None:
-        """Wait for the disk. What goes wrong there shows at the next call, and not at all if there is none."""
+        """Wait for the disk. Its errors are raised by the next call, if there is one."""
         if self._writing:
             await asyncio.gather(self._writing, return_exceptions=True)
 
-    async def _settled(self) -> int:
+    async def _written(self) -> int:
         if self._writing:
             await self._writing
             self._writing = None
@@ -100,20 +100,20 @@ class _Batch:
         await self._write(chunks, position)
 
 
-class Crew:
-    """What the connections share."""
+class DownloadWorkers:
+    """The connections of one download, and what they share."""
 
     def __init__(
         self,
-        source: Source,
-        ledger: Ledger,
-        version: str,
+        source: HttpSource,
+        tracker: SegmentTracker,
+        validator: str,
         write: Write,
         tuning: Tuning,
     ) -> None:
         self._source = source
-        self._ledger = ledger
-        self._version = version
+        self._tracker = tracker
+        self._validator = validator
         self._write = write
         self._tuning = tuning
         self._clock = asyncio.get_running_loop().time
@@ -121,95 +121,95 @@ class Crew:
         self._last_byte_at = self._clock()
 
     async def work(self, opened: tuple[Segment, AsyncIterator[bytes]] | None = None) -> None:
-        """Be one connection, until the file is complete; `opened` is a segment whose answer is here already.
+        """Run one connection until the file is complete; `opened` is a segment whose response has started.
 
-        Raises BrokenError and RefusedError when there is no hope, StaleError and UnfitError when segments do not fit
-        together.
+        Raises DownloadInterruptedError and ErrorStatusError when retrying cannot help, FileChangedError and
+        RangesUnsupportedError when the segments are not of one file.
         """
-        rate, setbacks, mark = 0.0, 0, self._ledger.bytes_done
-        while not self._ledger.complete:
-            segment = opened[0] if opened else self._ledger.take(self._clock(), rate)
+        rate, failures, bytes_at_failure = 0.0, 0, self._tracker.bytes_done
+        while not self._tracker.complete:
+            segment = opened[0] if opened else self._tracker.take(self._clock(), rate)
             if segment is None:
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
-            trouble: BrokenError | RefusedError | None = None
+            failure: DownloadInterruptedError | ErrorStatusError | None = None
             self._receiving += 1
             try:
                 await (self.receive(segment, opened[1]) if opened else self._fetch(segment))
-            except (BrokenError, RefusedError) as error:
-                trouble = error
+            except (DownloadInterruptedError, ErrorStatusError) as error:
+                failure = error
             finally:
                 self._receiving -= 1
-                self._ledger.release(segment)
+                self._tracker.release(segment)
             opened = None
-            if trouble is None:
-                rate, setbacks = segment.rate(self._clock()), 0
+            if failure is None:
+                rate, failures = segment.rate(self._clock()), 0
                 continue
-            self._check_hope(trouble, mark)
-            setbacks = 1 if segment.position > segment.start else setbacks + 1
-            mark = self._ledger.bytes_done
-            pause = self._pause(trouble, setbacks)
-            log.warning("download interrupted, resuming", extra=fields(reason=str(trouble), pause_seconds=pause))
-            await asyncio.sleep(pause)
+            self._raise_if_stuck(failure, bytes_at_failure)
+            failures = 1 if segment.position > segment.start else failures + 1
+            bytes_at_failure = self._tracker.bytes_done
+            delay = self._retry_delay(failure, failures)
+            log.warning("download interrupted, resuming", extra=fields(reason=str(failure), retry_seconds=delay))
+            await asyncio.sleep(delay)
 
     async def receive(self, segment: Segment, chunks: AsyncIterator[bytes]) -> None:
         """Write `chunks` into `segment` until its end or theirs."""
-        begin, batch, last = segment.position, _Batch(self._write, segment.position), self._clock()
+        start, batch, last_push = segment.position, _Batch(self._write, segment.position), self._clock()
         try:
             async for chunk in chunks:
                 room = segment.end - batch.end
                 if room <= 0:
                     break
                 batch.add(chunk[:room])
-                if batch.end - batch.start >= _WRITE_BYTES or self._clock() - last >= _WRITE_SECONDS:
-                    self._count(segment, await batch.push())
-                    last = self._clock()
-        except BrokenError:
-            self._count(segment, await batch.flush())
+                if batch.end - batch.start >= _WRITE_BYTES or self._clock() - last_push >= _WRITE_SECONDS:
+                    self._record_written(segment, await batch.push())
+                    last_push = self._clock()
+        except DownloadInterruptedError:
+            self._record_written(segment, await batch.flush())
             raise
         finally:
             await batch.stop()
-        self._count(segment, await batch.flush())
-        if segment.position == begin and segment.remaining:
-            raise BrokenError("no bytes came")
+        self._record_written(segment, await batch.flush())
+        if segment.position == start and segment.remaining:
+            raise DownloadInterruptedError("the response had no data")
 
-    def _count(self, segment: Segment, written: int) -> None:
-        """Note that `segment` is on disk up to `written`."""
+    def _record_written(self, segment: Segment, written: int) -> None:
+        """Record that `segment` is on disk up to `written`."""
         if written > segment.position:
-            self._ledger.wrote(segment, written - segment.position)
+            self._tracker.record_written(segment, written - segment.position)
             self._last_byte_at = self._clock()
 
     async def _fetch(self, segment: Segment) -> None:
-        headers = range_headers(segment.position, segment.end, self._version)
-        async with self._source.ask(headers) as response:
-            self._judge(response, segment)
+        headers = range_headers(segment.position, segment.end, self._validator)
+        async with self._source.get(headers) as response:
+            self._check_response(response, segment)
             async with aclosing(body(response)) as chunks:
                 await self.receive(segment, chunks)
 
-    def _judge(self, response: ClientResponse, segment: Segment) -> None:
-        match read_answer(response.status, response.headers):
-            case Piece(start, _, total, version):
-                if total != self._ledger.size or (version and self._version and version != self._version):
-                    raise StaleError
+    def _check_response(self, response: ClientResponse, segment: Segment) -> None:
+        match read_response(response.status, response.headers):
+            case PartialContent(start, _, total, validator):
+                if total != self._tracker.size or (validator and self._validator and validator != self._validator):
+                    raise FileChangedError
                 if start != segment.position:
-                    raise UnfitError
-            case Unusable():
-                raise UnfitError
-            case Refusal() as refusal:
-                raise RefusedError(refusal)
+                    raise RangesUnsupportedError
+            case InvalidRange():
+                raise RangesUnsupportedError
+            case ErrorResponse() as error:
+                raise ErrorStatusError(error)
             case _:
-                raise StaleError
+                raise FileChangedError
 
-    def _check_hope(self, trouble: BrokenError | RefusedError, mark: int) -> None:
-        """Raise `trouble` when waiting longer makes no sense."""
-        silence = self._clock() - self._last_byte_at
-        stuck = self._ledger.bytes_done <= mark and (not self._receiving or silence > 2 * self._tuning.stall)
-        if trouble.permanent or stuck:
-            raise trouble
+    def _raise_if_stuck(self, failure: DownloadInterruptedError | ErrorStatusError, bytes_at_failure: int) -> None:
+        """Raise `failure` if it is permanent, or there was no progress since the last one."""
+        idle_seconds = self._clock() - self._last_byte_at
+        idle = not self._receiving or idle_seconds > 2 * self._tuning.read_timeout
+        if failure.permanent or (self._tracker.bytes_done <= bytes_at_failure and idle):
+            raise failure
 
-    def _pause(self, trouble: BrokenError | RefusedError, setbacks: int) -> float:
-        busy = isinstance(trouble, RefusedError)
-        pause = (self._tuning.busy if busy else self._tuning.pause) * 2.0 ** min(setbacks - 1, 10)
-        if isinstance(trouble, RefusedError) and trouble.retry_after is not None:
-            pause = max(trouble.retry_after, self._tuning.pause)
-        return min(pause, self._tuning.longest_pause)
+    def _retry_delay(self, failure: DownloadInterruptedError | ErrorStatusError, failures: int) -> float:
+        busy = isinstance(failure, ErrorStatusError)
+        delay = (self._tuning.busy_delay if busy else self._tuning.retry_delay) * 2.0 ** min(failures - 1, 10)
+        if isinstance(failure, ErrorStatusError) and failure.retry_after is not None:
+            delay = max(failure.retry_after, self._tuning.retry_delay)
+        return min(delay, self._tuning.max_delay)

@@ -1,1 +1,1 @@
-"""Hugging Face repositories and their cache's layout."""
+"""Hugging Face repositories, and the layout of their cache."""

@@ -1,4 +1,4 @@
-"""Hugging Face's cache layout on disk: where a repository's files, commits and branches lie. No network.
+"""The layout of Hugging Face's cache: where a repository's files, commits and refs are on disk. No network.
 
 models--OWNER--NAME/blobs/ETAG                     the bytes
 models--OWNER--NAME/snapshots/COMMIT/FILE          a link to the blob
@@ -18,17 +18,17 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def repository(cache: Path, origin: OnHub) -> Path:
-    """Return the folder of the repository in `cache`."""
+    """Return the directory of the repository in `cache`."""
     return cache / ("models--" + origin.repo.replace("/", "--"))
 
 
 def snapshots(cache: Path, origin: OnHub) -> Path:
-    """Return the folder that holds one folder for each commit."""
+    """Return the directory that contains one directory for each commit."""
     return repository(cache, origin) / "snapshots"
 
 
 def find_cached(origin: OnHub) -> Path | None:
-    """Return the file in one of the caches, if all its parts are there."""
+    """Return the path of the file in one of the caches, if all its parts are there."""
     for cache in origin.caches:
         for commit in _known_commits(cache, origin):
             snapshot = snapshots(cache, origin) / commit
@@ -38,7 +38,7 @@ def find_cached(origin: OnHub) -> Path | None:
 
 
 def _known_commits(cache: Path, origin: OnHub) -> list[str]:
-    """Return the commits that `revision` may mean, best first."""
+    """Return the commits that `revision` can refer to, best first."""
     if COMMIT.fullmatch(origin.revision):
         return [origin.revision]
     try:
@@ -49,7 +49,7 @@ def _known_commits(cache: Path, origin: OnHub) -> list[str]:
         return [commit]
     if origin.revision != "main":
         return []
-    # RunPod's cache need not say which commit `main` is: take the newest.
+    # RunPod's cache does not always record which commit `main` is: use the newest.
     try:
         found = sorted(snapshots(cache, origin).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
@@ -58,7 +58,7 @@ def _known_commits(cache: Path, origin: OnHub) -> list[str]:
 
 
 def publish(origin: OnHub, commit: str, name: str, blob: Path) -> Path:
-    """Make `blob` visible as file `name` of `commit`, note which commit the revision was, and return the link."""
+    """Link `blob` as file `name` of `commit`, record the commit of the revision, and return the link."""
     cache = origin.caches[0]
     link = snapshots(cache, origin) / commit / name
     try:
@@ -74,7 +74,7 @@ def publish(origin: OnHub, commit: str, name: str, blob: Path) -> Path:
             reference.write_text(commit, encoding="ascii")
     except OSError as error:
         raise ModelError(
-            f"{link}: cannot be made: {error.strerror}",
+            f"{link}: cannot be created: {error.strerror}",
             code="models_dir_not_writable",
             hint="check the permissions of paths.models_dir",
         ) from error

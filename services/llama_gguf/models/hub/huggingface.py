@@ -1,10 +1,10 @@
-"""Models in Hugging Face repositories, kept in the hub's own cache layout.
+"""Models in Hugging Face repositories, stored in the Hub's own cache layout.
 
-What is on disk starts without the hub: a pinned commit is not even asked about, and for a branch or tag the hub's
-silence or refusal is a warning. huggingface_hub answers questions about files (and is imported only then); the bytes
-come through `download`, because its own downloads use one connection and cannot be resumed by the next process. Files
-in Xet storage come that way too: the hub redirects to a signed address that knows ranges. Its own Xet transfer is used
-where asked for (HF_XET_HIGH_PERFORMANCE) and for files too large for plain HTTP.
+A model on disk starts without the Hub: for a pinned commit it is not contacted, and for a branch or tag its failure is
+a warning. huggingface_hub (imported only when needed) fetches the files' metadata; their bytes are downloaded by
+`download`, because huggingface_hub uses one connection and a new process cannot resume its downloads. Files in Xet
+storage are downloaded in the same way: the Hub redirects to a signed URL that supports ranges. Xet's own transfer is
+used on request (HF_XET_HIGH_PERFORMANCE) and for files too large for plain HTTP.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llama_gguf.logs import fields
 from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.lock import hold
 from llama_gguf.models.download.spec import Remote
-from llama_gguf.models.fetch_context import Means
+from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, repository
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.source import OnHub, Wanted, split_names
@@ -37,12 +37,12 @@ T = TypeVar("T")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _METADATA_SECONDS = 10.0
-_LARGEST_PLAIN_BYTES = 50_000_000_000  # beyond, the hub serves Xet only
+_MAX_HTTP_BYTES = 50_000_000_000  # larger files are served only by Xet
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """A file to ask the hub about, and as whom."""
+class _HubFile:
+    """A file on the Hub, and the token to request it with."""
 
     wanted: Wanted
     origin: OnHub
@@ -55,24 +55,24 @@ class _Question:
         return f"{self.origin.repo}/{self.name}@{self.revision}"
 
 
-def fetch_hub(wanted: Wanted, origin: OnHub, means: Means) -> Path:
-    """Have the file, all parts of a split one, on disk; return the path of the first."""
+def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
+    """Download the file, or all parts of a split one; return the path of the first."""
     cached = find_cached(origin)
-    offline = means.env.get("HF_HUB_OFFLINE", "").lower() in TRUE_WORDS
+    offline = context.env.get("HF_HUB_OFFLINE", "").lower() in TRUE_WORDS
     if cached and (offline or COMMIT.fullmatch(origin.revision)):
         return cached
     if offline:
         raise ModelError(
-            f"{wanted.setting}.hf: {wanted.description} is not on disk, and HF_HUB_OFFLINE forbids asking the hub",
+            f"{wanted.setting}.hf: {wanted.description} is not on disk, and HF_HUB_OFFLINE is set",
             code="model_not_found",
-            hint=f"looked in {' and '.join(map(str, origin.caches))}",
+            hint=f"unset HF_HUB_OFFLINE to download it; searched {' and '.join(map(str, origin.caches))}",
         )
-    token = _token(wanted, means.env)
+    token = _token(wanted, context.env)
     first, *others = split_names(origin.file)
     try:
-        path, commit = _fetch_one(_Question(wanted, origin, first, origin.revision, token), means)
-        for name in others:  # from the same commit: a branch may move while gigabytes are fetched
-            _fetch_one(_Question(wanted, origin, name, commit, token), means)
+        path, commit = _fetch_one(_HubFile(wanted, origin, first, origin.revision, token), context)
+        for name in others:  # from the same commit: a branch can move meanwhile
+            _fetch_one(_HubFile(wanted, origin, name, commit, token), context)
     except ModelError as error:
         if cached is None:
             raise
@@ -88,73 +88,73 @@ def _token(wanted: Wanted, env: Mapping[str, str]) -> str | None:
     if not token:
         raise ConfigError(
             f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",
-            hint="set it to the token, or remove the setting",
+            hint="set the variable to the token, or remove the setting",
         )
     return token
 
 
-def _fetch_one(question: _Question, means: Means) -> tuple[Path, str]:
-    """Return the path of one file and the commit it is from."""
-    metadata = _ask_hub(question)
+def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
+    """Return the path of one file and its commit."""
+    metadata = _fetch_metadata(file)
     commit, etag = metadata.commit_hash, metadata.etag
     if not commit or not COMMIT.fullmatch(commit) or not etag or not re.fullmatch(r"[\w.-]+", etag):
         raise ModelError(
-            f"{question.label}: what answers at the hub's address is no hub (commit or ETag missing)",
+            f"{file.label}: the server is not a Hugging Face Hub (the response has no commit or ETag)",
             code="bad_answer",
             hint="check HF_ENDPOINT and the proxy",
         )
-    blob = repository(question.origin.caches[0], question.origin) / "blobs" / etag
+    blob = repository(file.origin.caches[0], file.origin) / "blobs" / etag
     prepare_directory(blob.parent)
 
-    def waiting() -> None:
-        means.reporter.phase("downloading", f"another worker is fetching {question.name}; waiting for it")
+    def report_wait() -> None:
+        context.reporter.phase("downloading", f"waiting for another worker that downloads {file.name}")
 
-    with hold(blob.with_name(blob.name + ".lock"), on_wait=waiting):
+    with hold(blob.with_name(blob.name + ".lock"), on_wait=report_wait):
         if not blob.exists():
-            _fetch_blob(question, metadata, blob, means)
-        return publish(question.origin, commit, question.name, blob), commit
+            _fetch_blob(file, metadata, blob, context)
+        return publish(file.origin, commit, file.name, blob), commit
 
 
-def _fetch_blob(question: _Question, metadata: HfFileMetadata, blob: Path, means: Means) -> None:
-    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - takes 0.2 s, and a model on disk does without
+def _fetch_blob(file: _HubFile, metadata: HfFileMetadata, blob: Path, context: FetchContext) -> None:
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - takes 0.2 s, and a model on disk does not need it
 
-    fast = means.env.get("HF_XET_HIGH_PERFORMANCE", "").lower() in TRUE_WORDS
-    if metadata.xet_file_data and (fast or (metadata.size or 0) > _LARGEST_PLAIN_BYTES):
-        _fetch_by_xet(question, metadata.size, means.reporter)
+    fast = context.env.get("HF_XET_HIGH_PERFORMANCE", "").lower() in TRUE_WORDS
+    if metadata.xet_file_data and (fast or (metadata.size or 0) > _MAX_HTTP_BYTES):
+        _fetch_by_xet(file, metadata.size, context.reporter)
         return
     etag = metadata.etag or ""
     remote = Remote(
-        url=hf_hub_url(question.origin.repo, question.name, revision=metadata.commit_hash),
-        label=question.label,
-        headers={"Authorization": f"Bearer {question.token}"} if question.token else {},
+        url=hf_hub_url(file.origin.repo, file.name, revision=metadata.commit_hash),
+        label=file.label,
+        headers={"Authorization": f"Bearer {file.token}"} if file.token else {},
         size=metadata.size,
-        sha256=etag if _SHA256.fullmatch(etag) else None,  # the hub names large files by their SHA-256
+        sha256=etag if _SHA256.fullmatch(etag) else None,  # the ETag of a large file is its SHA-256
     )
-    download(remote, blob, means.reporter, means.connections)
+    download(remote, blob, context.reporter, context.connections)
     if remote.sha256:
-        means.verified.remember(blob, remote.sha256)
+        context.verified.add(blob, remote.sha256)
 
 
-def _fetch_by_xet(question: _Question, size: int | None, reporter: Reporter) -> None:
+def _fetch_by_xet(file: _HubFile, size: int | None, reporter: Reporter) -> None:
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - as above
 
-    reporter.phase("downloading", f"{question.label} by Xet")
+    reporter.phase("downloading", f"{file.label} by Xet")
     reporter.progress(0, size)
     _translated(
-        question,
+        file,
         lambda: hf_hub_download(
-            question.origin.repo,
-            question.name,
-            revision=question.revision,
-            cache_dir=question.origin.caches[0],
-            token=question.token,
+            file.origin.repo,
+            file.name,
+            revision=file.revision,
+            cache_dir=file.origin.caches[0],
+            token=file.token,
             tqdm_class=_relay_class(reporter, size),
         ),
     )
 
 
 def _relay_class(reporter: Reporter, size: int | None) -> type[Any]:
-    """Return a progress bar that draws nothing and tells `reporter`."""
+    """Return a progress bar that draws nothing and reports to `reporter`."""
     from huggingface_hub.utils.tqdm import tqdm  # noqa: PLC0415 - as above
 
     class Relay(tqdm):
@@ -168,7 +168,7 @@ def _relay_class(reporter: Reporter, size: int | None) -> type[Any]:
 
         # Xet counts bytes received and bytes written; with these two methods both go to one bar.
         def update_transfer(self, n: float) -> None:
-            """Ignore bytes received: they are counted when written."""
+            """Ignore received bytes: they are counted when written."""
 
         def set_transfer_postfix_str(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as above
             """Show no speed."""
@@ -176,70 +176,70 @@ def _relay_class(reporter: Reporter, size: int | None) -> type[Any]:
     return Relay
 
 
-def _ask_hub(question: _Question) -> HfFileMetadata:
+def _fetch_metadata(file: _HubFile) -> HfFileMetadata:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - as above
 
-    url = hf_hub_url(question.origin.repo, question.name, revision=question.revision)
-    return _translated(question, lambda: get_hf_file_metadata(url, token=question.token, timeout=_METADATA_SECONDS))
+    url = hf_hub_url(file.origin.repo, file.name, revision=file.revision)
+    return _translated(file, lambda: get_hf_file_metadata(url, token=file.token, timeout=_METADATA_SECONDS))
 
 
-def _translated(question: _Question, ask: Callable[[], T]) -> T:
-    """Return what `ask` returns, with the hub's and its HTTP client's exceptions turned into ModelError."""
+def _translated(file: _HubFile, request: Callable[[], T]) -> T:
+    """Return what `request` returns; the exceptions of huggingface_hub and its HTTP client become ModelError."""
     import httpx2  # noqa: PLC0415 - as above
     from huggingface_hub import errors  # noqa: PLC0415 - as above
 
-    setting = f"{question.wanted.setting}.hf"
-    access = f"put a token with access into {question.wanted.token_env or 'HF_TOKEN'}"
+    setting = f"{file.wanted.setting}.hf"
+    access = f"set a token with access in {file.wanted.token_env or 'HF_TOKEN'}"
     try:
-        return ask()
+        return request()
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"{setting}: access to {question.origin.repo} has to be granted first",
+            f"{setting}: {file.origin.repo} is gated, and access is not granted",
             code="model_access_refused",
-            hint=f"accept its terms at huggingface.co/{question.origin.repo}, and {access}",
+            hint=f"accept its terms at huggingface.co/{file.origin.repo}, and {access}",
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"{setting}.repo: the hub knows no {question.origin.repo}, or not for this token",
+            f"{setting}.repo: {file.origin.repo} does not exist on the Hub, or this token has no access",
             code="model_not_found",
             hint=f"check the name; if it is private, {access}",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(
-            f"{setting}.revision: {question.origin.repo} has no {question.revision}", code="model_not_found"
+            f"{setting}.revision: {file.origin.repo} has no {file.revision}", code="model_not_found"
         ) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(
-            f"{setting}.file: {question.origin.repo}@{question.revision} has no {question.name}",
+            f"{setting}.file: {file.origin.repo}@{file.revision} has no {file.name}",
             code="model_not_found",
-            hint=_other_files(question),
+            hint=_file_hint(file),
         ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             raise ModelError(
-                f"{setting}: the hub refused access ({status})", code="model_access_refused", hint=access
+                f"{setting}: the Hub denied access ({status})", code="model_access_refused", hint=access
             ) from error
         raise ModelError(
-            f"{setting}: the hub answered {status} for {question.label}", code="model_server_error", permanent=False
+            f"{setting}: the Hub responded with {status} for {file.label}", code="model_server_error", permanent=False
         ) from error
-    except (httpx2.HTTPError, OSError) as error:  # OSError: also the hub's own errors about metadata and connections
+    except (httpx2.HTTPError, OSError) as error:  # OSError: also huggingface_hub's own errors
         raise ModelError(
-            f"{setting}: the hub cannot be reached: {error or type(error).__name__}",
+            f"{setting}: the Hub cannot be reached: {error or type(error).__name__}",
             code="model_unreachable",
             permanent=False,
         ) from error
 
 
-def _other_files(question: _Question) -> str:
-    """Return what the repository has instead, as a hint; "" if that cannot be found out either."""
+def _file_hint(file: _HubFile) -> str:
+    """Return the repository's files as a hint; "" if they cannot be listed."""
     import httpx2  # noqa: PLC0415 - as above
     from huggingface_hub import HfApi, errors  # noqa: PLC0415 - as above
 
     try:
-        names = HfApi(token=question.token).list_repo_files(question.origin.repo, revision=question.revision)
+        names = HfApi(token=file.token).list_repo_files(file.origin.repo, revision=file.revision)
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError):
         return ""
     there = sorted(name for name in names if has_suffix(name))
-    near = closest(question.name, there)
+    near = closest(file.name, there)
     return f"did you mean {near}?" if near else f"it has {', '.join(there[:10]) or 'no GGUF files'}"

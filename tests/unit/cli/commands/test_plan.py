@@ -177,7 +177,7 @@ def test_a_model_to_be_downloaded(tmp_path: Path) -> None:
     assert found["memory"] is None
     assert found["memory_problem"] == "the model is not on disk yet: o/n/f.gguf@main"
     text = run(*options).stdout
-    assert "not here yet; from o/n/f.gguf@main" in text
+    assert "not on disk yet; from o/n/f.gguf@main" in text
     assert "  unknown: the model is not on disk yet" in text
 
 

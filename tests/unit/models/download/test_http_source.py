@@ -15,7 +15,7 @@ import pytest
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.download.download import download
-from llama_gguf.models.download.http_source import BrokenError, Source, body, new_session
+from llama_gguf.models.download.http_source import DownloadInterruptedError, HttpSource, body, new_session
 from llama_gguf.models.download.spec import Remote, Tuning
 from support.file_server import Remote as Served
 from support.file_server import file_server
@@ -25,7 +25,10 @@ BODY = b"GGUF" + bytes(1000)
 
 
 def failure(tmp_path: Path, url: str, **headers: str) -> ModelError:
-    remote, hasty = Remote(url, "the model", headers=headers), Tuning(connect=0.3, stall=0.3, pause=0.01)
+    remote, hasty = (
+        Remote(url, "the model", headers=headers),
+        Tuning(connect_timeout=0.3, read_timeout=0.3, retry_delay=0.01),
+    )
     with pytest.raises(ModelError) as caught:
         download(remote, tmp_path / "m.gguf", Silent(), tuning=hasty)
     assert "secret" not in caught.value.message
@@ -53,20 +56,20 @@ def answering(*answers: bytes) -> Iterator[str]:
 
 def test_nobody_there(tmp_path: Path) -> None:
     error = failure(tmp_path, "http://127.0.0.1:9/x?k=secret")
-    assert error.message == "the model: no connection to 127.0.0.1:9: Connection refused"
+    assert error.message == "the model: cannot connect to 127.0.0.1:9: Connection refused"
     assert (error.code, error.permanent) == ("model_unreachable", False)
 
 
 def test_no_such_name(tmp_path: Path) -> None:
     error = failure(tmp_path, "http://nobody.invalid/x?k=secret")
-    assert error.message == "the model: the name nobody.invalid cannot be resolved"
+    assert error.message == "the model: cannot resolve the host name nobody.invalid"
     assert not error.permanent
 
 
 def test_silence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         error = failure(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}/x?k=secret")
-    assert error.message == "the model: no bytes came for too long"
+    assert error.message == "the model: timed out waiting for data"
     assert not error.permanent
 
 
@@ -80,22 +83,22 @@ def test_a_door_that_never_opens(tmp_path: Path) -> None:
                 blocker.setblocking(False)
                 blocker.connect_ex(address)
             error = failure(tmp_path, f"http://127.0.0.1:{address[1]}/x?k=secret")
-    assert error.message == "the model: the server does not answer"
+    assert error.message == "the model: the server does not respond"
 
 
 def test_not_http(tmp_path: Path) -> None:
     with answering(b"SSH-2.0-secret\r\n\r\n") as address:
         error = failure(tmp_path, f"http://{address}/x")
-    assert error.message == "the model: the answer is not proper HTTP"
+    assert error.message == "the model: the response is not valid HTTP"
     with answering(b"", b"") as address:  # aiohttp asks twice itself
         error = failure(tmp_path, f"http://{address}/x")
-    assert error.message == "the model: the connection was closed in the middle"
+    assert error.message == "the model: the connection was closed before the response was complete"
 
 
 def test_not_tls(tmp_path: Path) -> None:
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
         error = failure(tmp_path, f"https://{address}/x?k=secret")
-    assert error.message.startswith("the model: no secure connection to 127.0.0.1: ")
+    assert error.message.startswith("the model: TLS connection to 127.0.0.1 failed: ")
     assert not error.permanent
 
 
@@ -107,24 +110,24 @@ def test_a_certificate_of_nobody_we_trust() -> None:
 
     async def refused() -> None:
         async with new_session(1, 1) as session:
-            source = Source(session, "https://h/x?secret", {})
+            source = HttpSource(session, "https://h/x?secret", {})
 
             async def get(*_: object, **__: object) -> None:
                 raise error
 
             session.get = get  # type: ignore[assignment,method-assign]
-            async with source.ask({}):
+            async with source.get({}):
                 pass
 
-    with pytest.raises(BrokenError) as caught:
+    with pytest.raises(DownloadInterruptedError) as caught:
         asyncio.run(refused())
-    assert str(caught.value) == "no secure connection to h: self-signed certificate"
+    assert str(caught.value) == "TLS connection to h failed: self-signed certificate"
 
 
 @pytest.mark.parametrize("url", ["http://a:b:c/x", "http://[::1/x", "http://127.0.0.1:99999/x"])
 def test_impossible_addresses(tmp_path: Path, url: str) -> None:
     error = failure(tmp_path, url)
-    assert (error.code, error.message) == ("bad_url", "the model: no usable address")
+    assert (error.code, error.message) == ("bad_url", "the model: invalid URL")
 
 
 def test_a_token_and_a_password_do_not_go_together(tmp_path: Path) -> None:
@@ -161,8 +164,8 @@ def test_a_signature_is_sent_as_it_was_given(tmp_path: Path) -> None:
     ("location", "message"),
     [
         ("/m", "more than 10 redirects"),
-        ("ftp://127.0.0.1/secret", "redirects to ftp:, not to http: or https:"),
-        ("http://a:b:c/secret", "redirects to no usable address"),
+        ("ftp://127.0.0.1/secret", "redirects to ftp: instead of http: or https:"),
+        ("http://a:b:c/secret", "redirects to an invalid URL"),
     ],
 )
 def test_redirects_that_lead_nowhere(tmp_path: Path, location: str, message: str) -> None:
@@ -182,20 +185,20 @@ def test_proxies_are_taken_from_the_environment(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "m.gguf").read_bytes() == BODY
     monkeypatch.setenv("https_proxy", proxy.address)  # gone now
     error = failure(tmp_path, "https://models.invalid/x?secret")
-    assert error.message.startswith("the model: no connection to 127.0.0.1:")
+    assert error.message.startswith("the model: cannot connect to 127.0.0.1:")
 
 
 def test_a_proxy_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as address:
         monkeypatch.setenv("https_proxy", f"http://{address}")
         error = failure(tmp_path, "https://models.invalid/x?secret")
-    assert error.message == "the model: the proxy answered 407"
+    assert error.message == "the model: the proxy responded with 407"
 
 
 async def test_a_body_that_breaks_off() -> None:
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nGGUF") as address:
         async with new_session(1, 1) as session:
-            source = Source(session, f"http://{address}/x", {})
-            async with source.ask({}) as response:
-                with pytest.raises(BrokenError, match="closed in the middle"):
+            source = HttpSource(session, f"http://{address}/x", {})
+            async with source.get({}) as response:
+                with pytest.raises(DownloadInterruptedError, match="closed before the response was complete"):
                     assert [chunk async for chunk in body(response)] == []

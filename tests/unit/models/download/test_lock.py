@@ -53,7 +53,7 @@ def test_no_locks_on_this_file_system(
     monkeypatch.setattr(fcntl, "flock", flock)
     with hold(tmp_path / "l", on_wait=lambda: None):
         pass
-    assert "no file locks here" in caplog.text
+    assert "the file system has no locks" in caplog.text
 
 
 def test_other_errors_are_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llama_gguf.models.download.partial_file import Part
+from llama_gguf.models.download.partial_file import PartialFile
 
 KB = 1024
 
@@ -21,15 +21,15 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "m.gguf"
 
 
-def begun(target: Path, size: int | None = 10 * KB) -> Part:
-    part = Part(target)
+def begun(target: Path, size: int | None = 10 * KB) -> PartialFile:
+    part = PartialFile(target)
     part.restart('"v1"', size)
     return part
 
 
-def reopened(target: Path) -> Part:
-    part = Part(target)
-    part.take_up()
+def reopened(target: Path) -> PartialFile:
+    part = PartialFile(target)
+    part.resume()
     part.close()
     return part
 
@@ -41,7 +41,7 @@ def test_what_was_saved_is_there_again(target: Path) -> None:
     part.write([b"c" * KB], 0)  # not noted: as if killed before
     part.close()
     again = reopened(target)
-    assert (again.version, again.size, again.done) == ('"v1"', 10 * KB, ((2 * KB, 4 * KB),))
+    assert (again.validator, again.size, again.done) == ('"v1"', 10 * KB, ((2 * KB, 4 * KB),))
     assert part.path.stat().st_size == 10 * KB
 
 
@@ -139,10 +139,10 @@ def test_the_space_is_reserved_or_else_the_length_is_set(target: Path, monkeypat
 def test_space_that_is_reserved_already_is_not_wanted_again(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = begun(target, 1_000_000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    part.plan('"v1"', 1_000_000)
+    part.allocate('"v1"', 1_000_000)
     part.close()
 
 
 def test_a_closed_part_is_not_touched(target: Path) -> None:
     with pytest.raises(ValueError, match="not open"):
-        Part(target).write([b"x"], 0)
+        PartialFile(target).write([b"x"], 0)
