@@ -150,7 +150,7 @@ def test_json_logs_are_json(tmp_path: Path, tiny_model: Path) -> None:
     [
         ({"path": "/nowhere/x.gguf"}, 78, "error: model.path: /nowhere/x.gguf does not exist"),
         ({"name": "none"}, 78, "error: model.name: there is no models directory"),
-        ({"path": __file__}, 78, "is not a usable GGUF file"),
+        ({"path": __file__}, 78, "is not a valid GGUF file"),
         ({"url": "http://127.0.0.1:9/x.gguf", "token_env": "NOT_SET"}, 78, "the variable NOT_SET is not set"),
     ],
 )

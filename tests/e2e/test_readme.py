@@ -188,7 +188,7 @@ kill -s $SIGNAL $$
     [
         ("ILL", 69, ("ended by SIGILL", "cause: this llama-server uses instructions")),
         ("SEGV", 69, ("ended by SIGSEGV", "cause: llama-server crashed")),
-        ("model", 78, ("cause: ", "is not a usable GGUF file", "fix: download it again")),
+        ("model", 78, ("cause: ", "is not a valid GGUF file", "fix: download it again")),
         ("port", 69, ("cannot listen on", "fix: ")),
         ("config", 78, ("unknown-key", 'did you mean "slots"?')),
     ],

@@ -1,7 +1,7 @@
-"""A GGUF header -> the numbers that decide how much memory a model takes besides its weights. Pure.
+"""A GGUF header -> the hyperparameters that decide how much memory a model needs besides its weights. Pure.
 
-Follows llama.cpp's hparams: which layers keep keys and values and how wide, which of them only within a window, and
-which keep a state of fixed size instead.
+Follows llama.cpp's hparams: which layers cache keys and values and how wide, which of them only within a sliding
+window, and which have a recurrent state of fixed size instead.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from llama_gguf.models.gguf.header import Header, SkippedArray
 
-# Families whose files need not say which layers look at a window only: every n-th layer looks at everything, at the
-# start of each n or at its end; and the window where the file may leave that out too.
+# Families whose files can omit which layers use a sliding window: period (one layer in each period attends to
+# everything), whether that is its first layer, and the window for files that omit that too.
 _WINDOW_PERIODS = {
     "afmoe": (4, False, 0),
     "cohere2": (4, False, 0),
@@ -39,7 +39,7 @@ _FULL_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "minima
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one layer keeps: key and value widths per token, the window (0 = whole context), state per sequence."""
+    """What one layer caches: key and value widths per token, the window (0 = whole context), state per sequence."""
 
     key_width: int
     value_width: int
@@ -49,7 +49,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The numbers of one model; widths in values, not bytes."""
+    """The hyperparameters of one model; widths in values, not bytes."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -64,7 +64,7 @@ class Architecture:
 
 
 def read_architecture(header: Header) -> Architecture:
-    """Return the numbers of the model that `header` describes; what the file leaves out counts as absent."""
+    """Return the hyperparameters in `header`; what the file omits counts as 0."""
     name = header.architecture
     width = header.number(f"{name}.embedding_length")
     heads = header.number(f"{name}.attention.head_count")
@@ -102,10 +102,10 @@ def _layers(header: Header, key_length: int) -> tuple[Layer, ...]:
     latent = header.number(f"{name}.attention.key_length_mla") > 0  # DeepSeek's: values are part of the keys
     windows = _windows(header, count)
     recurrent, state = _recurrent(header, count, kv_heads), _state_floats(header)
-    kept = _layers_with_cache(header, count)
+    cached = _layers_with_cache(header, count)
     layers = []
     for index in range(count):
-        has_cache = index < kept and (not recurrent[index] or name == "falcon-h1")
+        has_cache = index < cached and (not recurrent[index] or name == "falcon-h1")
         local = windows[index] > 0
         layers.append(
             Layer(
@@ -128,12 +128,12 @@ def _per_layer(header: Header, key: str, count: int, default: int) -> tuple[int,
 
 
 def _windows(header: Header, count: int) -> tuple[int, ...]:
-    """Return each layer's window in tokens, 0 for those that look at the whole context."""
+    """Return each layer's window in tokens, 0 for those that attend to the whole context."""
     name = header.architecture
     period, dense_first, default = _WINDOW_PERIODS.get(name, (0, False, 0))
     window = header.number(f"{name}.attention.sliding_window", default)
     if name == "llama4" and window:
-        window = 8192  # its window is a chunk, of one size
+        window = 8192  # its windows are chunks of fixed size
     if window == 0:
         return (0,) * count
     pattern = header.metadata.get(f"{name}.attention.sliding_window_pattern")
@@ -167,12 +167,12 @@ def _recurrent(header: Header, count: int, kv_heads: tuple[int, ...]) -> tuple[b
     if name == "falcon-h1" or name.startswith(("mamba", "rwkv", "arwkv")):
         return (True,) * count
     feed_forward = _per_layer(header, "feed_forward_length", count, 0)
-    only_without = name.startswith("nemotron_h")  # its layers without attention may be plain feed-forward ones
+    only_without = name.startswith("nemotron_h")  # its layers without attention can also be plain feed-forward ones
     return tuple(heads == 0 and not (only_without and feed_forward[index]) for index, heads in enumerate(kv_heads))
 
 
 def _state_floats(header: Header) -> int:
-    """Return how many numbers a recurrent layer keeps for one sequence."""
+    """Return the size of a recurrent layer's state for one sequence."""
     name, number = header.architecture, header.number
     width = number(f"{name}.embedding_length")
     if head := number(f"{name}.wkv.head_size"):

@@ -1,4 +1,4 @@
-"""A header -> what matters for serving it: what `settings.checks.model_facts` holds the configuration against."""
+"""A header -> what the model can serve: what `settings.checks.model_facts` checks the configuration against."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from llama_gguf.models.gguf.header import Header
 from llama_gguf.settings.checks.model_facts import ModelFacts
 
 _NO_POOLING, _RANK_POOLING = 0, 4
-"""Of the numbers that a GGUF file names poolings by."""
+"""Values of `pooling_type` in a GGUF file."""
 _TEMPLATES = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
 _TEKKEN_LAYERS = 40
 
 
 def facts_of(header: Header) -> ModelFacts:
-    """Return what `header` says of the model's abilities."""
+    """Return the model's capabilities, according to `header`."""
     pooling = header.number(f"{header.architecture}.pooling_type")
     return ModelFacts(
         training_context=header.number(f"{header.architecture}.context_length"),
@@ -23,9 +23,9 @@ def facts_of(header: Header) -> ModelFacts:
 
 
 def has_chat_template(header: Header) -> bool:
-    """Return whether llama-server finds a template to write chats with; without one it takes ChatML for any model."""
+    """Return whether llama-server finds a chat template; without one it uses ChatML for any model."""
     if any(header.text(key).strip() for key in _TEMPLATES):
         return True
-    # llama.cpp knows the template of this one model, which was published without (llama_model_chat_template).
+    # llama.cpp has a built-in template for this one model, which was published without (llama_model_chat_template).
     layers = header.number(f"{header.architecture}.block_count")
     return header.text("tokenizer.ggml.pre") == "tekken" and layers == _TEKKEN_LAYERS

@@ -1,4 +1,4 @@
-"""ggml's tensor types: their names and how many bytes they take. Data only, checked by a test against `gguf`'s."""
+"""ggml's tensor types: names and sizes. Data only, checked by a test against those of the `gguf` package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class GgmlType:
     block_bytes: int
 
     def bytes_of(self, elements: int) -> int:
-        """Return the bytes that `elements` values take, whole blocks."""
+        """Return the size of `elements` values in bytes, rounded up to blocks."""
         return -(-elements // self.block_size) * self.block_bytes
 
 
@@ -55,7 +55,7 @@ GGML_TYPES = {
     41: GgmlType("q1_0", 128, 18),
     42: GgmlType("q2_0", 64, 18),
 }
-"""By the number that a GGUF file holds. One that is missing here is newer than this table, not an error."""
+"""By the number in a GGUF file. A type that is missing here is newer than this table, not an error."""
 
 CACHE_TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
-"""By name, as the settings of the KV cache have them."""
+"""By name, as in the settings of the KV cache."""

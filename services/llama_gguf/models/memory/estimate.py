@@ -1,7 +1,7 @@
-"""What a model takes of memory, use by use. Pure: headers and settings in, bytes out.
+"""How much memory a model needs, and for what. Pure: headers and settings in, bytes out.
 
-Weights and caches are counted as llama.cpp allocates them; the work buffers are estimated by a formula fitted to
-what llama-server reports (tests/unit/models/memory/test_plan.py holds it to that).
+Weights and caches are counted as llama.cpp allocates them; the compute buffers are estimated by a formula fitted to
+what llama-server reports (tests/unit/models/memory/test_plan.py checks that).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One use of memory, in bytes; of those in main memory `mapped` are of a file, so the kernel can drop them."""
+    """One use of memory, in bytes; `mapped` is the part of `host` that is file-backed, so the kernel can reclaim it."""
 
     name: str
     device: int
@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that has a say in how much memory is taken."""
+    """Everything that the memory use depends on."""
 
     model: Weights
     engine: Engine
@@ -60,8 +60,8 @@ class Inputs:
     draft: Weights | None
     adapters: tuple[Tensor, ...]
     host_experts: int  # layers whose experts stay in main memory
-    cpu: Cpu = NO_CPU  # for whose instructions weights are repacked
-    mapped: bool = True  # or read, or locked, into memory
+    cpu: Cpu = NO_CPU  # whose instructions weights are repacked for
+    mapped: bool = True  # memory-mapped; else read or locked into memory
 
 
 def host_experts(extra_args: Sequence[str]) -> int:
@@ -75,7 +75,7 @@ def host_experts(extra_args: Sequence[str]) -> int:
 
 
 def maps_weights(extra_args: Sequence[str]) -> bool:
-    """Return whether weights lie in the file's pages, which can be dropped: unless llama-server reads or locks them."""
+    """Return whether weights are memory-mapped and can be reclaimed: unless llama-server reads or locks them."""
     mapped = True
     for argument, value in pairwise((*extra_args, "")):
         if argument in ("--load-mode", "-lm"):
@@ -84,23 +84,23 @@ def maps_weights(extra_args: Sequence[str]) -> bool:
 
 
 def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
-    """Return the tokens of context each slot really gets, as llama.cpp rounds them."""
+    """Return each slot's actual context in tokens, as llama.cpp rounds it."""
     wanted = engine.context_per_slot or max(1, architecture.trained_context // engine.slots)
     return -(-wanted // CELLS) * CELLS
 
 
 def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
-    """Return every use of memory with that many layers (the output layer is one) on the device."""
+    """Return every use of memory with `layers` layers (including the output layer) on the device."""
     engine, architecture = inputs.engine, inputs.model.architecture
     items = [
         *_weights(inputs, inputs.model, layers, inputs.host_experts),
         *_caches(architecture, engine, layers, (engine.cache_type_k, engine.cache_type_v)),
-        _placed("work buffers", compute_bytes(architecture, engine), on_device=layers > 0),
+        _placed("compute buffers", compute_bytes(architecture, engine), on_device=layers > 0),
     ]
     if inputs.adapters:
         items.append(_placed("LoRA adapters", _sum(inputs.adapters), on_device=layers > 0))
     if inputs.mmproj:
-        # Its work buffers grow with the image: about as much as its weights at the usual sizes.
+        # Its compute buffers grow with the image: about as much as its weights at the usual sizes.
         items.append(_placed("multimodal projector", 2 * _sum(inputs.mmproj), on_device=layers > 0))
     if inputs.draft:
         items.append(_draft(inputs, inputs.draft, layers))
@@ -124,7 +124,7 @@ def _sum(tensors: Sequence[Tensor]) -> int:
 def _weights(inputs: Inputs, model: Weights, layers_on_device: int, experts_on_host: int) -> list[Item]:
     """The input layer stays in main memory; from the output layer downwards the rest goes to the device.
 
-    What stays is used where the file is mapped, or copied for the processor's instructions.
+    What stays is used in the mapped file, or repacked for the CPU's instructions.
     """
     count = len(model.architecture.layers)
     first_on_device = count + 1 - layers_on_device
@@ -144,7 +144,7 @@ def _weights(inputs: Inputs, model: Weights, layers_on_device: int, experts_on_h
         else:
             host += tensor.byte_size
         if tensor.name == "token_embd.weight" and "output.weight" not in names:
-            # The output layer uses the same numbers, from a copy of its own where that lies somewhere else.
+            # The output layer uses the same weights, from its own copy if it is in another memory.
             if layers_on_device:
                 device += tensor.byte_size
             elif copy := repacked(tensor, inputs.cpu, as_output=True):
@@ -158,16 +158,16 @@ def _caches(architecture: Architecture, engine: Engine, layers_on_device: int, t
     first_on_device = len(architecture.layers) + 1 - layers_on_device
     sizes = {"KV cache": [0, 0], "recurrent state": [0, 0]}
     for index, layer in enumerate(architecture.layers):
-        place = 0 if index >= first_on_device else 1
-        sizes["KV cache"][place] += engine.slots * _layer_cache(layer, cells, engine, types)
-        sizes["recurrent state"][place] += engine.slots * layer.state_floats * 4
-    return [Item(name, *places) for name, places in sizes.items() if any(places)]
+        location = 0 if index >= first_on_device else 1
+        sizes["KV cache"][location] += engine.slots * _layer_cache(layer, cells, engine, types)
+        sizes["recurrent state"][location] += engine.slots * layer.state_floats * 4
+    return [Item(name, *by_location) for name, by_location in sizes.items() if any(by_location)]
 
 
 def _layer_cache(layer: Layer, cells: int, engine: Engine, types: tuple[str, str]) -> int:
-    kept = _window_cells(layer, cells, engine)
+    cached = _window_cells(layer, cells, engine)
     keys, values = CACHE_TYPES[types[0]], CACHE_TYPES[types[1]]
-    return kept * (keys.bytes_of(layer.key_width) + values.bytes_of(layer.value_width))
+    return cached * (keys.bytes_of(layer.key_width) + values.bytes_of(layer.value_width))
 
 
 def _window_cells(layer: Layer, cells: int, engine: Engine) -> int:
@@ -181,7 +181,7 @@ def _ubatch(engine: Engine) -> int:
 
 
 def compute_bytes(architecture: Architecture, engine: Engine) -> int:
-    """Estimate the work buffers: what lives at the widest point of the graph, the masks and the logits."""
+    """Estimate the compute buffers: what is live at the widest point of the graph, the masks and the logits."""
     batch = _ubatch(engine)
     width, cells = architecture.width, cells_per_slot(engine, architecture)
     attention = 11 * max(width, architecture.query_width) // 2
@@ -201,7 +201,7 @@ def compute_bytes(architecture: Architecture, engine: Engine) -> int:
 
 
 def _checkpoints(architecture: Architecture, engine: Engine) -> int:
-    """Windowed and recurrent state cannot be rewound, so llama-server keeps copies of it in main memory."""
+    """Windowed and recurrent state cannot be rewound, so llama-server stores checkpoints of it in main memory."""
     cells = cells_per_slot(engine, architecture)
     state = sum(
         layer.state_floats * 4

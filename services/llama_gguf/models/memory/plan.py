@@ -1,6 +1,6 @@
-"""How much memory a model will take, before a second of GPU time is paid: the plan, the verdict and what to lower.
+"""How much memory a model will need, before it is loaded: the plan, the verdict and what to reduce.
 
-Pure: headers and settings in, a plan out. `assumptions` says what was not looked at.
+Pure: headers and settings in, a plan out. `assumptions` says what was not checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llama_gguf.models.memory.estimate import (
     host_experts,
     maps_weights,
 )
-from llama_gguf.models.memory.repack import NO_CPU, switched_off
+from llama_gguf.models.memory.repack import NO_CPU, repacking_disabled
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
@@ -35,7 +35,7 @@ _FIT_MARGIN_BYTES = 1024 * MIB  # what llama-server's --fit leaves free
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What a model will take where, and whether it is there. Bytes; a capacity of None is not known."""
+    """How much memory a model will need where, and whether it fits. Bytes; a capacity of None is unknown."""
 
     items: tuple[Item, ...]
     layers: int  # repeating layers and the output layer
@@ -58,17 +58,17 @@ class MemoryPlan:
 
     @property
     def mapped(self) -> int:
-        """Bytes of main memory that the kernel can drop, and read again from the file."""
+        """Bytes of main memory that the kernel can reclaim and read again from the file."""
         return sum(item.mapped for item in self.items)
 
     @property
     def repacked(self) -> int:
-        """Bytes of the model's weights that are copied for the processor, into memory that cannot be dropped."""
+        """Bytes of the model's weights that are repacked for the CPU, into memory that cannot be reclaimed."""
         return sum(item.host for item in self.items if item.name == "repacked weights")
 
     @property
     def verdict(self) -> Literal["fits", "does not fit", "unknown"]:
-        """Whether there is room for it."""
+        """Whether the model fits into the memory."""
         if self.device_capacity is None and self.host_capacity is None:
             return "unknown"
         device_full = self.device_capacity is not None and self.device > self.device_capacity
@@ -78,7 +78,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is: bytes of all GPUs together (0 = no GPU, None = not known) and of main memory; the processor."""
+    """The machine: bytes of all GPUs together (0 = no GPU, None = unknown) and of main memory; the CPU."""
 
     device_bytes: int | None
     host_bytes: int | None
@@ -94,7 +94,7 @@ def plan_memory(
     draft: Weights | None = None,
     adapters: Sequence[Tensor] = (),
 ) -> MemoryPlan:
-    """Return what serving `model` under `engine` takes on `machine`."""
+    """Return how much memory serving `model` with `engine` needs on `machine`."""
     inputs = Inputs(
         model,
         engine,
@@ -122,11 +122,11 @@ def plan_memory(
 
 
 def _repacking_cpu(engine: Engine, machine: Machine) -> Cpu:
-    """Return the processor, or none where weights stay as they are.
+    """Return the CPU for which weights are repacked, NO_CPU if they are not.
 
-    Beside a GPU llama.cpp prefers memory that the GPU can read, unless it is told --no-host.
+    With a GPU, llama.cpp prefers memory that the GPU can read, unless --no-host is given.
     """
-    if switched_off(engine.extra_args) or (machine.device_bytes != 0 and "--no-host" not in engine.extra_args):
+    if repacking_disabled(engine.extra_args) or (machine.device_bytes != 0 and "--no-host" not in engine.extra_args):
         return NO_CPU
     return machine.cpu
 
@@ -147,33 +147,33 @@ def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
 
 
 def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
-    """Say what to lower, and by how much, if it does not fit; or what the GPU is missing."""
+    """Say what to reduce, and by how much, if the model does not fit; or how much GPU memory is missing."""
     advice = []
     if plan.verdict == "does not fit":
         if slots := _largest(inputs, plan, "slots", inputs.engine.slots):
             advice.append(f"engine.slots: {slots} would fit")
         if context := _largest(inputs, plan, "context_per_slot", plan.context_per_slot):
             advice.append(f"engine.context_per_slot: {context} would fit")
-        if layers := _most_layers(inputs, plan):
-            advice.append(f"engine.gpu_layers: {layers} would fit, more slowly (auto finds it by itself)")
+        if layers := _max_layers(inputs, plan):
+            advice.append(f"engine.gpu_layers: {layers} would fit, more slowly (auto finds it automatically)")
         if inputs.engine.cache_type_k == "f16" and inputs.engine.cache_type_v == "f16":
             cache = sum(item.device + item.host for item in plan.items if item.name == "KV cache")
-            saved = cache * 15 // 32  # q8_0 takes 34 bytes where f16 takes 64
+            saved = cache * 15 // 32  # q8_0 needs 34 bytes where f16 needs 64
             advice.append(f"engine.cache_type_k and cache_type_v: q8_0 would save {saved / MIB:.0f} MiB")
         if plan.repacked and plan.host_capacity is not None and plan.host > plan.host_capacity:
             advice.append(
-                f"engine.extra_args: [--no-repack] would leave {plan.repacked / MIB:.0f} MiB of weights in the file's "
-                "pages, which the kernel drops instead of swapping; slower"
+                f"engine.extra_args: [--no-repack] would leave {plan.repacked / MIB:.0f} MiB of weights memory-mapped, "
+                "which the kernel reclaims instead of swapping; slower"
             )
         if not slots:
-            advice.append("take a smaller model or a smaller quantisation of it")
+            advice.append("use a smaller model or a smaller quantisation of it")
     elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
         missing = (
             sum(item.device for item in count_items(inputs, plan.layers)) + _FIT_MARGIN_BYTES - plan.device_capacity
         )
         advice.append(
             f"{plan.layers_on_device} of {plan.layers} layers fit on the GPU, the rest is slow; "
-            f"{missing / MIB:.0f} MiB more would take all"
+            f"{missing / MIB:.0f} MiB more would fit all"
         )
     return tuple(advice)
 
@@ -192,8 +192,8 @@ def _largest(inputs: Inputs, plan: MemoryPlan, field: str, current: int) -> int:
     return low * step
 
 
-def _most_layers(inputs: Inputs, plan: MemoryPlan) -> int:
-    """Return how many layers fit on the GPU if not all that were asked for do, else 0."""
+def _max_layers(inputs: Inputs, plan: MemoryPlan) -> int:
+    """Return how many layers fit on the GPU if not all of the planned ones do, else 0."""
     capacity = plan.device_capacity or 0
     if plan.device <= capacity:
         return 0
@@ -205,32 +205,34 @@ def _most_layers(inputs: Inputs, plan: MemoryPlan) -> int:
     return next(fitting, 0)
 
 
-_LOOKED_AT = frozenset(
+_SUPPORTED_ARGS = frozenset(
     ["--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe", "--repack", "--no-repack", "-nr", "--no-host", "--load-mode", "-lm"]
 )  # of engine.extra_args
 
 
 def _assumptions(inputs: Inputs, machine: Machine, plan: MemoryPlan) -> tuple[str, ...]:
-    said = (
-        ["weights in main memory are mapped from the file and count in full"]
+    assumptions = (
+        ["weights in main memory are memory-mapped and count in full"]
         if inputs.mapped
-        else ["weights in main memory are read or locked into memory that the kernel cannot drop"]
+        else ["weights in main memory are read or locked into memory that the kernel cannot reclaim"]
     )
     if plan.repacked:
-        said.append(
-            f"{plan.repacked / MIB:.0f} MiB of weights are copied into an order for the processor of this machine, "
-            "into memory that the kernel cannot drop; while they are read, the file's pages take free memory too"
+        assumptions.append(
+            f"{plan.repacked / MIB:.0f} MiB of weights are repacked for this machine's CPU, into memory that the "
+            "kernel cannot reclaim; while they are loaded, the file's pages use free memory too"
         )
     if plan.layers_on_device:
-        said.append(f"{DEVICE_CONTEXT_BYTES // MIB} MiB for CUDA's own use on one GPU, and flash attention works on it")
+        assumptions.append(
+            f"CUDA itself uses {DEVICE_CONTEXT_BYTES // MIB} MiB of one GPU, which supports flash attention"
+        )
     if machine.device_bytes is None and inputs.engine.gpu_layers != 0:
-        said.append("no GPU was looked at: all layers are taken to fit")
+        assumptions.append("no GPU was checked: all layers are assumed to fit")
     if inputs.mmproj:
-        said.append("the projector's work takes as much as its weights; large images take more")
+        assumptions.append("the projector's compute buffers are as large as its weights; large images need more")
     unknown = sorted({tensor.type_name for tensor in inputs.model.tensors if tensor.byte_size == 0})
     if unknown:
-        said.append(f"tensors of {', '.join(unknown)} are counted as nothing: their size is not known here")
-    ignored = [item for item in inputs.engine.extra_args if item.startswith("-") and item not in _LOOKED_AT]
+        assumptions.append(f"tensors of {', '.join(unknown)} are counted as 0 bytes: their size is unknown")
+    ignored = [item for item in inputs.engine.extra_args if item.startswith("-") and item not in _SUPPORTED_ARGS]
     if ignored:
-        said.append(f"these of extra_args are not looked at: {' '.join(ignored)}")
-    return tuple(said)
+        assumptions.append(f"these extra_args are ignored here: {' '.join(ignored)}")
+    return tuple(assumptions)

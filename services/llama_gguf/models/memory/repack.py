@@ -1,8 +1,8 @@
-"""Which weights llama.cpp does not use as they lie in the file, but copies into a buffer laid out for the processor.
+"""Which weights llama.cpp does not use as they are in the file, but repacks into a buffer for the CPU's instructions.
 
-Weights that stay as they are, are mapped: the kernel reads them once a machine and can drop them. A repacked copy is
-memory of its own, which can only be swapped. The rules are those of the pinned llama.cpp: the order of the buffers and
-what each takes (ggml-cpu.cpp, amx/amx.cpp, repack.cpp), and which tensors are multiplied (llama-arch.cpp). Pure.
+Other weights are memory-mapped: the kernel reads them once per machine and can reclaim them. A repacked copy is
+anonymous memory, which can only be swapped. The rules are those of the pinned llama.cpp: the order of the buffers and
+what each accepts (ggml-cpu.cpp, amx/amx.cpp, repack.cpp), and which tensors are multiplied (llama-arch.cpp). Pure.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ _I8MM_ROWS = {**dict.fromkeys(("q4_K", "q5_K", "q6_K"), 8), **dict.fromkeys(("q4
 
 
 NO_CPU = Cpu()
-"""For which nothing is repacked."""
+"""A CPU for which nothing is repacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repacked:
-    """The copy of one tensor: the buffer it goes to, by llama.cpp's name, and its size in bytes."""
+    """The repacked copy of one tensor: llama.cpp's name of its buffer, and its size in bytes."""
 
     buffer: Buffer
     size: int
 
 
 def repacked(tensor: Tensor, cpu: Cpu, *, as_output: bool = False) -> Repacked | None:
-    """Return where a tensor of main memory is copied to, None if it is used as it lies in the file.
+    """Return the repacked copy of a tensor in main memory, None if it is used as it is in the file.
 
-    `as_output`: ask for the token embeddings as the output layer, which some models make of them.
+    `as_output`: for the token embeddings, which some models also use as the output layer.
     """
     kind = GGML_TYPES.get(tensor.type_number)
     dimensions = [length for length in tensor.shape[2:] if length > 1]
@@ -72,19 +72,19 @@ def repacked(tensor: Tensor, cpu: Cpu, *, as_output: bool = False) -> Repacked |
     return None
 
 
-def switched_off(extra_args: Sequence[str]) -> bool:
-    """Return whether llama-server's arguments leave all weights as they are."""
+def repacking_disabled(extra_args: Sequence[str]) -> bool:
+    """Return whether llama-server's arguments disable repacking."""
     last = [argument for argument in extra_args if argument in ("--repack", "--no-repack", "-nr")][-1:]
     return last in (["--no-repack"], ["-nr"])
 
 
 def _takes_amx(cpu: Cpu, kind: str, values: int, rows: int) -> bool:
     alignment = _AMX_ALIGNMENT.get(kind)
-    able = {"amx_int8", "avx512_vnni"} <= cpu.flags
-    return able and alignment is not None and values % alignment == 0 and rows % 32 == 0
+    supported = {"amx_int8", "avx512_vnni"} <= cpu.flags
+    return supported and alignment is not None and values % alignment == 0 and rows % 32 == 0
 
 
 def _row_steps(cpu: Cpu, kind: str) -> list[int]:
-    """Return of which numbers the rows of a tensor may be a multiple to be repacked."""
+    """Return the numbers of rows whose multiples can be repacked."""
     tables = {"avx2": _AVX2_ROWS, "avx512f": _AVX512_ROWS, "asimddp": _DOTPROD_ROWS, "i8mm": _I8MM_ROWS}
     return [table[kind] for flag, table in tables.items() if flag in cpu.flags and kind in table]

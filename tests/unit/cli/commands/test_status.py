@@ -54,7 +54,7 @@ def facts(**changes: Any) -> Facts:
 @pytest.mark.parametrize("length", range(40, 90))
 def test_a_cause_is_never_broken_by_the_width_of_the_terminal(length: int) -> None:
     """A wrapped line used to end in a space, or not, by the length of a path."""
-    cause = f"/{'p' * length}/bad.gguf is not a usable GGUF file"
+    cause = f"/{'p' * length}/bad.gguf is not a valid GGUF file"
     out = io.StringIO()
     failure = Failure("engine", 78, None, "engine refused to start", cause, "fetch it again", (cause,), 0.0)
     show(facts(failure=failure), Console(file=out, width=80))

@@ -7,7 +7,7 @@ import pytest
 from llama_gguf.cpu import Cpu
 from llama_gguf.models.gguf.header import Tensor
 from llama_gguf.models.gguf.tensor_types import GGML_TYPES
-from llama_gguf.models.memory.repack import NO_CPU, Repacked, repacked, switched_off
+from llama_gguf.models.memory.repack import NO_CPU, Repacked, repacked, repacking_disabled
 
 NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 AMX = Cpu(frozenset(("avx2", "avx512f", "avx512_vnni", "amx_int8")))
@@ -120,4 +120,4 @@ def test_vectors_unknown_types_and_unknown_processors_stay() -> None:
     [((), False), (("--no-repack",), True), (("-nr",), True), (("-nr", "--repack"), False), (("x", "-nr"), True)],
 )
 def test_switched_off(arguments: tuple[str, ...], off: bool) -> None:
-    assert switched_off(arguments) == off
+    assert repacking_disabled(arguments) == off
