@@ -1,6 +1,6 @@
-"""Settings -> llama-server's arguments. Pure: looks at no file and checks nothing that `settings.checks` has checked.
+"""Settings -> llama-server's arguments. Pure: reads no file and checks nothing that `settings.checks` has checked.
 
-What matters is passed explicitly even where it equals llama-server's default, which may change with its version.
+What matters is passed explicitly even if it equals llama-server's default, which can change with its version.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the machine has to say: how many threads to use where the settings leave it open, and if GPUs can matter.
+    """What depends on the machine: the default number of threads, and whether the build supports GPUs.
 
-    `threads` is set where a container may not use every core; 0 leaves the choice to llama-server.
+    `threads` is set where a container must not use every core; 0 leaves the choice to llama-server.
     """
 
     threads: int = 0
     gpu_backend: bool = True
 
 
-_VERBOSITY = {"error": "1", "warning": "2", "info": "3", "debug": "4"}  # 5 logs prompts, so nothing leads there
+_VERBOSITY = {"error": "1", "warning": "2", "info": "3", "debug": "4"}  # 5 logs prompts, so it is never used
 _SPARE_HTTP_THREADS = 8  # for health, metrics and the admin routes while every slot is busy
 
 
@@ -54,9 +54,9 @@ def _listen(settings: Settings, locations: Locations) -> list[str]:
         *("--host", _csv([str(locations.run.engine_socket)])),
         *("--api-key-file", str(locations.run.engine_key)),
         *("--threads-http", str(in_flight + _SPARE_HTTP_THREADS)),
-        "--offline",  # weights are fetched by us, checked and locked; llama-server itself downloads nothing
+        "--offline",  # llama-server downloads nothing: weights are fetched, verified and locked before
         "--no-ui",
-        "--slots",  # behind the engine's key; the gateway shows it to admins only
+        "--slots",  # protected by the engine's key; the gateway serves it to admins only
         "--metrics",
     ]
     if settings.engine.sleep_idle_seconds is not None:
@@ -66,7 +66,7 @@ def _listen(settings: Settings, locations: Locations) -> list[str]:
 
 def _model(settings: Settings, files: ModelFiles) -> list[str]:
     arguments = ["--model", str(files.model)]
-    # One name only: llama-server sorts its aliases, and the first in the alphabet would become the name in answers.
+    # One name only: llama-server sorts its aliases, and the alphabetically first would be the name in responses.
     arguments += ["--alias", served_names(settings.model)[0]]
     if files.mmproj:
         arguments += ["--mmproj", str(files.mmproj)]
@@ -86,18 +86,18 @@ def _lora(adapters: tuple[LoraFile, ...]) -> list[str]:
     for adapter in adapters:
         if ":" in str(adapter.path):
             raise ConfigError(
-                f"{adapter.path}: llama-server cannot take a scale for an adapter whose path has a colon",
-                hint="move the adapter, or set its scale to 1.0",
+                f"{adapter.path}: llama-server does not support a scale for an adapter whose path contains a colon",
+                hint="rename the adapter, or set its scale to 1.0",
             )
     return ["--lora-scaled", _csv(f"{adapter.path}:{adapter.scale:g}" for adapter in adapters)]
 
 
 def _memory(settings: Settings, host: Host) -> list[str]:
     engine = settings.engine
-    # Fitting reads the model an extra time (1.3 s for a vocabulary of 262144), so it is left out where it has no say.
+    # Fitting reads the model an extra time (1.3 s for a vocabulary of 262144), so it is omitted where it has no effect.
     fit = engine.fit and (engine.context_per_slot == 0 or (host.gpu_backend and engine.gpu_layers != 0))
     arguments = [
-        # llama-server divides --ctx-size over its slots. 0 stays 0: the trained context, lowered by --fit if need be.
+        # llama-server divides --ctx-size over its slots. 0 stays 0: the trained context, reduced by --fit if needed.
         *("--ctx-size", str(engine.context_per_slot * engine.slots)),
         *("--parallel", str(engine.slots)),
         *("--cache-type-k", engine.cache_type_k),
@@ -105,14 +105,14 @@ def _memory(settings: Settings, host: Host) -> list[str]:
         *("--cache-ram", str(engine.prompt_cache_mib)),
         *("--fit", "on" if fit else "off"),
     ]
-    if engine.gpu_layers != "auto":  # said out loud, it would make a build without GPU support warn
+    if engine.gpu_layers != "auto":  # passed explicitly, a build without GPU support would warn
         arguments += ["--n-gpu-layers", str(engine.gpu_layers)]
     return arguments
 
 
 def _compute(settings: Settings, host: Host) -> list[str]:
     engine = settings.engine
-    # An input to embed or to rank must fit into one physical batch, or it is refused.
+    # An input to embed or to rank must fit into one physical batch, or it is rejected.
     ubatch_size = engine.ubatch_size if engine.task == "generate" else engine.batch_size
     arguments = [
         *("--flash-attn", engine.flash_attention),
@@ -155,5 +155,5 @@ def _logging(settings: Settings) -> list[str]:
 
 
 def _csv(items: Iterable[str]) -> str:
-    """Join as llama-server's list arguments want it: an item with a comma or a quote is quoted."""
+    """Join in the format of llama-server's list arguments: an item with a comma or a quote is quoted."""
     return ",".join('"' + item.replace('"', '""') + '"' if set(item) & set(',"') else item for item in items)

@@ -1,7 +1,6 @@
-"""Finds llama-server and asks it what it is.
+"""Finds llama-server, and queries its version and devices.
 
-It comes in the wheel of llama-cpp-python, which puts it into `bin/` beside the package and not onto PATH. Owns no
-process for longer than a question takes.
+It is installed by the wheel of llama-cpp-python, into `bin/` beside the package and not onto PATH.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ if TYPE_CHECKING:
 PROGRAM = "llama-server"
 _ILLEGAL_INSTRUCTION = (-signal.SIGILL, 128 + signal.SIGILL)
 _GPU_LIBRARIES = tuple(f"libggml-{name}." for name in ("cuda", "hip", "vulkan", "sycl", "musa", "metal", "opencl"))
-_QUESTION_SECONDS = 30.0
+_QUERY_SECONDS = 30.0
 _INSTALL_HINT = "run `make engine`, or name a llama-server in engine.binary"
 _VERSION = re.compile(r"^version:\s*(?P<version>.+?)\s*$", re.MULTILINE)
 _DEVICE = re.compile(r"^\s+(?P<id>\w+): (?P<name>.+?) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*$", re.MULTILINE)
 
 
 class IllegalInstructionError(LaunchError):
-    """llama-server was asked something and ended by SIGILL: its CPU code does not run on this machine."""
+    """A query of llama-server ended by SIGILL: its CPU code does not run on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def find_binary(
     if settings.engine.binary:
         path = Path(settings.engine.binary).absolute()
         if not path.is_file():
-            raise LaunchError(f"engine.binary: {path} is not there", hint=_INSTALL_HINT, exit_code=ExitCode.CONFIG)
+            raise LaunchError(f"engine.binary: {path} does not exist", hint=_INSTALL_HINT, exit_code=ExitCode.CONFIG)
         return _executable(path, "engine.binary")
     directory = (wheel_bin or wheel_bin_directory)()
     if directory and (directory / PROGRAM).is_file():
@@ -69,7 +68,7 @@ def find_binary(
 
 
 def wheel_bin_directory() -> Path | None:
-    """Return the `bin` directory that llama-cpp-python's wheel made beside its package, without importing it."""
+    """Return the `bin` directory beside llama-cpp-python's package, without importing it."""
     spec = importlib.util.find_spec("llama_cpp")
     return Path(spec.origin).parent.parent / "bin" if spec and spec.origin else None
 
@@ -77,7 +76,7 @@ def wheel_bin_directory() -> Path | None:
 def _executable(path: Path, what: str) -> Path:
     if os.access(path, os.X_OK):
         return path
-    # pip does not keep the execute bit of files that a wheel carries as data.
+    # pip does not preserve the execute bit of a wheel's data files.
     try:
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     except OSError as error:
@@ -90,29 +89,29 @@ def _executable(path: Path, what: str) -> Path:
 
 
 def has_gpu_backend(binary: Path) -> bool:
-    """Whether this llama-server was built with a backend for GPUs, judged by the libraries beside it.
+    """Return whether this llama-server was built with a backend for GPUs, judged by the libraries beside it.
 
-    True where that cannot be told, as for one that is linked statically.
+    True if that is unknown, as for one that is linked statically.
     """
-    libraries = {path.name for place in LIBRARY_FOLDERS for path in (binary.parent / place).glob("libggml*.so*")}
+    libraries = {path.name for folder in LIBRARY_FOLDERS for path in (binary.parent / folder).glob("libggml*.so*")}
     if not libraries:
         return True
     return any(name.startswith(_GPU_LIBRARIES) for name in libraries)
 
 
 def version(binary: Path, env: Mapping[str, str]) -> str:
-    """Return llama-server's version line. Raises LaunchError when it does not run here."""
-    found = _VERSION.search(_ask(binary, "--version", env))
+    """Return llama-server's version. Raises LaunchError when it does not run on this machine."""
+    found = _VERSION.search(_query(binary, "--version", env))
     return found["version"] if found else "unknown"
 
 
 def devices(binary: Path, env: Mapping[str, str]) -> tuple[Device, ...]:
-    """Return the devices llama-server sees; none means it works on the CPU. Raises LaunchError."""
-    return parse_devices(_ask(binary, "--list-devices", env))
+    """Return the devices that llama-server detects; without any it uses the CPU. Raises LaunchError."""
+    return parse_devices(_query(binary, "--list-devices", env))
 
 
 def parse_devices(output: str) -> tuple[Device, ...]:
-    """Read what `--list-devices` prints."""
+    """Parse the output of `--list-devices`."""
     mebibyte = 1 << 20
     return tuple(
         Device(found["id"], found["name"], int(found["total"]) * mebibyte, int(found["free"]) * mebibyte)
@@ -120,29 +119,29 @@ def parse_devices(output: str) -> tuple[Device, ...]:
     )
 
 
-def _ask(binary: Path, question: str, env: Mapping[str, str]) -> str:
+def _query(binary: Path, argument: str, env: Mapping[str, str]) -> str:
     try:
-        answer = subprocess.run(
-            [binary, question],
+        done = subprocess.run(
+            [binary, argument],
             env=dict(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_QUESTION_SECONDS,
+            timeout=_QUERY_SECONDS,
             check=False,
         )
     except OSError as error:
         raise LaunchError(f"{binary} cannot be run: {error.strerror}", hint=_INSTALL_HINT) from error
     except subprocess.TimeoutExpired as error:
-        raise LaunchError(f"{binary} {question} gave no answer in {_QUESTION_SECONDS:.0f} s") from error
-    output = answer.stdout + answer.stderr
-    if answer.returncode in _ILLEGAL_INSTRUCTION:
+        raise LaunchError(f"{binary} {argument} did not finish in {_QUERY_SECONDS:.0f} s") from error
+    output = done.stdout + done.stderr
+    if done.returncode in _ILLEGAL_INSTRUCTION:
         raise IllegalInstructionError(
-            f"{binary} {question} was ended by SIGILL: it uses instructions that this CPU does not have",
+            f"{binary} {argument} was ended by SIGILL: it uses instructions that this CPU does not have",
             hint=_INSTALL_HINT,
         )
-    if answer.returncode != 0:
+    if done.returncode != 0:
         last = output.strip().splitlines()[-1:] or ["no output"]
-        raise LaunchError(f"{binary} {question} failed with {answer.returncode}: {last[0]}", hint=_INSTALL_HINT)
+        raise LaunchError(f"{binary} {argument} failed with {done.returncode}: {last[0]}", hint=_INSTALL_HINT)
     return output

@@ -1,4 +1,4 @@
-"""What a container may use of its machine: CPU quota and memory limit, which llama-server itself does not look at."""
+"""The limits of a container: CPU quota and memory limit, which llama-server itself does not read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
-_NO_LIMIT_BYTES = 1 << 60  # version 1 says "no limit" with a number near 2^63
+_NO_LIMIT_BYTES = 1 << 60  # cgroup v1 expresses "no limit" as a number near 2^63
 
 
 def cgroup_cpus(root: Path = _CGROUP) -> float | None:
-    """Return the CPU quota of this control group in CPUs, or None when there is no limit (version 2, else 1)."""
+    """Return the CPU quota of this cgroup in CPUs, or None if there is no limit (cgroup v2, else v1)."""
     words = _words(root / "cpu.max") or _words(root / "cpu/cpu.cfs_quota_us") + _words(root / "cpu/cpu.cfs_period_us")
     if len(words) != 2 or not words[0].isdigit() or not words[1].isdigit() or int(words[1]) == 0:
         return None  # "max", or -1
@@ -21,9 +21,9 @@ def cgroup_cpus(root: Path = _CGROUP) -> float | None:
 
 
 def thread_limit(*, quota: float | None, allowed: int, present: int) -> int:
-    """Return the number of threads to use, or 0 where llama-server's own choice is right.
+    """Return the number of threads to use, or 0 if llama-server's own default is right.
 
-    It takes one thread a physical core of the machine; under a quota each of them then waits for the others.
+    Its default is one thread per physical core of the machine; under a quota they would wait for one another.
     """
     limit = min(allowed, math.ceil(quota) if quota else allowed)
     return max(1, limit) if limit < present else 0
@@ -35,7 +35,7 @@ def detect_thread_limit() -> int:
 
 
 def memory_bytes(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
-    """Return how much main memory this process may use: the machine's, or the control group's limit if that is less."""
+    """Return how much main memory this process can use: the machine's, or the cgroup's limit if that is lower."""
     found = []
     for path in (root / "memory.max", root / "memory/memory.limit_in_bytes"):
         words = _words(path)

@@ -1,4 +1,4 @@
-"""The variants of the CPU code that lie beside a llama-server, and whether it can be told which one to load."""
+"""The variants of the CPU code beside a llama-server, and whether the one to load can be selected."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import os
 from pathlib import Path
 
 VARIABLE = "GGML_CPU_VARIANT"
-"""In llama-server's environment: the variant to load. An edit of ours to ggml (image/engine/patches.cmake)."""
+"""Variable of llama-server that selects the variant: our patch of ggml (image/engine/patches.cmake)."""
 
 LIBRARY_FOLDERS = ("../lib", ".")
-"""Where a llama-server's libraries lie, from its own folder."""
+"""Directories of llama-server's libraries, relative to its own."""
 _PREFIX, _SUFFIX = "libggml-cpu-", ".so"
 
 
 def find_libraries(binary: Path) -> dict[str, Path]:
-    """Return variant -> its library, of those beside the program; none where the CPU code is part of it."""
-    # Where ggml looks: beside the file that runs, whatever link led there.
+    """Return the library of each variant beside the program; none if the CPU code is linked into it."""
+    # Where ggml searches: beside the executable, with links resolved.
     directory = Path(os.path.realpath(binary)).parent
     return {
         path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX): path
@@ -26,14 +26,14 @@ def find_libraries(binary: Path) -> dict[str, Path]:
     }
 
 
-def can_be_told(binary: Path) -> bool:
-    """Whether this llama-server's libggml heeds `VARIABLE`, judged by the name in its bytes."""
+def can_select_variant(binary: Path) -> bool:
+    """Return whether this llama-server's libggml reads `VARIABLE`, judged by the name in its bytes."""
     directory = Path(os.path.realpath(binary)).parent
-    libraries = [path for place in LIBRARY_FOLDERS for path in (directory / place).glob("libggml.so*")]
-    return any(_holds(path, VARIABLE.encode()) for path in libraries)
+    libraries = [path for folder in LIBRARY_FOLDERS for path in (directory / folder).glob("libggml.so*")]
+    return any(_contains(path, VARIABLE.encode()) for path in libraries)
 
 
-def _holds(path: Path, text: bytes) -> bool:
+def _contains(path: Path, text: bytes) -> bool:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(text) >= 0
@@ -42,7 +42,7 @@ def _holds(path: Path, text: bytes) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Return the digest of a library; "" when it cannot be read, which is no library's."""
+    """Return the digest of a library; "" if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""The variants of ggml's CPU code, and which of them a CPU runs. Pure: the text of /proc/cpuinfo in, names out.
+"""The variants of ggml's CPU code, and which of them a CPU supports. Pure: the text of /proc/cpuinfo in, names out.
 
-ggml itself chooses by CPUID, which also tells of features that the system has not enabled (llama.cpp issue 28328); the
-kernel's flags leave those out. Names, features and order are those of ggml's CMakeLists.txt and cpu-feats.cpp.
+ggml itself chooses by CPUID, which also reports features that the system has not enabled (llama.cpp issue 28328); the
+kernel's flags omit those. Names, features and order are those of ggml's CMakeLists.txt and cpu-feats.cpp.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Table = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A set of instructions: how the kernel spells it, and its weight in ggml's score."""
+    """An instruction set: the kernel's flags for it, and its weight in ggml's score."""
 
     flags: frozenset[str]
     weight: int
@@ -80,11 +80,11 @@ armv9.2_1  DOTPROD FP16_VECTOR_ARITHMETIC SVE MATMUL_INT8 SME
 armv9.2_2  DOTPROD FP16_VECTOR_ARITHMETIC SVE MATMUL_INT8 SVE2 SME
 """)
 TABLES: Mapping[str, Table] = {"x86_64": X86_64, "aarch64": AARCH64}
-"""Machine, as uname names it -> its variants."""
+"""Machine, as named by uname -> its variants."""
 
 
 def supported(table: Table, flags: frozenset[str]) -> tuple[str, ...]:
-    """Return the variants of `table` that a CPU with `flags` runs, best first, as ggml ranks them."""
+    """Return the variants of `table` that a CPU with `flags` supports, best first, as ggml ranks them."""
     return tuple(sorted((name for name in table if not missing(table, name, flags)), key=_by_score(table)))
 
 
@@ -94,7 +94,7 @@ def missing(table: Table, name: str, flags: frozenset[str]) -> list[str]:
 
 
 def score(features: Iterable[str]) -> int:
-    """Return ggml's score of a variant on a CPU that runs it."""
+    """Return ggml's score of a variant on a CPU that supports it."""
     return 1 + sum(FEATURES[feature].weight for feature in features)
 
 
@@ -107,6 +107,6 @@ def _flags(features: Iterable[str]) -> frozenset[str]:
 
 
 def usable_flags(table: Table, name: str, flags: frozenset[str]) -> frozenset[str]:
-    """Return what of a CPU's flags the variant's code makes use of, as far as ggml's features go."""
+    """Return `flags` without those of ggml's features that the variant does not use."""
     known = _flags(FEATURES)
     return flags - (known - _flags(table[name]))

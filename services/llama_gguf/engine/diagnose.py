@@ -1,4 +1,4 @@
-"""The engine's last words -> what went wrong and what to do. Pure: lines, exit code and signal in, a value out."""
+"""The engine's last log lines -> cause and fix. Pure: lines, exit code and signal in, a value out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama_gguf.errors import ExitCode
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.rundir.exits import Exit
 
-_UNSPOKEN = {"SIGKILL", "SIGILL"}
+_UNLOGGED = {"SIGKILL", "SIGILL"}
 _SHELL_CODES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"}
 _OWN_CODES = set(ExitCode) - {ExitCode.OK}  # llama-server itself fails with 1
 _OWN_ERROR = re.compile(r"^error: (?P<what>.+)$(?:\nhint: (?P<hint>.+))?", re.MULTILINE)
@@ -29,17 +29,17 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
     """Return why the engine ended.
 
     `log_tail` is its last output, oldest line first, text or JSON lines; `signal` as in "SIGKILL", with `exit_code`
-    None. Knows nothing for sure: without a match it quotes the last error.
+    None. This is a heuristic: without a match it quotes the last error.
     """
     lines = _last_start([_message(line) for line in log_tail])
     text = "\n".join(lines)
     if signal is None and exit_code is not None:
         signal = _SHELL_CODES.get(exit_code)
-    if signal in _UNSPOKEN:  # nothing a program prints explains these
+    if signal in _UNLOGGED:  # the log cannot explain these
         return SIGNALS[signal]
     if exit_code in _OWN_CODES and (match := _last(_OWN_ERROR, text)):
-        wrong = exit_code == ExitCode.CONFIG
-        return Diagnosis(match["what"], match["hint"] or "", permanent=wrong, configuration=wrong)
+        invalid = exit_code == ExitCode.CONFIG
+        return Diagnosis(match["what"], match["hint"] or "", permanent=invalid, configuration=invalid)
     for rule in RULES:
         if match := _last(rule.pattern, text):
             groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
@@ -53,7 +53,7 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
 
 
 def name_variants(found: Diagnosis, ended: Exit, record: EngineVariant | None) -> Diagnosis:
-    """Return the diagnosis of an illegal instruction with the variants of the CPU code that were tried."""
+    """Return the diagnosis of an illegal instruction, with the CPU variants that were tried."""
     if record is None or not ended.illegal_instruction:
         return found
     if record.pinned:
@@ -66,25 +66,25 @@ def name_variants(found: Diagnosis, ended: Exit, record: EngineVariant | None) -
 
 
 def _last_start(lines: list[str]) -> list[str]:
-    """Return the lines of the last start: a tail may hold earlier ones, which ended for other reasons."""
+    """Return the lines of the last start: a tail can contain earlier ones, which ended for other reasons."""
     starts = [number for number, line in enumerate(lines) if _START.search(line)]
     return [_PREFIX.sub("", line) for line in lines[starts[-1] if starts else 0 :]]
 
 
 def _unknown(lines: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis:
-    how = signal or (f"exit code {exit_code}" if exit_code is not None else "no exit code")
+    status = signal or (f"exit code {exit_code}" if exit_code is not None else "no exit code")
     last = next((line for line in reversed(lines) if not _NOISE.search(line)), "")
-    said = f"; its last words: {last}" if last else ""
+    quoted = f"; its last line: {last}" if last else ""
     return Diagnosis(
-        f"llama-server ended with {how}{said}",
-        "see the engine's log; `llama-gguf plan` shows the command, to be tried by hand",
+        f"llama-server ended with {status}{quoted}",
+        "see the engine's log; `llama-gguf plan` shows the command, to run it by hand",
         permanent=exit_code == ExitCode.CONFIG,
         configuration=exit_code == ExitCode.CONFIG,
     )
 
 
 def _message(line: str) -> str:
-    """Return the text of a line, out of its JSON object if it is one (llama-server's or our own program's)."""
+    """Return the message of a line: of its JSON object if it is one (llama-server's or our own program's)."""
     if line.startswith("{"):
         try:
             found = json.loads(line)

@@ -1,7 +1,7 @@
-"""The environment llama-server gets: a list of what it may see, because everything else could steer or leak.
+"""llama-server's environment: an allowlist, because other variables could change its configuration or leak secrets.
 
 Each of its arguments can also be given as a variable (LLAMA_ARG_…, AIP_…, HF_TOKEN), and it reads a config file
-below XDG_CONFIG_HOME. Secrets meant for us (API keys, hub tokens) are none of its business.
+below XDG_CONFIG_HOME. It must not see our secrets (API keys, Hub tokens).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from llama_gguf.settings.environment_filter import DEVICES, PROXIES, SYSTEM, har
 
 
 def engine_environment(env: Mapping[str, str], run_dir: Path, cpu_variant: str | None = None) -> dict[str, str]:
-    """Return what of `env` llama-server gets; its per-user config file is looked for in `run_dir`, where none is.
+    """Return llama-server's environment, from `env`; it searches its per-user config file in `run_dir`, which has none.
 
-    Which variant of its CPU code it loads is `cpu_variant`'s to say, never a variable's from outside.
+    Only `cpu_variant` selects the variant of its CPU code, never a variable in `env`.
     """
     passed = harmless(env, (*SYSTEM, *DEVICES, *PROXIES))
     passed.pop(VARIABLE, None)

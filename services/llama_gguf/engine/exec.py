@@ -1,7 +1,7 @@
-"""From a snapshot to a running llama-server: fetch the weights, clear the way, and become it.
+"""From a snapshot to a running llama-server: fetch the weights, check the preconditions, and exec it.
 
-The process that supervisord started stays the same one, so its signals reach llama-server itself and llama-server's
-exit status is what supervisord sees.
+The process that supervisord started becomes llama-server, so supervisord's signals reach llama-server itself and its
+exit status reaches supervisord.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from llama_gguf.settings.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
-"""llama-server reads this file and nothing can make it leave it alone."""
+"""llama-server always reads this file; no option disables that."""
 
 
 def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoReturn] = os.execve) -> NoReturn:
-    """Become llama-server. Raises ConfigError, ModelError or LaunchError when that cannot be."""
+    """Become llama-server. Raises ConfigError, ModelError or LaunchError when that fails."""
     run_dir = snapshot.locations.run
     state = StateFile(run_dir.engine_state, served_names(snapshot.settings.model)[0])
     variants = VariantSteps(snapshot, this_machine())
     variants.settle()
-    state.phase("resolving", "looking for llama-server and the model")
+    state.phase("resolving", "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
     files = resolve_with_retries(snapshot.settings.model, snapshot.locations, env, state)
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
-    # `check` says the same where the file is on disk; of one that was fetched, this is the first look.
+    # `check` reports the same for a file on disk; a downloaded one is checked here for the first time.
     problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))
     notices += [Notice(problem.code, problem.message, problem.hint) for problem in problems]
     for notice in notices:
         log.warning(notice.message, extra=fields(code=notice.code, hint=notice.hint))
         state.warn(notice)
     if crashed := variants.notice():
-        state.warn(crashed)  # logged when it was learnt, not at each start
+        state.warn(crashed)  # logged when it was detected, not at each start
     host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
     argv = build_argv(snapshot.settings, snapshot.locations, files, host)
-    # A socket file that a killed llama-server left behind makes the next one fail to bind.
+    # A socket file left by a killed llama-server would make bind fail.
     run_dir.engine_socket.unlink(missing_ok=True)
     log.info("starting llama-server", extra=fields(binary=str(binary), argv=argv))
     state.phase("exec", str(files.model))
@@ -66,7 +66,7 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
 def _environment_that_runs(
     snapshot: Snapshot, binary: Path, env: Mapping[str, str], variants: VariantSteps
 ) -> tuple[dict[str, str], list[Notice]]:
-    """Return llama-server's environment, with a variant of its CPU code that at least answers about GPUs; warnings."""
+    """Return llama-server's environment, with a CPU variant that can at least list the GPUs; and warnings."""
     while True:
         engine_env = engine_environment(env, snapshot.locations.run.root, variants.choose(binary))
         try:
@@ -77,9 +77,9 @@ def _environment_that_runs(
 
 
 def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[Notice]:
-    """Return warnings; raise when layers must be on a GPU and a build for GPUs sees none: it would run on, far slower.
+    """Return warnings; raise if layers must be on a GPU and a build for GPUs finds none: it would be far slower.
 
-    A build without any GPU backend only says so: old deployments set NGL on CPU images too. `auto` is a wish.
+    A build without a GPU backend only warns: old deployments set NGL on CPU images too. `auto` is only a preference.
     """
     wanted = snapshot.settings.engine.gpu_layers
     if wanted == 0:
@@ -102,21 +102,21 @@ def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[
 
 
 def check_surroundings(snapshot: Snapshot, system_config: Path) -> None:
-    """Raise when llama-server could not listen, or would be steered by something else than our configuration."""
+    """Raise if llama-server could not listen, or would be configured by something other than our configuration."""
     socket = snapshot.locations.run.engine_socket
     if len(os.fsencode(socket)) > UNIX_SOCKET_PATH_BYTES:
         raise ConfigError(
-            f"{socket}: longer than the {UNIX_SOCKET_PATH_BYTES} bytes a unix socket's path may have",
+            f"{socket}: the path of a unix socket can have at most {UNIX_SOCKET_PATH_BYTES} bytes",
             hint="set paths.run_dir to a shorter directory",
         )
     if not snapshot.locations.run.engine_key.is_file():
         raise LaunchError(
             f"{snapshot.locations.run.engine_key}: the engine's key file is missing",
-            hint="programs are started by `llama-gguf up`, which writes it",
+            hint="start the programs with `llama-gguf up`, which creates it",
         )
     if system_config.exists() and not snapshot.settings.engine.allow_unsafe_args:
         raise LaunchError(
-            f"{system_config}: llama-server would take settings from this file, past our configuration",
+            f"{system_config}: llama-server would read settings from this file, bypassing our configuration",
             hint="remove the file, or set engine.allow_unsafe_args",
             exit_code=ExitCode.CONFIG,
         )

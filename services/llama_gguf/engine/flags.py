@@ -1,4 +1,4 @@
-"""llama-server's arguments as its own `--help` lists them: what our argv is checked against.
+"""llama-server's arguments as listed by its own `--help`: what our argv is checked against.
 
 Written to schema/engine/flags.json by `llama-gguf gen`; a contract test compares the file with the installed program
 and every argument that `argv` passes with the file.
@@ -21,21 +21,21 @@ from llama_gguf.errors import LaunchError
 _NAME = re.compile(r"(--?[A-Za-z][\w.-]*)(,?)\s*")
 _VARIABLE = re.compile(r"\(env: (\w+)\)")
 _HELP_COLUMN = 40
-_QUESTION_SECONDS = 30
+_HELP_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One argument: all its spellings, what follows it ("" = nothing), and the variable that sets it too."""
+    """One argument: all its spellings, its value ("" = none), and the variable that also sets it."""
 
     names: tuple[str, ...]
     value: str
     variable: str
-    removed: bool  # still listed, but refused
+    removed: bool  # still listed, but rejected
 
 
 def parse_help(text: str) -> tuple[Flag, ...]:
-    """Read what `llama-server --help` prints."""
+    """Parse the output of `llama-server --help`."""
     flags: list[Flag] = []
     entry: list[str] = []
     for line in [*text.splitlines(), "-----"]:
@@ -55,7 +55,7 @@ def _flag(entry: list[str]) -> Flag:
         names.append(match[1])
         more, rest = match[2], rest[match.end() :]
     start = len(entry[0]) - len(rest)
-    value = "" if start == _HELP_COLUMN else re.split(r"\s{2,}", rest)[0]  # what begins in that column is the help
+    value = "" if start == _HELP_COLUMN else re.split(r"\s{2,}", rest)[0]  # the help text starts in that column
     help_text = "\n".join(entry)
     variable = _VARIABLE.search(help_text)
     return Flag(tuple(names), value, variable[1] if variable else "", "argument has been removed" in help_text)
@@ -72,7 +72,7 @@ def flag_dump() -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_QUESTION_SECONDS,
+        timeout=_HELP_SECONDS,
         check=True,
     ).stdout
     content = {

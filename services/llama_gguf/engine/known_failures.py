@@ -1,7 +1,7 @@
-"""What llama-server says when it fails, and what it means: data for `diagnose`.
+"""The messages of a failing llama-server, with cause and fix: data for `diagnose`.
 
 Each rule is a pattern in the output of the llama-server of llama-cpp-python 0.3.36 (samples: tests/golden/diagnose)
-with its cause and fix. The first that matches wins, so causes stand above their consequences.
+with its cause and fix. The first match wins, so causes come before their consequences.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _LOWER = (
-    "lower engine.context_per_slot or engine.slots, set engine.cache_type_k and cache_type_v to q8_0, take a smaller "
+    "lower engine.context_per_slot or engine.slots, set engine.cache_type_k and cache_type_v to q8_0, use a smaller "
     "quantisation of the model"
 )
 
@@ -22,10 +22,10 @@ _OLD_DRIVER = (
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What went wrong, what to do, and whether trying again without doing it is pointless.
+    """Cause and fix of a failure; `permanent` if restarting without the fix cannot help.
 
-    `configuration` says whose fault it is: the configuration is wrong, or names what cannot be used (a file, an
-    argument). Without it the fault is the machine's, the build's or a moment's.
+    `configuration`: the configuration is wrong, or names what cannot be used (a file, an argument). Otherwise the cause
+    is the machine, the build or transient.
     """
 
     cause: str
@@ -39,14 +39,14 @@ class Rule:
     """A pattern and what it means; `permanent` and `configuration` as in Diagnosis."""
 
     pattern: re.Pattern[str]
-    cause: str  # `{name}` stands for the pattern's groups
+    cause: str  # `{name}` is replaced by the pattern's group
     fix: str
     permanent: bool
     configuration: bool
 
 
 def _rule(pattern: str, cause: str, fix: str, *, permanent: bool = True, configuration: bool | None = None) -> Rule:
-    """Make a rule; what lasts is the configuration's fault unless it is said that it is not."""
+    """Create a rule; a permanent failure is the configuration's fault by default."""
     return Rule(re.compile(pattern), cause, fix, permanent, permanent if configuration is None else configuration)
 
 
@@ -60,8 +60,8 @@ RULES = (
     ),
     _rule(
         r"error while loading shared libraries: (?P<what>\S+):",
-        "llama-server lacks the library {what}",
-        "install the engine again (make engine) or set engine.binary to one that is complete",
+        "the library {what} of llama-server is missing",
+        "install the engine again (make engine) or set engine.binary to a complete one",
         configuration=False,
     ),
     _rule(
@@ -95,29 +95,29 @@ RULES = (
     _rule(
         r"cudaMalloc failed: out of memory|CUDA error: out of memory|"
         r"(?:failed|unable) to allocate (?:CUDA|ROCm|Vulkan)\S* buffer",
-        "the GPU's memory is not enough",
+        "the GPU is out of memory",
         _LOWER + ", or set engine.gpu_layers to a number or auto; `llama-gguf plan` shows the estimate",
-        permanent=False,  # a llama-server that has just died may still hold it
+        permanent=False,  # a llama-server that has just ended can still hold it
     ),
     _rule(
         r"CUDA error: (?P<what>[^\n]+)",
         "the GPU failed: {what}",
-        "look at the host's kernel log (dmesg) for Xid messages; if it recurs, take another GPU",
+        "check the host's kernel log (dmesg) for Xid messages; if it recurs, use another GPU",
         permanent=False,
     ),
     # Memory of the host
     _rule(
         r"(?:failed|unable) to allocate (?:CPU|\w*Host)\S* buffer|std::bad_alloc|mmap failed: Cannot allocate memory|"
         r"failed to allocate buffer for (?:kv|rs) cache|failed to allocate compute (?:pp |tg )?buffers",
-        "main memory is not enough",
+        "the machine or container is out of memory",
         _LOWER + ", or lower engine.prompt_cache_mib; `llama-gguf plan` shows the estimate",
         permanent=False,
     ),
-    # Files around the model, before the model: their failures end in the model's
+    # Files beside the model, before the model: their failures also cause the model's
     _rule(
         r"(?:failed to load draft model, '(?P<what>[^']+)')",
         "the draft model {what} cannot be loaded",
-        "check model.draft: it must be a whole GGUF file of the same family as the model",
+        "check model.draft: it must be a complete GGUF file of the same family as the model",
     ),
     _rule(
         r"mismatch between text model \(n_embd = (?P<a>\d+)\) and \S*\s?mmproj \(n_embd = (?P<b>\d+)\)",
@@ -127,7 +127,7 @@ RULES = (
     _rule(
         r"(?:Failed to load CLIP model from (?P<a>[^\n]+)|failed to load multimodal model, '(?P<b>[^']+)')",
         "the multimodal projector {a}{b} cannot be loaded",
-        "check model.mmproj: it must be a whole projector file (usually mmproj-*.gguf), not a language model",
+        "check model.mmproj: it must be a complete projector file (usually mmproj-*.gguf), not a language model",
     ),
     _rule(
         r"model arch and LoRA arch mismatch|LoRA tensor '[^']+' (?:has|does not exist)|"
@@ -154,66 +154,66 @@ RULES = (
     ),
     _rule(
         r"failed to open GGUF (?:file|split) '?(?P<what>[^'\n]+?)'? \(Permission denied\)",
-        "the model {what} may not be read",
-        "make it readable for the user the appliance runs as, and the directories above it searchable",
+        "no permission to read the model {what}",
+        "make it readable by the user the appliance runs as, and the directories above it searchable",
     ),
     _rule(
         r"failed to open GGUF (?:file|split) '?(?P<what>[^'\n]+?)'? \(Too many open files\)",
-        "too few files may be open at once",
+        "the limit on open files is too low",
         "raise the limit on open files (ulimit -n, docker: --ulimit nofile=65536)",
         configuration=False,
     ),
     _rule(
         r"failed to open GGUF (?:file|split) '?(?P<what>[^'\n]+?)'? \((?P<why>[^)]+)\)",
         "the model {what} cannot be opened: {why}",
-        "check that the volume is mounted and the file is still there",
+        "check that the volume is mounted and the file still exists",
         permanent=False,
     ),
     _rule(
         r"invalid magic characters|failed to read (?:magic|header)",
-        "the model is not a GGUF file, or of a version llama.cpp does not read",
+        "the model is not a GGUF file, or has an unsupported GGUF version",
         "download it again; models in other formats must be converted first",
     ),
     _rule(
         r"data is not within the file bounds|failed to read (?:key-value pairs|tensor info|tensor data)|"
         r"corrupted or incomplete|corrupted model|unexpectedly reached end of file",
-        "the model file is incomplete or damaged",
-        "download it again, and set model.sha256 so that this is noticed before the start",
+        "the model file is incomplete or corrupt",
+        "download it again, and set model.sha256 to detect this before the start",
     ),
     _rule(
         r"tensor '[^']+' has invalid data|found tensors with invalid data",
-        "the model file is damaged",
+        "the model file is corrupt",
         "download it again, and set model.sha256",
     ),
     _rule(
         r"invalid split (?:file|count)|failed to load GGUF split|illegal split file idx|missing key split",
-        "the parts of the split model do not fit together",
-        "put all parts (-00001-of-0000N.gguf …) of one version into one directory and name the first",
+        "the parts of the split model do not match",
+        "put all parts (-00001-of-0000N.gguf …) of one version into one directory, and configure the first",
     ),
     _rule(
         r"(?:unknown|unsupported) model architecture: '(?P<what>[^']+)'",
-        "this llama.cpp does not know the model architecture {what}",
+        "this llama.cpp does not support the model architecture {what}",
         "use a newer version of the appliance, or another model",
     ),
     _rule(
         r"unknown pre-tokenizer type: '(?P<what>[^']+)'",
-        "this llama.cpp does not know the tokenizer {what}",
+        "this llama.cpp does not support the tokenizer {what}",
         "use a newer version of the appliance, or another model",
     ),
     _rule(
         r"error loading model: (?P<what>(?:error loading model|missing tensor|key not found|wrong number|check_tensor|"
         r"done_getting_tensors)[^\n]*)",
-        "the model lacks something or has a different shape than this llama.cpp expects: {what}",
+        "the model is not as this llama.cpp expects: {what}",
         "download a current conversion of the model, or use another version of the appliance",
     ),
     _rule(
         r"quantized V cache (?:requires|was requested)",
-        "a quantised V cache needs flash attention, which is off or not available here",
+        "a quantised V cache needs flash attention, which is off or not available",
         "set engine.flash_attention to on or auto, or engine.cache_type_v to f16",
     ),
     _rule(
         r"n_seq_max must be <= (?P<what>\d+)",
-        "llama-server has at most {what} slots",
+        "llama-server supports at most {what} slots",
         "lower engine.slots",
     ),
     _rule(
@@ -236,7 +236,7 @@ RULES = (
     ),
     _rule(
         r"(?:GGML_ASSERT\((?P<a>[^\n]+)\) failed|terminate called after throwing[^\n]*\n\s*what\(\):\s*(?P<b>[^\n]+))",
-        "llama-server failed a check of its own: {a}{b}",
+        "an internal check of llama-server failed: {a}{b}",
         "try engine.flash_attention: off and no extra_args; if it recurs, report it to llama.cpp with the log",
         permanent=False,
     ),
@@ -245,7 +245,7 @@ RULES = (
         "the model cannot be loaded: {what}",
         "check the model file and its settings",
     ),
-    # llama-server goes on without a GPU, so this is the cause only where nothing else is known.
+    # llama-server continues without a GPU, so this is the cause only if nothing else is known.
     _rule(
         r"failed to initialize CUDA: (?:CUDA driver version is insufficient|forward compatibility was attempted)",
         *_OLD_DRIVER,
@@ -261,7 +261,7 @@ RULES = (
 
 SIGNALS = {
     "SIGKILL": Diagnosis(
-        "something outside killed it, most often the kernel because main memory ran out",
+        "killed by SIGKILL, usually by the kernel because memory ran out (OOM killer)",
         _LOWER + ", lower engine.prompt_cache_mib, or give the container more memory",
     ),
     "SIGILL": Diagnosis(
@@ -274,10 +274,8 @@ SIGNALS = {
         "try without engine.extra_args and with engine.flash_attention: off; if it recurs, report it to llama.cpp",
     ),
     "SIGBUS": Diagnosis(
-        "a file that was being read vanished or shrank, or shared memory ran out",
+        "a memory-mapped file was truncated, or shared memory ran out",
         "do not change the model while it is served; give the container more /dev/shm",
     ),
-    "SIGABRT": Diagnosis(
-        "llama-server gave up (abort)", "see the last lines of its log; if it recurs, report it to llama.cpp"
-    ),
+    "SIGABRT": Diagnosis("llama-server aborted", "see the last lines of its log; if it recurs, report it to llama.cpp"),
 }

@@ -1,7 +1,7 @@
-"""Which variant of ggml's CPU code llama-server is to load: the best that this CPU runs and that has not crashed here.
+"""Which variant of ggml's CPU code llama-server loads: the best that this CPU supports and that has not crashed on it.
 
-`choose` decides and changes nothing; `VariantSteps` is the engine program's part, which learns from how the engine
-before it ended and writes down what it runs.
+`choose` decides and changes nothing; the engine program uses `VariantSteps`, which evaluates how the engine before it
+ended, and records what it runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine import variant_memory
-from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries, sha256
+from llama_gguf.engine.cpu_libraries import VARIABLE, can_select_variant, find_libraries, sha256
 from llama_gguf.engine.cpu_variants import TABLES, Table, missing, supported
 from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.errors import ExitCode, KeysError, LaunchError
@@ -39,19 +39,19 @@ _AUTO_HINT = "set engine.cpu_variant to auto"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides which variants can run: uname's name of the machine, and the text of /proc/cpuinfo."""
+    """What determines which variants can run: uname's machine name, and the text of /proc/cpuinfo."""
 
     name: str
     cpuinfo: str
 
     @property
     def table(self) -> Table:
-        """The variants made for this kind of machine."""
+        """The variants for this machine's architecture."""
         return TABLES.get(self.name, {})
 
 
 def this_machine() -> Machine:
-    """Return the machine that this runs on."""
+    """Return the machine of this process."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -62,27 +62,27 @@ def this_machine() -> Machine:
 def choose(
     settings: Settings, binary: Path, machine: Machine, memory: Path, earlier: tuple[Rejected, ...] = ()
 ) -> EngineVariant | None:
-    """Return the choice for `binary`, with what is left below it and what was left out; None where it chooses itself.
+    """Return the choice for `binary`, with lower and rejected variants; None if llama-server itself must choose.
 
     `memory` is the file of what crashed in earlier runs, `earlier` what crashed in this one. Raises LaunchError for a
-    pinned variant that cannot be had.
+    pinned variant that is not available.
     """
     pin = settings.engine.cpu_variant
     libraries = find_libraries(binary)
-    told = can_be_told(binary)
+    selectable = can_select_variant(binary)
     cpu = read_cpu(machine.cpuinfo)
     if pin != AUTO:
-        _check_pin(pin, binary, libraries, machine.table, cpu, told=told)
+        _check_pin(pin, binary, libraries, machine.table, cpu, selectable=selectable)
         found = EngineVariant(pin, sha256=sha256(libraries[pin]), pinned=True)
         return replace(found, cpu=cpu.fingerprint if cpu else "")
-    if not told or cpu is None:
+    if not selectable or cpu is None:
         return None
     candidates = [name for name in supported(machine.table, cpu.flags) if name in libraries]
     if not candidates:
         return None
     crashed_here = {item.variant for item in earlier}
     known = [name for name in _remembered(memory, cpu, libraries) if name in candidates and name not in crashed_here]
-    # One has to be tried, and the lowest is never rejected while it is the lowest: files may have come or gone since.
+    # One must be tried, and the lowest is never rejected while it is the lowest: files can have changed since.
     left = [name for name in candidates if name not in {*crashed_here, *known}] or candidates[-1:]
     rejected = (*(Rejected(name) for name in known), *earlier)
     return EngineVariant(
@@ -95,7 +95,7 @@ def choose(
 
 
 def _remembered(memory: Path, cpu: Cpu, libraries: Mapping[str, Path]) -> list[str]:
-    """Return the variants that crashed on this kind of CPU in earlier runs, with the libraries as they are now."""
+    """Return the variants that crashed on this kind of CPU in earlier runs, with the current libraries."""
     entries = [entry for entry in variant_memory.read(memory) if entry.cpu == cpu.fingerprint]
     return [
         entry.variant
@@ -105,18 +105,18 @@ def _remembered(memory: Path, cpu: Cpu, libraries: Mapping[str, Path]) -> list[s
 
 
 def _check_pin(
-    pin: str, binary: Path, libraries: dict[str, Path], table: Table, cpu: Cpu | None, *, told: bool
+    pin: str, binary: Path, libraries: dict[str, Path], table: Table, cpu: Cpu | None, *, selectable: bool
 ) -> None:
     setting = f"engine.cpu_variant is {pin}, but"
-    if not libraries or not told:
-        why = "it carries no variants" if not libraries else "its libggml does not know the variable for it"
+    if not libraries or not selectable:
+        why = "it has no variants" if not libraries else f"its libggml does not support {VARIABLE}"
         raise LaunchError(
-            f"{setting} {binary} cannot be told which CPU code to use: {why}",
+            f"{setting} the CPU variant of {binary} cannot be selected: {why}",
             hint=f"{_AUTO_HINT}, or use an engine of the cpu or cuda image",
             exit_code=ExitCode.CONFIG,
         )
     runs = [name for name in (supported(table, cpu.flags) if cpu else table) if name in libraries]
-    hint = f"{_AUTO_HINT}, or to one that this CPU runs: {', '.join(runs)}" if runs else _AUTO_HINT
+    hint = f"{_AUTO_HINT}, or to one that this CPU supports: {', '.join(runs)}" if runs else _AUTO_HINT
     if pin not in libraries:
         raise LaunchError(f"{setting} {binary} has no such variant", hint=hint, exit_code=ExitCode.CONFIG)
     lacks = missing(table, pin, cpu.flags) if cpu and pin in table else []
@@ -125,9 +125,9 @@ def _check_pin(
 
 
 class VariantSteps:
-    """The engine program's dealings with variants: `settle` first, then `choose`, and `step_down` where that helps.
+    """How the engine program uses variants: `settle` first, then `choose`, and `step_down` after a crash.
 
-    Steps down one by one: which instruction it was, and so which other variants share it, cannot be known.
+    Steps down one by one: it is unknown which instruction was illegal, and so which other variants contain it.
     """
 
     def __init__(self, snapshot: Snapshot, machine: Machine) -> None:
@@ -138,16 +138,16 @@ class VariantSteps:
         self._record = EngineVariant()
 
     def settle(self) -> None:
-        """Learn from how the engine before this one ended, and say that none runs now."""
+        """Evaluate how the engine before this one ended, and record that none runs now."""
         before = engine_variant.read(self._run.engine_variant) or EngineVariant()
         self._record = engine_variant.settle(before, ends(read_supervisord_log(self._run), _PROGRAM))
-        # Also when nothing was learnt: a process that ends before `choose` must not be taken for the one before.
+        # Also when nothing has changed: a process that ends before `choose` must not be taken for the one before.
         engine_variant.write(self._record, self._run.engine_variant)
         if self._record.rejected != before.rejected:
-            self._keep(self._record.rejected[-1], following=before.lower[0])
+            self._remember(self._record.rejected[-1], following=before.lower[0])
 
     def choose(self, binary: Path) -> str | None:
-        """Return the variant for `binary`, written down as what this process runs; None where it chooses itself.
+        """Return the variant for `binary`, recorded as what this process runs; None if llama-server must choose.
 
         Raises LaunchError.
         """
@@ -156,12 +156,12 @@ class VariantSteps:
         engine_variant.write(self._record, self._run.engine_variant)
         if chosen is None:
             return None
-        left_out = chosen.rejected_names
-        log.info("CPU variant", extra=fields(variant=chosen.variant, pinned=chosen.pinned, crashed_before=left_out))
+        rejected = chosen.rejected_names
+        log.info("CPU variant", extra=fields(variant=chosen.variant, pinned=chosen.pinned, crashed_before=rejected))
         return chosen.variant
 
     def notice(self) -> Notice | None:
-        """Return the warning that a lower variant runs than this CPU could, if one crashed here."""
+        """Return the warning that a lower variant runs than this CPU supports, if one crashed."""
         crashed = self._record.rejected_names
         if not crashed:
             return None
@@ -169,22 +169,22 @@ class VariantSteps:
         return Notice("cpu-variant-crashed", message, "it may be slower; report it with `llama-gguf diagnostics`")
 
     def step_down(self) -> bool:
-        """Reject the variant in use, because a question to llama-server crashed; return whether another one is left."""
+        """Reject the variant in use, because a query of llama-server crashed; return whether one is left."""
         if not self._record.can_step_down:
             return False
         following = self._record.lower[0]
         self._record = engine_variant.reject(self._record, engine_variant.ASKED)
-        self._keep(self._record.rejected[-1], following=following)
+        self._remember(self._record.rejected[-1], following=following)
         return True
 
-    def _keep(self, crashed: Rejected, following: str) -> None:
-        """Say what was learnt, the one time that it is new, and remember it for this machine."""
+    def _remember(self, crashed: Rejected, following: str) -> None:
+        """Log the crash, once, and store it for this machine."""
         log.warning(
             "the engine crashed by an illegal instruction in its CPU code; a lower variant is used from now on",
             extra=fields(
                 crashed=crashed.variant,
                 variant=following,
-                kept_in=str(self._memory),
+                file=str(self._memory),
                 hint="it may be slower; report it with `llama-gguf diagnostics`, remove the file to try it again",
             ),
         )
@@ -192,12 +192,13 @@ class VariantSteps:
             variant_memory.add(self._memory, [Entry(self._record.cpu, crashed.variant, crashed.sha256)])
         except KeysError as error:
             log.warning(
-                "that cannot be kept beyond this run", extra=fields(reason=error.message, hint=error.hint or None)
+                "the crash cannot be stored beyond this run",
+                extra=fields(reason=error.message, hint=error.hint or None),
             )
 
 
 def withdraw(snapshot: Snapshot) -> None:
-    """Forget what this run rejected, because the lowest variant crashed too: the variants are not to blame."""
+    """Remove what this run rejected, because the lowest variant crashed too: the variants are not the cause."""
     record = engine_variant.read(snapshot.locations.run.engine_variant)
     if record is None or record.pinned or not record.rejected_now:
         return
@@ -205,4 +206,4 @@ def withdraw(snapshot: Snapshot) -> None:
     try:
         variant_memory.withdraw(snapshot.locations.cpu_variants_file, entries)
     except KeysError as error:
-        log.warning("the variants that crashed stay rejected", extra=fields(reason=error.message))
+        log.warning("the crashed variants remain rejected", extra=fields(reason=error.message))

@@ -1,7 +1,7 @@
-"""Locations.cpu_variants_file: the variants that crashed, kept beyond the life of the appliance.
+"""Locations.cpu_variants_file: the variants that crashed, stored beyond the life of the container.
 
-Each entry holds for one kind of CPU and one library, so a volume may move to another machine and a new image tries
-again. Several boxes may share the file: it is changed under a lock. What cannot be read is told and counts as nothing.
+Each entry is valid for one kind of CPU and one library, so a volume can move to another machine, and a new image tries
+again. Several containers can share the file: it is changed under a lock. An unreadable file is logged and ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Entry:
 
 
 def read(path: Path) -> tuple[Entry, ...]:
-    """Return all entries, oldest first; none, with a warning, where the file is not what `add` wrote."""
+    """Return all entries, oldest first; none, with a warning, if the file is invalid."""
     try:
         return _parse(_content(path))
     except FileNotFoundError:
@@ -45,14 +45,14 @@ def read(path: Path) -> tuple[Entry, ...]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = str(error)
     log.warning(
-        "the file of CPU variants that crashed is not usable and is ignored",
-        extra=fields(file=str(path), reason=reason, hint="remove it; it is written anew when it is needed"),
+        "the file of crashed CPU variants is invalid and is ignored",
+        extra=fields(file=str(path), reason=reason, hint="remove it; it is created again when needed"),
     )
     return ()
 
 
 def add(path: Path, entries: Iterable[Entry]) -> None:
-    """Add `entries` to those that others have added meanwhile. Raises KeysError when the file cannot be written."""
+    """Add `entries` to those in the file. Raises KeysError when the file cannot be written."""
     _change(path, add=frozenset(entries))
 
 
@@ -65,15 +65,15 @@ def withdraw(path: Path, entries: Iterable[Entry]) -> None:
 def _change(path: Path, *, add: frozenset[Entry] = frozenset(), remove: frozenset[Entry] = frozenset()) -> None:
     with exclusive(path, timeout_seconds=_LOCK_SECONDS):
         before = read(path)
-        kept = [entry for entry in before if entry not in remove]
-        after = [*kept, *sorted(add - set(kept), key=lambda entry: entry.variant)][-_MAX_ENTRIES:]
+        retained = [entry for entry in before if entry not in remove]
+        after = [*retained, *sorted(add - set(retained), key=lambda entry: entry.variant)][-_MAX_ENTRIES:]
         if tuple(after) != before:
             document = {"version": 1, "crashed": [asdict(entry) for entry in after]}
             replace(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _content(path: Path) -> bytes:
-    # Not blocking, and no link: a pipe or somebody else's file must neither hold up the engine nor be read.
+    # Non-blocking and without following links: a pipe must not block the engine, and a link must not be read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -90,5 +90,5 @@ def _parse(content: bytes) -> tuple[Entry, ...]:
     for entry in entries:
         for text in (entry.cpu, entry.variant, entry.sha256):
             if not isinstance(text, str) or len(text) > _MAX_TEXT:
-                raise ValueError("an entry holds something else than short texts")
+                raise ValueError("an entry contains something other than short strings")
     return entries[-_MAX_ENTRIES:]

@@ -17,7 +17,7 @@ def test_a_scaled_adapter_with_a_colon_in_its_path() -> None:
     settings = settings_for(Path("/x"), {"path": "/m.gguf"})
     locations = locate(settings, {})
     adapters = (LoraFile(Path("/a:b.gguf"), 0.5),)
-    with pytest.raises(ConfigError, match="path has a colon"):
+    with pytest.raises(ConfigError, match="path contains a colon"):
         build_argv(settings, locations, ModelFiles(Path("/m.gguf"), lora=adapters))
     plain = ModelFiles(Path("/m.gguf"), lora=(LoraFile(Path("/a:b.gguf")),))
     assert "/a:b.gguf" in build_argv(settings, locations, plain)

@@ -53,7 +53,7 @@ def test_the_wheels_one_is_there(engine_binary: Path) -> None:
 
 
 def test_a_named_one_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match=r"engine\.binary: .* is not there"):
+    with pytest.raises(LaunchError, match=r"engine\.binary: .* does not exist"):
         find_binary(settings(tmp_path, tmp_path / "none"), {})
 
 
@@ -120,9 +120,9 @@ def test_one_that_does_not_run(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_one_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_gguf.engine.binary._QUESTION_SECONDS", 0.2)
+    monkeypatch.setattr("llama_gguf.engine.binary._QUERY_SECONDS", 0.2)
     path = program(tmp_path / "llama-server", "#!/bin/sh\nexec sleep 30\n")
-    with pytest.raises(LaunchError, match="no answer"):
+    with pytest.raises(LaunchError, match="did not finish"):
         version(path, os.environ)
 
 

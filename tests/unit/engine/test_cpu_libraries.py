@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries, sha256
+from llama_gguf.engine.cpu_libraries import can_select_variant, find_libraries, sha256
 
 MARKER = b"\x7fELF...GGML_CPU_VARIANT\0..."
 
@@ -37,7 +37,7 @@ def test_a_link_to_the_program_is_followed(binary: Path, tmp_path: Path) -> None
     link = tmp_path / "llama-server"
     link.symlink_to(binary)
     assert list(find_libraries(link)) == ["x64"]
-    assert can_be_told(link)
+    assert can_select_variant(link)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_a_link_to_the_program_is_followed(binary: Path, tmp_path: Path) -> None
     ],
 )
 def test_the_edit_is_known_by_the_variables_name(binary: Path, name: str, content: bytes, *, expected: bool) -> None:
-    assert not can_be_told(binary)
+    assert not can_select_variant(binary)
     (binary.parents[1] / name).write_bytes(content)
-    assert can_be_told(binary) is expected
+    assert can_select_variant(binary) is expected
 
 
 def test_a_library_that_cannot_be_read_is_without_it(binary: Path) -> None:
     (binary.parents[1] / "lib" / "libggml.so").mkdir()
     (binary.parents[1] / "lib" / "libggml.so.0").symlink_to("nowhere")
-    assert not can_be_told(binary)
+    assert not can_select_variant(binary)
 
 
 def test_digests(binary: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_a_socket_path_that_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(ConfigError, match="longer than the 107 bytes") as caught:
+    with pytest.raises(ConfigError, match="at most 107 bytes") as caught:
         engine_exec.run(snapshot_for(tmp_path / ("x" * 100), tiny_model), {}, execve=become)
     assert "paths.run_dir" in caught.value.hint
 
@@ -117,7 +117,7 @@ def test_a_config_file_of_llama_cpps_own(tmp_path: Path, tiny_model: Path) -> No
     config = tmp_path / "config.ini"
     engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model), config)
     config.write_text("tools = all\n")
-    with pytest.raises(LaunchError, match="past our configuration") as caught:
+    with pytest.raises(LaunchError, match="bypassing our configuration") as caught:
         engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model), config)
     assert caught.value.exit_code == ExitCode.CONFIG
     engine_exec.check_surroundings(snapshot_for(tmp_path, tiny_model, allow_unsafe_args=True), config)

@@ -106,9 +106,9 @@ def test_a_pin_is_heeded_whatever_crashed(tmp_path: Path, engine: VariantEngine)
 @pytest.mark.parametrize(
     ("variant", "machine", "words"),
     [
-        ("icelake", MACHINE, ("has no such variant", "this CPU runs: sapphirerapids, zen4, haswell, x64")),
+        ("icelake", MACHINE, ("has no such variant", "this CPU supports: sapphirerapids, zen4, haswell, x64")),
         ("armv8.2_1", MACHINE, ("has no such variant", "set engine.cpu_variant to auto")),
-        ("zen4", OLD, ("this CPU lacks avx512_bf16, avx512_vnni, avx512bw", "this CPU runs: haswell, x64")),
+        ("zen4", OLD, ("this CPU lacks avx512_bf16, avx512_vnni, avx512bw", "this CPU supports: haswell, x64")),
     ],
 )
 def test_a_pin_that_cannot_run_is_refused(
@@ -122,11 +122,11 @@ def test_a_pin_that_cannot_run_is_refused(
 
 def test_a_pin_is_refused_where_the_engine_cannot_be_told(tmp_path: Path, engine: VariantEngine) -> None:
     native = VariantEngine.make(tmp_path / "native", ())
-    with pytest.raises(LaunchError, match="it carries no variants") as caught:
+    with pytest.raises(LaunchError, match="it has no variants") as caught:
         chosen(tmp_path, native, "zen4")
     assert caught.value.exit_code == ExitCode.CONFIG
     (engine.folder / "lib" / "libggml.so").write_bytes(b"without the edit")
-    with pytest.raises(LaunchError, match="does not know the variable") as caught:
+    with pytest.raises(LaunchError, match="does not support GGML_CPU_VARIANT") as caught:
         chosen(tmp_path, engine, "zen4")
     assert "auto" in caught.value.hint
 
@@ -214,7 +214,7 @@ def test_a_data_directory_that_cannot_be_written_costs_only_the_memory(
         later.settle()
         assert later.choose(engine.binary) == "zen4"
         ended(snapshot, os.getpid(), "exit status 1")
-    assert caplog.text.count("that cannot be kept beyond this run") == 1
+    assert caplog.text.count("the crash cannot be stored beyond this run") == 1
 
 
 def test_without_a_choice_nothing_is_shown(tmp_path: Path) -> None:

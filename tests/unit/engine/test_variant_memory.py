@@ -52,7 +52,7 @@ def test_a_damaged_file_is_ignored_with_a_word_and_written_anew(
     path = tmp_path / "v.json"
     path.write_bytes(content)
     assert variant_memory.read(path) == ()
-    assert "not usable and is ignored" in caplog.text
+    assert "invalid and is ignored" in caplog.text
     variant_memory.add(path, [ONE])
     assert variant_memory.read(path) == (ONE,)
 
@@ -71,7 +71,7 @@ def test_a_link_is_not_followed_and_a_pipe_does_not_block(tmp_path: Path, caplog
         assert path.is_file()
         assert not path.is_symlink()
     assert victim.read_bytes() == before
-    assert "not usable" in caplog.text
+    assert "is invalid" in caplog.text
 
 
 def test_what_cannot_be_written_is_an_error_that_says_why(tmp_path: Path) -> None:

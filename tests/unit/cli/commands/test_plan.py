@@ -211,7 +211,7 @@ def test_companions(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_no_engine(config: Path, tmp_path: Path) -> None:
     found = data(config, "--set", f"engine.binary={tmp_path}/none")
-    assert f"{tmp_path}/none is not there" in found["engine"]["problem"]
+    assert f"{tmp_path}/none does not exist" in found["engine"]["problem"]
     assert found["engine"]["binary"] is None
     assert found["memory"]["device_capacity_bytes"] is None
     assert "problem" in run(config, "--set", f"engine.binary={tmp_path}/none").stdout
