@@ -1,7 +1,7 @@
-"""Changes of keys as they really happen: lock, pure operation, audit line, new file. What the CLI and bootstrap call.
+"""Changes of keys, as called by the CLI and bootstrap: lock, pure operation, audit line, new file.
 
-Owns the order. The audit line is on the disk before the keys file is replaced, so no change can go unrecorded; one that
-fails after that is followed by `keys.failed`. Who may not write the log may not change keys.
+Owns the order. The audit line is on disk before the keys file is replaced, so no change is unrecorded; if the write
+then fails, `keys.failed` is recorded too. Without write access to the audit log, keys cannot be changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _now() -> dt.datetime:
 
 
 def actor(program: str) -> str:
-    """Name who acts, for the audit log: the program and the user it runs as."""
+    """Return the actor for the audit log: the program and the user it runs as."""
     uid = os.geteuid()
     try:
         return f"{program}:{pwd.getpwuid(uid).pw_name}"
@@ -38,7 +38,7 @@ def actor(program: str) -> str:
 
 
 class KeyAdmin:
-    """Changes one keys file and records it. Every method blocks on the disk; KeysError means nothing was changed."""
+    """Changes one keys file and records that. Every method blocks on the disk; KeysError means nothing was changed."""
 
     def __init__(
         self, keys: store.KeyStore, audit: AuditLog, *, actor: str, clock: Callable[[], dt.datetime] = _now
@@ -56,7 +56,7 @@ class KeyAdmin:
             return change
 
     def update(self, key_id: str, **given: Unpack[KeyFields]) -> Change:
-        """Change what a key may do."""
+        """Change a key's scopes, limits or other fields."""
         with self._store.locked() as session:
             before = session.keys.find(key_id)
             change = operations.update(session.keys, key_id, self._clock(), **given)
@@ -71,7 +71,7 @@ class KeyAdmin:
             return change
 
     def remove(self, key_id: str) -> Change:
-        """Take a key away."""
+        """Remove a key."""
         with self._store.locked() as session:
             change = operations.remove(session.keys, key_id)
             self._write(session, change.keys, "keys.remove", key_id, {"prefix": change.record.prefix})
@@ -96,16 +96,16 @@ class KeyAdmin:
             return change
 
     def replace_secret(self, key_id: str, secret: str) -> Change:
-        """Give a key the secret that its owner chose elsewhere; the old one ends at once."""
+        """Give a key the secret that its owner chose elsewhere; the old one is invalid at once."""
         with self._store.locked() as session:
             change = operations.replace_secret(session.keys, key_id, secret, self._clock())
             self._write(session, change.keys, "keys.replace", key_id, {"prefix": change.record.prefix})
             return change
 
     def import_file(self, path: Path) -> Imported:
-        """Take the keys of another file over, in the old format or the new one.
+        """Import the keys of another file, in the old format or the new one.
 
-        `path` may be the keys file itself: one in the old format is then replaced by one that holds digests.
+        `path` can be the keys file itself: one in the old format is then replaced by one that holds digests.
         """
         with self._store.locked(convert=True) as session:
             records = store.load(path).keys.records
@@ -134,8 +134,8 @@ class KeyAdmin:
 
 
 def describe(record: KeyRecord) -> dict[str, Detail]:
-    """Return what a key may do, for the audit log and for --json: no secret, no digest, nothing that is not set."""
-    said: dict[str, Detail] = {
+    """Return a key's fields for the audit log and for --json: no secret, no digest, nothing that is not set."""
+    described: dict[str, Detail] = {
         "prefix": record.prefix,
         "scopes": sorted(record.scopes),
         "models": list(record.models) if record.models else None,
@@ -147,4 +147,4 @@ def describe(record: KeyRecord) -> dict[str, Detail]:
         "expires": utc_text(record.expires) if record.expires else None,
         "note": record.note,
     }
-    return {name: value for name, value in said.items() if value not in (None, "")}
+    return {name: value for name, value in described.items() if value not in (None, "")}

@@ -1,8 +1,8 @@
-"""The first key of an appliance that was started from a template, where nobody has a shell.
+"""The first key of an appliance that was started from a template, without a shell.
 
-Owns `auth.bootstrap`: a key given in a variable or a mounted file becomes the record `bootstrap`; or one is made at
-the first start. Called by `up` at every start, before the programs; it changes nothing that is right already. Never
-logs a key; one that it made is returned, for the caller to print once.
+Owns `auth.bootstrap`: a key in a variable or a mounted file becomes the record `bootstrap`; or one is generated at the
+first start. Called by `up` at every start, before the programs; idempotent. Never logs a key; a generated one is
+returned, for the caller to print once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ KEY_ID = "bootstrap"
 _MAX_BYTES = 4096
 
 Outcome = Literal["off", "present", "added", "replaced", "stale", "generated"]
-"""`stale`: the key `bootstrap` was rotated by hand, so the one in the variable or file is no longer good."""
+"""`stale`: the key `bootstrap` was rotated by hand, so the one in the variable or file is no longer valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class BootstrapResult:
-    """What came of it. `secret` is set only for a key that was made just now; print it once and forget it."""
+    """The result. `secret` is set only for a key that was generated just now; print it once and discard it."""
 
     outcome: Outcome
     key_id: str = ""
@@ -42,10 +42,10 @@ class BootstrapResult:
 
 
 def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> BootstrapResult:
-    """See that the first key exists. Raises KeysError if it is given but unusable, or cannot be stored.
+    """Ensure that the first key exists. Raises KeysError if it is given but invalid, or cannot be stored.
 
-    A variable or file that is named but absent is an error only while the keys file has no key: a deployment may
-    take it away once it has served.
+    A configured variable or file that is missing is an error only while the keys file has no key: a deployment can
+    remove it afterwards.
     """
     if not auth.enabled or not _wanted(auth.bootstrap):
         return BootstrapResult("off")
@@ -60,11 +60,11 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
         return BootstrapResult("present")
     if not auth.bootstrap.generate:
         raise KeysError(
-            f"there is no key yet, and {_named(auth.bootstrap)} is not there to give the first one",
+            f"there is no key yet, and the source of the first one is missing: {_named(auth.bootstrap)}",
             code="bootstrap-missing",
-            hint="set it, or let `auth.bootstrap.generate: true` make a key",
+            hint="set it, or set `auth.bootstrap.generate: true` to generate a key",
         )
-    change = admin.generate(KEY_ID, scopes=frozenset(auth.bootstrap.scopes), note="made at the first start")
+    change = admin.generate(KEY_ID, scopes=frozenset(auth.bootstrap.scopes), note="generated at the first start")
     return BootstrapResult("generated", KEY_ID, "", change.secret)
 
 
@@ -82,7 +82,7 @@ def _present(keys: KeyStore) -> KeyFile:
 
 
 def _given(settings: Bootstrap, env: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return (source, key) of the first place that has one: the variable, then the file."""
+    """Return (source, key) of the first source that has one: the variable, then the file."""
     if settings.env and (value := env.get(settings.env, "").strip()):
         return f"environment variable {settings.env}", value
     if settings.file:
@@ -106,12 +106,12 @@ def _named(settings: Bootstrap) -> str:
 
 
 def _adopt(admin: KeyAdmin, present: KeyFile, settings: Bootstrap, source: str, secret: str) -> BootstrapResult:
-    """Make the given key the record `bootstrap`, unless it is known or somebody has rotated that record since."""
+    """Make the given key the record `bootstrap`, unless it exists or that record has been rotated since."""
     try:
-        sought = digest(check_secret(secret))
+        wanted = digest(check_secret(secret))
     except KeysError as error:
         raise KeysError(f"{source}: {error.message}", code=error.code, hint=error.hint) from None
-    owner = next((record for record in present.records if sought in record.digests()), None)
+    owner = next((record for record in present.records if wanted in record.digests()), None)
     if owner is not None:
         return BootstrapResult("present", owner.id, source)
     old = present.find(KEY_ID)

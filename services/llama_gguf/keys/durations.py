@@ -1,4 +1,4 @@
-"""Moments and spans as people write them: `30d`, `24h`, `60m`, `never`, ISO 8601 with or without a time zone."""
+"""Times and durations as text: `30d`, `24h`, `60m`, `never`, ISO 8601 with or without a time zone."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def parse_span(text: str) -> dt.timedelta:
-    """Read `90s`, `60m`, `24h`, `30d`, `2w` or `0`."""
+    """Parse `90s`, `60m`, `24h`, `30d`, `2w` or `0`."""
     text = text.strip().lower()
     if text == "0":
         return dt.timedelta(0)
     found = _SPAN.fullmatch(text)
     if not found:
-        raise KeysError("not a span of time", code="key-time", hint="write it like 60m, 24h or 30d")
+        raise KeysError("not a duration", code="key-time", hint="write it like 60m, 24h or 30d")
     return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def parse_moment(text: str) -> dt.datetime:
-    """Read an ISO 8601 time as UTC. Without a time zone it is UTC already; a date is its first moment."""
+    """Parse an ISO 8601 time, by default in UTC; a date is its midnight."""
     try:
         moment = dt.datetime.fromisoformat(text.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
@@ -34,7 +34,7 @@ def parse_moment(text: str) -> dt.datetime:
 
 
 def parse_expiry(text: str, now: dt.datetime) -> dt.datetime | None:
-    """Read when a key ends: a span from `now`, a moment, or `never` (None)."""
+    """Parse a key's expiry: a duration from `now`, a time, or `never` (None)."""
     if text.strip().lower() in ("never", "none"):
         return None
     if _SPAN.fullmatch(text.strip().lower()):

@@ -1,8 +1,8 @@
-"""The keys file as text: the only code that knows how it is written.
+"""The format of the keys file: the only code that parses and renders it.
 
 Two formats are read. The one written is a JSON document `{"version": 1, "keys": [...]}`, which holds digests. The
-old one, lines of `id:key[:requests a minute][:expiry]`, holds the keys themselves; they are digested here and go no
-further. Every error has a line number and none quotes a value, because the value may be a key.
+old one, lines of `id:key[:requests per minute][:expiry]`, holds the keys themselves; they are hashed here and not
+passed on. Every error has a line number and none quotes a value, because the value can be a key.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _FIELD_NAMES = tuple(field.name for kind in (KeyRecord, PreviousSecret, Rotation
 
 
 def parse(text: str, *, source: str, read_at: dt.datetime) -> KeyFile:
-    """Read a keys file in either format. `source` names it in errors; old lines count as created at `read_at`.
+    """Parse a keys file in either format. `source` names it in errors; old lines count as created at `read_at`.
 
-    Blank text is a file without keys. Raises KeysError (code `keys-syntax`) that lists what is wrong, line by line.
+    Blank text is a file without keys. Raises KeysError (code `keys-syntax`) that lists the errors by line.
     """
     text = text.removeprefix("\ufeff")
     if not text.strip():
@@ -42,7 +42,7 @@ def parse(text: str, *, source: str, read_at: dt.datetime) -> KeyFile:
 
 
 def render(keys: KeyFile) -> str:
-    """Write a keys file: always the JSON format, the same text for the same keys, fields at their default left out."""
+    """Return a keys file in JSON: the same text for the same keys, without fields at their default."""
     document = {"version": VERSION, "keys": [_plain(record) for record in keys.records]}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
@@ -51,7 +51,7 @@ def render(keys: KeyFile) -> str:
 
 
 def _plain(value: KeyRecord | PreviousSecret | RotationMark) -> dict[str, object]:
-    """Return the fields that say something, in the order of their declaration."""
+    """Return the fields that are not at their default, in the order of their declaration."""
     plain: dict[str, object] = {}
     for field in fields(value):
         content = getattr(value, field.name)
@@ -80,47 +80,49 @@ def _parse_json(text: str, source: str) -> tuple[KeyRecord, ...]:
         return json_lines.line_of(text, ("keys", index))
 
     try:
-        json.loads(text, object_pairs_hook=note_repeats)  # `check_document` would take the last of two names
+        json.loads(text, object_pairs_hook=note_repeats)  # `check_document` would use the last of two names
         if any(repeats):
-            raise _broken(source, [(json_lines.line_of_repeated_name(text), "this object has the field twice")])
+            raise _invalid(source, [(json_lines.line_of_repeated_name(text), "this object has a field twice")])
         records = check_document(text)
     except json.JSONDecodeError as error:
-        raise _broken(source, [(error.lineno, f"not JSON: {error.msg} (column {error.colno})")]) from None
+        raise _invalid(source, [(error.lineno, f"not JSON: {error.msg} (column {error.colno})")]) from None
     except ViolationsError as error:
-        raise _broken(source, _problems(text, error.violations), len(error.violations)) from None
+        raise _invalid(source, _problems(text, error.violations), len(error.violations)) from None
     except (RecursionError, ValueError):
-        raise _broken(source, [(1, "not a document of keys: nested too deep, or a number too long")]) from None
-    if doubles := list(_doubles(records)):
-        shown = [(line(b), f"the same {what} as in line {line(a)}") for a, b, what in doubles[:MAX_ERRORS_SHOWN]]
-        raise _broken(source, shown, len(doubles))
+        raise _invalid(source, [(1, "not a keys file: nested too deep, or a number is too long")]) from None
+    if duplicates := list(_duplicates(records)):
+        shown = [(line(b), f"the same {what} as in line {line(a)}") for a, b, what in duplicates[:MAX_ERRORS_SHOWN]]
+        raise _invalid(source, shown, len(duplicates))
     return records
 
 
 def _problems(text: str, violations: Sequence[Violation]) -> list[tuple[int, str]]:
     problems: list[tuple[int, str]] = []
-    for found in violations[:MAX_ERRORS_SHOWN]:  # finding a line reads the text, so only for those that are shown
+    for found in violations[
+        :MAX_ERRORS_SHOWN
+    ]:  # finding a line parses the text again, so only for those that are shown
         if found.rule == "unexpected_keyword_argument":
-            said = _unknown_field(found.place)
-        elif found.place == ("version",) and found.rule != "missing":
-            said = f"version: must be {VERSION}; is this file from a newer llama-gguf?"
+            message = _unknown_field(found.location)
+        elif found.location == ("version",) and found.rule != "missing":
+            message = f"version: must be {VERSION}; is this file from a newer llama-gguf?"
         else:
-            said = f"{_dotted(found.place)}: {found.reason}"
-        problems.append((json_lines.line_of(text, found.place), said))
+            message = f"{_dotted(found.location)}: {found.reason}"
+        problems.append((json_lines.line_of(text, found.location), message))
     return problems
 
 
-def _dotted(place: Iterable[int | str]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+def _dotted(location: Iterable[int | str]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.lstrip(".") or "document"
 
 
-def _unknown_field(place: tuple[int | str, ...]) -> str:
-    name = str(place[-1])
+def _unknown_field(location: tuple[int | str, ...]) -> str:
+    name = str(location[-1])
     if name in ("key", "api_key", "secret"):
-        return f"{_dotted(place)}: no such field; a keys file holds digests, never keys"
+        return f"{_dotted(location)}: no such field; a keys file holds digests, never keys"
     near = closest(name, _FIELD_NAMES)
-    # A name nobody would mistype is not quoted: it may be a key in the wrong place.
-    return f"{_dotted(place[:-1])}: unknown field" + (f'; did you mean "{near}"?' if near else "")
+    # A name that is not close to a field is not quoted: it can be a key in the wrong location.
+    return f"{_dotted(location[:-1])}: unknown field" + (f'; did you mean "{near}"?' if near else "")
 
 
 # --- the old format ----------------------------------------------------------------------------------------------
@@ -140,31 +142,31 @@ def _parse_lines(text: str, source: str, read_at: dt.datetime) -> tuple[KeyRecor
         else:
             lines.append(number)
     problems += [
-        (lines[later], f"the same {what} as in line {lines[first]}") for first, later, what in _doubles(records)
+        (lines[later], f"the same {what} as in line {lines[first]}") for first, later, what in _duplicates(records)
     ]
     if problems:
-        raise _broken(source, problems)
+        raise _invalid(source, problems)
     return tuple(records)
 
 
 def _parse_line(line: str, read_at: dt.datetime) -> KeyRecord:
-    """Read `id:key[:rate][:expiry]`. The expiry has colons of its own, so it is all that follows the rate."""
+    """Parse `id:key[:rate][:expiry]`. The expiry contains colons, so it is everything after the rate."""
     parts = [part.strip() for part in line.split(":", 2)]
     if len(parts) < 2:
-        raise KeysError("not `id:key[:requests a minute][:expiry]`", code="keys-syntax")
+        raise KeysError("not `id:key[:requests per minute][:expiry]`", code="keys-syntax")
     key_id, secret, rest = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
     if not re.fullmatch(ID_PATTERN, key_id):
         raise KeysError("the id must be 1 to 64 characters of A-Z a-z 0-9 _ -", code="keys-syntax")
     check_secret(secret)
     rate, _, expiry = rest.partition(":")
     if rate and not re.fullmatch(r"[0-9]+", rate.strip()):
-        rate, expiry = "", rest  # the rate was left out
+        rate, expiry = "", rest  # the rate is omitted
     record = KeyRecord(
         id=key_id,
         digest=digest(secret),
         prefix=visible_prefix(secret),
         created=read_at,
-        scopes=frozenset({"inference", "metrics"}),  # where metrics wanted a key, the old system took any
+        scopes=frozenset({"inference", "metrics"}),  # where metrics needed a key, the old system accepted any
         requests_per_minute=_rate(rate.strip()),
         expires=_moment(expiry) if expiry.strip() else None,
     )
@@ -175,21 +177,21 @@ def _moment(text: str) -> dt.datetime:
     try:
         return parse_moment(text)
     except KeysError:
-        raise KeysError("the expiry is no ISO 8601 time such as 2030-01-31T12:00:00Z", code="keys-syntax") from None
+        raise KeysError("the expiry is not an ISO 8601 time such as 2030-01-31T12:00:00Z", code="keys-syntax") from None
 
 
 def _rate(text: str) -> int | None:
     if not text:
         return None
     if len(text) > 9 or int(text) == 0:
-        raise KeysError("requests a minute must be 1 to 999999999", code="keys-syntax")
+        raise KeysError("requests per minute must be 1 to 999999999", code="keys-syntax")
     return int(text)
 
 
 # --- both --------------------------------------------------------------------------------------------------------
 
 
-def _doubles(records: Sequence[KeyRecord]) -> Iterator[tuple[int, int, str]]:
+def _duplicates(records: Sequence[KeyRecord]) -> Iterator[tuple[int, int, str]]:
     """Yield (index, later index, what) for each id or secret that a record shares with an earlier one, or itself."""
     ids: dict[str, int] = {}
     digests: dict[str, int] = {}
@@ -202,7 +204,7 @@ def _doubles(records: Sequence[KeyRecord]) -> Iterator[tuple[int, int, str]]:
             digests.setdefault(secret, index)
 
 
-def _broken(source: str, problems: list[tuple[int, str]], total: int = 0) -> KeysError:
+def _invalid(source: str, problems: list[tuple[int, str]], total: int = 0) -> KeysError:
     shown = [f"{source}:{line}: {message}" for line, message in sorted(problems, key=itemgetter(0))[:MAX_ERRORS_SHOWN]]
     if (hidden := max(total, len(problems)) - len(shown)) > 0:
         shown.append(f"{source}: and {hidden} more")

@@ -1,6 +1,6 @@
-"""Where a value lies in a JSON text: line numbers for errors in a document that parsed but means nothing.
+"""The position of a value in a JSON text: line numbers for errors in a document that is valid JSON but not a keys file.
 
-Python's reader forgets places. These functions walk the text again, and only once an error is known.
+Python's parser does not return positions. These functions parse the text again, only after an error.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def line_of(text: str, place: Sequence[int | str]) -> int:
 
 def line_of_repeated_name(text: str) -> int:
     """Return the line (from 1) of the first name that its object already has, in valid JSON."""
-    waiting = [_skip(text, 0)]
-    while waiting:
-        at = waiting.pop()
+    pending = [_skip(text, 0)]
+    while pending:
+        at = pending.pop()
         names: set[int | str] = set()
         inner = []
         for name, start in _children(text, at):
@@ -36,7 +36,7 @@ def line_of_repeated_name(text: str) -> int:
                 return text.count("\n", 0, start) + 1
             names.add(name)
             inner.append(start)
-        waiting.extend(reversed(inner))
+        pending.extend(reversed(inner))
     return 1
 
 

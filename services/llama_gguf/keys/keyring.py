@@ -1,7 +1,7 @@
-"""The keys as the gateway looks them up: immutable, built once per change of the keys file.
+"""The gateway's lookup of keys: immutable, built once per change of the keys file.
 
-Owns the answer to "whose key is this, and is it good now?". Knows no file and no HTTP. A new ring replaces the old
-one as a whole; requests that run keep the record they were matched with.
+Owns whose key this is, and whether it is valid now. Knows no file and no HTTP. A new keyring replaces the old one as a
+whole; requests in flight retain the record they were matched with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOBODY = (_NO_DIGEST, None, -inf)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a presented key is: the record, which of its secrets, and until when that one is good (epoch seconds)."""
+    """What a presented key is: the record, which of its secrets, and until when it is valid (epoch seconds)."""
 
     state: Literal["valid", "expired", "unknown"]
     record: KeyRecord | None = None
@@ -31,12 +31,12 @@ class Verdict:
 
 
 class Ring:
-    """Finds the record of a presented key. Immutable; an empty ring matches nothing.
+    """Finds the record of a presented key. Immutable; an empty keyring matches nothing.
 
-    Time does not tell keys apart: the key is hashed first, and hit and miss then do the same work, one lookup of
-    the digest in a dict and one constant-time comparison (a miss compares with a digest that nothing has). The
-    dict's cost does not grow with the number of keys but for the processor's caches, and what it compares is a
-    SHA-256 that a client cannot steer towards a stored one.
+    Timing does not reveal keys: the key is hashed first, and hit and miss then do the same work, one lookup of the
+    digest in a dict and one constant-time comparison (a miss compares with a digest that no key has). The dict's cost
+    does not grow with the number of keys but for the CPU's caches, and it compares a SHA-256, which a client cannot
+    choose to be close to a stored one.
     """
 
     __slots__ = ("_entries", "_records")
@@ -58,12 +58,12 @@ class Ring:
             raise ValueError(f"the keys {record.id} and {self._entries[raw][1].id} share a secret")
 
     def match(self, presented: bytes | str, now: float) -> KeyRecord | None:
-        """Return the record of a key that is good at `now` (epoch seconds), or None. Never raises."""
-        # The accepted lengths are public, so refusing others early tells nothing, and a long header costs no hash.
+        """Return the record of a key that is valid at `now` (epoch seconds), or None. Never raises."""
+        # The accepted lengths are public, so rejecting others early reveals nothing, and a long header costs no hash.
         if not MIN_LENGTH <= len(presented) <= MAX_LENGTH:
             return None
         if isinstance(presented, str):
-            presented = presented.encode("utf-8", "surrogatepass")  # headers may hold anything; this never fails
+            presented = presented.encode("utf-8", "surrogatepass")  # headers can contain anything; this never fails
         digest = hashlib.sha256(presented).digest()
         stored, record, until = self._entries.get(digest, _NOBODY)
         if hmac.compare_digest(stored, digest) and now < until:
@@ -71,7 +71,7 @@ class Ring:
         return None
 
     def explain(self, presented: str, now: float) -> Verdict:
-        """Say what a key is, for people. Not for the request path: it tells expired from unknown."""
+        """Return what a key is, for the CLI. Not for requests: it distinguishes expired from unknown."""
         digest = hashlib.sha256(presented.encode("utf-8", "surrogatepass")).digest()
         entry = self._entries.get(digest)
         if entry is None:

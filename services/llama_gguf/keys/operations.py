@@ -1,7 +1,7 @@
-"""What can be done to a set of keys: pure functions from a KeyFile to a new one.
+"""The operations on a set of keys: pure functions from a KeyFile to a new one.
 
-Time and randomness come in as arguments, so the same call gives the same result; files, locks and the audit log are
-`admin`'s. A function that changes nothing returns the KeyFile it was given.
+Time and randomness are arguments, so the same call gives the same result; `admin` owns files, locks and the audit log.
+A function that changes nothing returns the KeyFile it was given.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KeyFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The new keys and the record that was touched. `secret` is the plaintext, to be handed over once."""
+    """The new keys and the changed record. `secret` is the plaintext, to be shown once."""
 
     keys: KeyFile
     record: KeyRecord
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A rotation that may be repeated: the caller's id for it, and the pepper of this keys file."""
+    """An idempotent rotation: the caller's id for it, and the pepper of this keys file."""
 
     id: str
     pepper: bytes
@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The new keys and the ids that were added, or skipped because the very same key is there."""
+    """The new keys and the ids that were added, or skipped because the same key exists."""
 
     keys: KeyFile
     added: tuple[str, ...]
@@ -66,31 +66,31 @@ def issue(keys: KeyFile, key_id: str, secret: str, now: dt.datetime, **given: Un
     """Add a key. Raises KeysError if the id or the secret is taken or a field is wrong."""
     if keys.find(key_id):
         raise KeysError(
-            f"there is a key with the id {key_id} already",
+            f"a key with the id {key_id} exists already",
             code="key-exists",
-            hint=f"`llama-gguf keys rotate {key_id}` gives it a new secret; remove it first to start afresh",
+            hint=f"`llama-gguf keys rotate {key_id}` gives it a new secret; or remove it first",
         )
     now = now.replace(microsecond=0)
     record = KeyRecord(
         id=key_id, digest=digest(check_secret(secret)), prefix=visible_prefix(secret), created=now, **given
     )
     record = check(record)
-    _refuse_past(record.expires, now)
-    _refuse_taken(keys, record.digest)
+    _reject_past(record.expires, now)
+    _reject_duplicate(keys, record.digest)
     return Change(replace(keys, records=(*keys.records, record)), record, secret)
 
 
 def update(keys: KeyFile, key_id: str, now: dt.datetime, **given: Unpack[KeyFields]) -> Change:
-    """Change what a key may do; its secret stays."""
+    """Change a key's fields; its secret remains."""
     old = _find(keys, key_id)
     record = check(replace(old, **given))
     if record.expires != old.expires:
-        _refuse_past(record.expires, now)
+        _reject_past(record.expires, now)
     return Change(_swap(keys, old, record), record)
 
 
 def remove(keys: KeyFile, key_id: str) -> Change:
-    """Take a key away for good: its secret and earlier ones stop working at once."""
+    """Remove a key: its secret and earlier ones are invalid at once."""
     record = _find(keys, key_id)
     return Change(replace(keys, records=tuple(other for other in keys.records if other is not record)), record)
 
@@ -105,12 +105,12 @@ def rotate(
     grace: dt.timedelta = dt.timedelta(0),
     request: Request | None = None,
 ) -> Change:
-    """Give a key a new secret; what it may do stays.
+    """Give a key a new secret; its other fields remain.
 
-    The old secret works until `now + grace`, and no secret from earlier rotations longer than that, so that a grace
-    of 0 shuts out all of them. `secret` is used as it is without a `request`; with one, the new secret is derived
-    from it and `nonce` (see `secret.derive_secret`), and repeating the last request returns the very same change. A
-    request older than the last is refused: its secret is no longer the current one.
+    The old secret is valid until `now + grace`, and no secret from earlier rotations longer than that, so that a grace
+    of 0 invalidates all of them. `secret` is used as it is without a `request`; with one, the new secret is derived
+    from it and `nonce` (see `secret.derive_secret`), and repeating the last request returns the same change. A request
+    older than the last is rejected: its secret is no longer the current one.
     """
     old = _find(keys, key_id)
     mark = request_mark(request.pepper, key_id, request.id) if request else ""
@@ -128,14 +128,14 @@ def rotate(
     if request:
         secret = derive_secret(request.pepper, key_id, request.id, nonce)
     new = digest(check_secret(secret))
-    _refuse_taken(keys, new)
+    _reject_duplicate(keys, new)
     marks = (RotationMark(mark, nonce), *old.rotations)[:MAX_ROTATIONS] if request else old.rotations
     record = replace(
         old,
         digest=new,
         prefix=visible_prefix(secret),
         rotated=now,
-        previous=_still_good(old, now, now + grace),
+        previous=_still_valid(old, now, now + grace),
         rotations=marks,
     )
     record = check(record)
@@ -143,10 +143,10 @@ def rotate(
 
 
 def replace_secret(keys: KeyFile, key_id: str, secret: str, now: dt.datetime) -> Change:
-    """Put another secret in the place of all a key has, as if it had been issued with it now. It is no rotation."""
+    """Replace all secrets of a key by one, as if it had been issued with it now. This is not a rotation."""
     old = _find(keys, key_id)
     new = digest(check_secret(secret))
-    _refuse_taken(keys, new)
+    _reject_duplicate(keys, new)
     created = now.replace(microsecond=0)
     record = check(
         replace(
@@ -157,7 +157,7 @@ def replace_secret(keys: KeyFile, key_id: str, secret: str, now: dt.datetime) ->
 
 
 def import_records(keys: KeyFile, others: Sequence[KeyRecord]) -> Imported:
-    """Add `others`. Those that are there with the same secret are skipped; another key of the same id is refused."""
+    """Add `others`. Those that exist with the same secret are skipped; another key with the same id is an error."""
     added: list[KeyRecord] = []
     skipped: list[str] = []
     taken = {secret: record.id for record in keys.records for secret in record.digests()}
@@ -167,15 +167,15 @@ def import_records(keys: KeyFile, others: Sequence[KeyRecord]) -> Imported:
             skipped.append(record.id)
         elif same:
             raise KeysError(
-                f"there is another key with the id {record.id} already",
+                f"another key with the id {record.id} exists already",
                 code="key-exists",
-                hint="remove the one that is not wanted, or give it another id in the file to import",
+                hint="remove one of the two, or change its id in the file to import",
             )
         elif owner := next((taken[secret] for secret in record.digests() if secret in taken), None):
             raise KeysError(
                 f"the key {record.id} has the same secret as the key {owner}",
                 code="key-exists",
-                hint="take one of the two out of the file to import",
+                hint="remove one of the two from the file to import",
             )
         else:
             added.append(record)
@@ -204,28 +204,28 @@ def _repeat(keys: KeyFile, record: KeyRecord, request: Request, mark: str) -> Ch
     secret = derive_secret(request.pepper, record.id, request.id, last.nonce)
     if last.request != mark or digest(secret) != record.digest:
         raise KeysError(
-            f"the request id belongs to an earlier rotation of the key {record.id}, which another has followed",
+            f"the request id belongs to an earlier rotation of the key {record.id}, not to the last one",
             code="request-id",
             hint="use a new request id to rotate again",
         )
     return Change(keys, record, secret)
 
 
-def _still_good(old: KeyRecord, now: dt.datetime, end: dt.datetime) -> tuple[PreviousSecret, ...]:
-    """Return the secrets that outlive a rotation at `now`, newest first, none beyond `end`."""
+def _still_valid(old: KeyRecord, now: dt.datetime, end: dt.datetime) -> tuple[PreviousSecret, ...]:
+    """Return the secrets that remain valid after a rotation at `now`, newest first, none beyond `end`."""
     secrets = (PreviousSecret(old.digest, end), *old.previous)
-    kept = [replace(secret, valid_until=min(secret.valid_until, end)) for secret in secrets]
-    return tuple(secret for secret in kept if secret.valid_until > now)[:MAX_PREVIOUS]
+    limited = [replace(secret, valid_until=min(secret.valid_until, end)) for secret in secrets]
+    return tuple(secret for secret in limited if secret.valid_until > now)[:MAX_PREVIOUS]
 
 
-def _refuse_past(expires: dt.datetime | None, now: dt.datetime) -> None:
+def _reject_past(expires: dt.datetime | None, now: dt.datetime) -> None:
     if expires and expires <= now:
-        raise KeysError("the expiry is in the past", code="key-field", hint="give a time to come, or `never`")
+        raise KeysError("the expiry is in the past", code="key-field", hint="give a time in the future, or `never`")
 
 
-def _refuse_taken(keys: KeyFile, secret: str) -> None:
+def _reject_duplicate(keys: KeyFile, secret: str) -> None:
     for record in keys.records:
         if secret in record.digests():
             raise KeysError(
-                f"the key {record.id} has this secret already", code="key-exists", hint="every key needs its own"
+                f"the key {record.id} has this secret already", code="key-exists", hint="every key needs its own secret"
             )

@@ -1,6 +1,6 @@
-"""One API key as the keys file holds it: a digest and what the key may do, never the key itself.
+"""One API key in the keys file: its digest, scopes and limits, never the key itself.
 
-Owns the record type. The rules that its fields obey are in `validation`. Pure, and knows no file.
+Owns the record type. The rules for its fields are in `validation`. Pure, and knows no file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PreviousSecret:
 
 @dataclass(frozen=True, slots=True)
 class RotationMark:
-    """Trace of a rotation made with a request id, by which a repetition is recognised (see `keys.secret`)."""
+    """A rotation with a request id, to recognise its repetition (see `keys.secret`)."""
 
     request: str  # HMAC of the request id, not the id itself
     nonce: str
@@ -35,7 +35,7 @@ class RotationMark:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key: who it is (`id`), how to recognise it (`digest`, SHA-256 in hex) and what it may do.
+    """A key: its id, the SHA-256 of its secret in hex, its scopes and limits.
 
     Limits that are None fall back to the `limits` section; `models` None allows every model. All times are UTC.
     The constructor checks nothing; `validation.check` does.
@@ -67,7 +67,7 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The content of a keys file. `plaintext` says that it is written in the old format, which holds the keys."""
+    """The content of a keys file. `plaintext`: it is in the old format, which contains the keys themselves."""
 
     records: tuple[KeyRecord, ...] = ()
     plaintext: bool = False

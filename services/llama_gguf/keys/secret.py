@@ -1,4 +1,4 @@
-"""The text of a key: how it is made, recognised, shown, and repeated for the same rotation request.
+"""The secret of a key: generated, checked, hashed, shortened, and derived again for the same rotation request.
 
 Owns everything that touches a plaintext key. Nothing here stores or logs one.
 """
@@ -21,7 +21,7 @@ _VISIBLE = 8
 
 
 def new_secret() -> str:
-    """Make a key of 256 random bits: `sk-` and 43 url-safe characters."""
+    """Generate a key of 256 random bits: `sk-` and 43 URL-safe characters."""
     return "sk-" + secrets.token_urlsafe(32)
 
 
@@ -31,16 +31,16 @@ def check_secret(text: str) -> str:
         raise KeysError(
             f"a key must be {MIN_LENGTH} to {MAX_LENGTH} characters of A-Z a-z 0-9 _ - (this one has {len(text)})",
             code="key-text",
-            hint="`llama-gguf keys generate` makes one",
+            hint="`llama-gguf keys generate` generates one",
         )
     return text
 
 
 def digest(text: str) -> str:
-    """Return what the keys file holds of a key: its SHA-256 in hex.
+    """Return what the keys file stores of a key: its SHA-256 in hex.
 
-    A plain fast hash is right for 256 random bits: there is no dictionary to try. (Keys that a person thought up and
-    imported from an old file are weaker; `keys import` names the short ones.)
+    A fast hash is right for 256 random bits: no dictionary attack is possible. (Keys chosen by a person and imported
+    from an old file are weaker; `keys import` reports the short ones.)
     """
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -51,23 +51,23 @@ def visible_prefix(text: str) -> str:
 
 
 def is_short(prefix: str) -> bool:
-    """Return whether a visible prefix belongs to a key of under 32 characters, which may be one a person thought up."""
+    """Return whether a visible prefix is of a key with less than 32 characters, which a person can have chosen."""
     return len(prefix) < _VISIBLE
 
 
 def new_nonce() -> str:
-    """Make the random part of one rotation, 256 bits in hex."""
+    """Generate the nonce of one rotation, 256 bits in hex."""
     return secrets.token_hex(32)
 
 
 def _hmac(pepper: bytes, *parts: str) -> bytes:
-    # Lengths in front: no two lists of parts give the same message.
+    # Length prefixes: no two lists of parts give the same message.
     message = b"".join(len(part).to_bytes(4, "big") + part.encode() for part in parts)
     return hmac.digest(pepper, message, "sha256")
 
 
 def request_mark(pepper: bytes, key_id: str, request_id: str) -> str:
-    """Return the name under which a record remembers the rotation request `request_id`."""
+    """Return the HMAC by which a record identifies the rotation request `request_id`."""
     if not _REQUEST_ID.fullmatch(request_id):
         raise KeysError(
             "a request id must be 1 to 128 printable characters without spaces", code="request-id", hint="use a UUID"
@@ -76,17 +76,17 @@ def request_mark(pepper: bytes, key_id: str, request_id: str) -> str:
 
 
 def derive_secret(pepper: bytes, key_id: str, request_id: str, nonce: str) -> str:
-    """Make the key that a rotation with a request id gives, the same one at every repetition.
+    """Derive the key of a rotation with a request id: the same one at every repetition.
 
-    The digest cannot give the plaintext back, so a repeated request could not be answered if the key were random.
+    The plaintext cannot be recovered from the digest, so a repeated request needs a key that is not random.
     It is the HMAC-SHA256, under a pepper of 256 random bits, of key id, request id and a nonce:
 
-    - as strong as a random key to anyone without the pepper, which lies beside the keys file, 0600, and is never
+    - as strong as a random key to anyone without the pepper, which is stored beside the keys file, 0600, and is never
       mounted, printed or backed up with it by us;
-    - a thief of both files still needs the request id, of which the record keeps an HMAC only. A UUID cannot be
+    - a thief of both files still needs the request id, of which the record has only an HMAC. A UUID cannot be
       guessed; with a guessable request id the secrecy of this one key rests on the pepper file alone;
-    - the nonce is fresh in every rotation that really happens, so no later request, and no new key under an old id,
-      can ever bring an old secret back.
+    - the nonce is new in every actual rotation, so no later request, and no new key with an old id, can derive an old
+      secret again.
     """
     raw = _hmac(pepper, "secret", key_id, request_id, nonce)
     return "sk-" + base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")

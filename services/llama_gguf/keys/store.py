@@ -1,7 +1,7 @@
 """The keys file on disk: reading it with its warnings, and changing it under a lock.
 
-Owns the file and its two neighbours, `<keys file>.lock` and `<keys file>.pepper` (see `secret.derive_secret`). What
-the text means is `file_format`'s business; how a file is replaced, `atomic_file`'s.
+Owns the file and the two beside it, `<keys file>.lock` and `<keys file>.pepper` (see `secret.derive_secret`).
+`file_format` parses the text; `atomic_file` replaces files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEPPER_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A keys file as read: its keys, what tells its content from another, and what is doubtful about it."""
+    """A keys file as read: its keys, a fingerprint of its content, and warnings."""
 
     keys: KeyFile
     fingerprint: bytes
@@ -39,7 +39,7 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read the keys file, without a lock: it is only ever replaced as a whole.
 
-    Raises KeysError: `keys-missing`, `keys-io`, `keys-writable` (anybody may change it) or `keys-syntax`.
+    Raises KeysError: `keys-missing`, `keys-io`, `keys-writable` (every user can change it) or `keys-syntax`.
     """
     content, status = _read(path)
     try:
@@ -54,16 +54,16 @@ def load(path: Path) -> Loaded:
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo must not hang us
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a fifo must not block
     except FileNotFoundError:
         raise KeysError(
-            f"{path}: there is no keys file", code="keys-missing", hint="`llama-gguf keys generate` makes one"
+            f"{path}: there is no keys file", code="keys-missing", hint="`llama-gguf keys generate` creates it"
         ) from None
     except OSError as error:
         raise atomic_file.io_error(error, "read", path) from error
     try:
         status = os.fstat(descriptor)
-        _refuse(path, status.st_mode)
+        _check_mode(path, status.st_mode)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -71,18 +71,18 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
     finally:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
-        raise KeysError(f"{path}: larger than {MAX_BYTES // 1024**2} MiB, so hardly a keys file", code="keys-io")
+        raise KeysError(f"{path}: larger than the limit of {MAX_BYTES // 1024**2} MiB for keys files", code="keys-io")
     return content, status
 
 
-def _refuse(path: Path, mode: int) -> None:
+def _check_mode(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise KeysError(f"{path}: not a regular file", code="keys-io")
     if mode & stat.S_IWOTH:
         raise KeysError(
-            f"{path}: anybody on this machine may change it (mode {stat.S_IMODE(mode):o})",
+            f"{path}: every user of this machine can change it (mode {stat.S_IMODE(mode):o})",
             code="keys-writable",
-            hint=f"chmod 600 {path}; where the file system has no modes, keep the keys on one that has",
+            hint=f"chmod 600 {path}; if the file system has no modes, move the file to one that has",
         )
 
 
@@ -90,7 +90,7 @@ def _warnings(path: Path, keys: KeyFile, mode: int) -> Iterator[Problem]:
     if keys.plaintext:
         yield Problem(
             code="keys-plaintext",
-            message=f"{path} holds the keys themselves, readable by whoever gets hold of the file",
+            message=f"{path} contains the keys in plaintext",
             source=str(path),
             hint="`llama-gguf keys import` replaces them by digests",
             severity="warning",
@@ -98,7 +98,7 @@ def _warnings(path: Path, keys: KeyFile, mode: int) -> Iterator[Problem]:
     if mode & 0o077:
         yield Problem(
             code="keys-readable",
-            message=f"{path} is open to other users (mode {mode:o})",
+            message=f"{path} is accessible to other users (mode {mode:o})",
             source=str(path),
             hint=f"chmod 600 {path}",
             severity="warning",
@@ -106,7 +106,7 @@ def _warnings(path: Path, keys: KeyFile, mode: int) -> Iterator[Problem]:
 
 
 class Session:
-    """The keys file while its lock is held: what it says, and the right to replace it."""
+    """The keys file while its lock is held: its keys, and the right to replace it."""
 
     def __init__(self, path: Path, keys: KeyFile, at: atomic_file.Steps) -> None:
         self.keys = keys
@@ -114,7 +114,7 @@ class Session:
         self._at = at
 
     def write(self, keys: KeyFile) -> None:
-        """Replace the file. Returns when the new content is on the disk."""
+        """Replace the file. Returns when the new content is on disk."""
         text = file_format.render(keys)
         written = file_format.parse(
             text, source=f"{self._path} (as it would be written)", read_at=dt.datetime.now(dt.UTC)
@@ -125,7 +125,7 @@ class Session:
         self.keys = written
 
     def pepper(self) -> bytes:
-        """Return the random secret that belongs to this keys file; made (0600) when it is first needed."""
+        """Return the random secret of this keys file; created (0600) when it is first needed."""
         path = self._path.with_name(self._path.name + ".pepper")
         try:
             pepper = path.read_bytes()
@@ -138,7 +138,7 @@ class Session:
             raise atomic_file.io_error(error, "read", path) from error
         if len(pepper) != PEPPER_BYTES or mode & 0o007:
             raise KeysError(
-                f"{path} is not {PEPPER_BYTES} bytes that are closed to others (mode {stat.S_IMODE(mode):o})",
+                f"{path} must have {PEPPER_BYTES} bytes and be closed to other users (mode {stat.S_IMODE(mode):o})",
                 code="keys-pepper",
                 hint="remove it and repeat the rotation with a new request id",
             )
@@ -146,7 +146,7 @@ class Session:
 
 
 class KeyStore:
-    """One keys file. A symbolic link is followed, so the link stays and the file behind it is replaced."""
+    """One keys file. A symbolic link is followed: its target is replaced, not the link."""
 
     def __init__(
         self, path: Path, *, lock_timeout_seconds: float = 10.0, at: atomic_file.Steps = atomic_file.no_steps
@@ -156,24 +156,24 @@ class KeyStore:
         self._at = at
 
     def read(self) -> Loaded:
-        """Read the file as it is now. Raises KeysError; a missing file is one too."""
+        """Read the file. Raises KeysError, also if it is missing."""
         return load(self.path)
 
     @contextmanager
     def locked(self, *, convert: bool = False) -> Iterator[Session]:
-        """Hold the lock and give the current keys; a missing file has none.
+        """Hold the lock and yield the current keys; a missing file has none.
 
-        A file in the old plaintext format may only be changed with `convert`: writing replaces it by digests.
+        A file in the old plaintext format can only be changed with `convert`: writing replaces the keys by digests.
         """
         while True:
             real = atomic_file.resolve(self.path)
             with atomic_file.exclusive(real, timeout_seconds=self._timeout, at=self._at):
                 if atomic_file.resolve(self.path) != real:
-                    continue  # the link was moved while we waited
+                    continue  # the link was changed meanwhile
                 keys = self._current(real)
                 if keys.plaintext and not convert:
                     raise KeysError(
-                        f"{self.path} is in the old format, which holds the keys themselves; it is only read",
+                        f"{self.path} is in the old format, with keys in plaintext; it is read-only",
                         code="keys-plaintext",
                         hint="run `llama-gguf keys import` first: it replaces the keys by digests",
                     )

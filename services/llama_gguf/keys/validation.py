@@ -1,7 +1,7 @@
-"""What each field of a key's record must be: on reading a file and on every change.
+"""The rules for the fields of a key's record, checked when a file is read and on every change.
 
-Maps the fields of the types in `record` to rules. The only module about keys that uses pydantic, which takes 0.1 s to
-import and which most of the gateway can do without.
+Maps the fields of the types in `record` to rules. The only module of keys that uses pydantic, which takes 0.1 s to
+import and which most of the gateway does not need.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _STRICT = CoreConfig(
     extra_fields_behavior="forbid",
     strict=True,
     revalidate_instances="always",
-    hide_input_in_errors=True,  # a value may be a secret in the wrong place
+    hide_input_in_errors=True,  # a value may be a secret in the wrong location
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule that is broken: where, which (pydantic's name of it), and why in plain words. Never quotes the value."""
+    """A violated rule: where, which (pydantic's name of it), and the reason as text. Never quotes the value."""
 
-    place: tuple[int | str, ...]
+    location: tuple[int | str, ...]
     rule: str
     reason: str
 
 
 class ViolationsError(Exception):
-    """A document of keys breaks rules."""
+    """A keys file violates rules."""
 
     def __init__(self, violations: list[Violation]) -> None:
-        super().__init__(f"{len(violations)} rules are broken")
+        super().__init__(f"{len(violations)} rules are violated")
         self.violations = violations
 
 
@@ -58,16 +58,16 @@ class _Document:
 
 
 def check(record: KeyRecord) -> KeyRecord:
-    """Return `record` with its times in UTC. Raises KeysError if a field breaks its rule."""
+    """Return `record` with its times in UTC. Raises KeysError if a field is invalid."""
     try:
         return _record_adapter().validate_python(record)
     except ValidationError as error:
         first = _violations(error)[0]
-        raise KeysError(f"{'.'.join(map(str, first.place))}: {first.reason}", code="key-field") from None
+        raise KeysError(f"{'.'.join(map(str, first.location))}: {first.reason}", code="key-field") from None
 
 
 def check_document(text: str) -> tuple[KeyRecord, ...]:
-    """Return the records of a keys file, which is a JSON document. Raises ViolationsError."""
+    """Return the records of a keys file in JSON. Raises ViolationsError."""
     try:
         return _document_adapter().validate_json(text).keys
     except ValidationError as error:
@@ -87,7 +87,7 @@ def _printable(value: str) -> str:
 
 
 class _Rules:
-    """Annotates a dataclass with what each of its fields must be; its own annotations say only the type."""
+    """Annotates a dataclass with the rules for its fields; its own annotations are only types."""
 
     def __init__(self, **rules: object) -> None:
         self.rules = rules
@@ -107,7 +107,7 @@ class _Rules:
 
 _KeyId = Annotated[str, Field(pattern=ID_PATTERN)]
 _Time = Annotated[dt.datetime, AfterValidator(_utc)]
-"""A moment with a time zone, kept in UTC."""
+"""A time with a time zone, converted to UTC."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hex."""
 _Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,8}$")]

@@ -1,7 +1,8 @@
-"""The ring that the gateway uses, kept equal to the keys file while it runs.
+"""The keyring that the gateway uses, updated when the keys file changes.
 
 Owns when the file is read again. It polls the file's identity, because that works where notifications do not: bind
-mounts, network volumes and Kubernetes' symlink swaps. A file that is broken, blank or gone keeps the good ring.
+mounts, network volumes and Kubernetes' symlink swaps. While the file is invalid, blank or missing, the keyring is
+retained.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from llama_gguf.logs import fields
 _log = logging.getLogger(__name__)
 
 _SETTLED_SECONDS = 1.0
-"""A file is read again until its identity has been the same this long before the read: a file system's clock may be
-too coarse to show a second write soon after the first."""
+"""A file is read again until its identity has been the same this long before the read: a file system's timestamps can
+be too coarse to show a second write soon after the first."""
 
 Identity = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What the watcher knows. `error` is set while the file on disk is not the one in use."""
+    """The watcher's state. `error` is set while the file on disk is not the one in use."""
 
     ring: Ring = field(default_factory=Ring)
-    loaded_at: float | None = None  # epoch seconds of the last good read; None before the first
+    loaded_at: float | None = None  # epoch seconds of the last successful read; None before the first
     error: KeysError | None = None
-    loads: int = 0  # reads that gave a new ring
-    failures: int = 0  # times that the file became unusable, or unusable for another reason
+    loads: int = 0  # reads that gave a new keyring
+    failures: int = 0  # times that the file became invalid, or invalid for another reason
     plaintext: bool = False  # the file in use is in the old format
 
 
@@ -49,10 +50,10 @@ def identify(path: Path) -> Identity | None:
 
 
 class KeyWatcher:
-    """Holds the current ring and swaps it when the keys file changes. One event loop; file work runs in a thread.
+    """Holds the current keyring and replaces it when the keys file changes. One event loop; file I/O runs in a thread.
 
-    `ring` is read on every request. `on_change` is called on the loop after every swap and every new failure.
-    Nothing here raises because of the file, but `reload_now`: with no usable file the ring is empty and refuses all.
+    `ring` is read on every request. `on_change` is called on the loop after every replacement and every new failure.
+    Only `reload_now` raises because of the file: without a valid file the keyring is empty and rejects all keys.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class KeyWatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the file once, then begin to watch it. An unusable file is recorded in `state`, not raised."""
-        await self._look()
+        """Read the file once, then start to watch it. An invalid file is recorded in `state`, not raised."""
+        await self._check()
         self._task = asyncio.create_task(self._run(), name="keys-watcher")
 
     async def stop(self) -> None:
-        """Stop watching; the ring stays."""
+        """Stop watching; the keyring is retained."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -91,7 +92,7 @@ class KeyWatcher:
     async def reload_now(self) -> int:
         """Read the file now (SIGHUP, POST /reload) and return the number of keys.
 
-        All or nothing: raises KeysError and keeps the old ring if the file cannot be used.
+        All or nothing: raises KeysError and retains the old keyring if the file is invalid.
         """
         async with self._lock:
             identity = await asyncio.to_thread(identify, self._path)
@@ -104,27 +105,27 @@ class KeyWatcher:
         while True:
             await asyncio.sleep(self._interval)
             try:
-                await self._look()
-            except Exception:  # noqa: BLE001 - a defect, in on_change say, must not end reloading for good
-                _log.exception("the keys watcher failed; it goes on")
+                await self._check()
+            except Exception:  # noqa: BLE001 - a defect, as in on_change, must not end reloading permanently
+                _log.exception("the keys watcher failed; it continues")
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         async with self._lock:
             identity = await asyncio.to_thread(identify, self._path)
             if not (self._settled and identity == self._seen):
                 await self._load(identity)
 
     async def _load(self, identity: Identity | None) -> KeysError | None:
-        """Read the file and take it over, or record why not.
+        """Read the file and use it, or record why not.
 
-        `identity` is from before the read, so a write during it shows up as a change at the next look.
+        `identity` is from before the read, so a write during it is a change at the next check.
         """
         started = time.monotonic()
         error: KeysError | None = None
         try:
             loaded, ring = await asyncio.to_thread(_read, self._path, bool(len(self.ring)))
-        except KeysError as unusable:
-            error = unusable
+        except KeysError as invalid:
+            error = invalid
             self._failed(error)
         else:
             if loaded.fingerprint != self._fingerprint or self.state.error is not None:
@@ -149,21 +150,21 @@ class KeyWatcher:
         for warning in loaded.warnings:
             _log.warning(warning.message, extra=fields(code=warning.code, hint=warning.hint))
         if not len(ring):
-            _log.warning("no keys: every call that needs one is refused", extra=fields(file=str(self._path)))
-        self._tell()
+            _log.warning("no keys: every request that needs one is rejected", extra=fields(file=str(self._path)))
+        self._notify()
 
     def _failed(self, error: KeysError) -> None:
         if self.state.error is not None and self.state.error.message == error.message:
             return
         self.state = replace(self.state, error=error, failures=self.state.failures + 1)
         _log.error(
-            "keys file unusable; %s",
-            "the keys read before stay in use" if len(self.ring) else "every call that needs a key is refused",
+            "invalid keys file; %s",
+            "the previous keys remain in use" if len(self.ring) else "every request that needs a key is rejected",
             extra=fields(file=str(self._path), keys=len(self.ring), code=error.code, reason=error.message),
         )
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._on_change is not None:
             self._on_change(self.state)
 
@@ -174,6 +175,6 @@ def _read(path: Path, had_keys: bool) -> tuple[store.Loaded, Ring]:
         raise KeysError(
             f"{path}: the file is blank",
             code="keys-blank",
-            hint='taken for a write that is not finished; to refuse every key write {"version": 1, "keys": []}',
+            hint='treated as an unfinished write; to reject every key, write {"version": 1, "keys": []}',
         )
     return loaded, Ring(loaded.keys.records)

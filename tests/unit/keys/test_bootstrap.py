@@ -135,7 +135,7 @@ def test_what_is_named_but_absent(site: Site, tmp_path: Path) -> None:
     with pytest.raises(KeysError) as caught:
         site.start(env="FIRST", file=absent)
     assert caught.value.message == (
-        f"there is no key yet, and environment variable FIRST or file {absent} is not there to give the first one"
+        f"there is no key yet, and the source of the first one is missing: environment variable FIRST or file {absent}"
     )
     assert site.start(env="FIRST", file=absent, generate=True).outcome == "generated"
     assert site.start(env="FIRST", file=absent).outcome == "present"  # it has served, and may go

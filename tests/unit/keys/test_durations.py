@@ -22,7 +22,7 @@ def test_spans(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "d", "1", "-1d", "1y", "1.5h", "9999999d", "²d"])
 def test_what_is_no_span(text: str) -> None:
-    with pytest.raises(KeysError, match="not a span of time"):
+    with pytest.raises(KeysError, match="not a duration"):
         parse_span(text)
 
 

@@ -21,7 +21,7 @@ HEX = "ab" * 32
 NO_ZONE = "needs a time zone, for example 2030-01-31T12:00:00Z"
 NO_TIME = "should be a valid datetime"
 NO_SCOPE = "should be 'inference', 'metrics' or 'admin'"
-NO_DOCUMENT = "not a document of keys: nested too deep, or a number too long"
+NO_DOCUMENT = "not a keys file: nested too deep, or a number is too long"
 
 
 def read(text: str) -> KeyFile:
@@ -138,7 +138,7 @@ def test_times_of_any_zone_are_read() -> None:
         (document(entry(requests_per_minute="60")), "keys.json:9: keys[0].requests_per_minute: must be a whole number"),
         (document(entry(scopes=["admin", ALICE])), f"keys.json:11: keys[0].scopes[1]: {NO_SCOPE}"),
         (document(entry(previous=[{"digest": HEX}])), "keys.json:10: keys[0].previous[0].valid_until: is missing"),
-        ('{"version": 1, "keys": [],\n\n "keys": []}', "keys.json:3: this object has the field twice"),
+        ('{"version": 1, "keys": [],\n\n "keys": []}', "keys.json:3: this object has a field twice"),
         ('{"version": 1, "keys": ' + "[" * 100_000 + "]" * 100_000 + "}", f"keys.json:1: {NO_DOCUMENT}"),
         ('{"version": 1' + "0" * 5000 + ', "keys": []}', f"keys.json:1: {NO_DOCUMENT}"),
     ],
@@ -227,17 +227,20 @@ def test_the_old_format_is_never_written() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (ALICE, "not `id:key[:requests a minute][:expiry]`"),
+        (ALICE, "not `id:key[:requests per minute][:expiry]`"),
         (f"a b:{ALICE}", "the id must be 1 to 64 characters of A-Z a-z 0-9 _ -"),
         (f":{ALICE}", "the id must be 1 to 64 characters of A-Z a-z 0-9 _ -"),
         ("alice:short", "a key must be 16 to 128 characters of A-Z a-z 0-9 _ - (this one has 5)"),
         (f"alice:{ALICE}!", "a key must be 16 to 128 characters of A-Z a-z 0-9 _ - (this one has 47)"),
-        (f"alice:{ALICE}:0", "requests a minute must be 1 to 999999999"),
-        (f"alice:{ALICE}:1234567890", "requests a minute must be 1 to 999999999"),
-        (f"alice:{ALICE}:fast", "the expiry is no ISO 8601 time such as 2030-01-31T12:00:00Z"),
-        (f"alice:{ALICE}:60:{BOB}", "the expiry is no ISO 8601 time such as 2030-01-31T12:00:00Z"),
-        (f"alice:{ALICE}:60:2030-02-31T00:00:00+02:00", "the expiry is no ISO 8601 time such as 2030-01-31T12:00:00Z"),
-        (f"[{ALICE}]", "not `id:key[:requests a minute][:expiry]`"),
+        (f"alice:{ALICE}:0", "requests per minute must be 1 to 999999999"),
+        (f"alice:{ALICE}:1234567890", "requests per minute must be 1 to 999999999"),
+        (f"alice:{ALICE}:fast", "the expiry is not an ISO 8601 time such as 2030-01-31T12:00:00Z"),
+        (f"alice:{ALICE}:60:{BOB}", "the expiry is not an ISO 8601 time such as 2030-01-31T12:00:00Z"),
+        (
+            f"alice:{ALICE}:60:2030-02-31T00:00:00+02:00",
+            "the expiry is not an ISO 8601 time such as 2030-01-31T12:00:00Z",
+        ),
+        (f"[{ALICE}]", "not `id:key[:requests per minute][:expiry]`"),
     ],
 )
 def test_errors_of_old_lines(line: str, expected: str) -> None:
@@ -248,7 +251,7 @@ def test_old_doubles_and_several_errors() -> None:
     assert problems(f"alice:{ALICE}\n#\nalice:{BOB}\nbob:{ALICE}\nx\n") == [
         "keys.json:3: the same id as in line 1",
         "keys.json:4: the same key (or digest) as in line 1",
-        "keys.json:5: not `id:key[:requests a minute][:expiry]`",
+        "keys.json:5: not `id:key[:requests per minute][:expiry]`",
     ]
 
 

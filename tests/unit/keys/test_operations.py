@@ -203,7 +203,7 @@ def test_import_skips_a_key_that_was_rotated_within_its_grace() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (record("alice", new_secret()), "there is another key with the id alice already"),
+        (record("alice", new_secret()), "another key with the id alice exists already"),
         (record("carol", ALICE), "the key carol has the same secret as the key alice"),
     ],
 )

@@ -57,7 +57,7 @@ def test_others_who_may_read_are_a_warning(path: Path) -> None:
     path.chmod(0o640)
     (warning,) = load(path).warnings
     assert (warning.code, warning.severity) == ("keys-readable", "warning")
-    assert warning.message == f"{path} is open to other users (mode 640)"
+    assert warning.message == f"{path} is accessible to other users (mode 640)"
     assert warning.hint == f"chmod 600 {path}"
 
 
@@ -177,11 +177,11 @@ def test_the_pepper_is_made_once_and_kept_private(path: Path) -> None:
     with KeyStore(path).locked() as session:
         assert session.pepper() == pepper
         file.chmod(0o644)
-        with pytest.raises(KeysError, match=r"closed to others \(mode 644\)"):
+        with pytest.raises(KeysError, match=r"closed to other users \(mode 644\)"):
             session.pepper()
         file.chmod(0o600)
         file.write_bytes(b"short")
-        with pytest.raises(KeysError, match="is not 32 bytes"):
+        with pytest.raises(KeysError, match="must have 32 bytes"):
             session.pepper()
         file.unlink()
         file.mkdir()

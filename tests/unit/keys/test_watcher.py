@@ -126,7 +126,7 @@ async def test_a_broken_or_blank_file_keeps_the_ring(
     assert watched.keys.state.failures == 1  # told once, however often it was read
     assert len(watched.told) == 2
     errors = [entry for entry in caplog.records if entry.levelno == logging.ERROR]
-    assert [entry.getMessage() for entry in errors] == ["keys file unusable; the keys read before stay in use"]
+    assert [entry.getMessage() for entry in errors] == ["invalid keys file; the previous keys remain in use"]
     await asyncio.to_thread(put, watched.path, TWO)
     await watched.until(lambda: watched.keys.state.error is None)
     assert len(watched.keys.ring) == 2
@@ -173,7 +173,7 @@ async def test_an_empty_list_of_keys_is_a_decision(watched: Watched, caplog: pyt
     await asyncio.to_thread(put, watched.path, render(KeyFile()))
     await watched.until(lambda: len(watched.keys.ring) == 0)
     assert watched.keys.state.error is None
-    assert "no keys: every call that needs one is refused" in caplog.messages
+    assert "no keys: every request that needs one is rejected" in caplog.messages
 
 
 async def test_reload_now_counts_the_keys(watched: Watched) -> None:
@@ -201,7 +201,7 @@ async def test_the_old_plaintext_file_works_as_it_is(path: Path, caplog: pytest.
     assert found is not None
     assert found.requests_per_minute == 60
     assert made.keys.state.plaintext
-    assert any("holds the keys themselves" in message for message in caplog.messages)
+    assert any("contains the keys in plaintext" in message for message in caplog.messages)
     assert ALICE not in caplog.text
     await made.keys.stop()
 
@@ -257,7 +257,7 @@ async def test_a_defect_in_on_change_does_not_end_the_watch(path: Path, caplog: 
         while len(calls) < count:  # noqa: ASYNC110 - what is waited for happens in a callback that fails
             await asyncio.sleep(0.005)
     await keys.stop()
-    assert "the keys watcher failed; it goes on" in caplog.messages
+    assert "the keys watcher failed; it continues" in caplog.messages
 
 
 async def test_stop_before_start_and_twice(path: Path) -> None:

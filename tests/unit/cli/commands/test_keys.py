@@ -180,7 +180,7 @@ def test_remove(cli: Cli) -> None:
         (("generate", "a", "--scopes", "root"), "must be one or more of inference, metrics, admin"),
         (("generate", "a", "--priority", "urgent"), "must be one of high, normal, low"),
         (("generate", "a", "--expires", "soon"), "write it like 30d, 24h, 60m, never"),
-        (("rotate", "a", "--grace", "long"), "not a span of time"),
+        (("rotate", "a", "--grace", "long"), "not a duration"),
     ],
 )
 def test_usage_errors(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
