@@ -28,8 +28,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse, snapshot
-from llama_gguf.settings.snapshot import Snapshot
+from llama_gguf.rundir import snapshot
+from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse
 
 HERE = Path(__file__).parent
 SERVER_CPU, LOAD_CPU = "0", "1"

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "atomic_file": FOUNDATION,
     "api_errors": FOUNDATION,
     "audit": FOUNDATION | {"atomic_file"},
-    "settings": FOUNDATION | {"atomic_file"},
+    "settings": FOUNDATION,
     "models": FOUNDATION | {"settings"},
     "keys": FOUNDATION | {"atomic_file", "audit", "settings"},
     "rundir": FOUNDATION | {"atomic_file", "settings"},
@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": FOUNDATION | {"api_errors", "audit", "settings", "rundir", "models", "keys"},
     "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
     "platforms": FOUNDATION | {"settings", "models", "keys"},
-    "runtime": FOUNDATION | {"atomic_file", "settings", "rundir"},
+    "runtime": FOUNDATION | {"settings", "rundir"},
     "cli": FOUNDATION
     | {"api_errors", "audit", "settings", "rundir", "models", "keys"}
     | {"engine", "gateway", "health", "platforms", "runtime"},

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from llama_gguf.engine.diagnose import diagnose
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RUN_DIR_VARIABLE, Locations, locate
-from llama_gguf.settings import snapshot as snapshots
-from llama_gguf.settings.snapshot import Snapshot
 from support.file_server import Remote, file_server
 from support.model_box import settings_for
 
@@ -89,7 +89,7 @@ class Engine:
     def state(self) -> dict[str, Any]:
         """Return engine.json, empty while it is not there."""
         try:
-            found: dict[str, Any] = json.loads(self.locations.run.engine_state.read_text())
+            found: dict[str, Any] = json.loads(self.locations.run.engine_phase.read_text())
         except FileNotFoundError:
             return {}
         return found

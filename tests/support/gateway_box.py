@@ -20,8 +20,9 @@ from typing import Any
 
 from llama_gguf.keys import file_format, secret
 from llama_gguf.keys.record import KeyFile, KeyRecord
-from llama_gguf.settings import RUN_DIR_VARIABLE, locate, parse, snapshot
-from llama_gguf.settings.snapshot import Snapshot
+from llama_gguf.rundir import snapshot
+from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, locate, parse
 
 from .patience import PATIENCE
 from .ports import free_port

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf import logs
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.launch import Launch, launch
 from llama_gguf.runtime.programs import Program
 from llama_gguf.runtime.supervisord_client import Supervisord
 from llama_gguf.settings import RunDir, locate, parse
-from llama_gguf.settings.snapshot import Snapshot
 from support.patience import PATIENCE
 from support.terminal import terminal
 

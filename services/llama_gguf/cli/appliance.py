@@ -13,19 +13,20 @@ from typing import Any
 from llama_gguf.cli.config_options import find_config
 from llama_gguf.cli.process_memory import ProcessMemory, read_process_memory
 from llama_gguf.errors import ExitCode
-from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir import engine_phase, engine_variant
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.crashes import Crash, CrashFile
+from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.engine_variant import EngineVariant
-from llama_gguf.rundir.notices import Notice, read_notices
-from llama_gguf.runtime import failure as failures
-from llama_gguf.runtime.crashes import Crash, CrashFile
-from llama_gguf.runtime.failure import Failure
+from llama_gguf.rundir.failure import Failure
+from llama_gguf.rundir.notices import Notice
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.supervisord_client import ProgramInfo, Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate
-from llama_gguf.settings import snapshot as snapshots
 from llama_gguf.settings.health_paths import DETAILS
 from llama_gguf.settings.hosts import from_here, is_wildcard
 from llama_gguf.settings.loading.load import InvalidConfigError, load
-from llama_gguf.settings.snapshot import Snapshot
 
 _HEALTH_SECONDS = 3.0
 
@@ -39,7 +40,7 @@ class Facts:
     programs: tuple[ProgramInfo, ...]
     crashes: tuple[Crash, ...]
     health: dict[str, Any] | None  # the health server's own words; None when it does not answer
-    engine: dict[str, Any] | None  # what the engine's program wrote of itself: more than the health server tells
+    engine: EnginePhase | None  # what the engine's program wrote of itself: more than the health server tells
     failure: Failure | None
     variant: EngineVariant | None = None  # of the engine's CPU code
     memory: Mapping[str, ProcessMemory] = field(default_factory=dict)  # by program
@@ -66,7 +67,7 @@ class Facts:
     @property
     def notices(self) -> tuple[Notice, ...]:
         """What works, but not as it should; nothing of what no longer runs."""
-        return read_notices(self.engine.get("warnings")) if self.running and self.engine else ()
+        return self.engine.warnings if self.running and self.engine else ()
 
     def restarts(self, program: str) -> int:
         """Return how often `program` ended unasked since the appliance was started."""
@@ -114,7 +115,7 @@ def inspect(run: RunDir) -> Facts:
         programs=programs,
         crashes=tuple(CrashFile(run.crashes).read()),
         health=ask_health(snapshot) if snapshot else None,
-        engine=read_engine_state(run),
+        engine=engine_phase.read(run.engine_phase),
         failure=failures.read(run.failure),
         variant=engine_variant.read(run.engine_variant),
         memory={info.name: found for info in programs if info.pid and (found := read_process_memory(info.pid))},
@@ -133,15 +134,6 @@ def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:
     finally:
         connection.close()
     return value if isinstance(value, dict) and "state" in value else None
-
-
-def read_engine_state(run: RunDir) -> dict[str, Any] | None:
-    """Return what the engine's program does, or did, before llama-server answers; None before it has begun."""
-    try:
-        value = json.loads(run.engine_state.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def public_url(snapshot: Snapshot) -> str:

@@ -22,11 +22,11 @@ from llama_gguf.engine.cpu_libraries import VARIABLE
 from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LlamaGgufError
 from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.log_tail import tail_lines
 from llama_gguf.runtime.process import all_processes, session_members
 from llama_gguf.settings.gguf_file import MAGIC, named_file
 from llama_gguf.settings.redaction import mask_value
-from llama_gguf.settings.snapshot import Snapshot
 
 _COMMAND_SECONDS = 20.0
 _ERROR = re.compile(

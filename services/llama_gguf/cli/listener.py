@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from llama_gguf.engine.known_failures import Diagnosis
     from llama_gguf.rundir.exits import Exit
+    from llama_gguf.rundir.snapshot import Snapshot
     from llama_gguf.runtime.fatal_listener import FatalListener
     from llama_gguf.settings import RunDir
-    from llama_gguf.settings.snapshot import Snapshot
 
 
 @functools.cache
 def _listener() -> FatalListener:
     # Imported at the first event, for the reason above.
     from llama_gguf import logs  # noqa: PLC0415
+    from llama_gguf.rundir.snapshot import read_from_environment  # noqa: PLC0415
     from llama_gguf.runtime.fatal_listener import FatalListener  # noqa: PLC0415
     from llama_gguf.runtime.supervisord_client import Supervisord  # noqa: PLC0415
-    from llama_gguf.settings.snapshot import read_from_environment  # noqa: PLC0415
 
     snapshot = read_from_environment(os.environ)
     settings, run = snapshot.settings, snapshot.locations.run

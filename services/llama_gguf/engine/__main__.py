@@ -8,7 +8,7 @@ import sys
 from llama_gguf import logs
 from llama_gguf.engine import exec as engine_exec
 from llama_gguf.errors import LlamaGgufError
-from llama_gguf.settings.snapshot import read_from_environment
+from llama_gguf.rundir.snapshot import read_from_environment
 
 
 def main() -> int:

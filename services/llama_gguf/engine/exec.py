@@ -16,7 +16,6 @@ from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
 from llama_gguf.engine.cgroup import detect_thread_limit
 from llama_gguf.engine.environment import engine_environment
-from llama_gguf.engine.state import StateFile
 from llama_gguf.engine.variant_choice import VariantSteps, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
@@ -24,10 +23,11 @@ from llama_gguf.models.gguf.facts import facts_of
 from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import served_names
+from llama_gguf.rundir.engine_phase import PhaseFile
 from llama_gguf.rundir.notices import Notice
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.checks.model_facts import model_problems
 from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES
-from llama_gguf.settings.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
 def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoReturn] = os.execve) -> NoReturn:
     """Become llama-server. Raises ConfigError, ModelError or LaunchError when that fails."""
     run_dir = snapshot.locations.run
-    state = StateFile(run_dir.engine_state, served_names(snapshot.settings.model)[0])
+    state = PhaseFile(run_dir.engine_phase, served_names(snapshot.settings.model)[0])
     variants = VariantSteps(snapshot, this_machine())
     variants.settle()
     state.phase("resolving", "locating llama-server and the model")

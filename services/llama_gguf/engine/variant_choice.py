@@ -26,8 +26,8 @@ from llama_gguf.rundir.exits import ends, read_supervisord_log
 from llama_gguf.rundir.notices import Notice
 
 if TYPE_CHECKING:
+    from llama_gguf.rundir.snapshot import Snapshot
     from llama_gguf.settings import Settings
-    from llama_gguf.settings.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

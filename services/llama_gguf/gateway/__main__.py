@@ -12,7 +12,7 @@ import uvloop
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
 from llama_gguf.gateway.inputs import look
-from llama_gguf.settings.snapshot import read_from_environment
+from llama_gguf.rundir.snapshot import read_from_environment
 
 from .server import serve
 

@@ -42,7 +42,7 @@ from llama_gguf.keys.watcher import KeyState, KeyWatcher
 from llama_gguf.logs import fields
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir import engine_variant
-from llama_gguf.settings.snapshot import Snapshot
+from llama_gguf.rundir.snapshot import Snapshot
 
 from .pipeline import Access, Pipeline
 
@@ -73,7 +73,7 @@ class Gateway:
         )
         self.engine = EngineState(
             self.client,
-            places.run.engine_state,
+            places.run.engine_phase,
             failure_file=places.run.failure,
             variant_file=places.run.engine_variant,
             on_change=self._engine_changed,

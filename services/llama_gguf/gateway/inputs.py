@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.errors import LaunchError
 from llama_gguf.gateway.http1.header_rules import HttpLimits
-from llama_gguf.settings.snapshot import Snapshot
+from llama_gguf.rundir.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from llama_gguf.settings import Settings

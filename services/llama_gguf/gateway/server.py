@@ -11,7 +11,7 @@ from collections.abc import Callable
 from llama_gguf.errors import LaunchError
 from llama_gguf.gateway.inputs import Found
 from llama_gguf.logs import fields
-from llama_gguf.settings.snapshot import Snapshot
+from llama_gguf.rundir.snapshot import Snapshot
 
 from .app import Gateway
 

@@ -11,8 +11,8 @@ import sys
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
 from llama_gguf.health.responses import Answer, answer
+from llama_gguf.rundir.snapshot import Snapshot, read_from_environment
 from llama_gguf.settings.platform import resolve_platform
-from llama_gguf.settings.snapshot import Snapshot, read_from_environment
 
 from .monitor import Monitor
 from .server import HealthServer

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.health.responses import percent, vast_line
 from llama_gguf.logs import fields
+from llama_gguf.rundir import engine_phase
 from llama_gguf.settings import RunDir
 
 from . import probe
@@ -65,7 +66,7 @@ class Monitor:
         failure, cause = probe.read_failure(self._run)
         self._seen = Seen(
             engine=engine,
-            step=probe.read_step(self._run),
+            step=engine_phase.read(self._run.engine_phase),
             cpu_variant=probe.read_cpu_variant(self._run),
             gateway=gateway,
             draining=self._run.draining.exists(),

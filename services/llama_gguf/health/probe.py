@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
-from llama_gguf.rundir import engine_variant
-from llama_gguf.rundir.notices import read_notices
+from llama_gguf.rundir import engine_variant, failure
 from llama_gguf.settings import RunDir
 from llama_gguf.settings.hosts import from_here
 
-from .state import EngineAnswer, EngineStep
+from .state import EngineAnswer
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 
@@ -56,41 +54,14 @@ async def accepts(host: str, port: int, timeout_seconds: float) -> bool:
     return True
 
 
-def read_step(run: RunDir) -> EngineStep | None:
-    """Return what the engine program wrote last, or None."""
-    found = _read_json(run.engine_state)
-    if found is None or not isinstance(found.get("phase"), str):
-        return None
-    return EngineStep(
-        found["phase"],
-        str(found.get("model") or ""),
-        str(found.get("detail") or ""),
-        _count(found.get("bytes_done")),
-        _count(found.get("bytes_total")),
-        read_notices(found.get("warnings")),
-    )
-
-
 def read_cpu_variant(run: RunDir) -> dict[str, Any] | None:
     """Return which variant of its CPU code the engine runs and which ones crashed; None where it has no choice."""
     return engine_variant.summary(engine_variant.read(run.engine_variant))
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def read_failure(run: RunDir) -> tuple[str | None, str]:
     """Return that the appliance gave up (None while it has not), and why."""
     if not run.failure.exists():
         return None, ""
-    found = _read_json(run.failure) or {}
-    return str(found.get("summary") or "a program could not stay up"), str(found.get("cause") or "")
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    found = failure.read(run.failure)
+    return (found.summary if found else "") or "a program could not stay up", found.cause if found else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.notices import Notice
 
 State = Literal["starting", "ready", "unready", "draining", "failed"]
@@ -20,23 +21,11 @@ SILENT_CHECKS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class EngineStep:
-    """What the engine program wrote about itself before llama-server took over."""
-
-    phase: str
-    model: str = ""  # its name for clients
-    detail: str = ""
-    bytes_done: int | None = None
-    bytes_total: int | None = None
-    notices: tuple[Notice, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """One look at the appliance."""
 
     engine: EngineAnswer = "absent"
-    step: EngineStep | None = None
+    step: EnginePhase | None = None
     gateway: bool = False  # accepts connections
     draining: bool = False
     cpu_variant: dict[str, Any] | None = None  # `engine_variant.summary`
@@ -70,7 +59,7 @@ def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> S
     after = _judge(seen, was_ready=before.was_ready)
     since = before.since if after.state == before.state else now
     model = seen.step.model if seen.step else before.model
-    notices = seen.step.notices if seen.step else before.notices
+    notices = seen.step.warnings if seen.step else before.notices
     after = replace(after, since=since, silent_checks=silent, model=model)
     return replace(after, notices=notices, cpu_variant=seen.cpu_variant)
 
@@ -96,7 +85,7 @@ def _unfinished(seen: Seen) -> Status:
         return Status("starting", 0.0, "silent", reason="the engine does not answer in time")
     if seen.engine == "broken":
         return Status("starting", 0.0, "broken", reason="the engine answers with an error")
-    step = seen.step or EngineStep("starting")
+    step = seen.step or EnginePhase("starting")
     phase = "starting" if step.phase == "exec" else step.phase
     reason = f"the engine is {phase}"
     return Status(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Phase = Literal["resolving", "downloading", "verifying", "starting", "exec"]
-"""What the engine program is doing before llama-server runs; the `phase` of RunDir.engine_state."""
+"""What the engine program is doing before llama-server runs; the `phase` of RunDir.engine_phase."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Warnings that a program leaves in its record in the run directory, for `status` and the health server to pass on.
 
-The engine's program writes them into RunDir.engine_state as `warnings`, a list of {code, message, hint}. Strangers may
+The engine's program writes them into RunDir.engine_phase as `warnings`, a list of {code, message, hint}. Strangers may
 read them in /health, so they name settings, not files.
 """
 

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 from llama_gguf.errors import ExitCode
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir.crashes import Crash, CrashFile
 from llama_gguf.rundir.exits import UNKNOWN, End, Exit, ends, read_supervisord_log
+from llama_gguf.rundir.failure import Failure
 from llama_gguf.settings import RunDir
 
-from . import failure as failures
-from .crashes import Crash, CrashFile, reason_to_give_up
-from .failure import Failure
 from .log_tail import last_error, last_hint, tail_lines
 from .programs import ENGINE, LISTENER
+from .restart_policy import reason_to_give_up
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.supervisor import Supervisor

@@ -21,17 +21,17 @@ from typing import TextIO
 
 from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.logs import fields
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.failure import Failure
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime import prepare_rundir, process
 from llama_gguf.runtime.log_follower import FileTail, Follower
 from llama_gguf.runtime.program_environment import supervised_environment
 from llama_gguf.runtime.supervisord_client import Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
-from llama_gguf.settings import snapshot as snapshots
 from llama_gguf.settings.redaction import masked_environment
-from llama_gguf.settings.snapshot import Snapshot
 
-from . import failure as failures
-from .failure import Failure
 from .log_tail import tail_lines
 from .programs import GATEWAY, LISTENER, Program
 from .screen import watching

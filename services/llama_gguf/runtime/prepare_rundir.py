@@ -97,7 +97,7 @@ def _clear(run: RunDir) -> None:
         run.supervisord_pid,
         run.supervisord_ini,
         run.engine_socket,
-        run.engine_state,
+        run.engine_phase,
         run.engine_variant,
         run.draining,
         run.ready,

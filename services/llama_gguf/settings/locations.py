@@ -81,7 +81,7 @@ class RunDir:
         return self.root / "engine.key"
 
     @property
-    def engine_state(self) -> Path:
+    def engine_phase(self) -> Path:
         """JSON: what the engine program does before llama-server answers (phase, bytes)."""
         return self.root / "engine.json"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
-from llama_gguf.runtime import failure as failures
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse
-from llama_gguf.settings import snapshot as snapshots
-from llama_gguf.settings.snapshot import Snapshot
 
 COMMAND = (sys.executable, "-W", "error", "-P", "-m", "llama_gguf.cli.listener")
 

@@ -10,8 +10,8 @@ import pytest
 
 from llama_gguf.engine import exec as engine_exec
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import locate
-from llama_gguf.settings.snapshot import Snapshot
 from support.model_box import settings_for
 from support.tiny_model import write_tiny_model
 
@@ -53,13 +53,13 @@ def test_it_becomes_llama_server(tmp_path: Path, tiny_model: Path, engine_binary
     assert became.argv[became.argv.index("--fit") + 1] == "off"  # a build without GPU backends
     assert became.env == {"PATH": "/bin", "XDG_CONFIG_HOME": str(run_dir.root), "NO_COLOR": "1"}
     assert not run_dir.engine_socket.exists()
-    state = json.loads(run_dir.engine_state.read_text())
+    state = json.loads(run_dir.engine_phase.read_text())
     assert (state["phase"], state["detail"]) == ("exec", str(tiny_model))
     assert state["warnings"] == []
 
 
 def warned(snapshot: Snapshot) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = json.loads(snapshot.locations.run.engine_state.read_text())["warnings"]
+    found: list[dict[str, str]] = json.loads(snapshot.locations.run.engine_phase.read_text())["warnings"]
     return found
 
 

@@ -13,8 +13,8 @@ from llama_gguf.engine.variant_memory import Entry
 from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import Settings, locate
-from llama_gguf.settings.snapshot import Snapshot
 from support.model_box import settings_for
 from support.variant_engine import SAPPHIRE_RAPIDS, VariantEngine
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate, parse
-from llama_gguf.settings import snapshot as snapshots
-from llama_gguf.settings.snapshot import Snapshot
 
 COMMAND = (sys.executable, "-W", "error", "-P", "-m", "llama_gguf.health")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.health.monitor import Monitor
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir.failure import Failure
 from llama_gguf.settings import RunDir, Settings, parse
 
 
@@ -85,7 +87,8 @@ async def test_a_stop_and_a_failure_are_seen_without_a_new_look(run: RunDir) -> 
         assert monitor.current().state == "ready"
         run.draining.touch()
         assert monitor.current().state == "draining"
-        run.failure.write_text('{"summary": "engine died", "cause": "/m is no model"}')
+        failure = Failure("engine", 1, None, "engine died", "/m is no model", "", (), 0.0)
+        failures.write(failure, run.failure)
         assert monitor.current().state == "failed"
         assert told == ["llama-gguf-on-load: model ready", "llama-gguf-on-error: engine died: /m is no model"]
 

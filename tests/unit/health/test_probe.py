@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.health.probe import accepts, ask_engine, read_failure, read_step
-from llama_gguf.health.state import EngineAnswer, EngineStep
-from llama_gguf.rundir.notices import Notice
+from llama_gguf.health.probe import accepts, ask_engine, read_failure
+from llama_gguf.health.state import EngineAnswer
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir.failure import Failure
 from llama_gguf.settings import RunDir
-
-NOTICE = Notice("a", "m")
 
 
 @pytest.fixture
@@ -85,34 +84,10 @@ async def test_accepts() -> None:
     assert not await accepts("127.0.0.1", port, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (None, None),
-        ("", None),
-        ("[]", None),
-        ("{}", None),
-        ('{"phase": 3}', None),
-        ('{"phase": "exec"}', EngineStep("exec")),
-        ('{"phase": "exec", "warnings": {"code": "a"}}', EngineStep("exec")),
-        ('{"phase": "exec", "warnings": [1, {"code": "a", "message": "m"}]}', EngineStep("exec", notices=(NOTICE,))),
-        (
-            '{"phase": "downloading", "model": "m", "detail": "d", "bytes_done": 1, "bytes_total": null, "pid": 3}',
-            EngineStep("downloading", "m", "d", 1, None),
-        ),
-    ],
-)
-def test_read_step(tmp_path: Path, text: str | None, expected: EngineStep | None) -> None:
-    run = RunDir(root=tmp_path)
-    if text is not None:
-        run.engine_state.write_text(text)
-    assert read_step(run) == expected
-
-
 def test_read_failure(tmp_path: Path) -> None:
     run = RunDir(root=tmp_path)
     assert read_failure(run) == (None, "")
     run.failure.write_text("{")
     assert read_failure(run) == ("a program could not stay up", "")
-    run.failure.write_text('{"summary": "engine died", "cause": "no memory"}')
+    failures.write(Failure("engine", None, "SIGKILL", "engine died", "no memory", "", (), 0.0), run.failure)
     assert read_failure(run) == ("engine died", "no memory")

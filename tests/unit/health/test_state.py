@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_gguf.health.state import EngineAnswer, EngineStep, Seen, State, Status, advance
+from llama_gguf.health.state import EngineAnswer, Seen, State, Status, advance
+from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.notices import Notice
 
 START = Status("starting", 0.0)
@@ -21,13 +22,13 @@ def after(*looks: Seen, start: Status = START) -> Status:
 
 
 def test_a_whole_life() -> None:
-    downloading = EngineStep("downloading", "m", "m.gguf", 5, 10)
+    downloading = EnginePhase("downloading", "m", "m.gguf", 5, 10)
     steps = [
         (Seen(), "starting", "starting"),
-        (Seen(step=EngineStep("resolving", "m", "looking")), "starting", "resolving"),
+        (Seen(step=EnginePhase("resolving", "m", "looking")), "starting", "resolving"),
         (Seen(step=downloading, gateway=True), "starting", "downloading"),
-        (Seen(step=EngineStep("exec", "m", "/m.gguf"), gateway=True), "starting", "starting"),
-        (Seen(engine="loading", step=EngineStep("exec", "m", "/m.gguf"), gateway=True), "starting", "loading"),
+        (Seen(step=EnginePhase("exec", "m", "/m.gguf"), gateway=True), "starting", "starting"),
+        (Seen(engine="loading", step=EnginePhase("exec", "m", "/m.gguf"), gateway=True), "starting", "loading"),
         (Seen(engine="ready"), "starting", "gateway"),
         (READY, "ready", "serving"),
         (Seen(engine="absent", gateway=True), "unready", "starting"),
@@ -57,7 +58,7 @@ def test_since_is_when_the_state_began() -> None:
 
 
 def test_progress_is_passed_on() -> None:
-    step = EngineStep("downloading", "tiny", "/m.gguf", 5, 10)
+    step = EnginePhase("downloading", "tiny", "/m.gguf", 5, 10)
     status = after(Seen(step=step))
     assert (status.bytes_done, status.bytes_total, status.model, status.detail) == (5, 10, "tiny", "/m.gguf")
     served = after(Seen(step=step), READY)
@@ -65,13 +66,12 @@ def test_progress_is_passed_on() -> None:
 
 
 def test_warnings_stand_whatever_the_state() -> None:
-    step = EngineStep("exec", "tiny", "/m.gguf", notices=(Notice("a", "m"),))
+    step = EnginePhase("exec", "tiny", "/m.gguf", warnings=(Notice("a", "m"),))
     for seen in (Seen(engine="loading"), READY, Seen(draining=True), Seen(failure="x"), Seen(engine="broken")):
-        assert after(Seen(step=step), seen).notices == step.notices  # also where the record cannot be read just now
-        assert after(replace(seen, step=step)).notices == step.notices
-    assert (
-        after(Seen(step=step), replace(READY, step=EngineStep("exec", "tiny"))).notices == ()
-    )  # a new engine has none
+        assert after(Seen(step=step), seen).notices == step.warnings  # also where the record cannot be read just now
+        assert after(replace(seen, step=step)).notices == step.warnings
+    anew = replace(READY, step=EnginePhase("exec", "tiny"))
+    assert after(Seen(step=step), anew).notices == ()  # a new engine has none
 
 
 def test_one_busy_moment_does_not_make_it_unready_but_a_hang_does() -> None:
@@ -104,7 +104,7 @@ def test_every_reason_has_words(engine: EngineAnswer) -> None:
 LOOKS = st.builds(
     Seen,
     engine=st.sampled_from(["absent", "loading", "ready", "silent", "broken"]),
-    step=st.none() | st.builds(EngineStep, phase=st.sampled_from(["resolving", "downloading", "exec"])),
+    step=st.none() | st.builds(EnginePhase, phase=st.sampled_from(["resolving", "downloading", "exec"])),
     gateway=st.booleans(),
     draining=st.booleans(),
     failure=st.none() | st.just("broken"),

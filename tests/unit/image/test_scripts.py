@@ -32,7 +32,8 @@ from image.scripts import (
     tags,
 )
 
-from llama_gguf.settings import RUN_DIR_VARIABLE, parse, snapshot
+from llama_gguf.rundir import snapshot
+from llama_gguf.settings import RUN_DIR_VARIABLE, parse
 from llama_gguf.settings.hosts import from_here
 from llama_gguf.settings.locations import RunDir, locate
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir.crashes import CrashFile
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.rundir.exits import Exit
-from llama_gguf.runtime import failure as failures
-from llama_gguf.runtime.crashes import CrashFile
 from llama_gguf.runtime.event_protocol import serve
 from llama_gguf.runtime.fatal_listener import FatalListener
 from llama_gguf.settings import RunDir

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.errors import LaunchError
-from llama_gguf.runtime import failure as failures
+from llama_gguf.rundir import failure as failures
 from llama_gguf.runtime.launch import program_env
 from llama_gguf.settings import RunDir
 from support.launching import launched, listener, standin

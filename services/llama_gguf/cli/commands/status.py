@@ -15,8 +15,8 @@ from llama_gguf.cli.appliance import Facts, find_run_dir, inspect, public_url
 from llama_gguf.cli.config_options import config_options
 from llama_gguf.cli.process_memory import ProcessMemory
 from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.notices import notices_as_data
-from llama_gguf.runtime import failure as failures
 from llama_gguf.timestamps import utc_text
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
@@ -63,7 +63,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
         ],
         "warnings": notices_as_data(facts.notices),
         "health": facts.health,
-        "engine": facts.engine,
+        "engine": facts.engine.as_data() if facts.engine else None,
         "cpu_variant": engine_variant.summary(facts.variant),
         "failure": None
         if facts.failure is None
@@ -106,7 +106,7 @@ def _readiness(facts: Facts) -> str:
     address = public_url(facts.snapshot) if facts.snapshot else ""
     if facts.health is None:
         return f"{address}, the health server does not answer"
-    detail = str((facts.engine or {}).get("detail", "")) if facts.state == "starting" else ""
+    detail = facts.engine.detail if facts.engine and facts.state == "starting" else ""
     parts = [address, facts.health["model"], facts.health["phase"], detail, facts.health["reason"]]
     progress = facts.health.get("progress") or {}
     if progress.get("percent") is not None:

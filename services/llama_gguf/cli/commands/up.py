@@ -17,13 +17,13 @@ import click
 from llama_gguf import __version__, logs
 from llama_gguf.cli.appliance import public_url
 from llama_gguf.cli.config_options import config_options, load_or_exit
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.launch import Launch, launch
 from llama_gguf.runtime.programs import ENGINE, build_programs
 from llama_gguf.runtime.screen import watching
 from llama_gguf.settings import Settings, locate
 from llama_gguf.settings.platform import INSTANCE_VARIABLES, resolve_platform
 from llama_gguf.settings.redaction import mask_value
-from llama_gguf.settings.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from llama_gguf.keys.bootstrap import BootstrapResult

@@ -8,7 +8,6 @@ an engine (downloading, starting), else `down`; once the appliance has written d
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -21,7 +20,7 @@ from llama_gguf.gateway.upstream.client import EngineClient, fetch
 from llama_gguf.gateway.upstream.errors import ENGINE_RETRY_SECONDS, model_loading
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
-from llama_gguf.rundir import engine_variant
+from llama_gguf.rundir import engine_phase, engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant
 
 State = Literal["unknown", "loading", "ready", "down", "failed"]
@@ -43,7 +42,7 @@ class EngineState:
     def __init__(
         self,
         client: EngineClient,
-        state_file: Path,
+        phase_file: Path,
         *,
         failure_file: Path,
         variant_file: Path,
@@ -51,7 +50,7 @@ class EngineState:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
-        self._state_file = state_file
+        self._phase_file = phase_file
         self._failure_file = failure_file
         self._variant_file = variant_file
         self._on_change = on_change
@@ -141,13 +140,10 @@ class EngineState:
         """Tell by the files of the run directory whether an engine is on its way."""
         if self._failure_file.exists():
             return "failed"
-        try:
-            told = json.loads(self._state_file.read_bytes())
-            pid, phase, since = int(told["pid"]), str(told["phase"]), float(told["since"])
-            os.kill(pid, 0)
-        except (OSError, ValueError, KeyError, TypeError):
+        found = engine_phase.read(self._phase_file)
+        if found is None or not _lives(found.pid):
             return "down"
-        if phase in ("starting", "exec") and self._clock() - since > _STARTING_SECONDS and self._was_ready:
+        if found.phase in ("starting", "exec") and self._clock() - found.since > _STARTING_SECONDS and self._was_ready:
             return "down"
         return "loading"
 
@@ -164,3 +160,13 @@ class EngineState:
         changed.set()
         if self._on_change is not None:
             self._on_change(state)
+
+
+def _lives(pid: int) -> bool:
+    if pid <= 0:  # the file names none; to the kernel it would be a group of processes
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

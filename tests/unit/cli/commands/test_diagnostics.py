@@ -13,9 +13,9 @@ from llama_gguf.cli import diagnostics_sections
 from llama_gguf.cli.appliance import inspect
 from llama_gguf.cli.commands.diagnostics import diagnostics
 from llama_gguf.engine.variant_choice import Machine
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RunDir, locate, parse
-from llama_gguf.settings import snapshot as snapshots
-from llama_gguf.settings.snapshot import Snapshot
 from support.variant_engine import VariantEngine
 
 

@@ -14,14 +14,16 @@ from llama_gguf.cli.appliance import Facts, ask_health, find_run_dir, inspect, p
 from llama_gguf.cli.commands.status import as_dict, show, status
 from llama_gguf.cli.process_memory import ProcessMemory, read_process_memory
 from llama_gguf.errors import ConfigError
+from llama_gguf.rundir import failure as failures
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.crashes import Crash
+from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
-from llama_gguf.runtime import failure as failures
-from llama_gguf.runtime.crashes import Crash
-from llama_gguf.runtime.failure import Failure
+from llama_gguf.rundir.failure import Failure
+from llama_gguf.rundir.notices import Notice
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.supervisord_client import ProgramInfo
 from llama_gguf.settings import RunDir, locate, parse
-from llama_gguf.settings import snapshot as snapshots
-from llama_gguf.settings.snapshot import Snapshot
 
 SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
 SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))
@@ -124,7 +126,7 @@ def test_shown() -> None:
 
 def test_progress_and_failure_are_shown() -> None:
     loading = {**READY, "state": "starting", "phase": "downloading", "progress": {"percent": 41.5}}
-    step = {"detail": "o/n/tiny.gguf"}
+    step = EnginePhase("downloading", detail="o/n/tiny.gguf")
     assert text(facts(health=loading, engine=step)).startswith(
         "starting: http://localhost:8000, tiny, downloading, o/n/tiny.gguf, 41.5 %, since T\n"
     )
@@ -138,12 +140,11 @@ def test_progress_and_failure_are_shown() -> None:
 
 
 def test_warnings_are_shown_while_it_runs() -> None:
-    record = {"phase": "exec", "warnings": [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}, "nonsense"]}
+    record = EnginePhase("exec", warnings=(Notice("no-gpu", "no [GPU]", "get one"),))
     assert text(facts(engine=record)).splitlines()[-1] == "warning[no-gpu]: no [GPU]; get one"
     assert as_dict(facts(engine=record))["warnings"] == [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}]
     assert "no-gpu" not in text(facts(engine=record, programs=(), health=None))
-    for damaged in (None, {}, {"warnings": 5}):
-        assert as_dict(facts(engine=damaged))["warnings"] == []
+    assert as_dict(facts(engine=None))["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_inspecting_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "engine.json").write_text("[]")
     assert inspect(RunDir(root=tmp_path)).engine is None
     (tmp_path / "engine.json").write_text('{"phase": "exec"}')
-    assert inspect(RunDir(root=tmp_path)).engine == {"phase": "exec"}
+    assert inspect(RunDir(root=tmp_path)).engine == EnginePhase("exec")
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from llama_gguf.cli.commands.up import (
     with_platform,
 )
 from llama_gguf.keys.bootstrap import BootstrapResult
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.launch import Launch
 from llama_gguf.settings import locate, parse
-from llama_gguf.settings.snapshot import Snapshot
 
 
 def snapshot(tmp_path: Path, **sections: object) -> Snapshot:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.runtime.failure import Failure, read, render, write
+from llama_gguf.rundir.failure import Failure, read, render, write
 
 FAILURE = Failure(
     "engine", None, "SIGKILL", "engine keeps crashing", "out of memory", "lower slots", ("a", "b"), 1.5, 69

@@ -6,13 +6,16 @@ import json
 import os
 from pathlib import Path
 
-from llama_gguf.engine.state import StateFile
+import pytest
+
+from llama_gguf.rundir import engine_phase
+from llama_gguf.rundir.engine_phase import EnginePhase, PhaseFile
 from llama_gguf.rundir.notices import Notice
 
 
 def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     path, now = tmp_path / "engine.json", [100.0]
-    state = StateFile(path, "tiny", clock=lambda: 1_700_000_000.5, tick=lambda: now[0])
+    state = PhaseFile(path, "tiny", clock=lambda: 1_700_000_000.5, tick=lambda: now[0])
     state.progress(1, 2)
     assert not path.exists()
     state.phase("downloading", "o/n/f.gguf")
@@ -28,6 +31,9 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     }
     assert json.loads(path.read_text()) == expected
     assert path.stat().st_mode & 0o777 == 0o600
+    record = engine_phase.read(path)
+    assert record is not None
+    assert record.as_data() == expected | {"warnings": ()}
 
     def done() -> object:
         return json.loads(path.read_text())["bytes_done"]
@@ -53,7 +59,7 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
 
 def test_warnings_stand_through_all_steps(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
-    state = StateFile(path, "tiny")
+    state = PhaseFile(path, "tiny")
     state.warn(Notice("a", "first", "do this"))
     assert not path.exists()
     state.phase("resolving", "x")
@@ -65,3 +71,31 @@ def test_warnings_stand_through_all_steps(tmp_path: Path) -> None:
             {"code": "a", "message": "first", "hint": "do this"},
             {"code": "b", "message": "second", "hint": ""},
         ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("[]", None),
+        ("{}", None),
+        ('{"phase": 3}', None),
+        ('{"phase": "exec"}', EnginePhase("exec")),
+        ('{"phase": "exec", "pid": "7", "since": [], "bytes_done": "1"}', EnginePhase("exec")),
+        ('{"phase": "exec", "warnings": {"code": "a"}}', EnginePhase("exec")),
+        (
+            '{"phase": "exec", "warnings": [1, {"code": "a", "message": "m"}]}',
+            EnginePhase("exec", warnings=(Notice("a", "m"),)),
+        ),
+        (
+            '{"phase": "downloading", "model": "m", "detail": "d", "bytes_done": 1, "bytes_total": null, "pid": 3}',
+            EnginePhase("downloading", "m", "d", 1, None, pid=3),
+        ),
+    ],
+)
+def test_what_is_amiss_counts_as_left_out(tmp_path: Path, text: str | None, expected: EnginePhase | None) -> None:
+    path = tmp_path / "engine.json"
+    if text is not None:
+        path.write_text(text)
+    assert engine_phase.read(path) == expected

@@ -1,4 +1,4 @@
-"""When to give up on a program: the crashes so far, and the rules. Pure but for the file that remembers them.
+"""When to give up on a program: the crashes so far, and the rules. Pure.
 
 supervisord by itself gives up only on a program that keeps dying within its first second. One that loads a model for
 a minute and then dies would be restarted, and billed, for ever.
@@ -6,34 +6,17 @@ a minute and then dies would be restarted, and billed, for ever.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ExitCode
+from llama_gguf.rundir.crashes import Crash
 from llama_gguf.rundir.exits import Exit
 
 from .programs import ENGINE
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.supervisor import Supervisor
-
-_KEPT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """One end that nobody asked for."""
-
-    program: str
-    pid: int
-    at: float  # epoch seconds
-    code: int | None
-    signal: str | None
-    healed: bool = False  # the next start avoided the cause, so it does not count towards giving up
 
 
 def reason_to_give_up(
@@ -56,26 +39,3 @@ def reason_to_give_up(
     if len(recent) > rules.max_restarts:
         return f"{program} keeps crashing: {len(recent)} times in {rules.restart_window_seconds:.0f} s, last {ended}"
     return None
-
-
-class CrashFile:
-    """Remembers crashes across a restart of the listener itself."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> list[Crash]:
-        """Return all crashes, oldest first; a missing or damaged file holds none."""
-        try:
-            return [Crash(**item) for item in json.loads(self._path.read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError):
-            return []
-
-    def add(self, crash: Crash) -> list[Crash]:
-        """Record `crash`, once (supervisord repeats an event that its listener did not live to answer); return all."""
-        crashes = self.read()
-        if any((known.program, known.pid) == (crash.program, crash.pid) for known in crashes):
-            return crashes
-        crashes = [*crashes, crash][-_KEPT:]
-        write_private_json([asdict(item) for item in crashes], self._path)
-        return crashes

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from llama_gguf import __version__
 from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ConfigError
-
-from .locations import RUN_DIR_VARIABLE, Locations, RunDir
+from llama_gguf.settings.locations import RUN_DIR_VARIABLE, Locations, RunDir
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.settings import Settings

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.errors import ConfigError
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RunDir, Settings, locate, parse
-from llama_gguf.settings import snapshot as snapshots
 from llama_gguf.settings.loading.load import load
 from llama_gguf.settings.sections.base import Section
-from llama_gguf.settings.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[3]
 MODEL: dict[str, object] = {"model": {"path": "/m.gguf"}}

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from llama_gguf.rundir.crashes import Crash
 from llama_gguf.rundir.exits import Exit
-from llama_gguf.runtime.crashes import Crash, CrashFile, reason_to_give_up
+from llama_gguf.runtime.restart_policy import reason_to_give_up
 from llama_gguf.settings.sections.supervisor import Supervisor
 
 RULES = Supervisor(start_retries=2, max_restarts=3, restart_window_seconds=100.0)
@@ -49,20 +48,3 @@ def test_healed_ends_do_not_count() -> None:
     ended = Exit(1, None)
     for was_ready in (False, True):
         assert reason_to_give_up("EXITED", "engine", ended, healed, RULES, was_ready=was_ready, now=1000.0) is None
-
-
-def test_the_file_remembers_and_counts_an_event_once(tmp_path: Path) -> None:
-    file = CrashFile(tmp_path / "crashes.json")
-    assert file.read() == []
-    first = Crash("engine", 7, 1.0, None, "SIGKILL")
-    assert file.add(first) == [first]
-    assert file.add(Crash("engine", 7, 2.0, None, "SIGKILL")) == [first]
-    second = Crash("gateway", 7, 3.0, 1, None)
-    assert CrashFile(tmp_path / "crashes.json").add(second) == [first, second]
-    assert file.read() == [first, second]
-
-
-@pytest.mark.parametrize("text", ["", "{}x", "[1]", '[{"program": "a"}]'])
-def test_a_damaged_file_holds_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "c").write_text(text)
-    assert CrashFile(tmp_path / "c").read() == []
