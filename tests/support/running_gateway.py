@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.gateway.app import Gateway
-from llama_gguf.gateway.inputs import Found
+from llama_gguf.gateway.inputs import RuntimeInputs
 
 from .fake_engine import FakeEngine
 from .gateway_box import ENGINE_KEY, Box, make_box
@@ -82,7 +82,7 @@ async def running_gateway(
     box = await asyncio.to_thread(make_box, root, changes)
     engine = FakeEngine(box.socket, **engine_options)
     log = io.BytesIO()
-    gateway = Gateway(box.shot, Found(ENGINE_KEY, "test", "test-host"), access_stream=log)
+    gateway = Gateway(box.shot, RuntimeInputs(ENGINE_KEY, "test", "test-host"), access_stream=log)
     await engine.start()
     await gateway.start()
     server = await asyncio.get_running_loop().create_server(gateway.protocol, "127.0.0.1", 0)

@@ -11,7 +11,7 @@ import uvloop
 
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
-from llama_gguf.gateway.inputs import look
+from llama_gguf.gateway.inputs import read_runtime_inputs
 from llama_gguf.rundir.snapshot import read_from_environment
 
 from .server import serve
@@ -20,14 +20,14 @@ from .server import serve
 def main() -> int:
     """Run the gateway; return the exit code."""
     try:
-        shot = read_from_environment(os.environ)
-        logs.configure("gateway", format=shot.settings.logging.format, level=shot.settings.logging.level)
-        found = look(shot, os.environ)
+        snapshot = read_from_environment(os.environ)
+        logs.configure("gateway", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
+        inputs = read_runtime_inputs(snapshot, os.environ)
         # What the start has made lives as long as the process, and requests leave few cycles behind.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(shot, found))
+            runner.run(serve(snapshot, inputs))
     except LlamaGgufError as error:
         logs.last_words(error.message, error.hint)
         return error.exit_code

@@ -17,25 +17,25 @@ from llama_gguf.audit import AuditLog
 from llama_gguf.errors import KeysError
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.routes import RouteTable
-from llama_gguf.gateway.builtin_routes import OwnRoutes
+from llama_gguf.gateway.builtin_routes import BuiltinRoutes
 from llama_gguf.gateway.http1.connection import HttpServer
-from llama_gguf.gateway.http1.deadlines import Sweeper
-from llama_gguf.gateway.http1.write_batch import Outbox
-from llama_gguf.gateway.inference import Forwarder, Rules
-from llama_gguf.gateway.inputs import Found, http_limits
+from llama_gguf.gateway.http1.deadlines import DeadlineChecker
+from llama_gguf.gateway.http1.write_batch import WriteBatch
+from llama_gguf.gateway.inference import InferenceRoutes, Rules
+from llama_gguf.gateway.inputs import RuntimeInputs, http_limits
 from llama_gguf.gateway.ratelimit.factory import open_store
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
 from llama_gguf.gateway.relay.engine_usage import EngineUsage
-from llama_gguf.gateway.relay.response_relay import Limits
+from llama_gguf.gateway.relay.response_relay import ResponseTimeouts
 from llama_gguf.gateway.relay.settlement import Settlement
-from llama_gguf.gateway.relay.upstream_call import EngineCaller
+from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.telemetry.access_log import AccessLog
 from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
-from llama_gguf.gateway.upstream.monitor import EngineState, State
+from llama_gguf.gateway.upstream.monitor import EngineMonitor, State
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.keys.watcher import KeyState, KeyWatcher
@@ -55,23 +55,23 @@ _CUT_SECONDS = 2.0
 class Gateway:
     """Everything the gateway consists of but its listening socket. Make, start and stop it on one event loop."""
 
-    def __init__(self, snapshot: Snapshot, found: Found, *, access_stream: BinaryIO | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, inputs: RuntimeInputs, *, access_stream: BinaryIO | None = None) -> None:
         settings, places = snapshot.settings, snapshot.locations
         self._settings = settings
-        self._engine_key = found.engine_key
+        self._engine_key = inputs.engine_key
         self.metrics = Metrics(
             version=__version__,
-            engine_version=found.engine_version,
-            instance_id=settings.logging.instance_id or found.host_name,
+            engine_version=inputs.engine_version,
+            instance_id=settings.logging.instance_id or inputs.host_name,
             worker_type=settings.logging.worker_type,
             key_label=settings.metrics.key_label,
         )
-        self.sweeper = Sweeper()
-        outbox = Outbox()
+        self.deadlines = DeadlineChecker()
+        write_batch = WriteBatch()
         self.client = EngineClient(
-            places.run.engine_socket, outbox, connect_timeout=settings.gateway.timeouts.connect_seconds
+            places.run.engine_socket, write_batch, connect_timeout=settings.gateway.timeouts.connect_seconds
         )
-        self.engine = EngineState(
+        self.engine = EngineMonitor(
             self.client,
             places.run.engine_phase,
             failure_file=places.run.failure,
@@ -91,7 +91,7 @@ class Gateway:
             settings.limits,
             open_store(
                 settings.limits,
-                found.store_password,
+                inputs.store_password,
                 month_tokens=self.usage.month_tokens,
                 on_state=self.metrics.limit_store,
                 on_failure=self.metrics.limit_store_failed,
@@ -103,9 +103,9 @@ class Gateway:
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
         self.engine_usage = EngineUsage(self.client, self.engine, self._engine_key)
         self.settlement = Settlement(self.engine_usage, self.metrics.mean_speed)
-        self.forwarder = self._make_forwarder()
+        self.inference = self._make_inference()
         self.pipeline = self._make_pipeline()
-        self.http_server = HttpServer(self.pipeline, http_limits(settings), outbox, extra_once=self._extra_header)
+        self.http_server = HttpServer(self.pipeline, http_limits(settings), write_batch, extra_once=self._extra_header)
         self.draining = False
         self._engine_restarts = 0
         self._watch()
@@ -126,7 +126,7 @@ class Gateway:
         found = self.engine.variant
         return (found.variant, len(found.rejected_names)) if found else ("", 0)
 
-    def _make_forwarder(self) -> Forwarder:
+    def _make_inference(self) -> InferenceRoutes:
         settings = self._settings
         timeouts = settings.gateway.timeouts
         rules = Rules(
@@ -135,12 +135,12 @@ class Gateway:
             allow_remote_media=settings.gateway.allow_remote_media,
             context=settings.engine.context_per_slot,
         )
-        return Forwarder(
+        return InferenceRoutes(
             rules,
-            caller=EngineCaller(
+            caller=UpstreamCaller(
                 self.client,
                 self.engine,
-                limits=Limits(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
+                timeouts=ResponseTimeouts(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
                 wait_for_engine_seconds=settings.gateway.wait_for_engine_seconds,
             ),
             engine_key=self._engine_key,
@@ -148,7 +148,7 @@ class Gateway:
             limiter=self.limiter,
             settlement=self.settlement,
             usage_prefix=self.engine_usage.id_prefix,
-            sweeper=self.sweeper,
+            deadlines=self.deadlines,
             audit=self._write_audit,
         )
 
@@ -162,8 +162,8 @@ class Gateway:
             ),
             access=Access(settings.auth.enabled, self.keys, time.time, self._extra_header),
             cors=Cors(settings.gateway.cors.allow_origins, settings.gateway.cors.max_age_seconds),
-            forwarder=self.forwarder,
-            own=OwnRoutes(
+            inference=self.inference,
+            builtin=BuiltinRoutes(
                 health=self.health,
                 metrics=self._metrics_text,
                 reload_keys=self.keys.reload_now,
@@ -235,11 +235,11 @@ class Gateway:
         await self.pipeline.idle()
         await self.http_server.empty()
 
-    async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Wait until the requests that run have ended, `seconds` have passed or `hurry` is set."""
+    async def drain(self, seconds: float, force_stop: asyncio.Event) -> None:
+        """Wait until the requests that run have ended, `seconds` have passed or `force_stop` is set."""
         self.draining = True
         self.http_server.drain()
-        stops = [asyncio.ensure_future(self._finished()), asyncio.ensure_future(hurry.wait())]
+        stops = [asyncio.ensure_future(self._finished()), asyncio.ensure_future(force_stop.wait())]
         await asyncio.wait(stops, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for stop in stops:
             stop.cancel()
@@ -250,9 +250,9 @@ class Gateway:
         """Start what runs beside the requests."""
         await asyncio.to_thread(self.usage.open)
         self._access_log.start()
-        self.sweeper.start()
-        self.sweeper.add(self.client)
-        self.sweeper.add(self.http_server)
+        self.deadlines.start()
+        self.deadlines.add(self.client)
+        self.deadlines.add(self.http_server)
         if self._settings.auth.enabled:
             await self.keys.start()
         await self.engine.start()
@@ -266,7 +266,7 @@ class Gateway:
         await self.settlement.close()
         await self.engine.stop()
         await self.keys.stop()
-        self.sweeper.stop()
+        self.deadlines.stop()
         self.client.close()
         await self.limiter.aclose()
         self._recorder.flush()

@@ -11,7 +11,7 @@ import orjson
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.errors import KeysError
-from llama_gguf.gateway.api.routes import Kind, Route
+from llama_gguf.gateway.api.routes import Route, RouteKind
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.message import HeaderLines, header_lines
 from llama_gguf.keys.record import KeyRecord
@@ -22,8 +22,8 @@ _NO_STORE = "Cache-Control: no-store\r\n"
 _JSON = f"Content-Type: application/json\r\n{_NO_STORE}"
 
 
-class OwnRoutes:
-    """Answers the routes of group `own`."""
+class BuiltinRoutes:
+    """Answers the routes of group `builtin`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class OwnRoutes:
         self._reload_keys = reload_keys
         self._audit = audit
 
-    def answer_now(self, kind: Kind) -> Answer:
+    def answer_now(self, kind: RouteKind) -> Answer:
         """Answer what needs no waiting."""
         if kind == "health":
             return 200, _JSON, orjson.dumps(self._health())

@@ -1,6 +1,6 @@
 """One request on its way through the gateway: what was asked, who asked, what was answered and when.
 
-Owns plain values only; `pipeline` acts on them. `http1` makes the Request and is the Sink.
+Owns plain values only; `pipeline` acts on them. `http1` makes the Request and is the ResponseSink.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from typing import Literal
 
 from llama_gguf.gateway.api.routes import Route
-from llama_gguf.gateway.http1.handler import Sink
+from llama_gguf.gateway.http1.handler import ResponseSink
 from llama_gguf.gateway.http1.message import HeaderLines, Request
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.keys.record import KeyRecord
@@ -58,7 +58,7 @@ class Exchange:
     bytes_sent = 0
     id_name = "X-Request-Id: "  # what stands before the id in the response's head
 
-    def __init__(self, request: Request, sink: Sink, request_id: str, arrived: float) -> None:
+    def __init__(self, request: Request, sink: ResponseSink, request_id: str, arrived: float) -> None:
         self.request = request
         self.sink = sink
         self.request_id = request_id
@@ -91,12 +91,12 @@ class Exchange:
         return self.sink.write(event)
 
 
-Kind = tuple[Route | None, str, str, int, Outcome, str, str, str, bool]
+RequestKind = tuple[Route | None, str, str, int, Outcome, str, str, str, bool]
 """What many requests have in common, so that they are counted and told together: route, method, path, status, outcome,
 error code, key id, model, whether it streams. The path is only that of a request without a route."""
 
 
-def kind_of(exchange: Exchange) -> Kind:
+def request_kind(exchange: Exchange) -> RequestKind:
     """Return the kind of a request that has ended."""
     route, key, head = exchange.route, exchange.key, exchange.request.head
     return (

@@ -18,16 +18,16 @@ from llama_gguf.gateway.api.engine_views import present_models, present_props
 from llama_gguf.gateway.api.multipart import read_form
 from llama_gguf.gateway.api.routes import Route
 from llama_gguf.gateway.exchange import Exchange
-from llama_gguf.gateway.http1.deadlines import Sweeper
+from llama_gguf.gateway.http1.deadlines import DeadlineChecker
 from llama_gguf.gateway.http1.message import HeaderLines
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
 from llama_gguf.gateway.relay.accounting import record_complete_usage
-from llama_gguf.gateway.relay.response_relay import Relay
+from llama_gguf.gateway.relay.response_relay import ResponseRelay
 from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
-from llama_gguf.gateway.relay.upstream_call import EngineCaller
+from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
 from llama_gguf.gateway.scheduling.admission import Admission
-from llama_gguf.gateway.tokens.estimate import estimate_talk, estimate_transcription
+from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
 from llama_gguf.keys.record import KeyRecord
@@ -48,20 +48,20 @@ class Rules:
     context: int  # tokens one request can use, 0 = not known
 
 
-class Forwarder:
+class InferenceRoutes:
     """Takes requests to the engine. Belongs to one event loop."""
 
     def __init__(
         self,
         rules: Rules,
         *,
-        caller: EngineCaller,
+        caller: UpstreamCaller,
         engine_key: str,
         admission: Admission,
         limiter: RateLimiter,
         settlement: Settlement,
         usage_prefix: str,
-        sweeper: Sweeper,
+        deadlines: DeadlineChecker,
         audit: AuditCall,
     ) -> None:
         self._rules = rules
@@ -70,7 +70,7 @@ class Forwarder:
         self._admission = admission
         self._limiter = limiter
         self._settlement = settlement
-        self._sweeper = sweeper
+        self._deadlines = deadlines
         self._audit = audit
         self._heads: dict[Route, bytes] = {}  # constant for routes that generate
         self._usage_prefix = usage_prefix
@@ -89,7 +89,7 @@ class Forwarder:
         ticket = None
         try:
             if heartbeat is not None:
-                self._sweeper.add(heartbeat)
+                self._deadlines.add(heartbeat)
             if route.queued:
                 ticket = await self._admission.acquire(key.id, cost, key.priority)
                 exchange.admitted = True
@@ -101,7 +101,7 @@ class Forwarder:
             if ticket is not None:
                 ticket.release(used)
             if heartbeat is not None:
-                self._sweeper.discard(heartbeat)
+                self._deadlines.discard(heartbeat)
 
     async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
@@ -113,7 +113,7 @@ class Forwarder:
                 "audit_unavailable", "Admin calls are refused while the audit log cannot be written."
             ) from error
 
-    def _conclude(self, exchange: Exchange, route: Route, relay: Relay, cost: int) -> None:
+    def _conclude(self, exchange: Exchange, route: Route, relay: ResponseRelay, cost: int) -> None:
         """Count a complete answer, and pass it on where that has not been done event by event."""
         head = relay.head
         assert head is not None  # noqa: S101 - the answer is complete
@@ -145,7 +145,7 @@ class Forwarder:
         if "n" in content or "n_cmpl" in content or "prompt" in content:
             exchange.choices, prompts = request_json.sequences(content)
             exchange.sequences = exchange.choices * prompts
-        return estimate_talk(route.group, raw, content, rules.context)
+        return estimate_chat_tokens(route.group, raw, content, rules.context)
 
     def _inspect_form(self, exchange: Exchange, key: KeyRecord) -> int:
         """Do the same for an upload, and put in its place what the engine is to get."""
@@ -154,7 +154,9 @@ class Forwarder:
         exchange.model = auth.require_model(key, form.fields.get("model", ""), rules.served_models)
         exchange.stream = form.stream
         exchange.body_type, request.body = form.encode()
-        return estimate_transcription(len(form.file), form.fields.get("prompt", ""), form.max_tokens, rules.context)
+        return estimate_transcription_tokens(
+            len(form.file), form.fields.get("prompt", ""), form.max_tokens, rules.context
+        )
 
     def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
         head = self._heads.get(route)

@@ -1,6 +1,6 @@
 """What the gateway needs to know before it runs: the engine's key, and what clients must keep to.
 
-`look` reads files and the environment, and is called before there is an event loop.
+`read_runtime_inputs` reads files and the environment, and is called before there is an event loop.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the gateway finds on the machine besides its settings. `look` reads it before the event loop runs."""
+class RuntimeInputs:
+    """What the gateway reads from the machine besides its settings, before the event loop runs."""
 
     engine_key: str
     engine_version: str
@@ -29,7 +29,7 @@ class Found:
     store_password: str | None = None
 
 
-def look(snapshot: Snapshot, env: Mapping[str, str]) -> Found:
+def read_runtime_inputs(snapshot: Snapshot, env: Mapping[str, str]) -> RuntimeInputs:
     """Read the engine's key and what else is not in the settings. Raises LaunchError."""
     path = snapshot.locations.run.engine_key
     try:
@@ -44,7 +44,7 @@ def look(snapshot: Snapshot, env: Mapping[str, str]) -> Found:
     except importlib.metadata.PackageNotFoundError:
         engine_version = "unknown"
     variable = snapshot.settings.limits.store_password_env
-    return Found(engine_key, engine_version, socket.gethostname(), env.get(variable) if variable else None)
+    return RuntimeInputs(engine_key, engine_version, socket.gethostname(), env.get(variable) if variable else None)
 
 
 def http_limits(settings: Settings) -> HttpLimits:

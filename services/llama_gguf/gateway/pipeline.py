@@ -24,12 +24,12 @@ from llama_gguf.gateway.api import auth
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.error_responses import error_body, error_event, error_headers
 from llama_gguf.gateway.api.routes import Route, RouteTable, dialect_of
-from llama_gguf.gateway.builtin_routes import OwnRoutes
+from llama_gguf.gateway.builtin_routes import BuiltinRoutes
 from llama_gguf.gateway.exchange import Exchange
-from llama_gguf.gateway.http1.handler import Sink
+from llama_gguf.gateway.http1.handler import ResponseSink
 from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
-from llama_gguf.gateway.inference import Forwarder
+from llama_gguf.gateway.inference import InferenceRoutes
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.keys.keyring import Ring
 from llama_gguf.keys.record import KeyRecord
@@ -88,22 +88,22 @@ class Pipeline:
         routes: RouteTable,
         access: Access,
         cors: Cors,
-        forwarder: Forwarder,
-        own: OwnRoutes,
+        inference: InferenceRoutes,
+        builtin: BuiltinRoutes,
         recorder: Recorder,
     ) -> None:
         self._routes = routes
         self._access = access
         self._cors = cors
-        self._forwarder = forwarder
-        self._own = own
+        self._inference = inference
+        self._builtin = builtin
         self._recorder = recorder
         self._ids = itertools.count()
         self._id_prefix = f"req-{os.urandom(6).hex()}-"
         self.in_flight = 0
         self._idle = asyncio.Event()
 
-    def begin(self, request: Request, sink: Sink) -> Exchange:
+    def begin(self, request: Request, sink: ResponseSink) -> Exchange:
         """Take up a request. From here on `admit`/`serve`, `refuse` or `lost` must end it."""
         sent = request.head.headers.get(b"x-request-id")
         identity = request_id(sent) if sent is not None else f"{self._id_prefix}{next(self._ids):x}"
@@ -147,7 +147,7 @@ class Pipeline:
             key = exchange.key = self._authenticate(request)
             auth.require_scope(key, route.scope)
         if route.kind in ("ping", "live", "health"):
-            self.answer(exchange, *self._own.answer_now(route.kind))
+            self.answer(exchange, *self._builtin.answer_now(route.kind))
             return None
         return Admitted(route, key)
 
@@ -170,11 +170,11 @@ class Pipeline:
         route, key = admitted
         try:
             if route.kind == "relay":
-                await self._forwarder.relay(exchange, route, key)
+                await self._inference.relay(exchange, route, key)
                 self._close(exchange)
                 return
             await continue_as_task()  # what follows has timeouts
-            answering = self._forwarder.present if route.kind in ("models", "props") else self._own.answer
+            answering = self._inference.present if route.kind in ("models", "props") else self._builtin.answer
             self.answer(exchange, *await answering(exchange, route, key))
         except asyncio.CancelledError:
             self.lost(exchange)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from llama_gguf.errors import LaunchError
-from llama_gguf.gateway.inputs import Found
+from llama_gguf.gateway.inputs import RuntimeInputs
 from llama_gguf.logs import fields
 from llama_gguf.rundir.snapshot import Snapshot
 
@@ -48,17 +48,17 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-async def serve(snapshot: Snapshot, found: Found, *, ready: Callable[[int], None] | None = None) -> None:
+async def serve(snapshot: Snapshot, inputs: RuntimeInputs, *, ready: Callable[[int], None] | None = None) -> None:
     """Run the gateway until SIGTERM or SIGINT, then drain. `ready` is told the port once requests are taken."""
     settings = snapshot.settings.gateway
-    gateway = Gateway(snapshot, found)
+    gateway = Gateway(snapshot, inputs)
     sockets = listen(settings.host, settings.port)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    hurry = asyncio.Event()
+    force_stop = asyncio.Event()
 
     def on_stop() -> None:
-        (hurry if stopping.is_set() else stopping).set()
+        (force_stop if stopping.is_set() else stopping).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_stop)
@@ -80,6 +80,6 @@ async def serve(snapshot: Snapshot, found: Found, *, ready: Callable[[int], None
     _log.info("gateway drains", extra=fields(in_flight=gateway.pipeline.in_flight, seconds=settings.drain_seconds))
     for server in servers:
         server.close()
-    await gateway.drain(settings.drain_seconds, hurry)
+    await gateway.drain(settings.drain_seconds, force_stop)
     await gateway.stop()
     _log.info("gateway stopped")

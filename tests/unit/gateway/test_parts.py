@@ -1,4 +1,4 @@
-"""The small pure parts: models, headers, request heads, catalogue, sweeper, sockets."""
+"""The small pure parts: models, headers, request heads, catalogue, deadlines, sockets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llama_gguf.api_errors import GatewayError
 from llama_gguf.errors import LaunchError
 from llama_gguf.gateway import server
 from llama_gguf.gateway.api.engine_views import present_models, present_props
-from llama_gguf.gateway.http1.deadlines import Sweeper
+from llama_gguf.gateway.http1.deadlines import DeadlineChecker
 from llama_gguf.gateway.http1.header_rules import HttpLimits, check_framing, join_headers
 from llama_gguf.gateway.http1.message import header_lines
 from llama_gguf.gateway.http1.request_parser import parse_head
-from llama_gguf.gateway.http1.response_head import HeadWriter
-from llama_gguf.gateway.inputs import look
+from llama_gguf.gateway.http1.response_head import ResponseHeadWriter
+from llama_gguf.gateway.inputs import read_runtime_inputs
 from llama_gguf.gateway.pipeline import request_id
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import content_type
@@ -104,7 +104,7 @@ def test_a_parsed_request_head() -> None:
 
 
 def test_written_heads() -> None:
-    writer = HeadWriter()
+    writer = ResponseHeadWriter()
     whole = writer.whole(200, "A: b\r\n", 5, close=True)
     assert re.fullmatch(
         rb"HTTP/1.1 200 OK\r\nServer: llama-gguf\r\nDate: [^\r]+ GMT\r\nA: b\r\nContent-Length: 5\r\n"
@@ -118,7 +118,7 @@ def test_written_heads() -> None:
 
 
 def test_dates_move_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = HeadWriter()
+    writer = ResponseHeadWriter()
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     first = writer.whole(200, "", 0, close=False)
     assert writer.whole(200, "", 0, close=False) == first
@@ -127,7 +127,7 @@ def test_dates_move_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_defect_in_one_check_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    class Watched:
+    class HasDeadline:
         """Something to look after, which counts the looks."""
 
         def __init__(self, *, broken: bool) -> None:
@@ -140,15 +140,15 @@ async def test_a_defect_in_one_check_does_not_end_the_others(caplog: pytest.LogC
             if self.broken:
                 raise ZeroDivisionError
 
-    good, broken = Watched(broken=False), Watched(broken=True)
-    sweeper = Sweeper(tick_seconds=0.01)
-    sweeper.add(broken)
-    sweeper.add(good)
-    sweeper.start()
+    good, broken = HasDeadline(broken=False), HasDeadline(broken=True)
+    deadlines = DeadlineChecker(tick_seconds=0.01)
+    deadlines.add(broken)
+    deadlines.add(good)
+    deadlines.start()
     await asyncio.sleep(0.05)
-    sweeper.discard(broken)
-    sweeper.stop()
-    sweeper.stop()
+    deadlines.discard(broken)
+    deadlines.stop()
+    deadlines.stop()
     assert good.looks >= 2
     assert "a timeout check failed" in caplog.text
 
@@ -168,14 +168,14 @@ def test_listening(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_found_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(tmp_path, {"limits": {"store_password_env": "STORE_PASSWORD"}})
-    found = look(box.shot, {"STORE_PASSWORD": "s3cret"})
+    found = read_runtime_inputs(box.shot, {"STORE_PASSWORD": "s3cret"})
     assert found.engine_key.startswith("engine-key")
     assert found.store_password == "s3cret"
     monkeypatch.setattr("importlib.metadata.version", lambda name: (_ for _ in ()).throw(importlib_not_found(name)))
-    assert look(box.shot, {}).engine_version == "unknown"
+    assert read_runtime_inputs(box.shot, {}).engine_version == "unknown"
     box.shot.locations.run.engine_key.unlink()
     with pytest.raises(LaunchError, match="engine's key"):
-        look(box.shot, {})
+        read_runtime_inputs(box.shot, {})
 
 
 def importlib_not_found(name: str) -> Exception:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llama_gguf.api_errors import ERROR_CODES, ErrorCode
-from llama_gguf.gateway.api.routes import ROUTES, Kind, Route
+from llama_gguf.gateway.api.routes import ROUTES, Route, RouteKind
 from llama_gguf.settings.sections.gateway import Gateway
 
 Object = dict[str, Any]
@@ -179,7 +179,7 @@ def _media(route: Route) -> Object:
             return {"application/json": json_object, "text/event-stream": text}
         return {"application/json": anything}  # of some routes it is a list
     counted = {"status": {"const": "ok"}, "keys_loaded": {"type": "integer", "minimum": 0}}
-    by_kind: dict[Kind, Object] = {
+    by_kind: dict[RouteKind, Object] = {
         "models": {"application/json": json_object},
         "props": {"application/json": json_object},
         "health": {"application/json": json_object},

@@ -12,8 +12,8 @@ def routes_section() -> str:
     """Return the table of the gateway's routes."""
     rows = [(row.method, f"`{row.path}`", row.group, row.scope, text(row.summary)) for row in route_rows()]
     return (
-        "## Routes\n\nWhat the gateway can open. Groups other than `admin` and `own` are open where `gateway.routes` "
-        f"names them.\n\n{table(('method', 'path', 'group', 'scope of the key', ''), rows)}\n\n"
+        "## Routes\n\nWhat the gateway can open. Groups other than `admin` and `builtin` are open where "
+        f"`gateway.routes` names them.\n\n{table(('method', 'path', 'group', 'scope of the key', ''), rows)}\n\n"
         + "\n\n".join(ROUTE_NOTES)
     )
 

@@ -16,7 +16,7 @@ from llama_gguf.api_errors import GatewayError
 from llama_gguf.settings.sections.scope import Scope
 
 Dialect = Literal["openai", "anthropic"]
-Kind = Literal["relay", "models", "props", "health", "ping", "live", "metrics", "reload"]
+RouteKind = Literal["relay", "models", "props", "health", "ping", "live", "metrics", "reload"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +29,9 @@ class Route:
 
     method: Literal["GET", "POST"]
     template: str
-    group: str  # a RouteGroup, "admin" or "own"
+    group: str  # a RouteGroup, "admin" or "builtin"
     scope: Scope | None = "inference"
-    kind: Kind = "relay"
+    kind: RouteKind = "relay"
     dialect: Dialect = "openai"
     generates: bool = False
     queued: bool = False
@@ -66,8 +66,10 @@ def _admin(method: Literal["GET", "POST"], path: str, summary: str, engine_path:
     )
 
 
-def _own(method: Literal["GET", "POST"], path: str, kind: Kind, summary: str, scope: Scope | None = None) -> Route:
-    return Route(method, path, "own", scope=scope, kind=kind, json_body=False, summary=summary)
+def _builtin(
+    method: Literal["GET", "POST"], path: str, kind: RouteKind, summary: str, scope: Scope | None = None
+) -> Route:
+    return Route(method, path, "builtin", scope=scope, kind=kind, json_body=False, summary=summary)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -123,12 +125,12 @@ ROUTES: tuple[Route, ...] = (
     _admin("POST", "/models/load", "Load a model (engine in router mode)"),
     _admin("POST", "/models/unload", "Unload a model (engine in router mode)"),
     _admin("GET", "/engine/metrics", "The engine's own metrics", engine_path="/metrics"),
-    _own("GET", "/ping", "ping", "Is the gateway there"),
-    _own("GET", "/livez", "live", "Is the gateway there"),
-    _own("GET", "/health", "health", "State of engine, gateway and queue as JSON"),
-    _own("GET", "/v1/health", "health", "The same"),
-    _own("GET", "/metrics", "metrics", "Prometheus metrics"),
-    _own("POST", "/reload", "reload", "Read the keys file again", scope="admin"),
+    _builtin("GET", "/ping", "ping", "Is the gateway there"),
+    _builtin("GET", "/livez", "live", "Is the gateway there"),
+    _builtin("GET", "/health", "health", "State of engine, gateway and queue as JSON"),
+    _builtin("GET", "/v1/health", "health", "The same"),
+    _builtin("GET", "/metrics", "metrics", "Prometheus metrics"),
+    _builtin("POST", "/reload", "reload", "Read the keys file again", scope="admin"),
 )
 
 _ANTHROPIC = "/v1/messages"
@@ -144,7 +146,7 @@ class RouteTable:
     __slots__ = ("_by_call", "_methods")
 
     def __init__(self, groups: Iterable[str], *, metrics_need_key: bool, metrics_enabled: bool) -> None:
-        open_groups = {*groups, "own", "admin"}
+        open_groups = {*groups, "builtin", "admin"}
         self._by_call: dict[tuple[str, str], Route] = {}
         self._methods: dict[str, list[str]] = {}
         for entry in ROUTES:

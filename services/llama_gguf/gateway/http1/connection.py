@@ -15,12 +15,12 @@ from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.http1.chunked import ChunkedBody
 from llama_gguf.gateway.http1.handler import AdmittedT, ExchangeT, Handler
 from llama_gguf.gateway.http1.header_rules import HttpLimits
-from llama_gguf.gateway.http1.inline_task import Job
+from llama_gguf.gateway.http1.inline_task import InlineTask
 from llama_gguf.gateway.http1.message import Request, RequestHead
-from llama_gguf.gateway.http1.request_parser import Head, check_unfinished, first_words, parse_head
-from llama_gguf.gateway.http1.response_head import CONTINUE, HeadWriter
-from llama_gguf.gateway.http1.response_writer import HIGH_WATER_BYTES, LOW_WATER_BYTES, ClientSink
-from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.http1.request_parser import Head, check_unfinished, method_and_target, parse_head
+from llama_gguf.gateway.http1.response_head import CONTINUE, ResponseHeadWriter
+from llama_gguf.gateway.http1.response_writer import HIGH_WATER_BYTES, LOW_WATER_BYTES, ResponseWriter
+from llama_gguf.gateway.http1.write_batch import WriteBatch
 
 MAX_PIPELINED_BYTES = 65_536
 LINGER_SECONDS = 2.0
@@ -40,15 +40,15 @@ class HttpServer(Generic[ExchangeT, AdmittedT]):
         self,
         handler: Handler[ExchangeT, AdmittedT],
         limits: HttpLimits,
-        outbox: Outbox,
+        write_batch: WriteBatch,
         *,
         extra_once: bytes | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits
-        self.outbox = outbox
+        self.write_batch = write_batch
         self.extra_once = extra_once
-        self.heads = HeadWriter()
+        self.heads = ResponseHeadWriter()
         self.draining = False
         self.connections: set[ClientConnection[ExchangeT, AdmittedT]] = set()
         self._checked = 0.0
@@ -58,7 +58,7 @@ class HttpServer(Generic[ExchangeT, AdmittedT]):
         return ClientConnection(self)
 
     def check(self, now: float) -> None:
-        """Act on connections that have been too slow; called by the sweeper."""
+        """Act on connections that have been too slow; called by the deadlines."""
         if now - self._checked >= CHECK_SECONDS:
             self._checked = now
             for connection in tuple(self.connections):
@@ -87,7 +87,7 @@ class HttpServer(Generic[ExchangeT, AdmittedT]):
             connection.abort()
 
 
-class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
+class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
     """The reading half of one client connection: takes requests from it one after the other."""
 
     __slots__ = (
@@ -97,17 +97,17 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
         "_deadline",
         "_head",
         "_head_bytes",
-        "_job",
         "_missing",
         "_peer",
         "_pending",
         "_server",
         "_state",
+        "_task",
         "_unread",
     )
 
     def __init__(self, server: HttpServer[ExchangeT, AdmittedT]) -> None:
-        super().__init__(server.heads, server.outbox)
+        super().__init__(server.heads, server.write_batch)
         self._server = server
         self._state: State = "head"
         self._buffer = b""  # what came of a head, or behind the request that is being served
@@ -117,7 +117,7 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
         self._head: Head | None = None  # of the last request; a client that repeats its head exactly gets it again
         self._head_bytes = b""
         self._pending: tuple[Request, ExchangeT, AdmittedT] | None = None  # the request whose body is coming
-        self._job: Job | None = None
+        self._task: InlineTask | None = None
         self._peer = ""
         self._deadline = 0.0
         self._unread = 0  # bytes the client had not taken at the last look
@@ -134,8 +134,8 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
         self._server.forget(self)
         self._state = "gone"
         self._transport = None
-        if self._job is not None:
-            self._job.cancel()
+        if self._task is not None:
+            self._task.cancel()
         elif self._pending is not None:
             self._server.handler.lost(self._pending[1])
 
@@ -244,7 +244,7 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
         self._pending = request, exchange, admitted
         self._deadline = time.monotonic() + server.limits.body_seconds
         if head.expects_continue and not rest and self._transport is not None:
-            self._outbox.write(self._transport, CONTINUE)
+            self._write_batch.write(self._transport, CONTINUE)
         if length is None:
             try:
                 self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
@@ -293,11 +293,11 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
 
     def _serve(self, exchange: ExchangeT, admitted: AdmittedT) -> None:
         self._state = "serving"
-        self._job = Job(self._server.handler.serve(exchange, admitted), self._served)
-        self._job.step()
+        self._task = InlineTask(self._server.handler.serve(exchange, admitted), self._served)
+        self._task.step()
 
     def _served(self) -> None:
-        self._job = None
+        self._task = None
         self.on_writable = None
         self._next()
 
@@ -321,7 +321,7 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
 
     def _refuse(self, error: GatewayError, head: bytes) -> None:
         """Answer a request whose head cannot be used."""
-        request = Request(RequestHead(*first_words(head), {}), peer=self._peer)
+        request = Request(RequestHead(*method_and_target(head), {}), peer=self._peer)
         self._head_only = False
         self._answer_and_close(self._server.handler.begin(request, self), error)
 
@@ -342,7 +342,7 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
             return
         self._state = "lingering"
         self._deadline = time.monotonic() + LINGER_SECONDS
-        self._outbox.flush()
+        self._write_batch.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -350,5 +350,5 @@ class ClientConnection(ClientSink, Generic[ExchangeT, AdmittedT]):
         self._state = "gone"
         self._deadline = time.monotonic() + LINGER_SECONDS
         if self._transport is not None:
-            self._outbox.flush()
+            self._write_batch.flush()
             self._transport.close()

@@ -14,26 +14,26 @@ from typing import Protocol
 _log = logging.getLogger(__name__)
 
 
-class Watched(Protocol):
+class HasDeadline(Protocol):
     """Something that may take too long."""
 
     def check(self, now: float) -> None:
         """Act if it has; `now` is monotonic."""
 
 
-class Sweeper:
+class DeadlineChecker:
     """Calls `check` of everything registered, once a tick. Belongs to one event loop."""
 
     def __init__(self, *, tick_seconds: float = 0.1) -> None:
         self._tick = tick_seconds
-        self._watched: set[Watched] = set()
+        self._watched: set[HasDeadline] = set()
         self._handle: asyncio.TimerHandle | None = None
 
-    def add(self, watched: Watched) -> None:
+    def add(self, watched: HasDeadline) -> None:
         """Begin to check; registering twice is registering once."""
         self._watched.add(watched)
 
-    def discard(self, watched: Watched) -> None:
+    def discard(self, watched: HasDeadline) -> None:
         """Stop checking."""
         self._watched.discard(watched)
 

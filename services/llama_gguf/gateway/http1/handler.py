@@ -1,7 +1,7 @@
-"""What the server and whoever answers its requests need of each other.
+"""The interface between the HTTP server and whoever handles its requests.
 
-The server (`connection`) calls a Handler and gives it a Sink for each request. What the handler remembers of a request
-is its own: the server carries it from call to call and looks at nothing in it.
+The server (`connection`) calls a Handler and gives it a ResponseSink for each request. What the handler keeps of a
+request is its own: the server carries it from call to call and reads nothing in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AdmittedT = TypeVar("AdmittedT")
 """What it has found out about the request before the body was read, where the request may go on."""
 
 
-class Sink(Protocol):
+class ResponseSink(Protocol):
     """Where an answer goes. Calls come from the event loop's thread; none blocks and none raises.
 
     Either one `send`, or `open`, then any of `write_framed`/`write`, then `end` or `abort`. After the client has
@@ -55,7 +55,7 @@ class Handler(Protocol[ExchangeT, AdmittedT]):
     Called from the event loop's thread.
     """
 
-    def begin(self, request: Request, sink: Sink) -> ExchangeT:
+    def begin(self, request: Request, sink: ResponseSink) -> ExchangeT:
         """Start on a request whose headers are there; its body may be to come."""
 
     def admit(self, exchange: ExchangeT) -> AdmittedT | None:

@@ -1,9 +1,9 @@
 """Runs a request's coroutine without an asyncio task for as long as all it waits for is the engine's answer.
 
-A task costs a fifth of what a plain request costs here in all: its creation, a turn of the loop to start it, and one
-more to wake it. A Job starts its coroutine in the call that makes it, and resumes it in the very call that sets the
-Signal it waits for. When the coroutine waits for anything else (a place in the queue, a connection, a thread), it goes
-on in a real task. Until then there is no current task: `await continue_as_task()` before what needs one.
+A task costs a fifth of a plain request: its creation, one turn of the loop to start it, and one more to wake it. An
+InlineTask starts its coroutine in the call that creates it, and resumes it in the very call that sets the Completion it
+waits for. When the coroutine waits for anything else (a slot, a connection, a thread), it goes on in a real task. Until
+then there is no current task: `await continue_as_task()` before what needs one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 
-class Signal:
+class Completion:
     """Something that happens once and that at most one coroutine waits for."""
 
     __slots__ = ("is_set", "waiter")
@@ -46,7 +46,7 @@ async def continue_as_task() -> None:
     await asyncio.sleep(0)
 
 
-class Job:
+class InlineTask:
     """One coroutine on its way. `on_end` is called when it has ended, whichever way; it is expected not to raise."""
 
     __slots__ = ("_coroutine", "_on_end", "_signal", "_task")
@@ -54,7 +54,7 @@ class Job:
     def __init__(self, coroutine: Coroutine[Any, Any, None], on_end: Callable[[], None]) -> None:
         self._coroutine = coroutine
         self._on_end = on_end
-        self._signal: Signal | None = None
+        self._signal: Completion | None = None
         self._task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
@@ -76,7 +76,7 @@ class Job:
             _log.exception("a request's coroutine failed")
             self._on_end()
         else:
-            if isinstance(waited, Signal):
+            if isinstance(waited, Completion):
                 self._signal = waited
                 waited.waiter = self.step
             else:
@@ -106,7 +106,7 @@ def _resumed(coroutine: Coroutine[Any, Any, None], waited: object) -> Generator[
         error: BaseException | None = None
         value = None
         try:
-            if isinstance(waited, Signal):
+            if isinstance(waited, Completion):
                 yield from _as_future(waited)
             else:
                 value = yield waited
@@ -118,7 +118,7 @@ def _resumed(coroutine: Coroutine[Any, Any, None], waited: object) -> Generator[
             return
 
 
-def _as_future(signal: Signal) -> Generator[Any, None, None]:
+def _as_future(signal: Completion) -> Generator[Any, None, None]:
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake() -> None:

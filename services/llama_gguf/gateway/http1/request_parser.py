@@ -102,7 +102,7 @@ def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None)
     return head
 
 
-def first_words(head: bytes) -> tuple[str, str]:
+def method_and_target(head: bytes) -> tuple[str, str]:
     """Return method and target of a head that cannot be used, as far as they can be told: for the log and the answer.
 
     Of a head cut off in its first line the last word may be cut as well.

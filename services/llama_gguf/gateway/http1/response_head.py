@@ -13,7 +13,7 @@ SERVER: Final = "llama-gguf"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class HeadWriter:
+class ResponseHeadWriter:
     """Writes answer heads. Keeps the status line, Server and Date of this second ready-made."""
 
     __slots__ = ("_prefixes", "_until")

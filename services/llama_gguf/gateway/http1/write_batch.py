@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Outbox:
+class WriteBatch:
     """Collects writes to any transports, in order. Belongs to one event loop."""
 
     __slots__ = ("_waiting",)

@@ -11,12 +11,12 @@ import time
 import orjson
 
 from llama_gguf.gateway.exchange import Exchange
-from llama_gguf.gateway.relay.response_relay import Relay
+from llama_gguf.gateway.relay.response_relay import ResponseRelay
 from llama_gguf.gateway.tokens.counts import Tokens, add, read_tokens, read_usage
 from llama_gguf.gateway.tokens.estimate import BYTES_PER_TOKEN
 
 
-def record_complete_usage(exchange: Exchange, relay: Relay, cost: int) -> None:
+def record_complete_usage(exchange: Exchange, relay: ResponseRelay, cost: int) -> None:
     """Note the tokens of a complete answer: the engine's counts, or what must stand in for them.
 
     Where the engine tells none (its own embeddings route, or a client that had them left out) the estimate stands
@@ -32,7 +32,7 @@ def record_complete_usage(exchange: Exchange, relay: Relay, cost: int) -> None:
     exchange.tokens = tokens
 
 
-def _several(exchange: Exchange, relay: Relay, told: Tokens) -> Tokens:
+def _several(exchange: Exchange, relay: ResponseRelay, told: Tokens) -> Tokens:
     """Count several answers in one. Each of them tells the length of its prompt, which was read only once."""
     if relay.mode == "stream":
         return _per_prompt(told, exchange.choices)
@@ -49,7 +49,7 @@ def _per_prompt(total: Tokens, choices: int) -> Tokens:
     return total._replace(prompt=total.prompt // choices, cached=total.cached // choices)
 
 
-def record_partial_usage(exchange: Exchange, relay: Relay) -> None:
+def record_partial_usage(exchange: Exchange, relay: ResponseRelay) -> None:
     """Note what an answer that was cut short has cost, as far as can be seen: the engine's counts come at its end."""
     if exchange.route is None or not exchange.route.generates:
         return

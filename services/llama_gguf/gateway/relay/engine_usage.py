@@ -15,7 +15,7 @@ import orjson
 
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
-from llama_gguf.gateway.upstream.monitor import EngineState
+from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
@@ -38,7 +38,7 @@ _COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 class EngineUsage:
     """Asks one engine. Belongs to one event loop."""
 
-    def __init__(self, client: EngineClient, engine: EngineState, engine_key: str) -> None:
+    def __init__(self, client: EngineClient, engine: EngineMonitor, engine_key: str) -> None:
         self._client = client
         self._engine = engine
         self._key = engine_key

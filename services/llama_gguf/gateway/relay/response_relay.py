@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llama_gguf.gateway.exchange import Exchange
-from llama_gguf.gateway.http1.inline_task import Signal
+from llama_gguf.gateway.http1.inline_task import Completion
 from llama_gguf.gateway.relay.sse import PINGS, message_start
 from llama_gguf.gateway.tokens.counts import Tokens, read_tokens
 from llama_gguf.gateway.tokens.observer import EVENT_END, EVENT_END_FRAMED, ManyObserver, Observer
 from llama_gguf.gateway.upstream.client import EngineConnection
-from llama_gguf.gateway.upstream.response_parser import AnswerHead, EngineFailure, FailureReason
+from llama_gguf.gateway.upstream.response_parser import EngineFailure, FailureReason, ResponseHead
 
 HOLD_BYTES = 1_048_576
 """Longest unfinished event that is held back; a longer one passes in pieces."""
@@ -28,7 +28,7 @@ _TAIL_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ResponseTimeouts:
     """Longest waits for the engine, in seconds."""
 
     first_byte_seconds: float
@@ -36,7 +36,7 @@ class Limits:
     total_seconds: float
 
 
-class Relay(Signal):
+class ResponseRelay(Completion):
     """Receives the engine's answer to one request; set when the answer has ended, well or not."""
 
     __slots__ = (
@@ -46,9 +46,9 @@ class Relay(Signal):
         "_flowing",
         "_held",
         "_last_byte",
-        "_limits",
         "_observer",
         "_parts",
+        "_timeouts",
         "failure",
         "head",
         "mode",
@@ -57,22 +57,22 @@ class Relay(Signal):
         "status",
     )
 
-    def __init__(self, exchange: Exchange, connection: EngineConnection, limits: Limits) -> None:
+    def __init__(self, exchange: Exchange, connection: EngineConnection, timeouts: ResponseTimeouts) -> None:
         self.is_set = False  # as Signal's own __init__ does, a call less
         self.waiter = None
         self._exchange = exchange
         self._connection = connection
-        self._limits = limits
+        self._timeouts = timeouts
         self._parts: list[bytes] = []
         self.raw = exchange.stream and exchange.sink.takes_chunks
         self.mode: Literal["waiting", "collect", "stream"] = "waiting"
-        self.head: AnswerHead | None = None
+        self.head: ResponseHead | None = None
         self.status = 0
         self.failure: EngineFailure | None = None
         self._flowing = False  # events have come, and may pass as they are
         self.sent_at = self._last_byte = time.monotonic()
 
-    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+    def on_head(self, head: ResponseHead, first: bytes, *, complete: bool) -> None:
         """Decide by the head how the answer is carried."""
         now = time.monotonic()
         self._last_byte = now
@@ -172,12 +172,12 @@ class Relay(Signal):
         """End if the engine has taken too long."""
         if self.is_set:
             return
-        limits = self._limits
-        if not self._exchange.first_byte and now - self.sent_at > limits.first_byte_seconds:
+        timeouts = self._timeouts
+        if not self._exchange.first_byte and now - self.sent_at > timeouts.first_byte_seconds:
             self._give_up("first byte")
-        elif now - self.sent_at > limits.total_seconds:
+        elif now - self.sent_at > timeouts.total_seconds:
             self._give_up("total")
-        elif self._exchange.first_byte and now - self._last_byte > limits.idle_seconds:
+        elif self._exchange.first_byte and now - self._last_byte > timeouts.idle_seconds:
             self._give_up("idle", reason="stalled" if self._connection.paused else "timeout")
 
     def _give_up(self, stage: str, *, reason: FailureReason = "timeout") -> None:

@@ -12,30 +12,30 @@ from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.relay.accounting import record_partial_usage
-from llama_gguf.gateway.relay.response_relay import Limits, Relay
+from llama_gguf.gateway.relay.response_relay import ResponseRelay, ResponseTimeouts
 from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection
 from llama_gguf.gateway.upstream.errors import engine_error
-from llama_gguf.gateway.upstream.monitor import EngineState
+from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 
 
-class EngineCaller:
+class UpstreamCaller:
     """Takes requests to the engine over pooled connections. Belongs to one event loop."""
 
     def __init__(
         self,
         client: EngineClient,
-        engine: EngineState,
+        engine: EngineMonitor,
         *,
-        limits: Limits,
+        timeouts: ResponseTimeouts,
         wait_for_engine_seconds: float,
     ) -> None:
         self._client = client
         self._engine = engine
-        self._limits = limits
+        self._timeouts = timeouts
         self._wait_seconds = wait_for_engine_seconds
 
-    async def ask(self, exchange: Exchange, request: bytes) -> Relay:
+    async def ask(self, exchange: Exchange, request: bytes) -> ResponseRelay:
         """Send a request to the engine and wait for the end of its answer. Raises GatewayError.
 
         Waits for an engine that loads, and asks once more where a connection broke before the first byte.
@@ -51,7 +51,7 @@ class EngineCaller:
                 connection = await self._connect(deadline)
                 if connection is None:
                     continue
-            relay = Relay(exchange, connection, self._limits)
+            relay = ResponseRelay(exchange, connection, self._timeouts)
             try:
                 connection.send(request, relay)
                 await relay
@@ -88,11 +88,11 @@ class EngineCaller:
             return None
 
 
-def _is_loading(relay: Relay) -> bool:
+def _is_loading(relay: ResponseRelay) -> bool:
     return engine_error(relay.status, relay.body).code == "model_loading"
 
 
-def _translate(failure: EngineFailure, engine: EngineState) -> GatewayError:
+def _translate(failure: EngineFailure, engine: EngineMonitor) -> GatewayError:
     if failure.reason == "stalled":
         return GatewayError("client_stalled", "The client took nothing for too long.")
     if failure.reason == "timeout":

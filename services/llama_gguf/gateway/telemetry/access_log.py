@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 import orjson
 
-from llama_gguf.gateway.exchange import Exchange, Kind
+from llama_gguf.gateway.exchange import Exchange, RequestKind
 from llama_gguf.logs import clean, fields
 from llama_gguf.timestamps import utc_text
 
@@ -25,7 +25,7 @@ MAX_BATCHES = 1200  # a minute of lines that nobody reads
 _log = logging.getLogger(__name__)
 
 
-def common_fields(kind: Kind) -> str:
+def common_fields(kind: RequestKind) -> str:
     """Return the fields that all requests of a kind have in common, as they stand in a line of JSON.
 
     Only what a client or an operator may have put quotes or control characters into goes through a JSON encoder; the
@@ -117,7 +117,7 @@ class AccessLog:
         """Start the writing thread."""
         self._thread.start()
 
-    def write(self, requests: Mapping[Kind, Sequence[Exchange]]) -> None:
+    def write(self, requests: Mapping[RequestKind, Sequence[Exchange]]) -> None:
         """Note requests that have ended, by their kinds. Never waits."""
         if self._batches.qsize() > MAX_BATCHES:
             self.dropped += sum(map(len, requests.values()))

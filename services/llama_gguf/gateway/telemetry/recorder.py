@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from llama_gguf.gateway.exchange import Exchange, Kind, kind_of
+from llama_gguf.gateway.exchange import Exchange, RequestKind, request_kind
 from llama_gguf.gateway.telemetry.access_log import AccessLog
 from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
@@ -41,15 +41,15 @@ class Recorder:
             self._timer.cancel()
             self._timer = None
         ended, self._ended = self._ended, []
-        alike: defaultdict[Kind, list[Exchange]] = defaultdict(list)
+        alike: defaultdict[RequestKind, list[Exchange]] = defaultdict(list)
         for exchange in ended:
-            alike[kind_of(exchange)].append(exchange)
+            alike[request_kind(exchange)].append(exchange)
         for kind, exchanges in alike.items():
             self._count(kind, exchanges)
         if self._access_log is not None and ended:
             self._access_log.write(alike)
 
-    def _count(self, kind: Kind, exchanges: list[Exchange]) -> None:
+    def _count(self, kind: RequestKind, exchanges: list[Exchange]) -> None:
         """Count requests of one kind."""
         route, _, _, status, outcome, _, key_id, model, stream = kind
         template = route.template if route is not None else ""

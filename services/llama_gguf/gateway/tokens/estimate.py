@@ -59,7 +59,7 @@ def estimate_tokens(group: str, body: Mapping[str, Any], body_bytes: int, contex
     return max(1, total * sequences * _choices(body))
 
 
-def estimate_talk(group: str, raw: bytes, body: Mapping[str, Any], context: int = 0) -> int:
+def estimate_chat_tokens(group: str, raw: bytes, body: Mapping[str, Any], context: int = 0) -> int:
     """Return an estimate as `estimate_tokens` does, a little higher and far cheaper where that is possible.
 
     In a small request whose only list is that of its messages there are neither media nor lists of tokens; of those the
@@ -76,7 +76,7 @@ def estimate_talk(group: str, raw: bytes, body: Mapping[str, Any], context: int 
     return total * _choices(body)
 
 
-def estimate_transcription(file_bytes: int, prompt: str, max_tokens: int | None, context: int = 0) -> int:
+def estimate_transcription_tokens(file_bytes: int, prompt: str, max_tokens: int | None, context: int = 0) -> int:
     """Return the most tokens that the transcription of an audio file may use."""
     read = -(-file_bytes // _AUDIO_BYTES_PER_TOKEN) + -(-len(prompt.encode()) // BYTES_PER_TOKEN)
     total = context or max(_UNKNOWN_CONTEXT, read)

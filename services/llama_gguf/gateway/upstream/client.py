@@ -14,8 +14,14 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol, cast
 
-from llama_gguf.gateway.http1.write_batch import Outbox
-from llama_gguf.gateway.upstream.response_parser import AnswerHead, Decoding, EngineFailure, Framing, parse_answer_head
+from llama_gguf.gateway.http1.write_batch import WriteBatch
+from llama_gguf.gateway.upstream.response_parser import (
+    ChunkDecoder,
+    ChunkFraming,
+    EngineFailure,
+    ResponseHead,
+    parse_response_head,
+)
 
 MAX_HEAD_BYTES = 65_536
 IDLE_SECONDS = 4.0
@@ -29,7 +35,7 @@ class Receiver(Protocol):
 
     raw: bool
 
-    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+    def on_head(self, head: ResponseHead, first: bytes, *, complete: bool) -> None:
         """Take the head and whatever of the body came with it; `complete` when that was all."""
 
     def on_data(self, data: bytes, *, complete: bool) -> None:
@@ -50,9 +56,9 @@ class EngineConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._begun = b""  # what came of a head that is not yet whole
-        self._head: AnswerHead | None = None  # of the answer whose body is coming
+        self._head: ResponseHead | None = None  # of the answer whose body is coming
         self._missing = 0  # bytes of that body that have not come, where its length is known
-        self._chunks: Framing | None = None  # else the parser of its chunks
+        self._chunks: ChunkFraming | None = None  # else the parser of its chunks
         self.paused = False
         self.served = 0
         self.idle_since = 0.0
@@ -66,7 +72,7 @@ class EngineConnection(asyncio.Protocol):
         assert self._transport is not None  # noqa: S101 - set before anybody sees this object
         self.served += 1
         self._receiver = receiver
-        self._client.outbox.write(self._transport, request)
+        self._client.write_batch.write(self._transport, request)
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
@@ -103,7 +109,7 @@ class EngineConnection(asyncio.Protocol):
         self._begun = b""
         head = self._client.head(data[:end])
         if head.length is None:
-            chunks = Framing() if receiver.raw else Decoding()
+            chunks = ChunkFraming() if receiver.raw else ChunkDecoder()
             chunks.feed(data)
             if chunks.complete:
                 self._finish(head)
@@ -121,7 +127,7 @@ class EngineConnection(asyncio.Protocol):
             self._finish(head)
         receiver.on_head(head, first, complete=not missing)
 
-    def _take_body(self, receiver: Receiver, head: AnswerHead, data: bytes) -> None:
+    def _take_body(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
         self._missing -= len(data)
         if self._missing < 0:
             raise EngineFailure("protocol", "more than one answer")
@@ -130,7 +136,7 @@ class EngineConnection(asyncio.Protocol):
             self._finish(head)
         receiver.on_data(data, complete=complete)
 
-    def _finish(self, head: AnswerHead) -> None:
+    def _finish(self, head: ResponseHead) -> None:
         self._receiver = self._head = self._chunks = None
         if self.paused:
             self.resume()
@@ -181,19 +187,19 @@ class EngineConnection(asyncio.Protocol):
 class EngineClient:
     """The pool of connections to one engine."""
 
-    def __init__(self, socket: Path, outbox: Outbox, *, connect_timeout: float) -> None:
-        self.outbox = outbox
+    def __init__(self, socket: Path, write_batch: WriteBatch, *, connect_timeout: float) -> None:
+        self.write_batch = write_batch
         self._socket = str(socket)
         self._connect_timeout = connect_timeout
         self._idle: deque[EngineConnection] = deque()
         self._open: set[EngineConnection] = set()
-        self._heads: dict[bytes, AnswerHead] = {}  # the engine says the same few things over and over
+        self._heads: dict[bytes, ResponseHead] = {}  # the engine says the same few things over and over
 
-    def head(self, data: bytes) -> AnswerHead:
+    def head(self, data: bytes) -> ResponseHead:
         """Return a parsed response head, from memory where it has been seen before. Raises EngineFailure."""
         head = self._heads.get(data)
         if head is None:
-            head = parse_answer_head(data)
+            head = parse_response_head(data)
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
             self._heads[data] = head
@@ -259,7 +265,7 @@ class _Collector:
         self._status = 0
         self._parts: list[bytes] = []
 
-    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+    def on_head(self, head: ResponseHead, first: bytes, *, complete: bool) -> None:
         self._status = head.status
         self.on_data(first, complete=complete)
 

@@ -33,7 +33,7 @@ _CHECK_TIMEOUT_SECONDS = 5.0
 _STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as loading
 
 
-class EngineState:
+class EngineMonitor:
     """Watches one engine. `on_change` hears every change of state. Belongs to one event loop.
 
     `variant` is what the engine's program wrote of its CPU code, as of the last look.

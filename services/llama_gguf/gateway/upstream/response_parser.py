@@ -27,7 +27,7 @@ class EngineFailure(Exception):  # noqa: N818 - a failure of the engine, transla
         self.reason = reason
 
 
-class AnswerHead:
+class ResponseHead:
     """A parsed response head. `length` is None for a chunked body; `passed` are the headers that clients get."""
 
     __slots__ = ("keep_alive", "length", "media_type", "passed", "status")
@@ -40,7 +40,7 @@ class AnswerHead:
         self.passed = passed_from_engine(headers)
 
 
-class Framing:
+class ChunkFraming:
     """The parser's callbacks for one answer, and the parser, which holds the state of a chunked body."""
 
     __slots__ = ("begun", "complete", "headers", "keep_alive", "parser")
@@ -75,10 +75,10 @@ class Framing:
 
     def take(self) -> bytes:
         """Return what came of the body, without its framing."""
-        raise NotImplementedError("only a Decoding takes bodies apart")
+        raise NotImplementedError("only a ChunkDecoder takes bodies apart")
 
 
-class Decoding(Framing):
+class ChunkDecoder(ChunkFraming):
     """The same for a receiver that wants the body without its framing."""
 
     __slots__ = ("parts",)
@@ -97,9 +97,9 @@ class Decoding(Framing):
         return body
 
 
-def parse_answer_head(data: bytes) -> AnswerHead:
+def parse_response_head(data: bytes) -> ResponseHead:
     """Parse a response head that ends with its empty line. Raises EngineFailure."""
-    parsed = Framing()
+    parsed = ChunkFraming()
     parsed.feed(data)
     status = parsed.parser.get_status_code()
     if not 200 <= status <= 599:
@@ -113,7 +113,7 @@ def parse_answer_head(data: bytes) -> AnswerHead:
         length = 0
     else:
         raise EngineFailure("protocol", "response body without a length")
-    return AnswerHead(status, parsed.headers, length, keep_alive=parsed.keep_alive)
+    return ResponseHead(status, parsed.headers, length, keep_alive=parsed.keep_alive)
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:

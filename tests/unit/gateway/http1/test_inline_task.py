@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from llama_gguf.gateway.http1.inline_task import Job, Signal
+from llama_gguf.gateway.http1.inline_task import Completion, InlineTask
 
 
 class Trace:
@@ -21,14 +21,14 @@ class Trace:
 
 
 async def test_it_runs_at_once_and_is_resumed_in_the_call_that_sets_the_signal() -> None:
-    trace, signal = Trace(), Signal()
+    trace, signal = Trace(), Completion()
 
     async def work() -> None:
         trace.seen.append("begin")
         await signal
         trace.seen.append("woken")
 
-    job = Job(work(), trace.end)
+    job = InlineTask(work(), trace.end)
     job.step()
     assert trace.seen == ["begin"]
     signal.set()
@@ -39,18 +39,18 @@ async def test_it_runs_at_once_and_is_resumed_in_the_call_that_sets_the_signal()
 
 
 async def test_a_signal_that_is_set_is_not_waited_for() -> None:
-    trace, signal = Trace(), Signal()
+    trace, signal = Trace(), Completion()
     signal.set()
 
     async def work() -> None:
         await signal
 
-    Job(work(), trace.end).step()
+    InlineTask(work(), trace.end).step()
     assert trace.seen == ["end"]
 
 
 async def test_what_waits_for_anything_else_goes_on_as_a_task() -> None:
-    trace, signal = Trace(), Signal()
+    trace, signal = Trace(), Completion()
 
     begun_in = asyncio.current_task()
 
@@ -65,9 +65,9 @@ async def test_what_waits_for_anything_else_goes_on_as_a_task() -> None:
         trace.seen.append("woken")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await Signal()
+                await Completion()
 
-    Job(work(), trace.end).step()
+    InlineTask(work(), trace.end).step()
     await asyncio.sleep(0.05)
     assert trace.seen == ["slept"]
     signal.set()
@@ -84,7 +84,7 @@ async def test_cancelling_raises_where_it_waits(as_task: bool, waits_in_finally:
         if as_task:
             await asyncio.sleep(0)
         try:
-            await Signal()
+            await Completion()
         except asyncio.CancelledError:
             trace.seen.append("cancelled")
             raise
@@ -93,7 +93,7 @@ async def test_cancelling_raises_where_it_waits(as_task: bool, waits_in_finally:
                 await asyncio.sleep(0)
             trace.seen.append("cleaned")
 
-    job = Job(work(), trace.end)
+    job = InlineTask(work(), trace.end)
     job.step()
     if as_task:
         await asyncio.sleep(0.01)
@@ -111,7 +111,7 @@ async def test_cancelling_while_it_waits_for_a_future() -> None:
         finally:
             trace.seen.append("cleaned")
 
-    job = Job(work(), trace.end)
+    job = InlineTask(work(), trace.end)
     job.step()
     job.cancel()
     await asyncio.sleep(0.01)
@@ -127,7 +127,7 @@ async def test_exceptions_of_what_it_waits_for_reach_it() -> None:
             await future
         trace.seen.append("caught")
 
-    Job(work(), trace.end).step()
+    InlineTask(work(), trace.end).step()
     future.set_exception(ValueError("no"))
     await asyncio.sleep(0.01)
     assert trace.seen == ["caught", "end"]
@@ -143,7 +143,7 @@ async def test_a_defect_ends_the_job_and_is_logged(caplog: pytest.LogCaptureFixt
         raise ZeroDivisionError
 
     with caplog.at_level(logging.ERROR):
-        Job(work(), trace.end).step()
+        InlineTask(work(), trace.end).step()
         await asyncio.sleep(0.01)
     assert trace.seen == ["end"]
     assert "coroutine failed" in caplog.text

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.api.routes import ROUTES
-from llama_gguf.gateway.exchange import Exchange, Kind, kind_of
+from llama_gguf.gateway.exchange import Exchange, RequestKind, request_kind
 from llama_gguf.gateway.http1.message import Request, RequestHead
 from llama_gguf.gateway.telemetry import access_log
 from llama_gguf.gateway.telemetry.access_log import AccessLog, common_fields, json_line, text_line
@@ -33,11 +33,11 @@ def exchange(path: str = "/x", method: str = "GET", **changes: Any) -> Exchange:
 
 
 def as_json(made: Exchange) -> str:
-    return json_line(made, common_fields(kind_of(made)), STAMP)
+    return json_line(made, common_fields(request_kind(made)), STAMP)
 
 
 def as_text(made: Exchange) -> str:
-    return text_line(made, common_fields(kind_of(made)), STAMP)
+    return text_line(made, common_fields(request_kind(made)), STAMP)
 
 
 def test_a_full_line() -> None:
@@ -128,9 +128,9 @@ async def test_lines_are_in_the_order_in_which_requests_ended() -> None:
     log.start()
     now = time.monotonic()
     ended = [exchange(f"/{number % 3}", ended=now + number / 100, bytes_sent=number) for number in range(30)]
-    kinds: dict[Kind, list[Exchange]] = {}
+    kinds: dict[RequestKind, list[Exchange]] = {}
     for one in ended:
-        kinds.setdefault(kind_of(one), []).append(one)
+        kinds.setdefault(request_kind(one), []).append(one)
     assert len(kinds) == 3
     log.write(kinds)
     await log.stop()
@@ -141,7 +141,7 @@ async def test_lines_are_in_the_order_in_which_requests_ended() -> None:
     assert abs((stamps[0] - dt.datetime.now(dt.UTC)).total_seconds()) < 5
 
 
-ONE = {kind_of(one): [one] for one in [exchange(status=200)]}
+ONE = {request_kind(one): [one] for one in [exchange(status=200)]}
 
 
 class Stuck(io.BytesIO):

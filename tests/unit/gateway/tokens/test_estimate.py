@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hypothesis import given
 
-from llama_gguf.gateway.tokens.estimate import estimate_talk, estimate_tokens
+from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_tokens
 
 CONTEXT = 4096
 TEXT = "a" * 400  # 100 tokens
@@ -107,7 +107,7 @@ def test_any_body_has_an_estimate(group: str, body: dict[str, Any], context: int
 
 
 def talk(body: dict[str, Any], group: str = "chat", context: int = CONTEXT) -> int:
-    return estimate_talk(group, orjson.dumps(body), body, context)
+    return estimate_chat_tokens(group, orjson.dumps(body), body, context)
 
 
 @pytest.mark.parametrize(

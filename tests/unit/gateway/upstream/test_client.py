@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.http1.write_batch import WriteBatch
 from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection, fetch
-from llama_gguf.gateway.upstream.response_parser import AnswerHead, EngineFailure, parse_answer_head
+from llama_gguf.gateway.upstream.response_parser import EngineFailure, ResponseHead, parse_response_head
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
@@ -23,12 +23,12 @@ class Heard:
 
     def __init__(self, *, raw: bool = False) -> None:
         self.raw = raw
-        self.head: AnswerHead | None = None
+        self.head: ResponseHead | None = None
         self.data = b""
         self.failure: EngineFailure | None = None
         self.done = asyncio.Event()
 
-    def on_head(self, head: AnswerHead, first: bytes, *, complete: bool) -> None:
+    def on_head(self, head: ResponseHead, first: bytes, *, complete: bool) -> None:
         assert self.head is None
         self.head = head
         self.on_data(first, complete=complete)
@@ -75,7 +75,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
         path = tmp_path / f"{len(servers)}.sock"
         servers.append(await asyncio.start_unix_server(on_connection, path))
-        clients.append(EngineClient(path, Outbox(), connect_timeout=1.0))
+        clients.append(EngineClient(path, WriteBatch(), connect_timeout=1.0))
         return clients[-1]
 
     yield start
@@ -204,7 +204,7 @@ async def test_a_connection_that_was_idle_too_long_is_not_taken(serve: Serve) ->
 
 async def test_nobody_to_connect_to(tmp_path: Path) -> None:
     with pytest.raises(EngineFailure) as caught:
-        await EngineClient(tmp_path / "none.sock", Outbox(), connect_timeout=1.0).connect()
+        await EngineClient(tmp_path / "none.sock", WriteBatch(), connect_timeout=1.0).connect()
     assert caught.value.reason == "connect"
 
 
@@ -226,7 +226,7 @@ async def test_memory_of_heads_is_bounded(serve: Serve) -> None:
 
 
 def test_a_parsed_head() -> None:
-    head = parse_answer_head(
+    head = parse_response_head(
         b"HTTP/1.1 204 No Content\r\nServer: x\r\nAccess-Control-Allow-Origin: *\r\nContent-Type: A/B; c=d\r\n\r\n"
     )
     assert (head.length, head.media_type, head.keep_alive) == (0, b"a/b", True)

@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.gateway.http1.write_batch import Outbox
+from llama_gguf.gateway.http1.write_batch import WriteBatch
 from llama_gguf.gateway.upstream.client import EngineClient
-from llama_gguf.gateway.upstream.monitor import EngineState, State
+from llama_gguf.gateway.upstream.monitor import EngineMonitor, State
 from support.fake_engine import FakeEngine
 
 
-class Watched:
-    """An EngineState with the history of its states."""
+class HasDeadline:
+    """An EngineMonitor with the history of its states."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "e.sock"
         self.file = folder / "engine.json"
-        self.client = EngineClient(self.socket, Outbox(), connect_timeout=1.0)
+        self.client = EngineClient(self.socket, WriteBatch(), connect_timeout=1.0)
         self.history: list[State] = []
-        self.engine = EngineState(
+        self.engine = EngineMonitor(
             self.client,
             self.file,
             failure_file=folder / "failure.json",
@@ -46,8 +46,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Watched:
-    return Watched(tmp_path)
+def watched(tmp_path: Path) -> HasDeadline:
+    return HasDeadline(tmp_path)
 
 
 def dead_pid() -> int:
@@ -56,7 +56,7 @@ def dead_pid() -> int:
     return process.pid
 
 
-async def test_ready_loading_down_and_back(watched: Watched) -> None:
+async def test_ready_loading_down_and_back(watched: HasDeadline) -> None:
     engine = FakeEngine(watched.socket, loading_seconds=0.4)
     await engine.start()
     await watched.engine.start()
@@ -75,7 +75,7 @@ async def test_ready_loading_down_and_back(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("phase", ["resolving", "downloading", "verifying", "starting", "exec"])
-async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: Watched, phase: str) -> None:
+async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: HasDeadline, phase: str) -> None:
     watched.tell(phase)
     await watched.engine.start()
     await watched.until("loading")
@@ -84,7 +84,7 @@ async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: W
     await watched.engine.stop()
 
 
-def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: Watched) -> None:
+def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: HasDeadline) -> None:
     watched.tell("downloading", pid=dead_pid())
     assert watched.engine._without_socket() == "down"
     for text in ("", "{", "[]", "{}", '{"pid": "x", "phase": "exec", "since": 0}'):
@@ -94,7 +94,7 @@ def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: Watched) -> No
     assert (error.status, error.code) == (502, "engine_unreachable")
 
 
-async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_started_again(watched: Watched) -> None:
+async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_started_again(watched: HasDeadline) -> None:
     watched.tell("downloading")
     await watched.engine.start()
     await watched.until("loading")
@@ -115,7 +115,7 @@ async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_start
     await watched.engine.stop()
 
 
-async def test_waiting_ends_with_the_engine_or_the_deadline(watched: Watched) -> None:
+async def test_waiting_ends_with_the_engine_or_the_deadline(watched: HasDeadline) -> None:
     engine = FakeEngine(watched.socket, loading_seconds=0.3)
     await engine.start()
     await watched.engine.start()
@@ -129,7 +129,7 @@ async def test_waiting_ends_with_the_engine_or_the_deadline(watched: Watched) ->
     watched.client.close()
 
 
-async def test_the_first_look_is_waited_for_even_without_patience(watched: Watched) -> None:
+async def test_the_first_look_is_waited_for_even_without_patience(watched: HasDeadline) -> None:
     engine = FakeEngine(watched.socket)
     await engine.start()
     await watched.engine.start()
@@ -140,7 +140,7 @@ async def test_the_first_look_is_waited_for_even_without_patience(watched: Watch
 
 
 async def test_an_engine_too_busy_to_answer_is_not_taken_for_gone(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    watched: HasDeadline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llama_gguf.gateway.upstream.monitor._CHECK_TIMEOUT_SECONDS", 0.05)
 
