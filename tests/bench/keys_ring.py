@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from llama_gguf.keys.durations import parse_moment
 from llama_gguf.keys.file_format import parse, render
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.record import KeyFile, KeyRecord
 from llama_gguf.keys.secret import digest, new_secret, visible_prefix
 
@@ -23,7 +23,7 @@ def record(number: int, secret: str) -> KeyRecord:
     return KeyRecord(f"key-{number}", digest(secret), visible_prefix(secret), START)
 
 
-def microseconds(ring: Ring, presented: Sequence[str]) -> float:
+def microseconds(ring: Keyring, presented: Sequence[str]) -> float:
     """Return the median processor time of one match, each of another key."""
     rounds = []
     for _ in range(ROUNDS):
@@ -42,7 +42,7 @@ def main() -> None:
         secrets = [new_secret() for _ in range(count)]
         text = render(KeyFile(tuple(record(number, secret) for number, secret in enumerate(secrets))))
         began = time.process_time()
-        ring = Ring(parse(text, source="keys.json", read_at=START).records)
+        ring = Keyring(parse(text, source="keys.json", read_at=START).records)
         load = time.process_time() - began
         hits = (secrets * (CALLS // count + 1))[:CALLS]
         misses = [new_secret() for _ in range(CALLS)]

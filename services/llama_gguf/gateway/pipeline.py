@@ -31,7 +31,7 @@ from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
 from llama_gguf.gateway.inference import InferenceRoutes
 from llama_gguf.gateway.telemetry.recorder import Recorder
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.record import KeyRecord
 
 _log = logging.getLogger(__name__)
@@ -41,10 +41,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 JSON = ("Content-Type", "application/json")
 
 
-class RingHolder(Protocol):
+class KeyringHolder(Protocol):
     """Who knows the keys in force."""
 
-    ring: Ring
+    ring: Keyring
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Access:
     """Who may call: whether keys are wanted, who holds the ring, the time, and one more header for the key."""
 
     enabled: bool
-    keys: RingHolder
+    keys: KeyringHolder
     clock: Callable[[], float]
     extra_header: bytes | None
 
@@ -69,7 +69,7 @@ class _Findings:
 
     __slots__ = ("admitted", "cors_lines", "error", "key", "path_param", "ring", "route")
 
-    def __init__(self, ring: Ring, exchange: Exchange, found: Admitted | GatewayError) -> None:
+    def __init__(self, ring: Keyring, exchange: Exchange, found: Admitted | GatewayError) -> None:
         self.ring = ring
         self.route = exchange.route
         self.path_param = exchange.path_param

@@ -30,7 +30,7 @@ class Verdict:
     valid_until: float = inf
 
 
-class Ring:
+class Keyring:
     """Finds the record of a presented key. Immutable; an empty keyring matches nothing.
 
     Timing does not reveal keys: the key is hashed first, and hit and miss then do the same work, one lookup of the

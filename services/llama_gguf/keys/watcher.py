@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys import store
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from llama_gguf.logs import fields
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ Identity = tuple[int, int, int, int, int]
 class KeyState:
     """The watcher's state. `error` is set while the file on disk is not the one in use."""
 
-    ring: Ring = field(default_factory=Ring)
+    ring: Keyring = field(default_factory=Keyring)
     loaded_at: float | None = None  # epoch seconds of the last successful read; None before the first
     error: KeysError | None = None
     loads: int = 0  # reads that gave a new keyring
@@ -135,7 +135,7 @@ class KeyWatcher:
         self._settled = identity is None or started - self._seen_since >= _SETTLED_SECONDS
         return error
 
-    def _loaded(self, loaded: store.Loaded, ring: Ring) -> None:
+    def _loaded(self, loaded: store.Loaded, ring: Keyring) -> None:
         self.ring = ring
         self._fingerprint = loaded.fingerprint
         self.state = replace(
@@ -169,7 +169,7 @@ class KeyWatcher:
             self._on_change(self.state)
 
 
-def _read(path: Path, had_keys: bool) -> tuple[store.Loaded, Ring]:
+def _read(path: Path, had_keys: bool) -> tuple[store.Loaded, Keyring]:
     loaded = store.load(path)
     if had_keys and loaded.blank:
         raise KeysError(
@@ -177,4 +177,4 @@ def _read(path: Path, had_keys: bool) -> tuple[store.Loaded, Ring]:
             code="keys-blank",
             hint='treated as an unfinished write; to reject every key, write {"version": 1, "keys": []}',
         )
-    return loaded, Ring(loaded.keys.records)
+    return loaded, Keyring(loaded.keys.records)

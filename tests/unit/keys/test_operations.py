@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.operations import (
     Change,
     Request,
@@ -36,7 +36,7 @@ def turn(keys: KeyFile, now: dt.datetime = NOW, key_id: str = "alice", **given: 
 
 
 def valid(keys: KeyFile, secret: str, at: dt.datetime) -> bool:
-    return Ring(keys.records).match(secret, at.timestamp()) is not None
+    return Keyring(keys.records).match(secret, at.timestamp()) is not None
 
 
 def test_issue_adds_a_record_with_digest_and_prefix_only() -> None:
@@ -234,4 +234,4 @@ def test_any_sequence_of_operations_keeps_ids_and_secrets_distinct(keys: KeyFile
         except KeysError as error:
             assert error.code in ("key-exists", "key-expired")  # noqa: PT017 - most draws raise nothing
             assert keys is before
-    Ring(keys.records)  # raises if two records share an id or a secret
+    Keyring(keys.records)  # raises if two records share an id or a secret

@@ -15,7 +15,7 @@ from llama_gguf.cli.keys_options import SPAN, Given, Where, field_options, key_i
 from llama_gguf.errors import KeysError
 from llama_gguf.keys import store
 from llama_gguf.keys.bootstrap import KEY_ID as BOOTSTRAP_ID
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.operations import Change, KeyFields
 from llama_gguf.keys.record import KeyFile
 from llama_gguf.keys.secret import is_short
@@ -170,7 +170,7 @@ def verify(where: Where, *, as_json: bool) -> None:
     Exits with 1 if the key is not good.
     """
     text = click.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline(4096)
-    verdict = Ring(_read(where).records).explain(text.strip(), _now().timestamp())
+    verdict = Keyring(_read(where).records).explain(text.strip(), _now().timestamp())
     record = verdict.record
     until = dt.datetime.fromtimestamp(verdict.valid_until, dt.UTC) if verdict.valid_until != float("inf") else None
     if as_json:

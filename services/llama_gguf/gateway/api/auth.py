@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.sections.scope import Scope
 
@@ -44,7 +44,7 @@ def _strip(value: bytes) -> bytes:
     return value.strip()
 
 
-def authenticate(headers: dict[bytes, bytes], ring: Ring, now: float, extra_header: bytes | None) -> KeyRecord:
+def authenticate(headers: dict[bytes, bytes], ring: Keyring, now: float, extra_header: bytes | None) -> KeyRecord:
     """Return the record of the key a request carries. Raises GatewayError 401."""
     presented = present_key(headers, extra_header)
     if not presented:

@@ -8,12 +8,12 @@ import pytest
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.api import auth
-from llama_gguf.keys.keyring import Ring
+from llama_gguf.keys.keyring import Keyring
 from support.gateway_box import key_record
 
 GOOD = "sk-good-0000000000000000000000"
 OLD = "sk-old-00000000000000000000000"
-RING = Ring([key_record("good", GOOD), key_record("old", OLD, expires=dt.datetime(2026, 6, 1, tzinfo=dt.UTC))])
+RING = Keyring([key_record("good", GOOD), key_record("old", OLD, expires=dt.datetime(2026, 6, 1, tzinfo=dt.UTC))])
 NOW = dt.datetime(2026, 7, 1, tzinfo=dt.UTC).timestamp()
 
 
@@ -57,7 +57,7 @@ def test_everything_else_is_401(headers: dict[bytes, bytes]) -> None:
 
 def test_an_empty_ring_refuses_everything() -> None:
     with pytest.raises(GatewayError) as caught:
-        auth.authenticate({b"authorization": b"Bearer " + GOOD.encode()}, Ring(), NOW, None)
+        auth.authenticate({b"authorization": b"Bearer " + GOOD.encode()}, Keyring(), NOW, None)
     assert caught.value.status == 401
 
 
