@@ -136,9 +136,9 @@ def test_a_digest_is_enough_to_resume_by(site: FileServer, tmp_path: Path) -> No
 OLD_NOTES = '{"validator": "\\"v1\\""}'
 
 
-def leave(tmp_path: Path, part: bytes, notes: str = OLD_NOTES) -> Path:
+def leave(tmp_path: Path, part: bytes, sidecar: str = OLD_NOTES) -> Path:
     (tmp_path / "m.gguf.part").write_bytes(part)
-    (tmp_path / "m.gguf.part.json").write_text(notes)
+    (tmp_path / "m.gguf.part.json").write_text(sidecar)
     return tmp_path / "m.gguf"
 
 
@@ -150,10 +150,10 @@ def test_a_part_of_the_former_format_is_taken_up(site: FileServer, tmp_path: Pat
 def test_killed_between_the_last_byte_and_the_rename(site: FileServer, tmp_path: Path) -> None:
     assert fetch(site, leave(tmp_path, BODY)) == BODY
     assert ranges(site) == [f"bytes={len(BODY)}-"]
-    notes = json.dumps({"version": '"v1"', "size": len(BODY), "done": [[0, len(BODY)]]})
+    sidecar = json.dumps({"version": '"v1"', "size": len(BODY), "done": [[0, len(BODY)]]})
     site.requests.clear()
     (tmp_path / "m.gguf").unlink()
-    assert fetch(site, leave(tmp_path, BODY, notes), sha256=SHA256) == BODY
+    assert fetch(site, leave(tmp_path, BODY, sidecar), sha256=SHA256) == BODY
     assert site.requests == []
 
 
@@ -161,9 +161,11 @@ def test_a_part_longer_than_the_file_is_dropped(site: FileServer, tmp_path: Path
     assert fetch(site, leave(tmp_path, BODY + b"more")) == BODY
 
 
-@pytest.mark.parametrize("notes", ["", "{", "[]", '{"validator": 1}', '{"version": "x", "size": 9, "done": [[0, 9]]}'])
-def test_notes_that_cannot_be_trusted_are_worth_nothing(site: FileServer, tmp_path: Path, notes: str) -> None:
-    assert fetch(site, leave(tmp_path, b"GGUF" + bytes(len(BODY) - 4), notes)) == BODY
+@pytest.mark.parametrize(
+    "sidecar", ["", "{", "[]", '{"validator": 1}', '{"version": "x", "size": 9, "done": [[0, 9]]}']
+)
+def test_notes_that_cannot_be_trusted_are_worth_nothing(site: FileServer, tmp_path: Path, sidecar: str) -> None:
+    assert fetch(site, leave(tmp_path, b"GGUF" + bytes(len(BODY) - 4), sidecar)) == BODY
 
 
 def test_damage_in_what_was_there_is_found_and_mended(site: FileServer, tmp_path: Path) -> None:

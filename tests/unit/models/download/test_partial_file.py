@@ -1,4 +1,4 @@
-"""The unfinished file: its notes never promise what is not there, and only a whole file gets the name."""
+"""The partial file: its sidecar never lists bytes that are not on disk, and only a complete file gets the name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_was_saved_is_there_again(target: Path) -> None:
     part = begun(target)
     part.write([b"a" * KB, b"b" * KB], 2 * KB)
     part.save(((2 * KB, 4 * KB),))
-    part.write([b"c" * KB], 0)  # not noted: as if killed before
+    part.write([b"c" * KB], 0)  # not saved: as if killed before
     part.close()
     again = reopened(target)
     assert (again.validator, again.size, again.done) == ('"v1"', 10 * KB, ((2 * KB, 4 * KB),))
@@ -82,25 +82,25 @@ def test_starting_over_makes_another_file(target: Path) -> None:
     [[[0, 5], [4, 6]], [[3, 2]], [[0, 99]], [[0, 1, 2]], [["0", "1"]], [[0, True]], [[-1, 3]], [7], [[4, 6], [0, 2]]],
     ids=str,
 )
-def test_notes_that_do_not_fit(target: Path, done: object) -> None:
+def test_a_sidecar_that_does_not_fit(target: Path, done: object) -> None:
     target.with_name("m.gguf.part").write_bytes(bytes(10))
     target.with_name("m.gguf.part.json").write_text(json.dumps({"version": "x", "size": 10, "done": done}))
     assert reopened(target).done == ()
     assert list(target.parent.iterdir()) == []
 
 
-def test_notes_cut_off_at_any_byte_promise_nothing(target: Path) -> None:
+def test_a_sidecar_truncated_at_any_byte_is_ignored(target: Path) -> None:
     part = begun(target)
     part.save(((0, 5 * KB),))
     part.close()
-    notes = target.with_name("m.gguf.part.json").read_bytes()
-    for length in range(len(notes)):
+    sidecar = target.with_name("m.gguf.part.json").read_bytes()
+    for length in range(len(sidecar)):
         part.path.write_bytes(bytes(10 * KB))
-        target.with_name("m.gguf.part.json").write_bytes(notes[:length])
+        target.with_name("m.gguf.part.json").write_bytes(sidecar[:length])
         assert reopened(target).done == ()
 
 
-def test_a_file_shorter_than_its_notes_say(target: Path) -> None:
+def test_a_file_shorter_than_its_sidecar_says(target: Path) -> None:
     part = begun(target)
     part.save(((0, 5 * KB),))
     part.close()

@@ -1,4 +1,4 @@
-"""The books of a download: whatever happens, each byte is in one place, and none is lost or counted twice."""
+"""The segments of a download: at any time each byte is in one state, and none is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tracking(RuleBasedStateMachine):
         self.size, self.now = size, 0.0
         self.written = members(known)
         self.tracker = SegmentTracker(size, known, connections=connections, min_bytes=min_bytes)
-        self.flying: list[Segment] = []
+        self.in_flight: list[Segment] = []
 
     @rule(seconds=st.floats(0.01, 40))
     def wait(self, seconds: float) -> None:
@@ -57,28 +57,28 @@ class Tracking(RuleBasedStateMachine):
         if segment:
             assert segment.remaining > 0
             assert not set(range(segment.position, segment.end)) & self.written
-            self.flying.append(segment)
-        elif not self.flying:
+            self.in_flight.append(segment)
+        elif not self.in_flight:
             assert self.tracker.complete
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(which=st.integers(0, 100), count=st.integers(0, 900))
     def write(self, which: int, count: int) -> None:
-        segment = self.flying[which % len(self.flying)]
+        segment = self.in_flight[which % len(self.in_flight)]
         before = segment.position
         self.tracker.record_written(segment, count)  # more than is left does not count
         self.written |= set(range(before, segment.position))
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(which=st.integers(0, 100))
     def give_back(self, which: int) -> None:
-        self.tracker.release(self.flying.pop(which % len(self.flying)))
+        self.tracker.release(self.in_flight.pop(which % len(self.in_flight)))
 
     @invariant()
     def each_byte_is_in_one_place(self) -> None:
         if not hasattr(self, "tracker"):
             return
-        fetched = [set(range(segment.position, segment.end)) for segment in self.flying]
+        fetched = [set(range(segment.position, segment.end)) for segment in self.in_flight]
         assert members(self.tracker.spans()) == self.written
         assert self.tracker.bytes_done == len(self.written)
         assert sum(map(len, fetched)) + len(self.written) + self.tracker.bytes_pending == self.size
@@ -89,7 +89,7 @@ class Tracking(RuleBasedStateMachine):
         """Whatever happened, patience gets the whole file."""
         if not hasattr(self, "tracker"):
             return
-        for segment in self.flying:
+        for segment in self.in_flight:
             self.tracker.release(segment)
         while taken := self.tracker.take(self.now):
             self.tracker.record_written(taken, taken.remaining)

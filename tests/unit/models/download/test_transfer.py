@@ -141,7 +141,7 @@ def test_a_break_loses_nothing_that_came(site: FileServer, tmp_path: Path) -> No
     fetch(site, tmp_path, connections=2)
     assert got(tmp_path) == BODY
     starts = Counter(headers["range"].split("-")[0] for headers in site.asked("GET", PATH))
-    assert starts.most_common(1)[0][1] <= 2  # (a victim of the thieves at the end may be asked for again)
+    assert starts.most_common(1)[0][1] <= 2  # (a segment that others steal from at the end can be requested again)
 
 
 def test_one_that_says_nothing_does_not_hold_up_the_end(site: FileServer, tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_a_stall_of_everybody_ends_the_try(site: FileServer, tmp_path: Path) -> 
     with pytest.raises(ModelError, match="timed out waiting for data") as caught:
         fetch(site, tmp_path, connections=2, tuning=replace(TUNING, read_timeout=0.2))
     assert not caught.value.permanent
-    notes = json.loads((tmp_path / "m.gguf.part.json").read_text())
-    assert sum(end - start for start, end in notes["done"]) >= SEGMENT
+    sidecar = json.loads((tmp_path / "m.gguf.part.json").read_text())
+    assert sum(end - start for start, end in sidecar["done"]) >= SEGMENT
     site.fate = None
     site.requests.clear()
     fetch(site, tmp_path)
@@ -250,8 +250,8 @@ def test_servers_that_do_not_agree_about_the_version_are_asked_for_the_whole(sit
 def test_a_part_is_not_mixed_with_another_version(site: FileServer, tmp_path: Path) -> None:
     site.heeds_if_range = False
     (tmp_path / "m.gguf.part").write_bytes(BODY)
-    notes = {"version": '"v0"', "size": len(BODY), "done": [[0, 100], [500_000, 7_000_000]]}
-    (tmp_path / "m.gguf.part.json").write_text(json.dumps(notes))
+    sidecar = {"version": '"v0"', "size": len(BODY), "done": [[0, 100], [500_000, 7_000_000]]}
+    (tmp_path / "m.gguf.part.json").write_text(json.dumps(sidecar))
     site.files[PATH] = Served(OTHER)
     fetch(site, tmp_path)
     assert got(tmp_path) == OTHER
@@ -263,8 +263,8 @@ def test_only_what_is_missing_is_asked_for(site: FileServer, tmp_path: Path) -> 
     for start, end in done:
         part[start:end] = BODY[start:end]
     (tmp_path / "m.gguf.part").write_bytes(part)
-    notes = {"version": '"v1"', "size": len(BODY), "done": done}
-    (tmp_path / "m.gguf.part.json").write_text(json.dumps(notes))
+    sidecar = {"version": '"v1"', "size": len(BODY), "done": done}
+    (tmp_path / "m.gguf.part.json").write_text(json.dumps(sidecar))
     reporter = fetch(site, tmp_path, sha256=SHA256)
     assert got(tmp_path) == BODY
     assert bytes_asked(site) == len(BODY) - sum(end - start for start, end in done)
@@ -322,8 +322,8 @@ def test_the_digest_of_much_that_was_there_is_a_step_of_its_own(site: FileServer
     body = b"GGUF" + bytes(100_000_000)
     sha256 = hashlib.sha256(body).hexdigest()
     (tmp_path / "m.gguf.part").write_bytes(body)
-    notes = {"version": '"v1"', "size": len(body), "done": [(0, len(body))]}
-    (tmp_path / "m.gguf.part.json").write_text(json.dumps(notes))
+    sidecar = {"version": '"v1"', "size": len(body), "done": [(0, len(body))]}
+    (tmp_path / "m.gguf.part.json").write_text(json.dumps(sidecar))
     reporter = fetch(site, tmp_path, sha256=sha256)
     assert reporter.kinds() == ["downloading", "verifying"]
     assert reporter.steps[-1] == (len(body), len(body))
