@@ -16,7 +16,7 @@ class ExitCode(enum.IntEnum):
 
     OK = 0
     USAGE = 64  # the command line itself is wrong
-    UNAVAILABLE = 69  # a program could not stay up, or a model could not be had
+    UNAVAILABLE = 69  # a program could not stay up, or a model could not be obtained
     INTERNAL = 70  # a defect of ours
     TEMPORARY = 75  # another instance holds the run directory or a lock; try again
     CONFIG = 78  # the configuration is wrong or names what cannot be used; restarting cannot help
@@ -30,7 +30,7 @@ class ExitCode(enum.IntEnum):
 _EXIT_MEANINGS = {
     ExitCode.OK: "Finished, or stopped as asked.",
     ExitCode.USAGE: "The command line is wrong.",
-    ExitCode.UNAVAILABLE: "A program could not stay up, or the model could not be had; the reason is on stderr.",
+    ExitCode.UNAVAILABLE: "A program could not stay up, or the model could not be obtained; the reason is on stderr.",
     ExitCode.INTERNAL: "A defect in the appliance; please report it with the diagnostics.",
     ExitCode.TEMPORARY: "Something else holds a lock or the run directory; try again.",
     ExitCode.CONFIG: "The configuration is wrong, or names what cannot be used, such as a damaged model file; "
@@ -89,7 +89,7 @@ class KeysError(LlamaGgufError):
 
 
 class ModelError(LlamaGgufError):
-    """The weights cannot be had or used. `permanent` says whether trying again could help."""
+    """The weights cannot be obtained or used. `permanent` says whether trying again could help."""
 
     exit_code = ExitCode.UNAVAILABLE
 

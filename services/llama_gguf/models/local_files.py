@@ -20,7 +20,7 @@ _MAX_LISTED = 10
 
 
 def check_readable(path: Path, setting: str) -> None:
-    """Raise a permanent ModelError unless `path` is a file that this process may read."""
+    """Raise a permanent ModelError unless `path` is a file that this process can read."""
     try:
         with path.open("rb"):
             return
