@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from itertools import product
-from typing import get_args
 
-from llama_gguf.health.state import EngineAnswer, Seen, State, Status, advance
+from llama_gguf.health.state import Seen, Status, advance
+from llama_gguf.states import Phase, ServiceState
 
 _NOTHING = Seen()
 _FAILURE = "any"
 _FEW = 2  # states with a change in common that need no frame
+_ENGINE = (None, Phase.LOADING, Phase.SERVING, Phase.SILENT, Phase.BROKEN)
 _SIGHTS = tuple(
     Seen(engine=engine, gateway=gateway, draining=draining, failure=failure)
-    for engine, gateway, draining, failure in product(
-        get_args(EngineAnswer), (False, True), (False, True), (None, _FAILURE)
-    )
+    for engine, gateway, draining, failure in product(_ENGINE, (False, True), (False, True), (None, _FAILURE))
 )
 
 
@@ -25,13 +24,13 @@ def draw() -> str:
 
     Changes that several states share are drawn once, from a frame around them.
     """
-    order = get_args(State)
+    order = list(ServiceState)
     labels = _labels()
     shared = defaultdict(set)
     for (before, after), label in labels.items():
         shared[after, label].add(before)
     frame = min((states for states in shared.values() if len(states) > _FEW), key=len, default=set(order))
-    lines = ["stateDiagram-v2", '  state " " as any {', f"    [*] --> {order[0]}"]
+    lines = ["stateDiagram-v2", '  state " " as any {', f"    [*] --> {ServiceState.STARTING}"]
     outer = []
     for before, after in sorted(labels, key=lambda pair: [order.index(state) for state in pair]):
         line = f"{before} --> {after}: {labels[before, after]}"
@@ -44,7 +43,7 @@ def draw() -> str:
     return "\n".join([*lines, "  }", *dict.fromkeys(outer)])
 
 
-def _labels() -> dict[tuple[State, State], str]:
+def _labels() -> dict[tuple[ServiceState, ServiceState], str]:
     """Return every change of state, and what leads to it beyond what is so already in the state before."""
     steps, found = _steps(), {}
     for before, after in steps:
@@ -55,11 +54,10 @@ def _labels() -> dict[tuple[State, State], str]:
     return found
 
 
-def _steps() -> dict[tuple[State, State], list[Seen]]:
+def _steps() -> dict[tuple[ServiceState, ServiceState], list[Seen]]:
     """Return which state can follow which, and the sights that lead to it. A failure and a stop last."""
-    first: State = get_args(State)[0]
-    steps: dict[tuple[State, State], list[Seen]] = defaultdict(list)
-    open_ = [(Status(first, 0.0), False, False)]
+    steps: dict[tuple[ServiceState, ServiceState], list[Seen]] = defaultdict(list)
+    open_ = [(Status(ServiceState.STARTING, 0.0), False, False)]
     known = set(open_)
     while open_:
         before, draining, failed = open_.pop()

@@ -1,7 +1,7 @@
-"""There is one way to write a time as text and one to replace a private file: a second way drifts from the first.
+"""There is one way to write a time as text, one to replace a private file, and one set of words for states.
 
-A second owner is found by the calls that it cannot do without; a test plants some, so that these checks never fall
-asleep.
+A second way drifts from the first. It is found by the calls or words that it cannot do without; a test plants some, so
+that these checks never fall asleep.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from llama_gguf.states import STOPPED, EngineState, ServiceState
 
 PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
 
@@ -66,3 +68,34 @@ def test_nobody_else_does_it(owner: str) -> None:
 )
 def test_a_second_way_is_found(owner: str, planted: str) -> None:
     assert _found(owner, planted)
+
+
+STATES = {*EngineState, *ServiceState, STOPPED}
+OTHER_MEANINGS = {
+    ("settings/locations.py", "draining"): "a file's name",
+    ("settings/locations.py", "ready"): "a file's name",
+    ("cli/commands/up.py", "starting"): "a log line",
+    ("gateway/telemetry/metrics.py", "failed"): "how a reload of the keys file ended",
+    ("platforms/runpod/hub.py", "ready"): "the name of a test",
+}
+"""Where one of these words is not a state. One that is no longer there must leave this list."""
+
+
+def _state_words(source: str) -> set[str]:
+    constants = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    return {value for value in constants if isinstance(value, str) and value in STATES}
+
+
+def test_state_words_stand_in_one_module() -> None:
+    found = {
+        (str(path.relative_to(PACKAGE)), word)
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "states.py"
+        for word in _state_words(path.read_text(encoding="utf-8"))
+    }
+    assert found == set(OTHER_MEANINGS), found ^ set(OTHER_MEANINGS)
+
+
+def test_a_state_word_elsewhere_is_found() -> None:
+    assert _state_words('if engine.state == "ready": pass') == {"ready"}
+    assert _state_words('State = Literal["loading", "stopped", "other"]') == {"loading", "stopped"}

@@ -107,7 +107,7 @@ def test_it_becomes_a_llama_server_that_answers(tmp_path: Path, tiny_model: Path
     engine = Engine(tmp_path, {"path": str(tiny_model), "aliases": ["tiny", "also"]})
     with engine.started(LLAMA_ARG_CTX_SIZE="64", LLAMA_SERVER_SLOTS_DEBUG="1", HF_TOKEN="hf_secret") as process:
         engine.wait(engine.healthy)
-        assert engine.state()["phase"] == "exec"
+        assert engine.state()["phase"] == "starting"
         assert engine.state()["pid"] == process.pid  # the process supervisord knows is llama-server itself
         status, answer = engine.ask(
             "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}

@@ -144,7 +144,7 @@ async def test_health_tells_states_and_the_queue_and_nothing_of_keys(old: Old) -
     assert answer.headers["content-type"] == "application/json"
     found = answer.json()
     assert found["engine"]["status"] == "ready"
-    assert found["gateway"]["status"] == "ok"
+    assert found["gateway"]["status"] == "ready"
     assert found["queue"] == {"max": 1, "active": 0, "waiting": 0}
     assert found["auth"] == {"enabled": True, "keys_ok": True}
     assert "alice" not in answer.body.decode()

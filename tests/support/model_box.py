@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_gguf.models.model_files import Phase
 from llama_gguf.settings import Locations, Settings, locate, parse
+from llama_gguf.states import Phase
 
 
 @dataclass

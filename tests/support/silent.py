@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_gguf.models.model_files import Phase
+from llama_gguf.states import Phase
 
 
 class Silent:

@@ -27,6 +27,7 @@ from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate
 from llama_gguf.settings.health_paths import DETAILS
 from llama_gguf.settings.hosts import from_here, is_wildcard
 from llama_gguf.settings.loading.load import InvalidConfigError, load
+from llama_gguf.states import STOPPED, ServiceState
 
 _HEALTH_SECONDS = 3.0
 
@@ -43,6 +44,7 @@ class Facts:
     engine: EnginePhase | None  # what the engine's program wrote of itself: more than the health server tells
     failure: Failure | None
     variant: EngineVariant | None = None  # of the engine's CPU code
+    was_ready: bool = False
     memory: Mapping[str, ProcessMemory] = field(default_factory=dict)  # by program
 
     @property
@@ -52,17 +54,21 @@ class Facts:
 
     @property
     def state(self) -> str:
-        """`stopped`, `failed`, or what the health server says (`unknown` where it does not)."""
+        """What the health server says; where it does not answer, or nothing runs, what the files tell."""
+        if self.health and self.running:
+            return str(self.health["state"])
+        if self.failure:
+            return ServiceState.FAILED
         if not self.running:
-            return "failed" if self.failure else "stopped"
-        return str(self.health["state"]) if self.health else "unknown"
+            return STOPPED
+        return ServiceState.UNREADY if self.was_ready else ServiceState.STARTING
 
     @property
     def exit_code(self) -> int:
         """0 ready; 75 running but not ready (yet), so asking again makes sense; 69 stopped or failed."""
-        if self.state == "ready":
+        if self.state == ServiceState.READY:
             return ExitCode.OK
-        return ExitCode.UNAVAILABLE if self.state in {"stopped", "failed"} else ExitCode.TEMPORARY
+        return ExitCode.UNAVAILABLE if self.state in {STOPPED, ServiceState.FAILED} else ExitCode.TEMPORARY
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -118,6 +124,7 @@ def inspect(run: RunDir) -> Facts:
         engine=engine_phase.read(run.engine_phase),
         failure=failures.read(run.failure),
         variant=engine_variant.read(run.engine_variant),
+        was_ready=run.ready.exists(),
         memory={info.name: found for info in programs if info.pid and (found := read_process_memory(info.pid))},
     )
 

@@ -28,6 +28,7 @@ from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.checks.model_facts import model_problems
 from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES
+from llama_gguf.states import Phase
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     state = PhaseFile(run_dir.engine_phase, served_names(snapshot.settings.model)[0])
     variants = VariantSteps(snapshot, this_machine())
     variants.settle()
-    state.phase("resolving", "locating llama-server and the model")
+    state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
     files = resolve_with_retries(snapshot.settings.model, snapshot.locations, env, state)
@@ -59,7 +60,7 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     # A socket file left by a killed llama-server would make bind fail.
     run_dir.engine_socket.unlink(missing_ok=True)
     log.info("starting llama-server", extra=fields(binary=str(binary), argv=argv))
-    state.phase("exec", str(files.model))
+    state.phase(Phase.STARTING, str(files.model))
     execve(binary, [str(binary), *argv], engine_env)
 
 

@@ -35,7 +35,7 @@ from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
-from llama_gguf.gateway.upstream.monitor import EngineMonitor, State
+from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.keys.watcher import KeyState, KeyWatcher
@@ -43,6 +43,7 @@ from llama_gguf.logs import fields
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.states import EngineState, ServiceState
 
 from .pipeline import Access, Pipeline
 
@@ -174,7 +175,7 @@ class Gateway:
 
     async def _metrics_text(self, accept: bytes) -> tuple[str, bytes]:
         engine_text = None
-        if self._settings.metrics.engine_series and self.engine.state == "ready":
+        if self._settings.metrics.engine_series and self.engine.state is EngineState.READY:
             engine_text = await self._engine_metrics()
         self._recorder.flush()
         body, media_type = self.metrics.render(accept.decode("latin-1"), engine_text)
@@ -190,7 +191,7 @@ class Gateway:
             return None
         return text if status == 200 else None
 
-    def _engine_changed(self, state: State) -> None:
+    def _engine_changed(self, state: EngineState) -> None:
         self.metrics.engine_state(state)
         if self.engine.restarts > self._engine_restarts:
             self._engine_restarts = self.engine.restarts
@@ -204,15 +205,15 @@ class Gateway:
 
     def health(self) -> dict[str, object]:
         """Return what /health tells: states and numbers of the queue, nothing of keys but whether they load."""
-        status = {"ready": "ok", "failed": "failed"}.get(self.engine.state, "unready")
+        own = ServiceState.DRAINING if self.draining else ServiceState.READY
         return {
-            "status": "draining" if self.draining else status,
+            "status": ServiceState.DRAINING if self.draining else self.engine.service_state,
             "engine": {
                 "status": self.engine.state,
                 "restarts": self.engine.restarts,
                 "cpu_variant": engine_variant.summary(self.engine.variant),
             },
-            "gateway": {"status": "draining" if self.draining else "ok", "in_flight": self.pipeline.in_flight},
+            "gateway": {"status": own, "in_flight": self.pipeline.in_flight},
             "queue": {
                 "max": self.admission.capacity,
                 "active": self.admission.active,

@@ -13,6 +13,7 @@ from llama_gguf.health.responses import percent, vast_line
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_phase
 from llama_gguf.settings import RunDir
+from llama_gguf.states import ServiceState
 
 from . import probe
 from .state import Seen, Status, advance
@@ -41,7 +42,7 @@ class Monitor:
         self._clock = clock
         self._seen = Seen()
         # This process may be new while the appliance is not: the marker remembers for it.
-        self._status = Status("starting", clock(), was_ready=run.ready.exists())
+        self._status = Status(ServiceState.STARTING, clock(), was_ready=run.ready.exists())
 
     def current(self) -> Status:
         """Return the status, with what the files say this very moment: a stop must be seen at once."""

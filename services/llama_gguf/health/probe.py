@@ -10,14 +10,13 @@ from typing import Any
 from llama_gguf.rundir import engine_variant, failure
 from llama_gguf.settings import RunDir
 from llama_gguf.settings.hosts import from_here
-
-from .state import EngineAnswer
+from llama_gguf.states import Phase
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 
 
-async def ask_engine(socket: Path, timeout_seconds: float) -> EngineAnswer:
-    """Ask llama-server how it is; never raises and never takes longer than the timeout."""
+async def ask_engine(socket: Path, timeout_seconds: float) -> Phase | None:
+    """Ask llama-server how it is, None where no one is on the socket; never raises, nor takes longer than told."""
     try:
         async with asyncio.timeout(timeout_seconds):
             reader, writer = await asyncio.open_unix_connection(str(socket))
@@ -27,18 +26,18 @@ async def ask_engine(socket: Path, timeout_seconds: float) -> EngineAnswer:
             finally:
                 writer.close()
     except TimeoutError:
-        return "silent"
+        return Phase.SILENT
     except (OSError, ValueError):  # ValueError: a line without end
-        return "absent"
-    return _engine_answer(line)
+        return None
+    return _engine_phase(line)
 
 
-def _engine_answer(status_line: bytes) -> EngineAnswer:
+def _engine_phase(status_line: bytes) -> Phase:
     parts = status_line.split()
     code = parts[1] if len(parts) > 1 and parts[0].startswith(b"HTTP/") else b""
     if code == b"200":
-        return "ready"
-    return "loading" if code == b"503" else "broken"
+        return Phase.SERVING
+    return Phase.LOADING if code == b"503" else Phase.BROKEN
 
 
 async def accepts(host: str, port: int, timeout_seconds: float) -> bool:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from llama_gguf.health.state import State, Status
+from llama_gguf.health.state import Status
 from llama_gguf.rundir.notices import notices_as_data
 from llama_gguf.settings.health_paths import DETAILS, LIVE, READY, STARTUP
 from llama_gguf.settings.platform import Platform
+from llama_gguf.states import ServiceState
 from llama_gguf.timestamps import utc_text
 
-_PING: dict[State, int] = {"starting": 204, "ready": 200, "unready": 503, "draining": 503, "failed": 500}
+_PING = {
+    ServiceState.STARTING: 204,
+    ServiceState.READY: 200,
+    ServiceState.UNREADY: 503,
+    ServiceState.DRAINING: 503,
+    ServiceState.FAILED: 500,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +37,19 @@ class Answer:
 def answer(path: str, ping_path: str, platform: Platform, status: Status) -> Answer:
     """Answer a GET of `path`; `ping_path` is the platform's health check as configured, and wins over the others."""
     if path == ping_path:
-        return Answer(503 if platform == "kubernetes" and status.state == "starting" else _PING[status.state])
+        starting = status.state is ServiceState.STARTING
+        return Answer(503 if platform == "kubernetes" and starting else _PING[status.state])
     if path == LIVE:
         # Not alive only when nothing but a new container can help. Loading and draining are alive.
-        return _verdict(status, ok=status.state != "failed")
+        return _verdict(status, ok=status.state is not ServiceState.FAILED)
     if path == READY:
-        return _verdict(status, ok=status.state == "ready")
+        return _verdict(status, ok=status.state is ServiceState.READY)
     if path == STARTUP:
-        return _verdict(status, ok=status.was_ready and status.state != "failed")
+        return _verdict(status, ok=status.was_ready and status.state is not ServiceState.FAILED)
     if path == DETAILS:
-        return Answer(200 if status.state == "ready" else _not_ready(status), details(status), "application/json")
+        return Answer(
+            200 if status.state is ServiceState.READY else _not_ready(status), details(status), "application/json"
+        )
     return Answer(404, b"no such path\n")
 
 
@@ -50,7 +60,7 @@ def _verdict(status: Status, *, ok: bool) -> Answer:
 
 
 def _not_ready(status: Status) -> int:
-    return 500 if status.state == "failed" else 503
+    return 500 if status.state is ServiceState.FAILED else 503
 
 
 def details(status: Status) -> bytes:
@@ -87,8 +97,8 @@ VAST_ERROR = "llama-gguf-on-error:"
 
 def vast_line(before: Status, after: Status) -> str | None:
     """Return the line that tells PyWorker of a change, or None where it is none of its business."""
-    if after.state == "ready" and not before.was_ready:
+    if after.state is ServiceState.READY and not before.was_ready:
         return f"{VAST_READY} model ready"
-    if after.state == "failed" and before.state != "failed":
+    if after.state is ServiceState.FAILED and before.state is not ServiceState.FAILED:
         return f"{VAST_ERROR} {after.reason}" + (f": {after.detail}" if after.detail else "")
     return None

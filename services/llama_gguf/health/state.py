@@ -7,14 +7,11 @@ after it the appliance can be ready or unready, but not starting.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.notices import Notice
-
-State = Literal["starting", "ready", "unready", "draining", "failed"]
-EngineAnswer = Literal["absent", "loading", "ready", "silent", "broken"]
-"""No one on the socket; 503; 200; no answer in time; any other answer."""
+from llama_gguf.states import Phase, ServiceState
 
 SILENT_CHECKS = 3
 """Checks without an answer before a ready engine counts as unready: one may just be a busy moment."""
@@ -24,7 +21,7 @@ SILENT_CHECKS = 3
 class Seen:
     """One look at the appliance."""
 
-    engine: EngineAnswer = "absent"
+    engine: Phase | None = None  # by its /health: SERVING, LOADING, SILENT, BROKEN; None with no one on the socket
     step: EnginePhase | None = None
     gateway: bool = False  # accepts connections
     draining: bool = False
@@ -37,9 +34,9 @@ class Seen:
 class Status:
     """What is so, since when, and why. All of it may be told to strangers but `detail`, which may name files."""
 
-    state: State
+    state: ServiceState
     since: float  # epoch seconds at which `state` began
-    phase: str = "starting"  # resolving, downloading, verifying, starting, loading, gateway, serving, …
+    phase: Phase = Phase.STARTING
     model: str = ""  # its name for clients
     detail: str = ""  # for the log only
     reason: str = ""  # why it is not ready
@@ -53,9 +50,9 @@ class Status:
 
 def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> Status:
     """Return the status that follows from `seen`; `again` says that its probes were counted before."""
-    silent = before.silent_checks + (0 if again else 1) if seen.engine == "silent" else 0
-    if before.state == "ready" and 0 < silent < SILENT_CHECKS:
-        seen = replace(seen, engine="ready")
+    silent = before.silent_checks + (0 if again else 1) if seen.engine is Phase.SILENT else 0
+    if before.state is ServiceState.READY and 0 < silent < SILENT_CHECKS:
+        seen = replace(seen, engine=Phase.SERVING)
     after = _judge(seen, was_ready=before.was_ready)
     since = before.since if after.state == before.state else now
     model = seen.step.model if seen.step else before.model
@@ -66,28 +63,31 @@ def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> S
 
 def _judge(seen: Seen, *, was_ready: bool) -> Status:
     if seen.failure is not None:
-        return Status("failed", 0.0, "failed", detail=seen.cause, reason=seen.failure, was_ready=was_ready)
+        return Status(
+            ServiceState.FAILED, 0.0, Phase.FAILED, detail=seen.cause, reason=seen.failure, was_ready=was_ready
+        )
     if seen.draining:
-        return Status("draining", 0.0, "draining", reason="a stop was asked for", was_ready=was_ready)
-    if seen.engine == "ready" and seen.gateway:
-        return Status("ready", 0.0, "serving", was_ready=True)
-    found = _unfinished(seen)
-    return replace(found, state="unready" if was_ready else "starting", was_ready=was_ready)
+        return Status(ServiceState.DRAINING, 0.0, Phase.DRAINING, reason="a stop was asked for", was_ready=was_ready)
+    if seen.engine is Phase.SERVING and seen.gateway:
+        return Status(ServiceState.READY, 0.0, Phase.SERVING, was_ready=True)
+    state = ServiceState.UNREADY if was_ready else ServiceState.STARTING
+    return replace(_unfinished(seen, state), was_ready=was_ready)
 
 
-def _unfinished(seen: Seen) -> Status:
+_REASONS = {
+    Phase.SERVING: (Phase.GATEWAY, "the gateway does not accept connections yet"),
+    Phase.LOADING: (Phase.LOADING, "the engine loads the model"),
+    Phase.SILENT: (Phase.SILENT, "the engine does not answer in time"),
+    Phase.BROKEN: (Phase.BROKEN, "the engine answers with an error"),
+}
+"""What the engine answers -> what is missing."""
+
+
+def _unfinished(seen: Seen, state: ServiceState) -> Status:
     """Name the step that is missing."""
-    if seen.engine == "ready":
-        return Status("starting", 0.0, "gateway", reason="the gateway does not accept connections yet")
-    if seen.engine == "loading":
-        return Status("starting", 0.0, "loading", reason="the engine loads the model")
-    if seen.engine == "silent":
-        return Status("starting", 0.0, "silent", reason="the engine does not answer in time")
-    if seen.engine == "broken":
-        return Status("starting", 0.0, "broken", reason="the engine answers with an error")
-    step = seen.step or EnginePhase("starting")
-    phase = "starting" if step.phase == "exec" else step.phase
-    reason = f"the engine is {phase}"
-    return Status(
-        "starting", 0.0, phase, "", step.detail, reason, bytes_done=step.bytes_done, bytes_total=step.bytes_total
-    )
+    if seen.engine is not None:
+        phase, reason = _REASONS[seen.engine]
+        return Status(state, 0.0, phase, reason=reason)
+    step = seen.step or EnginePhase(Phase.STARTING)
+    status = Status(state, 0.0, step.phase, detail=step.detail, reason=f"the engine is {step.phase}")
+    return replace(status, bytes_done=step.bytes_done, bytes_total=step.bytes_total)

@@ -13,6 +13,7 @@ from pathlib import Path
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.states import Phase
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def verify(path: Path, sha256: str, setting: str, verified: VerifiedFiles, repor
     """Raise a permanent ModelError unless `path` has the digest `sha256`."""
     if verified.contains(path, sha256):
         return
-    reporter.phase("verifying", f"checking the SHA-256 of {path.name}")
+    reporter.phase(Phase.VERIFYING, f"checking the SHA-256 of {path.name}")
     found = file_sha256(path, reporter)
     if found != sha256:
         raise ModelError(

@@ -15,6 +15,7 @@ from llama_gguf.models.download.lock import hold
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
+from llama_gguf.states import Phase
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:
         return False
     if sha256 is None or context.verified.contains(path, sha256):
         return True
-    context.reporter.phase("verifying", f"checking the SHA-256 of {path.name}")
+    context.reporter.phase(Phase.VERIFYING, f"checking the SHA-256 of {path.name}")
     if file_sha256(path, context.reporter) == sha256:
         context.verified.add(path, sha256)
         return True
@@ -51,7 +52,7 @@ def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:
 
 def _fetch_one(remote: Remote, path: Path, context: FetchContext) -> None:
     def report_wait() -> None:
-        context.reporter.phase("downloading", f"waiting for another worker that downloads {path.name}")
+        context.reporter.phase(Phase.DOWNLOADING, f"waiting for another worker that downloads {path.name}")
 
     with hold(path.with_name(path.name + ".lock"), on_wait=report_wait):
         if not _is_present(path, remote.sha256, context):  # the other worker can have downloaded it

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-Phase = Literal["resolving", "downloading", "verifying", "starting", "exec"]
-"""What the engine program is doing before llama-server runs; the `phase` of RunDir.engine_phase."""
+from llama_gguf.states import Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from llama_gguf.models.local_files import Role, check_model, check_readable, fin
 from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
 from llama_gguf.settings import Locations
+from llama_gguf.states import Phase
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.model import Model
@@ -42,7 +43,7 @@ def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter
         check_readable(sources.chat_template, "model.chat_template")
 
     def fetch(wanted: Wanted, role: Role) -> tuple[Path, Header]:
-        reporter.phase("resolving", wanted.description)
+        reporter.phase(Phase.RESOLVING, wanted.description)
         path = _locate(wanted, context)
         header = check_model(path, wanted.setting, role)
         if wanted.sha256:
@@ -89,7 +90,7 @@ def resolve_with_retries(
                 "model not available yet",
                 extra=fields(reason=error.message, retry_seconds=round(jittered, 1), attempt=attempt),
             )
-            reporter.phase("resolving", f"{error.message}; attempt {attempt + 1} of {attempts} in {jittered:.0f} s")
+            reporter.phase(Phase.RESOLVING, f"{error.message}; attempt {attempt + 1} of {attempts} in {jittered:.0f} s")
             sleep(jittered)
             delay = min(delay * 2, _MAX_DELAY_SECONDS)
     return resolve(model, locations, env, reporter)

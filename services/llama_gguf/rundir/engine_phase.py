@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_gguf.atomic_file import write_private_json
+from llama_gguf.states import Phase
 
 from .notices import Notice, read_notices
 
@@ -24,7 +25,7 @@ _MIN_INTERVAL_SECONDS = 0.5
 class EnginePhase:
     """One step of the engine's program. `detail` may hold paths and URLs, so strangers are not told it."""
 
-    phase: str
+    phase: Phase
     model: str = ""  # the name clients know it by
     detail: str = ""
     bytes_done: int | None = None
@@ -57,7 +58,7 @@ class PhaseFile:
         self._warnings: tuple[Notice, ...] = ()
         self._written_at = 0.0  # of `tick`
 
-    def phase(self, phase: str, detail: str) -> None:
+    def phase(self, phase: Phase, detail: str) -> None:
         """Record that a new step begins."""
         now, pid = self._clock(), os.getpid()
         self._write(EnginePhase(phase, self._model, detail, since=now, pid=pid, warnings=self._warnings))
@@ -84,13 +85,12 @@ def read(path: Path) -> EnginePhase | None:
     """Return what was written last, None when that is nothing usable; a field of another type counts as left out."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(found, dict) or not isinstance(found.get("phase"), str):
+        phase = Phase(found["phase"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     since = found.get("since")
     return EnginePhase(
-        found["phase"],
+        phase,
         str(found.get("model") or ""),
         str(found.get("detail") or ""),
         _integer(found.get("bytes_done")),

@@ -54,7 +54,7 @@ def test_it_becomes_llama_server(tmp_path: Path, tiny_model: Path, engine_binary
     assert became.env == {"PATH": "/bin", "XDG_CONFIG_HOME": str(run_dir.root), "NO_COLOR": "1"}
     assert not run_dir.engine_socket.exists()
     state = json.loads(run_dir.engine_phase.read_text())
-    assert (state["phase"], state["detail"]) == ("exec", str(tiny_model))
+    assert (state["phase"], state["detail"]) == ("starting", str(tiny_model))
     assert state["warnings"] == []
 
 

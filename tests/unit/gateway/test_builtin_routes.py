@@ -25,9 +25,9 @@ async def test_health_tells_states_and_nothing_of_keys(running: Running) -> None
     await running.until(lambda: running.gateway.engine.state == "ready")
     answer = await running.ask("GET", "/health", key=None)
     assert answer.json() == {
-        "status": "ok",
+        "status": "ready",
         "engine": {"status": "ready", "restarts": 0, "cpu_variant": None},
-        "gateway": {"status": "ok", "in_flight": 1},
+        "gateway": {"status": "ready", "in_flight": 1},
         "queue": {"max": 2, "active": 0, "waiting": 0},
         "auth": {"enabled": True, "keys_ok": True},
     }

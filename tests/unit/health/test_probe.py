@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.health.probe import accepts, ask_engine, read_failure
-from llama_gguf.health.state import EngineAnswer
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.settings import RunDir
+from llama_gguf.states import Phase
 
 
 @pytest.fixture
@@ -43,31 +43,31 @@ async def engine(socket: Path, answer: bytes, *, delay: float = 0.0) -> AsyncIte
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (b"HTTP/1.1 200 OK\r\n\r\n{}", "ready"),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "loading"),
-        (b"HTTP/1.1 500 Oops\r\n\r\n", "broken"),
-        (b"HTTP/1.1", "broken"),
-        (b"", "broken"),
-        (b"x" * 100_000, "absent"),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", Phase.SERVING),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Phase.LOADING),
+        (b"HTTP/1.1 500 Oops\r\n\r\n", Phase.BROKEN),
+        (b"HTTP/1.1", Phase.BROKEN),
+        (b"", Phase.BROKEN),
+        (b"x" * 100_000, None),
     ],
 )
-async def test_ask_engine(socket: Path, answer: bytes, expected: EngineAnswer) -> None:
+async def test_ask_engine(socket: Path, answer: bytes, expected: Phase | None) -> None:
     async with engine(socket, answer):
-        assert await ask_engine(socket, 2.0) == expected
+        assert await ask_engine(socket, 2.0) is expected
 
 
 async def test_a_hung_engine_is_silent_in_time(socket: Path) -> None:
     async with engine(socket, b"HTTP/1.1 200 OK\r\n\r\n", delay=0.5):
-        assert await ask_engine(socket, 0.1) == "silent"
+        assert await ask_engine(socket, 0.1) is Phase.SILENT
         await asyncio.sleep(0.5)
 
 
 async def test_no_socket_and_a_stale_socket_are_absent(socket: Path) -> None:
-    assert await ask_engine(socket, 1.0) == "absent"
+    assert await ask_engine(socket, 1.0) is None
     async with engine(socket, b""):
         pass
     assert socket.exists()  # noqa: ASYNC240 - one look
-    assert await ask_engine(socket, 1.0) == "absent"
+    assert await ask_engine(socket, 1.0) is None
 
 
 async def test_accepts() -> None:

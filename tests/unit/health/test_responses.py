@@ -5,15 +5,17 @@ import json
 import pytest
 
 from llama_gguf.health.responses import answer, details, percent, vast_line
-from llama_gguf.health.state import State, Status
+from llama_gguf.health.state import Status
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings.platform import Platform
+from llama_gguf.states import Phase, ServiceState
 
-STATES: tuple[State, ...] = ("starting", "ready", "unready", "draining", "failed")
+STATES = tuple(ServiceState)
 
 
-def status(state: State) -> Status:
-    return Status(state, 0.0, "loading", "m", "/secret/m.gguf", "because", was_ready=state in {"ready", "unready"})
+def status(state: ServiceState) -> Status:
+    ready_once = state in {ServiceState.READY, ServiceState.UNREADY}
+    return Status(state, 0.0, Phase.LOADING, "m", "/secret/m.gguf", "because", was_ready=ready_once)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_no_detail_is_told_to_strangers(path: str) -> None:
 
 
 def test_once_started_always_started() -> None:
-    drained = Status("draining", 0.0, was_ready=True)
+    drained = Status(ServiceState.DRAINING, 0.0, was_ready=True)
     assert answer("/startupz", "/ping", "kubernetes", drained).status == 200
 
 
@@ -51,17 +53,17 @@ def test_ping_has_no_body() -> None:
 
 
 def test_the_configured_path_wins() -> None:
-    assert answer("/health", "/health", "runpod", status("starting")).status == 204
-    assert answer("/ping", "/health", "runpod", status("starting")).status == 404
+    assert answer("/health", "/health", "runpod", status(ServiceState.STARTING)).status == 204
+    assert answer("/ping", "/health", "runpod", status(ServiceState.STARTING)).status == 404
 
 
 def test_a_no_says_why() -> None:
-    assert answer("/readyz", "/ping", "plain", status("unready")).body == b"unready: because\n"
+    assert answer("/readyz", "/ping", "plain", status(ServiceState.UNREADY)).body == b"unready: because\n"
 
 
 def test_details() -> None:
     notices = (Notice("no-chat-template", "it has none", "set one"),)
-    found = Status("starting", 0.0, "downloading", "m", "/m.gguf", "busy", 1, 3, notices=notices)
+    found = Status(ServiceState.STARTING, 0.0, Phase.DOWNLOADING, "m", "/m.gguf", "busy", 1, 3, notices=notices)
     assert json.loads(details(found)) == {
         "state": "starting",
         "phase": "downloading",
@@ -73,24 +75,28 @@ def test_details() -> None:
         "warnings": [{"code": "no-chat-template", "message": "it has none", "hint": "set one"}],
         "cpu_variant": None,
     }
-    assert json.loads(details(status("ready")))["warnings"] == []
+    assert json.loads(details(status(ServiceState.READY)))["warnings"] == []
     variant = {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
-    assert json.loads(details(Status("ready", 0.0, cpu_variant=variant)))["cpu_variant"] == variant
-    assert json.loads(details(status("ready")))["progress"] is None
+    assert json.loads(details(Status(ServiceState.READY, 0.0, cpu_variant=variant)))["cpu_variant"] == variant
+    assert json.loads(details(status(ServiceState.READY)))["progress"] is None
 
 
 @pytest.mark.parametrize(
     ("done", "total", "expected"), [(None, 5, None), (5, None, None), (0, 0, None), (5, 4, 100.0), (1, 4, 25.0)]
 )
 def test_percent(done: int | None, total: int | None, expected: float | None) -> None:
-    assert percent(Status("starting", 0.0, bytes_done=done, bytes_total=total)) == expected
+    assert percent(Status(ServiceState.STARTING, 0.0, bytes_done=done, bytes_total=total)) == expected
 
 
 def test_vast_lines_come_once_for_each_change() -> None:
-    starting, ready, failed = Status("starting", 0.0), Status("ready", 0.0, was_ready=True), status("failed")
+    starting, ready, failed = (
+        Status(ServiceState.STARTING, 0.0),
+        Status(ServiceState.READY, 0.0, was_ready=True),
+        status(ServiceState.FAILED),
+    )
     assert vast_line(starting, ready) == "llama-gguf-on-load: model ready"
     assert vast_line(ready, ready) is None
-    assert vast_line(status("unready"), ready) is None  # ready again is no second load
+    assert vast_line(status(ServiceState.UNREADY), ready) is None  # ready again is no second load
     assert vast_line(starting, failed) == "llama-gguf-on-error: because: /secret/m.gguf"
-    assert vast_line(starting, Status("failed", 0.0, reason="because")) == "llama-gguf-on-error: because"
+    assert vast_line(starting, Status(ServiceState.FAILED, 0.0, reason="because")) == "llama-gguf-on-error: because"
     assert vast_line(failed, failed) is None

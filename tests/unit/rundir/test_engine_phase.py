@@ -11,6 +11,7 @@ import pytest
 from llama_gguf.rundir import engine_phase
 from llama_gguf.rundir.engine_phase import EnginePhase, PhaseFile
 from llama_gguf.rundir.notices import Notice
+from llama_gguf.states import Phase
 
 
 def test_phases_and_throttled_progress(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     state = PhaseFile(path, "tiny", clock=lambda: 1_700_000_000.5, tick=lambda: now[0])
     state.progress(1, 2)
     assert not path.exists()
-    state.phase("downloading", "o/n/f.gguf")
+    state.phase(Phase.DOWNLOADING, "o/n/f.gguf")
     expected: dict[str, object] = {
         "phase": "downloading",
         "model": "tiny",
@@ -52,8 +53,8 @@ def test_phases_and_throttled_progress(tmp_path: Path) -> None:
     now[0] += 0.6
     state.progress(5, None)
     assert json.loads(path.read_text())["bytes_total"] is None
-    state.phase("exec", "m.gguf")
-    assert json.loads(path.read_text()) == expected | {"phase": "exec", "detail": "m.gguf"}
+    state.phase(Phase.STARTING, "m.gguf")
+    assert json.loads(path.read_text()) == expected | {"phase": "starting", "detail": "m.gguf"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["engine.json"]
 
 
@@ -62,9 +63,9 @@ def test_warnings_stand_through_all_steps(tmp_path: Path) -> None:
     state = PhaseFile(path, "tiny")
     state.warn(Notice("a", "first", "do this"))
     assert not path.exists()
-    state.phase("resolving", "x")
+    state.phase(Phase.RESOLVING, "x")
     state.warn(Notice("b", "second"))
-    for phase in ("downloading", "exec"):
+    for phase in (Phase.DOWNLOADING, Phase.STARTING):
         state.phase(phase, "y")
         state.progress(1, 1)
         assert json.loads(path.read_text())["warnings"] == [
@@ -81,16 +82,18 @@ def test_warnings_stand_through_all_steps(tmp_path: Path) -> None:
         ("[]", None),
         ("{}", None),
         ('{"phase": 3}', None),
-        ('{"phase": "exec"}', EnginePhase("exec")),
-        ('{"phase": "exec", "pid": "7", "since": [], "bytes_done": "1"}', EnginePhase("exec")),
-        ('{"phase": "exec", "warnings": {"code": "a"}}', EnginePhase("exec")),
+        ('{"phase": ["starting"]}', None),
+        ('{"phase": "of another version"}', None),
+        ('{"phase": "starting"}', EnginePhase(Phase.STARTING)),
+        ('{"phase": "starting", "pid": "7", "since": [], "bytes_done": "1"}', EnginePhase(Phase.STARTING)),
+        ('{"phase": "starting", "warnings": {"code": "a"}}', EnginePhase(Phase.STARTING)),
         (
-            '{"phase": "exec", "warnings": [1, {"code": "a", "message": "m"}]}',
-            EnginePhase("exec", warnings=(Notice("a", "m"),)),
+            '{"phase": "starting", "warnings": [1, {"code": "a", "message": "m"}]}',
+            EnginePhase(Phase.STARTING, warnings=(Notice("a", "m"),)),
         ),
         (
             '{"phase": "downloading", "model": "m", "detail": "d", "bytes_done": 1, "bytes_total": null, "pid": 3}',
-            EnginePhase("downloading", "m", "d", 1, None, pid=3),
+            EnginePhase(Phase.DOWNLOADING, "m", "d", 1, None, pid=3),
         ),
     ],
 )

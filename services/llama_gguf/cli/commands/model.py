@@ -27,10 +27,11 @@ from llama_gguf.models.gguf.facts import has_chat_template
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.inventory import all_tensors, file_status
 from llama_gguf.models.local_files import check_readable
-from llama_gguf.models.model_files import ModelFiles, Phase, Reporter
+from llama_gguf.models.model_files import ModelFiles, Reporter
 from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import plan_sources, split_names
 from llama_gguf.settings import locate
+from llama_gguf.states import Phase
 
 _LINE_SECONDS = 5.0
 

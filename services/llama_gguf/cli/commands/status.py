@@ -17,6 +17,7 @@ from llama_gguf.cli.process_memory import ProcessMemory
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.notices import notices_as_data
+from llama_gguf.states import ServiceState
 from llama_gguf.timestamps import utc_text
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
@@ -106,7 +107,7 @@ def _readiness(facts: Facts) -> str:
     address = public_url(facts.snapshot) if facts.snapshot else ""
     if facts.health is None:
         return f"{address}, the health server does not answer"
-    detail = facts.engine.detail if facts.engine and facts.state == "starting" else ""
+    detail = facts.engine.detail if facts.engine and facts.state == ServiceState.STARTING else ""
     parts = [address, facts.health["model"], facts.health["phase"], detail, facts.health["reason"]]
     progress = facts.health.get("progress") or {}
     if progress.get("percent") is not None:

@@ -14,10 +14,11 @@ from typing import Any, get_args
 from llama_gguf import __version__
 from llama_gguf.cli.generate.gateway_openapi import document, server
 from llama_gguf.health.responses import Answer, answer
-from llama_gguf.health.state import State, Status
+from llama_gguf.health.state import Status
 from llama_gguf.settings.health_paths import DETAILS, LIVE, PING, READY, STARTUP
 from llama_gguf.settings.platform import Platform
 from llama_gguf.settings.sections.health import Health
+from llama_gguf.states import ServiceState
 
 Object = dict[str, Any]
 
@@ -82,21 +83,22 @@ def health_answers(path: str) -> dict[int, dict[str, Answer]]:
 
 def _statuses() -> Iterator[Status]:
     """Every state, before and after the first time ready; `starting` is before, `ready` and `unready` are after it."""
-    for state, was_ready in itertools.product(get_args(State), (False, True)):
-        if {"starting": was_ready, "ready": not was_ready, "unready": not was_ready}.get(state):
+    impossible = {(ServiceState.STARTING, True), (ServiceState.READY, False), (ServiceState.UNREADY, False)}
+    for state, was_ready in itertools.product(ServiceState, (False, True)):
+        if (state, was_ready) in impossible:
             continue
         yield Status(state, 0.0, was_ready=was_ready)
 
 
 def _name(status: Status) -> str:
-    if status.state in ("starting", "ready", "unready"):
+    if status.state in (ServiceState.STARTING, ServiceState.READY, ServiceState.UNREADY):
         return status.state
     return f"{status.state}, {'after' if status.was_ready else 'before'} it was ready"
 
 
 def _response(answers: dict[str, Answer]) -> Object:
     states = dict.fromkeys(answers)
-    for state in ("draining", "failed"):
+    for state in (ServiceState.DRAINING, ServiceState.FAILED):
         both = [f"{state}, {when} it was ready" for when in ("before", "after")]
         if all(name in states for name in both):
             states = dict.fromkeys(state if name == both[0] else name for name in states if name != both[1])

@@ -19,6 +19,7 @@ from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
+from llama_gguf.states import EngineState
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class EngineUsage:
 
     def can_ask(self) -> bool:
         """Return whether it is worth asking at all."""
-        return self._engine.state == "ready" and self._waiting < MAX_WAITING
+        return self._engine.state is EngineState.READY and self._waiting < MAX_WAITING
 
     async def tokens(self, number: int, guess: Tokens) -> Tokens:
         """Return `guess` with the engine's counts in place of its own, once the engine has released the request.

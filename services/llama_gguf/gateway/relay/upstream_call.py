@@ -17,6 +17,9 @@ from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
+from llama_gguf.states import EngineState
+
+_READY = EngineState.READY  # asked for by each request, and a member of an enum takes long to get
 
 
 class UpstreamCaller:
@@ -43,7 +46,7 @@ class UpstreamCaller:
         deadline = exchange.arrived + self._wait_seconds
         retried = False
         while True:
-            if self._engine.state != "ready":
+            if self._engine.state is not _READY:
                 await continue_as_task()  # what follows has timeouts
                 await self._engine.wait_ready(deadline)
             connection = None if retried else self._client.take()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llama_gguf.states import EngineState
+
 Buckets = tuple[float, ...]
 
 FIRST_TOKEN_BUCKETS: Buckets = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -122,7 +124,10 @@ LIMIT_STORE_FAILURES = Series(
     "llama_gguf_limit_store_failures_total", "counter", "Calls to the shared store of the limits that failed."
 )
 ENGINE_STATE = Series(
-    "llama_gguf_engine_state", "gauge", "1 for the state the engine is in, 0 for the others.", ("state",)
+    "llama_gguf_engine_state",
+    "gauge",
+    f"1 for the state the engine is in ({', '.join(EngineState)}), 0 for the others.",
+    ("state",),
 )
 ENGINE_RESTARTS = Series(
     "llama_gguf_engine_restarts_total", "counter", "Times the engine came back after it had been ready before."

@@ -19,8 +19,8 @@ from llama_gguf.gateway.scheduling.admission import Rejection
 from llama_gguf.gateway.telemetry import metric_definitions
 from llama_gguf.gateway.telemetry.exposition import render
 from llama_gguf.gateway.telemetry.metric_definitions import Series
+from llama_gguf.states import EngineState
 
-ENGINE_STATES = ("unknown", "loading", "ready", "down", "failed")
 OTHER_ROUTE = "other"
 """Label of what is no route of ours, so that a client cannot make series by asking for odd paths."""
 
@@ -96,7 +96,7 @@ class Metrics:
         self._wait = _Histogram(metric_definitions.QUEUE_WAIT.buckets)
         self._counters: dict[tuple[Series, Labels], int] = defaultdict(int)
         self._limited: dict[tuple[str, str], int] = defaultdict(int)
-        self._engine_state = ENGINE_STATES[0]
+        self._engine_state = EngineState.LOADING
         self._cpu_variant: Callable[[], tuple[str, int]] = lambda: ("", 0)
         self._store_up = True
         self._queue: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
@@ -189,8 +189,8 @@ class Metrics:
         """Note a failed call to the shared store of the limits."""
         self._counters[metric_definitions.LIMIT_STORE_FAILURES, ()] += 1
 
-    def engine_state(self, state: str) -> None:
-        """Note the engine's state, one of ENGINE_STATES."""
+    def engine_state(self, state: EngineState) -> None:
+        """Note the engine's state."""
         self._engine_state = state
 
     def engine_restarted(self) -> None:
@@ -272,7 +272,7 @@ class Metrics:
         }
         values: list[tuple[Labels, float]]
         if declared is metric_definitions.ENGINE_STATE:
-            values = [((state,), float(state == self._engine_state)) for state in ENGINE_STATES]
+            values = [((state,), float(state is self._engine_state)) for state in EngineState]
         elif declared is metric_definitions.ENGINE_CPU_VARIANT:
             values = [((variant,), 1.0)] if variant else []
         elif declared is metric_definitions.BUILD_INFO:

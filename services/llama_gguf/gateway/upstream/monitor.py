@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
@@ -22,8 +21,7 @@ from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_phase, engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant
-
-State = Literal["unknown", "loading", "ready", "down", "failed"]
+from llama_gguf.states import EngineState, Phase, ServiceState
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ class EngineMonitor:
         *,
         failure_file: Path,
         variant_file: Path,
-        on_change: Callable[[State], None] | None = None,
+        on_change: Callable[[EngineState], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -58,7 +56,8 @@ class EngineMonitor:
         self._changed = asyncio.Event()
         self._poke = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.state: State = "unknown"
+        self.state = EngineState.LOADING
+        self._looked = False  # until then the state is a guess
         self.restarts = 0
         self.variant: EngineVariant | None = None
         self._was_ready = False
@@ -76,30 +75,39 @@ class EngineMonitor:
 
     def lost(self) -> None:
         """Note that a connection failed: look again now, and let new requests wait meanwhile."""
-        if self.state == "ready":
-            self._set("loading")
+        if self.state is EngineState.READY:
+            self._set(EngineState.LOADING)
         self._poke.set()
 
     async def wait_ready(self, deadline: float) -> None:
         """Return once the engine is ready; raise GatewayError at `deadline` (monotonic), or if it never will be."""
-        while self.state != "ready":
-            if self.state == "failed":
+        while self.state is not EngineState.READY:
+            if self.state is EngineState.FAILED:
                 raise self.refusal()
             left = deadline - time.monotonic()
-            if left <= 0 and self.state != "unknown":
+            if left <= 0 and self._looked:
                 raise self.refusal()
             changed = self._changed
             try:
-                async with asyncio.timeout(max(left, 1.0 if self.state == "unknown" else 0.0)):
+                async with asyncio.timeout(max(left, 0.0 if self._looked else 1.0)):
                     await changed.wait()
             except TimeoutError:
                 raise self.refusal() from None
 
+    @property
+    def service_state(self) -> ServiceState:
+        """What the engine's state means for clients, as far as it goes by the engine alone."""
+        if self.state is EngineState.READY:
+            return ServiceState.READY
+        if self.state is EngineState.FAILED:
+            return ServiceState.FAILED
+        return ServiceState.UNREADY if self._was_ready else ServiceState.STARTING
+
     def refusal(self) -> GatewayError:
         """Return the answer for a request that cannot wait any longer."""
-        if self.state == "loading":
+        if self.state is EngineState.LOADING:
             return model_loading()
-        if self.state == "failed":
+        if self.state is EngineState.FAILED:
             return GatewayError(
                 "engine_failed",
                 "The inference engine could not be started and is not tried again until the operator restarts it.",
@@ -117,7 +125,7 @@ class EngineMonitor:
             self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
             self._set(await self._look())
             self._poke.clear()
-            pause = _READY_POLL_SECONDS if self.state == "ready" else _POLL_SECONDS
+            pause = _READY_POLL_SECONDS if self.state is EngineState.READY else _POLL_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self._poke.wait()
@@ -125,37 +133,40 @@ class EngineMonitor:
             except TimeoutError:
                 continue
 
-    async def _look(self) -> State:
+    async def _look(self) -> EngineState:
         try:
             status, _ = await fetch(
                 self._client, b"GET /health HTTP/1.1\r\nHost: engine\r\n\r\n", _CHECK_TIMEOUT_SECONDS
             )
         except EngineFailure as failure:
             if failure.reason == "timeout":  # busy or stuck, but there; the requests' own timeouts judge it
-                return self.state if self.state != "unknown" else "loading"
+                return self.state
             return await asyncio.to_thread(self._without_socket)
-        return "ready" if status == 200 else "loading"
+        return EngineState.READY if status == 200 else EngineState.LOADING
 
-    def _without_socket(self) -> State:
+    def _without_socket(self) -> EngineState:
         """Tell by the files of the run directory whether an engine is on its way."""
         if self._failure_file.exists():
-            return "failed"
+            return EngineState.FAILED
         found = engine_phase.read(self._phase_file)
         if found is None or not _lives(found.pid):
-            return "down"
-        if found.phase in ("starting", "exec") and self._clock() - found.since > _STARTING_SECONDS and self._was_ready:
-            return "down"
-        return "loading"
+            return EngineState.DOWN
+        overdue = found.phase is Phase.STARTING and self._clock() - found.since > _STARTING_SECONDS
+        if overdue and self._was_ready:
+            return EngineState.DOWN
+        return EngineState.LOADING
 
-    def _set(self, state: State) -> None:
-        if state == self.state:
+    def _set(self, state: EngineState) -> None:
+        if state is self.state and self._looked:
             return
-        if state == "ready" and self._was_ready:
+        ready = state is EngineState.READY
+        if ready and self._was_ready:
             self.restarts += 1
-        self._was_ready = self._was_ready or state == "ready"
-        level = logging.INFO if state in ("ready", "loading") else logging.WARNING
-        _log.log(level, "engine is %s", state, extra=fields(before=self.state))
+        self._was_ready = self._was_ready or ready
+        level = logging.INFO if ready or state is EngineState.LOADING else logging.WARNING
+        _log.log(level, "engine is %s", state, extra=fields(before=self.state) if self._looked else None)
         self.state = state
+        self._looked = True
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         if self._on_change is not None:

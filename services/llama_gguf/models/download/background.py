@@ -16,6 +16,7 @@ from llama_gguf.models.checksum import PrefixDigest
 from llama_gguf.models.download.partial_file import PartialFile
 from llama_gguf.models.download.segments import SegmentTracker, prefix_length
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.states import Phase
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class BackgroundWork:
     async def digest_of(self, size: int, label: str) -> str:
         """Return the SHA-256 of the file, which is complete."""
         if size - self._digest.position > _DIGEST_STEP_BYTES:
-            self._reporter.phase("verifying", f"checking the SHA-256 of {label}")
+            self._reporter.phase(Phase.VERIFYING, f"checking the SHA-256 of {label}")
         while self._digest.position < size:
             await self._digest_to(size)
             self._reporter.progress(self._digest.position, size)

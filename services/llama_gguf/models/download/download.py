@@ -12,6 +12,7 @@ from pathlib import Path
 from llama_gguf.models.download.errors import disk_error
 from llama_gguf.models.download.spec import DownloadJob, Remote, Tuning
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.states import Phase
 
 
 def prepare_directory(directory: Path) -> None:
@@ -32,7 +33,7 @@ def download(
     """
     from llama_gguf.models.download.transfer import run  # noqa: PLC0415 - pulls in an HTTP client
 
-    reporter.phase("downloading", remote.label)
+    reporter.phase(Phase.DOWNLOADING, remote.label)
     try:
         run(DownloadJob(remote, reporter, connections, tuning or Tuning()), destination)
     except OSError as error:

@@ -27,6 +27,7 @@ from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.source import OnHub, Wanted, split_names
 from llama_gguf.settings.gguf_file import has_suffix
 from llama_gguf.settings.words import TRUE_WORDS, closest
+from llama_gguf.states import Phase
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -107,7 +108,7 @@ def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
     prepare_directory(blob.parent)
 
     def report_wait() -> None:
-        context.reporter.phase("downloading", f"waiting for another worker that downloads {file.name}")
+        context.reporter.phase(Phase.DOWNLOADING, f"waiting for another worker that downloads {file.name}")
 
     with hold(blob.with_name(blob.name + ".lock"), on_wait=report_wait):
         if not blob.exists():
@@ -138,7 +139,7 @@ def _fetch_blob(file: _HubFile, metadata: HfFileMetadata, blob: Path, context: F
 def _fetch_by_xet(file: _HubFile, size: int | None, reporter: Reporter) -> None:
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - as above
 
-    reporter.phase("downloading", f"{file.label} by Xet")
+    reporter.phase(Phase.DOWNLOADING, f"{file.label} by Xet")
     reporter.progress(0, size)
     _translated(
         file,

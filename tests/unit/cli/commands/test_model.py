@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from llama_gguf.cli.commands.model import Bar, Lines, model
 from llama_gguf.errors import ModelError
+from llama_gguf.states import Phase
 from support.file_server import Remote, file_server
 
 
@@ -83,7 +84,7 @@ def test_every_file_is_told(tiny_model: Path, tiny_rerank_model: Path) -> None:
 def test_lines_come_every_few_seconds() -> None:
     now, lines = [0.0], list[str]()
     reporter = Lines(lines.append, tick=lambda: now[0])
-    reporter.phase("downloading", "x")
+    reporter.phase(Phase.DOWNLOADING, "x")
     for second in range(1, 12):
         now[0] = float(second)
         reporter.progress(second << 20, 20 << 20 if second < 8 else None)
@@ -94,7 +95,7 @@ def test_a_bar_moves() -> None:
     out = io.StringIO()
     with Progress(console=Console(file=out, force_terminal=True, width=100), auto_refresh=False) as progress:
         bar = Bar(progress)
-        bar.phase("downloading", "x.gguf")
+        bar.phase(Phase.DOWNLOADING, "x.gguf")
         bar.progress(50, 100)
         progress.refresh()
     assert "downloading: x.gguf" in out.getvalue()

@@ -24,6 +24,7 @@ from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.supervisord_client import ProgramInfo
 from llama_gguf.settings import RunDir, locate, parse
+from llama_gguf.states import Phase
 
 SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
 SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))
@@ -100,7 +101,9 @@ def test_memory_that_the_kernel_does_not_tell_is_not_shown(tmp_path: Path) -> No
         (facts(health={**READY, "state": "starting"}), "starting", 75),
         (facts(health={**READY, "state": "unready"}), "unready", 75),
         (facts(health={**READY, "state": "failed"}), "failed", 69),
-        (facts(health=None), "unknown", 75),
+        (facts(health=None), "starting", 75),
+        (facts(health=None, was_ready=True), "unready", 75),
+        (facts(health=None, failure=FAILURE), "failed", 69),
         (facts(programs=(), health=None), "stopped", 69),
         (facts(programs=(), health=None, failure=FAILURE), "failed", 69),
     ],
@@ -126,7 +129,7 @@ def test_shown() -> None:
 
 def test_progress_and_failure_are_shown() -> None:
     loading = {**READY, "state": "starting", "phase": "downloading", "progress": {"percent": 41.5}}
-    step = EnginePhase("downloading", detail="o/n/tiny.gguf")
+    step = EnginePhase(Phase.DOWNLOADING, detail="o/n/tiny.gguf")
     assert text(facts(health=loading, engine=step)).startswith(
         "starting: http://localhost:8000, tiny, downloading, o/n/tiny.gguf, 41.5 %, since T\n"
     )
@@ -140,7 +143,7 @@ def test_progress_and_failure_are_shown() -> None:
 
 
 def test_warnings_are_shown_while_it_runs() -> None:
-    record = EnginePhase("exec", warnings=(Notice("no-gpu", "no [GPU]", "get one"),))
+    record = EnginePhase(Phase.STARTING, warnings=(Notice("no-gpu", "no [GPU]", "get one"),))
     assert text(facts(engine=record)).splitlines()[-1] == "warning[no-gpu]: no [GPU]; get one"
     assert as_dict(facts(engine=record))["warnings"] == [{"code": "no-gpu", "message": "no [GPU]", "hint": "get one"}]
     assert "no-gpu" not in text(facts(engine=record, programs=(), health=None))
@@ -218,8 +221,8 @@ def test_inspecting_what_is_not_there(tmp_path: Path) -> None:
     assert found.state == "stopped"
     (tmp_path / "engine.json").write_text("[]")
     assert inspect(RunDir(root=tmp_path)).engine is None
-    (tmp_path / "engine.json").write_text('{"phase": "exec"}')
-    assert inspect(RunDir(root=tmp_path)).engine == EnginePhase("exec")
+    (tmp_path / "engine.json").write_text('{"phase": "starting"}')
+    assert inspect(RunDir(root=tmp_path)).engine == EnginePhase(Phase.STARTING)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from llama_gguf.cli.generate.reference_gateway import errors_section, metrics_se
 from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.telemetry.metric_definitions import SERIES
 from llama_gguf.health.responses import answer
-from llama_gguf.health.state import State, Status
+from llama_gguf.health.state import Status
 from llama_gguf.settings.health_paths import DETAILS, LIVE, PING, READY, STARTUP
 from llama_gguf.settings.platform import Platform
+from llama_gguf.states import ServiceState
 
 GATEWAY, HEALTH = "The gateway", "The health server"
 
@@ -54,7 +55,7 @@ def test_no_operation_of_the_health_server_wants_a_key(tree: dict[str, Any]) -> 
 @pytest.mark.parametrize("path", [PING, LIVE, READY, STARTUP, DETAILS])
 def test_every_answer_of_the_health_server_is_there(tree: dict[str, Any], path: str) -> None:
     responses = tree["paths"][path]["get"]["responses"]
-    for state in get_args(State):
+    for state in ServiceState:
         for platform in get_args(Platform):
             found = answer(path, PING, platform, Status(state, 0.0, was_ready=state not in ("starting", "failed")))
             response = responses[str(found.status)]

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from llama_gguf.gateway.telemetry import metric_definitions
 from llama_gguf.gateway.telemetry.metric_definitions import PROCESS_SERIES, SERIES
-from llama_gguf.gateway.telemetry.metrics import ENGINE_STATES, Metrics
+from llama_gguf.gateway.telemetry.metrics import Metrics
+from llama_gguf.states import EngineState
 
 parse_openmetrics: Callable[[str], Iterator[Metric]] = _parse_openmetrics
 TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text; version=1.0.0, text/plain;q=0.5"
@@ -34,7 +35,7 @@ def busy(*, key_label: bool = False) -> Metrics:
     found.limited("tokens", "alice")
     found.limit_store(up=False)
     found.limit_store_failed()
-    found.engine_state("ready")
+    found.engine_state(EngineState.READY)
     found.engine_restarted()
     found.keys_reloaded(ok=True)
     found.keys_reloaded(ok=False)
@@ -192,7 +193,7 @@ def test_a_fresh_gateway_has_valid_metrics_and_counters_at_nought() -> None:
     assert found["llama_gguf_queue_wait_seconds_count"] == 0
     assert found["llama_gguf_engine_cpu_variants_rejected"] == 0
     assert not any(name.startswith("llama_gguf_engine_cpu_variant{") for name in found)  # llama-server's own choice
-    assert sum(found[f"llama_gguf_engine_state{{'state': '{state}'}}"] for state in ENGINE_STATES) == 1
+    assert sum(found[f"llama_gguf_engine_state{{'state': '{state}'}}"] for state in EngineState) == 1
 
 
 @pytest.mark.parametrize(

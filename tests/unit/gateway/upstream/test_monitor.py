@@ -15,18 +15,19 @@ import pytest
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.http1.write_batch import WriteBatch
 from llama_gguf.gateway.upstream.client import EngineClient
-from llama_gguf.gateway.upstream.monitor import EngineMonitor, State
+from llama_gguf.gateway.upstream.monitor import EngineMonitor
+from llama_gguf.states import EngineState, ServiceState
 from support.fake_engine import FakeEngine
 
 
-class HasDeadline:
+class Watched:
     """An EngineMonitor with the history of its states."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "e.sock"
         self.file = folder / "engine.json"
         self.client = EngineClient(self.socket, WriteBatch(), connect_timeout=1.0)
-        self.history: list[State] = []
+        self.history: list[EngineState] = []
         self.engine = EngineMonitor(
             self.client,
             self.file,
@@ -35,10 +36,11 @@ class HasDeadline:
             on_change=self.history.append,
         )
 
-    async def until(self, state: State) -> None:
+    async def until(self, state: EngineState) -> ServiceState:
         async with asyncio.timeout(5):
-            while self.engine.state != state:  # noqa: ASYNC110 - seen from outside
+            while self.engine.state is not state or not self.history:  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.005)
+        return self.engine.service_state
 
     def tell(self, phase: str, *, pid: int | None = None, since: float | None = None) -> None:
         state = {"phase": phase, "pid": pid or os.getpid(), "since": since or time.time(), "detail": ""}
@@ -46,8 +48,8 @@ class HasDeadline:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> HasDeadline:
-    return HasDeadline(tmp_path)
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
 
 
 def dead_pid() -> int:
@@ -56,17 +58,17 @@ def dead_pid() -> int:
     return process.pid
 
 
-async def test_ready_loading_down_and_back(watched: HasDeadline) -> None:
+async def test_ready_loading_down_and_back(watched: Watched) -> None:
     engine = FakeEngine(watched.socket, loading_seconds=0.4)
     await engine.start()
     await watched.engine.start()
-    await watched.until("loading")
-    await watched.until("ready")
+    assert await watched.until(EngineState.LOADING) is ServiceState.STARTING
+    assert await watched.until(EngineState.READY) is ServiceState.READY
     await engine.stop()
     watched.engine.lost()
-    await watched.until("down")
+    assert await watched.until(EngineState.DOWN) is ServiceState.UNREADY
     await engine.start()
-    await watched.until("ready")
+    await watched.until(EngineState.READY)
     assert watched.history == ["loading", "ready", "loading", "down", "ready"]
     assert watched.engine.restarts == 1
     await watched.engine.stop()
@@ -74,30 +76,31 @@ async def test_ready_loading_down_and_back(watched: HasDeadline) -> None:
     watched.client.close()
 
 
-@pytest.mark.parametrize("phase", ["resolving", "downloading", "verifying", "starting", "exec"])
-async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: HasDeadline, phase: str) -> None:
+@pytest.mark.parametrize("phase", ["resolving", "downloading", "verifying", "starting"])
+async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: Watched, phase: str) -> None:
     watched.tell(phase)
     await watched.engine.start()
-    await watched.until("loading")
+    await watched.until(EngineState.LOADING)
     error = watched.engine.refusal()
     assert (error.status, error.code) == (503, "model_loading")
     await watched.engine.stop()
 
 
-def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: HasDeadline) -> None:
+def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: Watched) -> None:
     watched.tell("downloading", pid=dead_pid())
     assert watched.engine._without_socket() == "down"
-    for text in ("", "{", "[]", "{}", '{"pid": "x", "phase": "exec", "since": 0}'):
+    for text in ("", "{", "[]", "{}", '{"pid": "x", "phase": "starting", "since": 0}'):
         watched.file.write_text(text)
         assert watched.engine._without_socket() == "down"
+    watched.engine._set(EngineState.DOWN)
     error = watched.engine.refusal()
     assert (error.status, error.code) == (502, "engine_unreachable")
 
 
-async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_started_again(watched: HasDeadline) -> None:
+async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_started_again(watched: Watched) -> None:
     watched.tell("downloading")
     await watched.engine.start()
-    await watched.until("loading")
+    await watched.until(EngineState.LOADING)
     waiting = asyncio.create_task(watched.engine.wait_ready(time.monotonic() + 60))
     await asyncio.sleep(0)
     failure = watched.file.with_name("failure.json")
@@ -111,11 +114,11 @@ async def test_an_appliance_that_gave_up_is_failed_at_once_and_until_it_is_start
         await watched.engine.wait_ready(time.monotonic() + 60)
     assert watched.engine.state == "failed"
     failure.unlink()
-    await watched.until("loading")
+    await watched.until(EngineState.LOADING)
     await watched.engine.stop()
 
 
-async def test_waiting_ends_with_the_engine_or_the_deadline(watched: HasDeadline) -> None:
+async def test_waiting_ends_with_the_engine_or_the_deadline(watched: Watched) -> None:
     engine = FakeEngine(watched.socket, loading_seconds=0.3)
     await engine.start()
     await watched.engine.start()
@@ -129,7 +132,7 @@ async def test_waiting_ends_with_the_engine_or_the_deadline(watched: HasDeadline
     watched.client.close()
 
 
-async def test_the_first_look_is_waited_for_even_without_patience(watched: HasDeadline) -> None:
+async def test_the_first_look_is_waited_for_even_without_patience(watched: Watched) -> None:
     engine = FakeEngine(watched.socket)
     await engine.start()
     await watched.engine.start()
@@ -140,7 +143,7 @@ async def test_the_first_look_is_waited_for_even_without_patience(watched: HasDe
 
 
 async def test_an_engine_too_busy_to_answer_is_not_taken_for_gone(
-    watched: HasDeadline, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llama_gguf.gateway.upstream.monitor._CHECK_TIMEOUT_SECONDS", 0.05)
 
@@ -150,7 +153,7 @@ async def test_an_engine_too_busy_to_answer_is_not_taken_for_gone(
 
     server = await asyncio.start_unix_server(silent, watched.socket)
     assert await watched.engine._look() == "loading"
-    watched.engine._set("ready")
+    watched.engine._set(EngineState.READY)
     assert await watched.engine._look() == "ready"
     server.close()
     watched.client.close()
