@@ -13,40 +13,49 @@ Graph = Mapping[str, set[str]]
 
 
 @cache
-def sources() -> dict[str, ast.Module]:
-    """Return every module of the package by its dotted name, parsed."""
+def modules() -> dict[str, Path]:
+    """Return where each module of the package lies, by its dotted name."""
     return {
-        ".".join(path.relative_to(SERVICES).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
-            path.read_text(encoding="utf-8")
-        )
+        ".".join(path.relative_to(SERVICES).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted((SERVICES / PACKAGE).rglob("*.py"))
     }
 
 
-def imported_names(module: str) -> dict[str, str]:
-    """Return the names that `module` imports, wherever in it, and what each stands for: `a.module` or `a.module.name`.
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Return every module of the package by its dotted name, parsed."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in modules().items()}
 
-    Modules are imported by absolute names or from the same folder.
+
+@cache
+def imports(module: str) -> tuple[tuple[str, str], ...]:
+    """Return each name that `module` imports, and what it stands for: `a.module` or `a.module.name`.
+
+    Imports within functions and for type checking count too. That a package runs before its modules does not, else a
+    package could not show what its modules have.
     """
-    folder = module if (SERVICES / Path(*module.split(".")) / "__init__.py").exists() else module.rpartition(".")[0]
-    found: dict[str, str] = {}
+    is_package = any(name.startswith(f"{module}.") for name in sources())
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    found: list[tuple[str, str]] = []
     for node in ast.walk(sources()[module]):
         if isinstance(node, ast.Import):
-            found.update({alias.asname or alias.name: alias.name for alias in node.names})
+            found += [(alias.asname or alias.name, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            source = ".".join(filter(None, (folder if node.level else "", node.module)))
-            found.update({alias.asname or alias.name: f"{source}.{alias.name}" for alias in node.names})
-    return found
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            found += [(alias.asname or alias.name, f"{source}.{alias.name}") for alias in node.names]
+    return tuple(found)
+
+
+def imported_names(module: str) -> dict[str, str]:
+    """Return what each name that `module` imports stands for."""
+    return dict(imports(module))
 
 
 @cache
 def graph() -> dict[str, set[str]]:
     """Return for each module of the package those of ours that it imports."""
-    owners = {
-        module: {_owner(target) for target in imported_names(module).values() if _owner(target)} - {module}
-        for module in sources()
-    }
-    return {module: {name for name in names if name} for module, names in owners.items()}
+    return {module: {_owner(target) for _, target in imports(module)} - {module, ""} for module in sources()}
 
 
 def _owner(target: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-PACKAGE = Path(__file__).parents[2] / "services" / "llama_gguf"
+from docs.diagrams.import_graph import imports, modules
 
 # Which part of the package may import which others of ours; itself is always allowed.
 FOUNDATION = {"errors", "logs", "cpu", "states", "timestamps"}
@@ -38,47 +35,33 @@ ALLOWED: dict[str, set[str]] = {
 }
 TERMINAL_ONLY = {"click", "rich"}
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-MODULES = [
-    ".".join(("llama_gguf", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-    for path in FILES
-]
+MODULES = list(modules())
 
 
 def _part(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
 
-def _imports(path: Path, module: str) -> set[str]:
-    """Every absolute module name that `path` imports anywhere, function bodies and type-checking blocks included."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            prefix = ".".join([*base, *([node.module] if node.module else [])])
-            found.update(f"{prefix}.{alias.name}" for alias in node.names)
-    return found
+def _imports(module: str) -> set[str]:
+    return {target for _, target in imports(module)}
 
 
-@pytest.mark.parametrize(("path", "module"), list(zip(FILES, MODULES, strict=True)), ids=MODULES)
-def test_imports_follow_the_arrows(path: Path, module: str) -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_arrows(module: str) -> None:
     part = _part(module)
     if not part:  # the package itself
-        assert not {name for name in _imports(path, module) if name.startswith("llama_gguf.")}
+        assert not {name for name in _imports(module) if name.startswith("llama_gguf.")}
         return
-    ours = {_part(name) for name in _imports(path, module) if name.startswith("llama_gguf.")}
+    ours = {_part(name) for name in _imports(module) if name.startswith("llama_gguf.")}
     ours = {name for name in ours if name and name != "__version__"}
     assert ours - {part} <= ALLOWED[part], f"{module} imports {sorted(ours - {part} - ALLOWED[part])}"
 
 
-@pytest.mark.parametrize(("path", "module"), list(zip(FILES, MODULES, strict=True)), ids=MODULES)
-def test_terminal_libraries_live_in_cli_only(path: Path, module: str) -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_terminal_libraries_live_in_cli_only(module: str) -> None:
     if _part(module) == "cli":
         pytest.skip("the command line may")
-    assert not {name.split(".")[0] for name in _imports(path, module)} & TERMINAL_ONLY
+    assert not {name.split(".")[0] for name in _imports(module)} & TERMINAL_ONLY
 
 
 def test_every_part_has_a_rule() -> None:
@@ -151,8 +134,8 @@ KEY_READERS = {"llama_gguf.gateway.app", "llama_gguf.gateway.server", "llama_ggu
 
 
 def test_pydantic_is_named_where_rules_are() -> None:
-    others = [(path, name) for path, name in zip(FILES, MODULES, strict=True) if not name.startswith(PYDANTIC_USERS)]
-    roots = {name: {found.split(".")[0] for found in _imports(path, name)} for path, name in others}
+    others = [name for name in MODULES if not name.startswith(PYDANTIC_USERS)]
+    roots = {name: {found.split(".")[0] for found in _imports(name)} for name in others}
     offenders = [name for name, found in roots.items() if found & {"pydantic", "pydantic_core"}]
     assert not offenders, offenders
 

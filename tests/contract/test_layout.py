@@ -15,10 +15,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from docs.diagrams.import_graph import graph, modules, sources
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ROOT / "services"
-PACKAGE = SERVICES / "llama_gguf"
+PACKAGE = ROOT / "services" / "llama_gguf"
 GATEWAY = "llama_gguf.gateway."
 
 MAX_MODULES_IN_A_FOLDER = 15
@@ -39,48 +39,15 @@ LEVELS = (
 OTHER_NAMES = {"llamacpp_x", "supervisor.getState"}
 
 
-def _name(path: Path) -> str:
-    return ".".join(path.relative_to(SERVICES).with_suffix("").parts).removesuffix(".__init__")
-
-
-@cache
-def _modules() -> dict[str, Path]:
-    return {_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def _imports(name: str, path: Path) -> set[str]:
-    """The modules of ours that a module imports anywhere: within functions and for type checking too.
-
-    That a package runs before its modules does not count, else a package could not show what its modules have.
-    """
-    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                module = f"{source}.{alias.name}"
-                found.add(module if module in _modules() else source)
-    return found & set(_modules()) - {name}
-
-
-@cache
-def _graph() -> dict[str, set[str]]:
-    return {name: _imports(name, path) for name, path in _modules().items()}
-
-
 def test_no_circle_of_imports() -> None:
     try:
-        TopologicalSorter(_graph()).prepare()
+        TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(f"these import each other: {' -> '.join(reversed(error.args[1]))}")
 
 
 def test_folders_are_small() -> None:
-    counted = Counter(path.parent for path in _modules().values() if path.name != "__init__.py")
+    counted = Counter(path.parent for path in modules().values() if path.name != "__init__.py")
     full = {str(folder.relative_to(ROOT)): n for folder, n in counted.items() if n > MAX_MODULES_IN_A_FOLDER}
     assert not full, full
 
@@ -92,7 +59,7 @@ def _gateway_arrows() -> set[tuple[str, str]]:
     """Which module of the gateway imports which, without their common prefix."""
     return {
         (name.removeprefix(GATEWAY), other.removeprefix(GATEWAY))
-        for name, others in _graph().items()
+        for name, others in graph().items()
         for other in others
         if name.startswith(GATEWAY) and other.startswith(GATEWAY)
     }
@@ -114,7 +81,7 @@ def test_the_http_server_knows_nothing_of_the_gateway() -> None:
 
 
 def test_every_part_of_the_gateway_has_a_level() -> None:
-    parts = {name.removeprefix(GATEWAY).split(".")[0] for name in _modules() if name.startswith(GATEWAY)}
+    parts = {name.removeprefix(GATEWAY).split(".")[0] for name in modules() if name.startswith(GATEWAY)}
     assert sorted(parts) == sorted(" ".join(LEVELS).split())
 
 
@@ -143,9 +110,9 @@ def test_each_attribute_of_a_request_is_written_by_its_owner() -> None:
     owners = _written_by()
     assert len(owners) > 20
     foreign = set()
-    for name, path in _modules().items():
+    for name, source in sources().items():
         part = name.removeprefix(GATEWAY).split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(source):
             if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
                 continue
             if ast.unparse(node.value).endswith("exchange"):
@@ -179,23 +146,22 @@ def _split(path: Path) -> tuple[tuple[tuple[int, str], ...], str]:
 
 @cache
 def _our_code() -> str:
-    return "\n".join(_split(path)[1] for path in _modules().values())
+    return "\n".join(_split(path)[1] for path in modules().values())
 
 
 @cache
 def _identifiers() -> frozenset[str]:
-    names = {part for name in _modules() for part in name.split(".")}
+    names = {part for name in modules() for part in name.split(".")}
     return frozenset(names | set(re.findall(r"\w+", _our_code())))
 
 
 def _defines(module: str, name: str) -> bool:
     """Whether a module has a submodule or a name at its top level."""
-    if f"{module}.{name}" in _modules():
+    if f"{module}.{name}" in modules():
         return True
-    tree = ast.parse(_modules()[module].read_text(encoding="utf-8"))
     return any(
         name in (getattr(node, "name", None), *(target.id for target in _targets(node) if isinstance(target, ast.Name)))
-        for node in tree.body
+        for node in sources()[module].body
     )
 
 
@@ -210,7 +176,7 @@ def _known(dotted: str) -> bool:
     owner, _, name = dotted.rpartition(".")
     return any(
         module.endswith(f".{dotted}") or (module.endswith(f".{owner}") and _defines(module, name))
-        for module in _modules()
+        for module in modules()
     ) or bool(re.search(rf"\b{re.escape(dotted)}\b", _our_code()))
 
 
@@ -223,7 +189,7 @@ def _exists(named: str, beside: Path) -> bool:
     if "/" in named or named.endswith(".py"):
         return any(any(top.glob(named)) for top in (ROOT, PACKAGE, beside))
     owner, _, name = named.rpartition(".")
-    return named in _modules() or (owner in _modules() and _defines(owner, name))
+    return named in modules() or (owner in modules() and _defines(owner, name))
 
 
 PATHS = re.compile(
@@ -247,7 +213,7 @@ def test_paths_in_comments_exist() -> None:
 def test_names_in_comments_of_the_package_are_names_in_its_code() -> None:
     """What stands in backticks and looks like a name: a module that was moved leaves such names behind."""
     unknown = []
-    for path in _modules().values():
+    for path in modules().values():
         for line, text in _split(path)[0]:
             for named in re.findall(r"`([a-z_]\w+(?:\.[a-z_]\w*)*)`", text):
                 known = _known(named) if "." in named else named in _identifiers()
