@@ -83,9 +83,5 @@ class Keyring:
         """Return the record with this id, or None."""
         return self._records.get(key_id)
 
-    def ids(self) -> tuple[str, ...]:
-        """Return the ids of all keys, in the order of the file."""
-        return tuple(self._records)
-
     def __len__(self) -> int:
         return len(self._records)

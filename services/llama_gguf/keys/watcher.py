@@ -33,10 +33,7 @@ class KeyState:
     """The watcher's state. `error` is set while the file on disk is not the one in use."""
 
     ring: Keyring = field(default_factory=Keyring)
-    loaded_at: float | None = None  # epoch seconds of the last successful read; None before the first
     error: KeysError | None = None
-    loads: int = 0  # reads that gave a new keyring
-    failures: int = 0  # times that the file became invalid, or invalid for another reason
     plaintext: bool = False  # the file in use is in the old format
 
 
@@ -62,14 +59,12 @@ class KeyWatcher:
         *,
         interval_seconds: float = 0.5,
         on_change: Callable[[KeyState], None] | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.state = KeyState()
         self.ring = self.state.ring
         self._path = path
         self._interval = interval_seconds
         self._on_change = on_change
-        self._clock = clock
         self._lock = asyncio.Lock()
         self._fingerprint: bytes | None = None
         self._seen: Identity | None = None
@@ -141,9 +136,7 @@ class KeyWatcher:
         self.state = replace(
             self.state,
             ring=ring,
-            loaded_at=self._clock(),
             error=None,
-            loads=self.state.loads + 1,
             plaintext=loaded.keys.plaintext,
         )
         _log.info("keys loaded", extra=fields(file=str(self._path), keys=len(ring)))
@@ -156,7 +149,7 @@ class KeyWatcher:
     def _failed(self, error: KeysError) -> None:
         if self.state.error is not None and self.state.error.message == error.message:
             return
-        self.state = replace(self.state, error=error, failures=self.state.failures + 1)
+        self.state = replace(self.state, error=error)
         _log.error(
             "invalid keys file; %s",
             "the previous keys remain in use" if len(self.ring) else "every request that needs a key is rejected",

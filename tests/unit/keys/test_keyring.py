@@ -27,7 +27,6 @@ def test_a_key_is_found_as_text_and_as_bytes() -> None:
     assert ring.match(BOB.encode(), AT) is bob
     assert ring.get("bob") is bob
     assert ring.get("carol") is None
-    assert ring.ids() == ("alice", "bob")
     assert len(ring) == 2
 
 
