@@ -57,8 +57,6 @@ PLACES: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
     (lambda route: route.kind == "reload", ("internal_error", "keys_unusable", "audit_unavailable")),
 )
 """Which error codes a route can answer with."""
-ELSEWHERE = frozenset({"not_found", "method_not_allowed", "client_stalled"})
-"""Codes that no operation has: for paths and methods that are none, and one that is in logs only."""
 
 
 def document(version: str) -> Object:

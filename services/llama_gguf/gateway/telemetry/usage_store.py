@@ -121,11 +121,6 @@ class UsageStore:
         self._thread: threading.Thread | None = None
 
     @property
-    def persistent(self) -> bool:
-        """Whether what is recorded survives this process."""
-        return self._writer is not None
-
-    @property
     def write_failures(self) -> int:
         """How many writes have failed since the start."""
         return self._writer.failures if self._writer is not None else 0

@@ -102,7 +102,6 @@ class Header:
     metadata: Mapping[str, Value]
     tensors: tuple[Tensor, ...]
     data_offset: int
-    alignment: int = _DEFAULT_ALIGNMENT
 
     @property
     def architecture(self) -> str:
@@ -186,7 +185,7 @@ class _Reader:
             raise _invalid(self._path, f"general.alignment is {alignment!r}")
         tensors = self._tensors(tensor_count, alignment)
         data_offset = -(-self._position // alignment) * alignment
-        return Header(self._path, self._size, version, metadata, tensors, data_offset, alignment)
+        return Header(self._path, self._size, version, metadata, tensors, data_offset)
 
     def _tensors(self, count: int, alignment: int) -> tuple[Tensor, ...]:
         tensors: dict[str, Tensor] = {}

@@ -42,7 +42,6 @@ def test_sums_by_key_model_and_day(tmp_path: Path) -> None:
     path = tmp_path / "data" / "usage.sqlite3"
     clock = Clock()
     store = opened(path, clock)
-    assert store.persistent
     record(store, "alice", "small")
     record(store, "alice", "large", error=True)
     clock.now = APRIL
@@ -100,7 +99,6 @@ def test_without_a_file_it_counts_in_memory() -> None:
     store = opened(None)
     record(store, "alice")
     assert store.month_tokens("alice") == 110
-    assert not store.persistent
     assert store.write_failures == 0
     store.close()
 
@@ -108,7 +106,6 @@ def test_without_a_file_it_counts_in_memory() -> None:
 def test_a_directory_that_cannot_be_made_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     store = opened(tmp_path / "file" / "usage.sqlite3")
-    assert not store.persistent
     assert "in memory only" in caplog.text
     record(store, "alice")
     assert store.month_tokens("alice") == 110
@@ -123,7 +120,7 @@ def test_a_read_only_directory_is_a_warning(tmp_path: Path) -> None:
         "from llama_gguf.gateway.telemetry.usage_store import UsageStore;"
         "s = UsageStore(Path(sys.argv[1])); s.open();"
         "s.record('a', 'm', prompt=1, cached=0, completion=1, errors=0, requests=1);"
-        "print(s.persistent, s.month_tokens('a')); s.close()"
+        "print(s.month_tokens('a')); s.close()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "usage.sqlite3")]
     if os.geteuid() == 0:
@@ -132,7 +129,8 @@ def test_a_read_only_directory_is_a_warning(tmp_path: Path) -> None:
         command = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", *command]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     tmp_path.chmod(0o755)
-    assert done.stdout.split() == ["False", "2"]
+    assert done.stdout.split() == ["2"]
+    assert not (tmp_path / "usage.sqlite3").exists()
     assert "in memory only" in done.stderr
 
 
@@ -156,7 +154,11 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path, caplog: pytest.
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
-    assert not opened(path).persistent
+    content = path.read_bytes()
+    store = opened(path)
+    record(store, "alice")
+    store.close()
+    assert path.read_bytes() == content
     assert any("format 7" in str(entry.__dict__) for entry in caplog.records)
 
 
