@@ -31,7 +31,7 @@ _FIELDS = frozenset({"seq", "ts", "actor", "action", "target", "details", "prev"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class AuditHead:
     """The last line of a log: where the chain has got to."""
 
     seq: int = 0
@@ -41,7 +41,7 @@ class Head:
         return f"{self.seq}:{self.hash}"
 
     @classmethod
-    def read(cls, text: str) -> Head:
+    def read(cls, text: str) -> AuditHead:
         """Read what `str` wrote. Raises ValueError."""
         seq, _, digest = text.strip().partition(":")
         if not (seq.isascii() and seq.isdigit() and len(digest) == 64):
@@ -50,7 +50,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """One line of the log."""
 
     seq: int
@@ -62,14 +62,14 @@ class Entry:
     prev: str = _FIRST
     hash: str = ""
 
-    def sealed(self) -> Entry:
+    def sealed(self) -> AuditEntry:
         """Return the entry with the hash of its other fields."""
         plain = {name: getattr(self, name) for name in _FIELDS - {"hash"}}
-        return Entry(**plain, hash=hashlib.sha256(_canonical(plain)).hexdigest())
+        return AuditEntry(**plain, hash=hashlib.sha256(_canonical(plain)).hexdigest())
 
-    def head(self) -> Head:
+    def head(self) -> AuditHead:
         """Return the head of a log that ends here."""
-        return Head(self.seq, self.hash)
+        return AuditHead(self.seq, self.hash)
 
     def line(self) -> bytes:
         """Return the line as it stands in the file."""
@@ -77,11 +77,11 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """What `verify` found: the entries in order up to the first bad line (0 = none), and what is wrong there."""
 
     entries: int
-    head: Head
+    head: AuditHead
     bad_line: int = 0
     problem: str = ""
 
@@ -111,7 +111,7 @@ class AuditLog:
 
     def append(
         self, *, actor: str, action: str, target: str = "", details: Mapping[str, Detail] | None = None
-    ) -> Entry:
+    ) -> AuditEntry:
         """Write one line. `details` must hold no secret. Blocks on the disk: from an event loop, call it in a thread.
 
         Raises KeysError if the log cannot be written, or has lost its end, which a new line would hide.
@@ -131,11 +131,13 @@ class AuditLog:
             except OSError as error:
                 raise atomic_file.io_error(error, "append to", self.path) from error
 
-    def _after(self, last: Head, actor: str, action: str, target: str, details: Mapping[str, Detail]) -> Entry:
+    def _after(
+        self, last: AuditHead, actor: str, action: str, target: str, details: Mapping[str, Detail]
+    ) -> AuditEntry:
         now = utc_text(self._clock())
-        return Entry(last.seq + 1, now, actor, action, target, dict(details), last.hash).sealed()
+        return AuditEntry(last.seq + 1, now, actor, action, target, dict(details), last.hash).sealed()
 
-    def _write(self, file: io.FileIO, real: Path, entry: Entry) -> Entry:
+    def _write(self, file: io.FileIO, real: Path, entry: AuditEntry) -> AuditEntry:
         if entry.seq == 1:
             atomic_file.give_to_owner_of(real.parent, real)
             atomic_file.sync_directory(real.parent)
@@ -157,10 +159,10 @@ def _head_path(path: Path) -> Path:
     return path.with_name(path.name + ".head")
 
 
-def _read_head(path: Path) -> Head | None:
+def _read_head(path: Path) -> AuditHead | None:
     """Return the head that was written beside the log, or None if there is none."""
     try:
-        return Head.read(_head_path(path).read_text(encoding="ascii"))
+        return AuditHead.read(_head_path(path).read_text(encoding="ascii"))
     except FileNotFoundError:
         return None
     except ValueError:
@@ -171,14 +173,14 @@ def _read_head(path: Path) -> Head | None:
         ) from None
 
 
-def _last(file: io.FileIO, path: Path) -> tuple[Head, int, int]:
+def _last(file: io.FileIO, path: Path) -> tuple[AuditHead, int, int]:
     """Return the last complete line's head, where that line ends, and how many bytes of an unfinished one follow."""
     size = os.fstat(file.fileno()).st_size
     start = max(0, size - _TAIL_BYTES)
     tail = os.pread(file.fileno(), size - start, start)
     complete, newline, torn = tail.rpartition(b"\n")
     if not newline and start == 0:
-        return Head(), 0, len(torn)
+        return AuditHead(), 0, len(torn)
     try:
         entry = _parse(complete.rpartition(b"\n")[2])
     except ValueError:
@@ -190,7 +192,7 @@ def _last(file: io.FileIO, path: Path) -> tuple[Head, int, int]:
     return entry.head(), size - len(torn), len(torn)
 
 
-def _compare_with_head(last: Head, path: Path) -> None:
+def _compare_with_head(last: AuditHead, path: Path) -> None:
     head = _read_head(path)
     if head and (head.seq > last.seq or (head.seq == last.seq and head != last)):
         raise KeysError(
@@ -200,7 +202,7 @@ def _compare_with_head(last: Head, path: Path) -> None:
         )
 
 
-def _parse(line: bytes) -> Entry:
+def _parse(line: bytes) -> AuditEntry:
     """Read one line as it was written. Raises ValueError; the message says what is wrong and quotes nothing."""
     try:
         plain = json.loads(line)
@@ -210,37 +212,37 @@ def _parse(line: bytes) -> Entry:
         raise ValueError("is not an entry of an audit log")
     if not all(isinstance(plain[name], dict if name == "details" else str) for name in _FIELDS - {"seq"}):
         raise ValueError("is not an entry of an audit log")
-    return Entry(**plain)
+    return AuditEntry(**plain)
 
 
-def entries(path: Path) -> Iterator[Entry]:
+def entries(path: Path) -> Iterator[AuditEntry]:
     """Yield the entries that can be read, in the order of the file; `verify` is what tells whether to believe them."""
     for _, line in _lines(path):
         with suppress(ValueError):
             yield _parse(line)
 
 
-def verify(path: Path, *, expected: Head | None = None) -> Verdict:
+def verify(path: Path, *, expected: AuditHead | None = None) -> Verification:
     """Check the whole log against itself, against its head file and against a head noted elsewhere.
 
     Stops at the first bad line. Raises KeysError if there is no log to check.
     """
     recorded = [head for head in (_read_head(atomic_file.resolve(path)), expected) if head]
-    last = Head()
+    last = AuditHead()
     for number, line in _lines(path):
         problem = _problem(line, last, recorded)
         if problem:
-            return Verdict(last.seq, last, number, problem)
+            return Verification(last.seq, last, number, problem)
         last = _parse(line).head()
     furthest = max((head.seq for head in recorded), default=0)
     if furthest > last.seq:
-        return Verdict(last.seq, last, last.seq + 1, f"is missing, and with it all up to entry {furthest}")
+        return Verification(last.seq, last, last.seq + 1, f"is missing, and with it all up to entry {furthest}")
     if not recorded and last.seq > 1:
-        return Verdict(last.seq, last, 0, f"{_head_path(path).name} is missing, so a missing end would not show")
-    return Verdict(last.seq, last)
+        return Verification(last.seq, last, 0, f"{_head_path(path).name} is missing, so a missing end would not show")
+    return Verification(last.seq, last)
 
 
-def _problem(line: bytes, last: Head, recorded: list[Head]) -> str:
+def _problem(line: bytes, last: AuditHead, recorded: list[AuditHead]) -> str:
     if not line.endswith(b"\n"):
         return "is unfinished: a crash, or somebody cut it; the next entry drops it"
     try:

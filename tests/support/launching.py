@@ -21,7 +21,7 @@ from typing import Any
 
 from llama_gguf import logs
 from llama_gguf.rundir.snapshot import Snapshot
-from llama_gguf.runtime.launch import Launch, launch
+from llama_gguf.runtime.launch import LaunchInputs, launch
 from llama_gguf.runtime.programs import Program
 from llama_gguf.runtime.supervisord_client import Supervisord
 from llama_gguf.settings import RunDir, locate, parse
@@ -165,7 +165,7 @@ def main() -> int:
     level = "info" if os.isatty(1) else "debug"
     logs.configure("up", format=settings.logging.format, level=level)
     snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
-    return launch(Launch(snapshot, programs, os.environ, stdout=1, stderr=sys.stderr))
+    return launch(LaunchInputs(snapshot, programs, os.environ, stdout=1, stderr=sys.stderr))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_gguf.audit import AuditLog, Head, entries, verify
+from llama_gguf.audit import AuditHead, AuditLog, entries, verify
 from llama_gguf.errors import KeysError
 from support.keys_made import NOW, patient
 
@@ -61,7 +61,7 @@ def test_an_untouched_log_is_sound(path: Path) -> None:
     assert verdict.ok
     assert (verdict.entries, verdict.head.seq) == (5, 5)
     assert verify(path, expected=verdict.head).ok
-    assert Head.read(path.with_name("audit.jsonl.head").read_text()) == verdict.head
+    assert AuditHead.read(path.with_name("audit.jsonl.head").read_text()) == verdict.head
 
 
 def edit(lines: list[bytes]) -> list[bytes]:
@@ -147,7 +147,7 @@ def test_a_log_without_its_head_file_is_not_vouched_for(path: Path) -> None:
     fill(path)
     path.with_name("audit.jsonl.head").unlink()
     assert verify(path).problem == "audit.jsonl.head is missing, so a missing end would not show"
-    assert verify(path, expected=Head(5, verify(path).head.hash)).ok
+    assert verify(path, expected=AuditHead(5, verify(path).head.hash)).ok
     fill(path, 1)
     assert verify(path).ok
 
@@ -243,4 +243,4 @@ def test_no_log(path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "5", "5:abc", "x:" + "0" * 64, "²:" + "0" * 64])
 def test_what_is_no_head(text: str) -> None:
     with pytest.raises(ValueError, match="SEQ:HASH"):
-        Head.read(text)
+        AuditHead.read(text)

@@ -17,7 +17,7 @@ from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.cpu_libraries import VARIABLE, can_select_variant, find_libraries, sha256
 from llama_gguf.engine.cpu_variants import TABLES, Table, missing, supported
-from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.engine.variant_memory import CrashedVariant
 from llama_gguf.errors import ExitCode, KeysError, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
@@ -38,7 +38,7 @@ _AUTO_HINT = "set engine.cpu_variant to auto"
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class HostCpu:
     """What determines which variants can run: uname's machine name, and the text of /proc/cpuinfo."""
 
     name: str
@@ -50,17 +50,17 @@ class Machine:
         return TABLES.get(self.name, {})
 
 
-def this_machine() -> Machine:
+def this_machine() -> HostCpu:
     """Return the machine of this process."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    return Machine(os.uname().machine, text)
+    return HostCpu(os.uname().machine, text)
 
 
 def choose(
-    settings: Settings, binary: Path, machine: Machine, memory: Path, earlier: tuple[Rejected, ...] = ()
+    settings: Settings, binary: Path, machine: HostCpu, memory: Path, earlier: tuple[Rejected, ...] = ()
 ) -> EngineVariant | None:
     """Return the choice for `binary`, with lower and rejected variants; None if llama-server itself must choose.
 
@@ -130,7 +130,7 @@ class VariantSteps:
     Steps down one by one: it is unknown which instruction was illegal, and so which other variants contain it.
     """
 
-    def __init__(self, snapshot: Snapshot, machine: Machine) -> None:
+    def __init__(self, snapshot: Snapshot, machine: HostCpu) -> None:
         self._settings = snapshot.settings
         self._run = snapshot.locations.run
         self._memory = snapshot.locations.cpu_variants_file
@@ -189,7 +189,7 @@ class VariantSteps:
             ),
         )
         try:
-            variant_memory.add(self._memory, [Entry(self._record.cpu, crashed.variant, crashed.sha256)])
+            variant_memory.add(self._memory, [CrashedVariant(self._record.cpu, crashed.variant, crashed.sha256)])
         except KeysError as error:
             log.warning(
                 "the crash cannot be stored beyond this run",
@@ -202,7 +202,7 @@ def withdraw(snapshot: Snapshot) -> None:
     record = engine_variant.read(snapshot.locations.run.engine_variant)
     if record is None or record.pinned or not record.rejected_now:
         return
-    entries = [Entry(record.cpu, item.variant, item.sha256) for item in record.rejected_now]
+    entries = [CrashedVariant(record.cpu, item.variant, item.sha256) for item in record.rejected_now]
     try:
         variant_memory.withdraw(snapshot.locations.cpu_variants_file, entries)
     except KeysError as error:

@@ -26,7 +26,7 @@ _LOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CrashedVariant:
     """One variant that crashed on one kind of CPU."""
 
     cpu: str  # fingerprint
@@ -34,7 +34,7 @@ class Entry:
     sha256: str  # of its library
 
 
-def read(path: Path) -> tuple[Entry, ...]:
+def read(path: Path) -> tuple[CrashedVariant, ...]:
     """Return all entries, oldest first; none, with a warning, if the file is invalid."""
     try:
         return _parse(_content(path))
@@ -51,18 +51,20 @@ def read(path: Path) -> tuple[Entry, ...]:
     return ()
 
 
-def add(path: Path, entries: Iterable[Entry]) -> None:
+def add(path: Path, entries: Iterable[CrashedVariant]) -> None:
     """Add `entries` to those in the file. Raises KeysError when the file cannot be written."""
     _change(path, add=frozenset(entries))
 
 
-def withdraw(path: Path, entries: Iterable[Entry]) -> None:
+def withdraw(path: Path, entries: Iterable[CrashedVariant]) -> None:
     """Remove `entries` again. Raises KeysError when the file cannot be written."""
     if path.exists():
         _change(path, remove=frozenset(entries))
 
 
-def _change(path: Path, *, add: frozenset[Entry] = frozenset(), remove: frozenset[Entry] = frozenset()) -> None:
+def _change(
+    path: Path, *, add: frozenset[CrashedVariant] = frozenset(), remove: frozenset[CrashedVariant] = frozenset()
+) -> None:
     with exclusive(path, timeout_seconds=_LOCK_SECONDS):
         before = read(path)
         retained = [entry for entry in before if entry not in remove]
@@ -84,9 +86,9 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _parse(content: bytes) -> tuple[Entry, ...]:
+def _parse(content: bytes) -> tuple[CrashedVariant, ...]:
     items = json.loads(content)["crashed"]
-    entries = tuple(Entry(**item) for item in items)
+    entries = tuple(CrashedVariant(**item) for item in items)
     for entry in entries:
         for text in (entry.cpu, entry.variant, entry.sha256):
             if not isinstance(text, str) or len(text) > _MAX_TEXT:

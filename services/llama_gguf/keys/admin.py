@@ -19,7 +19,7 @@ from llama_gguf.errors import KeysError
 from llama_gguf.timestamps import utc_text
 
 from . import operations, store
-from .operations import Change, Imported, KeyFields, Request
+from .operations import Change, Imported, KeyFields, RotationRequest
 from .record import KeyFile, KeyRecord
 from .secret import new_nonce, new_secret
 
@@ -89,7 +89,7 @@ class KeyAdmin:
                 secret=secret or new_secret(),
                 nonce=new_nonce(),
                 grace=grace,
-                request=Request(request_id, session.pepper()) if request_id else None,
+                request=RotationRequest(request_id, session.pepper()) if request_id else None,
             )
             details: dict[str, Detail] = {"prefix": change.record.prefix, "grace_seconds": int(grace.total_seconds())}
             self._write(session, change.keys, "keys.rotate", key_id, details)

@@ -46,7 +46,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RotationRequest:
     """An idempotent rotation: the caller's id for it, and the pepper of this keys file."""
 
     id: str
@@ -103,7 +103,7 @@ def rotate(
     secret: str,
     nonce: str,
     grace: dt.timedelta = dt.timedelta(0),
-    request: Request | None = None,
+    request: RotationRequest | None = None,
 ) -> Change:
     """Give a key a new secret; its other fields remain.
 
@@ -199,7 +199,7 @@ def _swap(keys: KeyFile, old: KeyRecord, new: KeyRecord) -> KeyFile:
     return replace(keys, records=tuple(new if record is old else record for record in keys.records))
 
 
-def _repeat(keys: KeyFile, record: KeyRecord, request: Request, mark: str) -> Change:
+def _repeat(keys: KeyFile, record: KeyRecord, request: RotationRequest, mark: str) -> Change:
     last = record.rotations[0]
     secret = derive_secret(request.pepper, record.id, request.id, last.nonce)
     if last.request != mark or digest(secret) != record.digest:

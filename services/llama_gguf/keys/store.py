@@ -27,7 +27,7 @@ PEPPER_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedKeys:
     """A keys file as read: its keys, a fingerprint of its content, and warnings."""
 
     keys: KeyFile
@@ -36,7 +36,7 @@ class Loaded:
     warnings: tuple[Problem, ...] = ()
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> LoadedKeys:
     """Read the keys file, without a lock: it is only ever replaced as a whole.
 
     Raises KeysError: `keys-missing`, `keys-io`, `keys-writable` (every user can change it) or `keys-syntax`.
@@ -49,7 +49,7 @@ def load(path: Path) -> Loaded:
         raise KeysError(f"{path}:{line}: not UTF-8 text", code="keys-syntax") from None
     keys = file_format.parse(text, source=str(path), read_at=dt.datetime.fromtimestamp(int(status.st_mtime), dt.UTC))
     warnings = tuple(_warnings(path, keys, stat.S_IMODE(status.st_mode)))
-    return Loaded(keys, hashlib.sha256(content).digest(), not text.strip(), warnings)
+    return LoadedKeys(keys, hashlib.sha256(content).digest(), not text.strip(), warnings)
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
@@ -155,7 +155,7 @@ class KeyStore:
         self._timeout = lock_timeout_seconds
         self._at = at
 
-    def read(self) -> Loaded:
+    def read(self) -> LoadedKeys:
         """Read the file. Raises KeysError, also if it is missing."""
         return load(self.path)
 

@@ -34,7 +34,6 @@ class KeyState:
 
     ring: Keyring = field(default_factory=Keyring)
     error: KeysError | None = None
-    plaintext: bool = False  # the file in use is in the old format
 
 
 def identify(path: Path) -> Identity | None:
@@ -130,15 +129,10 @@ class KeyWatcher:
         self._settled = identity is None or started - self._seen_since >= _SETTLED_SECONDS
         return error
 
-    def _loaded(self, loaded: store.Loaded, ring: Keyring) -> None:
+    def _loaded(self, loaded: store.LoadedKeys, ring: Keyring) -> None:
         self.ring = ring
         self._fingerprint = loaded.fingerprint
-        self.state = replace(
-            self.state,
-            ring=ring,
-            error=None,
-            plaintext=loaded.keys.plaintext,
-        )
+        self.state = KeyState(ring)
         _log.info("keys loaded", extra=fields(file=str(self._path), keys=len(ring)))
         for warning in loaded.warnings:
             _log.warning(warning.message, extra=fields(code=warning.code, hint=warning.hint))
@@ -162,7 +156,7 @@ class KeyWatcher:
             self._on_change(self.state)
 
 
-def _read(path: Path, had_keys: bool) -> tuple[store.Loaded, Keyring]:
+def _read(path: Path, had_keys: bool) -> tuple[store.LoadedKeys, Keyring]:
     loaded = store.load(path)
     if had_keys and loaded.blank:
         raise KeysError(

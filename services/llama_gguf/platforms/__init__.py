@@ -4,7 +4,7 @@ A spec is text by file name. What a platform cannot express is a ConfigError wit
 silently. The platforms' field names and limits are vendored as JSON Schemas in schemas/.
 """
 
-from llama_gguf.platforms.container import Request, Variant
+from llama_gguf.platforms.container import RenderRequest, Variant
 from llama_gguf.platforms.repository_specs import ready_made
 
 from .bundle import Bundle
@@ -21,7 +21,7 @@ __all__ = [
     "Bundle",
     "ComposeOptions",
     "KubernetesOptions",
-    "Request",
+    "RenderRequest",
     "RunPodOptions",
     "Variant",
     "VastOptions",

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from llama_gguf.platforms.container import (
     REPOSITORY,
     Launch,
-    Request,
+    RenderRequest,
     Variant,
     data_dir,
     is_below,
@@ -55,7 +55,7 @@ class _Mount(NamedTuple):
         return tree | ({"read_only": True} if self.type == "bind" else {})
 
 
-def render(settings: Settings, request: Request, options: ComposeOptions) -> Bundle:
+def render(settings: Settings, request: RenderRequest, options: ComposeOptions) -> Bundle:
     """Return compose.yaml, and config.yaml unless another file is mounted in its place."""
     findings = Findings("Compose")
     patch = _listen_on_all_interfaces(settings)
@@ -99,7 +99,7 @@ def _published_address(settings: Settings, findings: Findings) -> str | None:
     return LOOPBACK
 
 
-def _variants(settings: Settings, request: Request) -> list[Variant]:
+def _variants(settings: Settings, request: RenderRequest) -> list[Variant]:
     """Return the variants to offer: the requested one, else all on which the configuration can run."""
     if request.variant:
         return [request.variant]
@@ -107,9 +107,9 @@ def _variants(settings: Settings, request: Request) -> list[Variant]:
     return ["cpu"] if layers == 0 else ["cuda", "cpu"] if layers == "auto" else ["cuda"]
 
 
-def _request_for(request: Request, variant: Variant) -> Request:
+def _request_for(request: RenderRequest, variant: Variant) -> RenderRequest:
     image = request.image or f"{REPOSITORY}:{variant}"
-    return Request(request.name, image, variant, request.secrets, request.config_in_image)
+    return RenderRequest(request.name, image, variant, request.secrets, request.config_in_image)
 
 
 def _service_name(launch: Launch) -> str:

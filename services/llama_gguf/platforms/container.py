@@ -32,7 +32,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RenderRequest:
     """What the caller chooses beside the configuration; None = derived from it."""
 
     name: str = REPOSITORY
@@ -69,7 +69,7 @@ class Launch:
         return variables(self.settings, without=without, only=self.adapted if self.config_in_image else None)
 
 
-def prepare(settings: Settings, request: Request, findings: Findings, patch: Patch) -> Launch:
+def prepare(settings: Settings, request: RenderRequest, findings: Findings, patch: Patch) -> Launch:
     """Return the launch of `settings` adapted by `patch`; report in `findings` what works on no platform."""
     if not _NAME.fullmatch(request.name):
         findings.error(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from llama_gguf.platforms import compose, kubernetes, runpod, vast
 from llama_gguf.platforms.bundle import Bundle
-from llama_gguf.platforms.container import Request
+from llama_gguf.platforms.container import RenderRequest
 from llama_gguf.settings import Settings
 from llama_gguf.settings.loading.load import load
 
 FOLDER = "image/deploy"
 HUB_DOCKERFILE = ".runpod/Dockerfile"
-_Render = Callable[[Settings, Request], Bundle]
+_Render = Callable[[Settings, RenderRequest], Bundle]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ def _specs() -> tuple[_Spec, ...]:
     )
 
 
-def _compose(settings: Settings, request: Request) -> Bundle:
+def _compose(settings: Settings, request: RenderRequest) -> Bundle:
     return compose.render(settings, request, compose.ComposeOptions())
 
 
-def _vast(settings: Settings, request: Request) -> Bundle:
+def _vast(settings: Settings, request: RenderRequest) -> Bundle:
     return vast.render(settings, request, vast.VastOptions(gpu_memory=24))
 
 
@@ -64,7 +64,7 @@ def ready_made(root: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     for spec in _specs():
         settings = _settings(root / f"config/examples/{spec.example}.yaml")
-        bundle = spec.render(settings, Request(name=f"llama-gguf-{spec.example}"))
+        bundle = spec.render(settings, RenderRequest(name=f"llama-gguf-{spec.example}"))
         files |= {f"{spec.folder}/{name}": text for name, text in bundle.files.items()}
     for name in ("hub.json", "tests.json"):  # RunPod's Hub looks for one listing, at the top of the repository
         listed = files[f"{FOLDER}/runpod/runpod-serverless/{name}"]
@@ -72,7 +72,7 @@ def ready_made(root: Path) -> dict[str, str]:
         files[f".runpod/{name}"] = listed
     files[HUB_DOCKERFILE] = runpod.hub_dockerfile(_read(root / HUB_DOCKERFILE))
     options = compose.ComposeOptions(config_file="../config/config.yaml")
-    default = compose.render(_settings(root / "config/config.yaml"), Request(), options)
+    default = compose.render(_settings(root / "config/config.yaml"), RenderRequest(), options)
     return files | {"image/compose.yaml": default.files["compose.yaml"]}
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llama_gguf.platforms.container import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch, Request, pinned, prepare
+from llama_gguf.platforms.container import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch, RenderRequest, pinned, prepare
 from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import Tree, to_json
 from llama_gguf.settings import Settings
@@ -38,7 +38,7 @@ class VastOptions:
     arguments: str = "up"
 
 
-def render(settings: Settings, request: Request, options: VastOptions) -> Bundle:
+def render(settings: Settings, request: RenderRequest, options: VastOptions) -> Bundle:
     """Return template.json for `settings`."""
     findings = Findings("Vast.ai")
     # Vast sets no variable that reliably distinguishes it from other hosts.

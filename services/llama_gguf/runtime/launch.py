@@ -50,7 +50,7 @@ _RPC_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchInputs:
     """What to run and where its output goes."""
 
     snapshot: Snapshot
@@ -60,7 +60,7 @@ class Launch:
     stderr: TextIO  # gets the reason of a failure
 
 
-def launch(what: Launch) -> int:
+def launch(what: LaunchInputs) -> int:
     """Run the appliance to its end and return the exit code. Raises LaunchError when it cannot even be started."""
     # Whatever the caller's mask: nothing we or our programs write is for others. The group may read, because images
     # run as any uid with group 0.
@@ -82,7 +82,7 @@ def launch(what: Launch) -> int:
         return code
 
 
-def _write_files(what: Launch, env: Mapping[str, str]) -> None:
+def _write_files(what: LaunchInputs, env: Mapping[str, str]) -> None:
     locations, settings = what.snapshot.locations, what.snapshot.settings
     run = locations.run
     prepare_rundir.write_engine_key(run)
@@ -142,7 +142,7 @@ class _Appliance:
 
     def __init__(
         self,
-        what: Launch,
+        what: LaunchInputs,
         env: Mapping[str, str],
         signals: int,
         lock: int,
@@ -303,7 +303,7 @@ class _Appliance:
         return ExitCode.UNAVAILABLE
 
 
-def _hold(what: Launch, signals: int) -> None:
+def _hold(what: LaunchInputs, signals: int) -> None:
     """Stay for `supervisor.hold_seconds` after a failure, so that somebody can look inside; a signal ends it."""
     seconds = what.snapshot.settings.supervisor.hold_seconds
     if not seconds:

@@ -12,5 +12,5 @@ from pathlib import Path
 if file := os.environ.get("PYTHON_TEST_CPUINFO"):
     from llama_gguf.engine import variant_choice
 
-    machine = variant_choice.Machine("x86_64", Path(file).read_text(encoding="utf-8"))
+    machine = variant_choice.HostCpu("x86_64", Path(file).read_text(encoding="utf-8"))
     variant_choice.this_machine = lambda: machine

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from llama_gguf.engine import variant_memory
-from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.engine.variant_memory import CrashedVariant
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir import snapshot as snapshots
@@ -67,12 +67,12 @@ def test_when_the_lowest_crashes_too_all_are_named_and_this_runs_are_forgiven(tm
     rejected = (Rejected("icelake", "i"), Rejected("zen4", "z", 6))
     run = crashed_with(tmp_path, EngineVariant("x64", 7, cpu="cpu", rejected=rejected))
     memory = tmp_path / "data" / "engine-cpu-variants.json"
-    variant_memory.add(memory, [Entry("cpu", "icelake", "i"), Entry("cpu", "zen4", "z")])
+    variant_memory.add(memory, [CrashedVariant("cpu", "icelake", "i"), CrashedVariant("cpu", "zen4", "z")])
     judge(run, "BACKOFF")
     failure = failures.read(run.failure)
     assert failure is not None
     assert failure.cause.endswith("CPU variants tried: icelake, zen4, x64")
-    assert variant_memory.read(memory) == (Entry("cpu", "icelake", "i"),)
+    assert variant_memory.read(memory) == (CrashedVariant("cpu", "icelake", "i"),)
 
 
 def test_a_pinned_variant_that_crashed_says_to_unpin_it(tmp_path: Path) -> None:

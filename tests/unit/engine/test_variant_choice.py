@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llama_gguf.engine import variant_memory
-from llama_gguf.engine.variant_choice import Machine, VariantSteps, choose, this_machine, withdraw
-from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.engine.variant_choice import HostCpu, VariantSteps, choose, this_machine, withdraw
+from llama_gguf.engine.variant_memory import CrashedVariant
 from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
@@ -19,8 +19,8 @@ from support.model_box import settings_for
 from support.variant_engine import SAPPHIRE_RAPIDS, VariantEngine
 
 ALL = ("sapphirerapids", "zen4", "haswell", "x64")
-MACHINE = Machine("x86_64", f"model name: Xeon\nflags: {SAPPHIRE_RAPIDS}\n")
-OLD = Machine("x86_64", "model name: Old\nflags: sse4_2 avx f16c fma avx2 bmi2\n")
+MACHINE = HostCpu("x86_64", f"model name: Xeon\nflags: {SAPPHIRE_RAPIDS}\n")
+OLD = HostCpu("x86_64", "model name: Old\nflags: sse4_2 avx f16c fma avx2 bmi2\n")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def snapshot_for(root: Path, **engine: Any) -> Snapshot:
 
 
 def chosen(
-    root: Path, engine: VariantEngine, variant: str = "auto", machine: Machine = MACHINE, **more: Any
+    root: Path, engine: VariantEngine, variant: str = "auto", machine: HostCpu = MACHINE, **more: Any
 ) -> EngineVariant | None:
     return choose(settings(root, variant), engine.binary, machine, root / "memory.json", **more)
 
@@ -61,11 +61,11 @@ def test_auto_leaves_out_what_crashed_here_with_this_library(tmp_path: Path, eng
     best = chosen(tmp_path, engine)
     assert best is not None
     memory = tmp_path / "memory.json"
-    variant_memory.add(memory, [Entry("another cpu", "sapphirerapids", best.sha256)])
-    variant_memory.add(memory, [Entry(best.cpu, "sapphirerapids", "another library")])
-    variant_memory.add(memory, [Entry(best.cpu, "of-another-version", "x")])
+    variant_memory.add(memory, [CrashedVariant("another cpu", "sapphirerapids", best.sha256)])
+    variant_memory.add(memory, [CrashedVariant(best.cpu, "sapphirerapids", "another library")])
+    variant_memory.add(memory, [CrashedVariant(best.cpu, "of-another-version", "x")])
     assert chosen(tmp_path, engine) == best
-    variant_memory.add(memory, [Entry(best.cpu, "sapphirerapids", best.sha256)])
+    variant_memory.add(memory, [CrashedVariant(best.cpu, "sapphirerapids", best.sha256)])
     after = chosen(tmp_path, engine)
     assert after is not None
     assert (after.variant, after.lower) == ("zen4", ("haswell", "x64"))
@@ -85,9 +85,9 @@ def test_one_is_tried_even_if_all_that_are_left_crashed_once(tmp_path: Path, eng
 
 
 def test_llama_server_makes_its_own_choice_where_it_cannot_be_told(tmp_path: Path, engine: VariantEngine) -> None:
-    assert chosen(tmp_path, engine, machine=Machine("x86_64", "")) is None
-    assert chosen(tmp_path, engine, machine=Machine("riscv64", MACHINE.cpuinfo)) is None
-    assert chosen(tmp_path, engine, machine=Machine("aarch64", "Features: fp asimd\n")) is None
+    assert chosen(tmp_path, engine, machine=HostCpu("x86_64", "")) is None
+    assert chosen(tmp_path, engine, machine=HostCpu("riscv64", MACHINE.cpuinfo)) is None
+    assert chosen(tmp_path, engine, machine=HostCpu("aarch64", "Features: fp asimd\n")) is None
     (engine.folder / "lib" / "libggml.so").write_bytes(b"without the edit")
     assert chosen(tmp_path, engine) is None
     native = VariantEngine.make(tmp_path / "native", ())
@@ -98,9 +98,9 @@ def test_a_pin_is_heeded_whatever_crashed(tmp_path: Path, engine: VariantEngine)
     pinned = chosen(tmp_path, engine, "zen4")
     assert pinned is not None
     assert (pinned.variant, pinned.pinned, pinned.lower, pinned.can_step_down) == ("zen4", True, (), False)
-    variant_memory.add(tmp_path / "memory.json", [Entry(pinned.cpu, "zen4", pinned.sha256)])
+    variant_memory.add(tmp_path / "memory.json", [CrashedVariant(pinned.cpu, "zen4", pinned.sha256)])
     assert chosen(tmp_path, engine, "zen4", earlier=(Rejected("zen4", "", 70),)) == pinned
-    assert chosen(tmp_path, engine, "zen4", machine=Machine("x86_64", "")) is not None  # nothing is known against it
+    assert chosen(tmp_path, engine, "zen4", machine=HostCpu("x86_64", "")) is not None  # nothing is known against it
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_pin_is_heeded_whatever_crashed(tmp_path: Path, engine: VariantEngine)
     ],
 )
 def test_a_pin_that_cannot_run_is_refused(
-    tmp_path: Path, engine: VariantEngine, variant: str, machine: Machine, words: tuple[str, str]
+    tmp_path: Path, engine: VariantEngine, variant: str, machine: HostCpu, words: tuple[str, str]
 ) -> None:
     with pytest.raises(LaunchError, match=f"engine.cpu_variant is {variant}, but .*{words[0]}") as caught:
         chosen(tmp_path, engine, variant, machine)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.engine import variant_memory
-from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.engine.variant_memory import CrashedVariant
 from llama_gguf.errors import KeysError
 
-ONE, TWO, THREE = (Entry("cpu", name, name * 3) for name in ("zen4", "haswell", "x64"))
+ONE, TWO, THREE = (CrashedVariant("cpu", name, name * 3) for name in ("zen4", "haswell", "x64"))
 
 
 def test_added_read_and_withdrawn(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_cannot_be_written_is_an_error_that_says_why(tmp_path: Path) -> Non
 
 def _add_many(path: Path, box: int) -> None:
     for number in range(10):
-        variant_memory.add(path, [Entry(f"cpu-{box}", f"variant-{number}", "x")])
+        variant_memory.add(path, [CrashedVariant(f"cpu-{box}", f"variant-{number}", "x")])
 
 
 def test_boxes_that_share_a_volume_lose_nothing(tmp_path: Path) -> None:
@@ -102,5 +102,5 @@ def test_boxes_that_share_a_volume_lose_nothing(tmp_path: Path) -> None:
 
 def test_it_does_not_grow_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "v.json"
-    variant_memory.add(path, [Entry(f"{number}", "v", "s") for number in range(2000)])
+    variant_memory.add(path, [CrashedVariant(f"{number}", "v", "s") for number in range(2000)])
     assert len(variant_memory.read(path)) == 1000

@@ -13,7 +13,7 @@ from llama_gguf.errors import KeysError
 from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.operations import (
     Change,
-    Request,
+    RotationRequest,
     import_records,
     issue,
     remove,
@@ -143,7 +143,7 @@ def test_rotate_refuses_an_expired_key_and_a_negative_grace() -> None:
 
 
 def test_repeating_a_request_gives_the_same_result() -> None:
-    request = Request("request-1", PEPPER)
+    request = RotationRequest("request-1", PEPPER)
     first = turn(KEYS, request=request, grace=HOUR)
     again = turn(first.keys, NOW + 5 * HOUR, request=request, grace=9 * HOUR)
     assert again.secret == first.secret
@@ -152,16 +152,16 @@ def test_repeating_a_request_gives_the_same_result() -> None:
 
 
 def test_a_request_that_another_rotation_followed_is_refused() -> None:
-    request = Request("request-1", PEPPER)
+    request = RotationRequest("request-1", PEPPER)
     first = turn(KEYS, request=request).keys
-    for keys in (turn(first).keys, turn(first, request=Request("request-2", PEPPER)).keys):
+    for keys in (turn(first).keys, turn(first, request=RotationRequest("request-2", PEPPER)).keys):
         with pytest.raises(KeysError) as caught:
             turn(keys, request=request)
         assert caught.value.code == "request-id"
 
 
 def test_the_same_request_id_never_brings_an_old_secret_back() -> None:
-    request = Request("request-1", PEPPER)
+    request = RotationRequest("request-1", PEPPER)
     secrets = {turn(KEYS, request=request).secret for _ in range(5)}  # as if removed and made anew in between
     assert len(secrets) == 5
     assert turn(KEYS, request=request).secret != turn(KEYS, key_id="bob", request=request).secret
@@ -170,18 +170,18 @@ def test_the_same_request_id_never_brings_an_old_secret_back() -> None:
 def test_remembered_requests_are_bounded() -> None:
     keys = KEYS
     for number in range(MAX_ROTATIONS + 3):
-        keys = turn(keys, request=Request(f"request-{number}", PEPPER)).keys
+        keys = turn(keys, request=RotationRequest(f"request-{number}", PEPPER)).keys
     assert len(keys.records[0].rotations) == MAX_ROTATIONS
 
 
 def test_the_request_id_is_not_in_the_record() -> None:
-    change = turn(KEYS, request=Request("request-1", PEPPER))
+    change = turn(KEYS, request=RotationRequest("request-1", PEPPER))
     assert "request-1" not in repr(change.record)
     assert change.secret not in repr(change.record)
 
 
 def test_replace_secret_starts_the_key_afresh() -> None:
-    keys = turn(KEYS, grace=HOUR, request=Request("r", PEPPER)).keys
+    keys = turn(KEYS, grace=HOUR, request=RotationRequest("r", PEPPER)).keys
     secret = new_secret()
     change = replace_secret(keys, "alice", secret, NOW + HOUR)
     assert change.record == record(secret=secret, created=NOW + HOUR, requests_per_minute=7, note="first")

@@ -200,7 +200,6 @@ async def test_the_old_plaintext_file_works_as_it_is(path: Path, caplog: pytest.
     found = made.keys.ring.match(ALICE, time.time())
     assert found is not None
     assert found.requests_per_minute == 60
-    assert made.keys.state.plaintext
     assert any("contains the keys in plaintext" in message for message in caplog.messages)
     assert ALICE not in caplog.text
     await made.keys.stop()

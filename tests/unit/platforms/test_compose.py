@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from llama_gguf.errors import ConfigError
-from llama_gguf.platforms import ComposeOptions, Request, render_compose
+from llama_gguf.platforms import ComposeOptions, RenderRequest, render_compose
 from llama_gguf.settings import Settings
 from llama_gguf.settings.loading.load import loads
 from support.rendering import settings
 
 
-def composed(chosen: Settings, options: ComposeOptions | None = None, request: Request | None = None) -> Any:
-    bundle = render_compose(chosen, request or Request(), options or ComposeOptions())
+def composed(chosen: Settings, options: ComposeOptions | None = None, request: RenderRequest | None = None) -> Any:
+    bundle = render_compose(chosen, request or RenderRequest(), options or ComposeOptions())
     return yaml.safe_load(bundle.files["compose.yaml"])
 
 
@@ -32,7 +32,7 @@ def test_services_are_those_that_can_run_it(layers: object, services: list[str])
 
 
 def test_variant_narrows_to_one_service() -> None:
-    compose = composed(settings(), request=Request(variant="cpu", image="mine:1"))
+    compose = composed(settings(), request=RenderRequest(variant="cpu", image="mine:1"))
     assert {name: service["image"] for name, service in compose["services"].items()} == {"cpu": "mine:1"}
 
 
@@ -48,14 +48,14 @@ def test_service_is_hardened_and_has_time_to_stop() -> None:
 
 def test_the_config_beside_it_says_the_same() -> None:
     chosen = settings(gateway={"port": 9000}, auth={"bootstrap": {"env": "KEY"}})
-    bundle = render_compose(chosen, Request(), ComposeOptions())
+    bundle = render_compose(chosen, RenderRequest(), ComposeOptions())
     assert loads(bundle.files["config.yaml"], Path("config.yaml"), {}).settings == chosen
     assert composed(chosen)["services"]["cpu"]["environment"] == {"KEY": "${KEY:?set it in .env or the shell}"}
 
 
 def test_loopback_becomes_a_published_address() -> None:
     chosen = settings(gateway={"host": "127.0.0.1"}, health={"host": "::1"}, auth={"keys_file": "/data/k.json"})
-    bundle = render_compose(chosen, Request(), ComposeOptions())
+    bundle = render_compose(chosen, RenderRequest(), ComposeOptions())
     inside = loads(bundle.files["config.yaml"], Path("config.yaml"), {}).settings
     assert (inside.gateway.host, inside.health.host) == ("0.0.0.0", "0.0.0.0")
     assert composed(chosen)["services"]["cpu"]["ports"] == ["127.0.0.1:8000:8000"]
@@ -87,7 +87,7 @@ def test_a_dollar_sign_is_no_variable() -> None:
 
 
 def test_another_config_file_can_be_mounted() -> None:
-    bundle = render_compose(settings(), Request(), ComposeOptions(config_file="../config/config.yaml"))
+    bundle = render_compose(settings(), RenderRequest(), ComposeOptions(config_file="../config/config.yaml"))
     assert set(bundle.files) == {"compose.yaml"}
     assert "source: ../config/config.yaml" in bundle.files["compose.yaml"]
 
@@ -95,5 +95,5 @@ def test_another_config_file_can_be_mounted() -> None:
 @pytest.mark.parametrize("path", ["/a.gguf", "models/a.gguf"])
 def test_a_folder_that_cannot_be_mounted_is_an_error(path: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        render_compose(settings(model={"path": path}), Request(), ComposeOptions())
+        render_compose(settings(model={"path": path}), RenderRequest(), ComposeOptions())
     assert "path-not-mountable" in {problem.code for problem in caught.value.problems}

@@ -9,7 +9,7 @@ from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.container import (
     FIRST_KEY_VARIABLE,
     Launch,
-    Request,
+    RenderRequest,
     default_variant,
     is_below,
     prepare,
@@ -21,9 +21,9 @@ from llama_gguf.settings import Settings
 from support.rendering import HF, settings
 
 
-def launched(chosen: Settings, request: Request | None = None, **patch: object) -> tuple[Launch, set[str]]:
+def launched(chosen: Settings, request: RenderRequest | None = None, **patch: object) -> tuple[Launch, set[str]]:
     findings = Findings("Test")
-    launch = prepare(chosen, request or Request(), findings, patch)
+    launch = prepare(chosen, request or RenderRequest(), findings, patch)
     return launch, {problem.code for problem in findings.problems}
 
 
@@ -35,8 +35,8 @@ def test_variant_follows_the_layers() -> None:
 
 
 def test_cpu_image_refuses_layers_on_a_gpu() -> None:
-    assert "variant-without-gpu" in launched(settings(engine={"gpu_layers": "all"}), Request(variant="cpu"))[1]
-    assert "variant-without-gpu" not in launched(settings(), Request(variant="cpu"))[1]
+    assert "variant-without-gpu" in launched(settings(engine={"gpu_layers": "all"}), RenderRequest(variant="cpu"))[1]
+    assert "variant-without-gpu" not in launched(settings(), RenderRequest(variant="cpu"))[1]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
@@ -83,7 +83,7 @@ def test_every_secret_variable_is_found_once() -> None:
 
 def test_config_in_image_passes_only_the_adaptation() -> None:
     launch, _ = launched(
-        settings(logging={"format": "json"}), Request(config_in_image=True), **{"paths.data_dir": "/d"}
+        settings(logging={"format": "json"}), RenderRequest(config_in_image=True), **{"paths.data_dir": "/d"}
     )
     assert launch.variables() == {
         "LLAMA_GGUF__PATHS__DATA_DIR": "/d",
@@ -98,7 +98,7 @@ def test_stop_time_covers_drain_and_stop() -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a" * 54, "a."])
 def test_bad_names_are_refused(name: str) -> None:
-    assert "bad-name" in launched(settings(), Request(name=name))[1]
+    assert "bad-name" in launched(settings(), RenderRequest(name=name))[1]
 
 
 def test_paths_are_named_as_in_the_configuration() -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.gateway.telemetry import metric_definitions
-from llama_gguf.platforms import KubernetesOptions, Request, render_kubernetes
+from llama_gguf.platforms import KubernetesOptions, RenderRequest, render_kubernetes
 from llama_gguf.platforms.kubernetes.options import QUEUE_METRIC
 from llama_gguf.settings import Settings, health_paths
 from llama_gguf.settings.loading.load import loads
@@ -96,8 +96,10 @@ def test_real_helm_makes_the_manifests_of_the_chart(case: Path) -> None:
     assert sorted(made, key=str) == sorted(objects.values(), key=str)
 
 
-def built(chosen: Settings, options: KubernetesOptions | None = None, request: Request | None = None) -> dict[str, Any]:
-    bundle = render_kubernetes(chosen, request or Request(), options or KubernetesOptions())
+def built(
+    chosen: Settings, options: KubernetesOptions | None = None, request: RenderRequest | None = None
+) -> dict[str, Any]:
+    bundle = render_kubernetes(chosen, request or RenderRequest(), options or KubernetesOptions())
     return {
         Path(name).name: yaml.safe_load(text) for name, text in bundle.files.items() if name.startswith("manifests/")
     }
@@ -185,7 +187,7 @@ def test_chart_reads_the_former_names_of_the_replicas_and_warns(
     autoscaler: Any, fields: tuple[str, str], set_by_installer: dict[str, int], replicas: tuple[int, int]
 ) -> None:
     options = KubernetesOptions(max_replicas=4, autoscaler=autoscaler)
-    files = render_kubernetes(settings(auth=KEYED), Request(), options).files
+    files = render_kubernetes(settings(auth=KEYED), RenderRequest(), options).files
     values = yaml.safe_load(files["chart/values.yaml"])
     assert {"minReplicas": 1, "maxReplicas": 4}.items() <= values["autoscaling"].items()
     values["autoscaling"] |= set_by_installer  # as Helm merges an installer's values into the chart's
@@ -204,7 +206,7 @@ def test_chart_reads_the_former_names_of_the_replicas_and_warns(
 
 def test_secrets_are_referred_to_by_name_and_never_applied() -> None:
     chosen = settings(auth={"bootstrap": {"file": "/run/secrets/first"}}, metrics={"require_key": True})
-    objects = built(chosen, request=Request(secrets=("HF_TOKEN",)))
+    objects = built(chosen, request=RenderRequest(secrets=("HF_TOKEN",)))
     assert objects["secret.example.yaml"]["stringData"] == {"HF_TOKEN": "", "first": "", "METRICS_API_KEY": ""}
     assert "secret.example.yaml" not in objects["kustomization.yaml"]["resources"]
     assert "service-monitor.yaml" not in objects["kustomization.yaml"]["resources"]
@@ -215,11 +217,11 @@ def test_secrets_are_referred_to_by_name_and_never_applied() -> None:
 
 def test_config_in_image_passes_variables_that_kubernetes_does_not_expand() -> None:
     chosen = settings(auth={"keys_file": "/d$(X)/k"}, paths={"data_dir": "/d$(X)"})
-    objects = built(settings(auth=KEYED), request=Request(config_in_image=True))
+    objects = built(settings(auth=KEYED), request=RenderRequest(config_in_image=True))
     assert "config-map.yaml" not in objects
     names = [entry["name"] for entry in pod(objects)["containers"][0]["env"]]
     assert names == ["LLAMA_GGUF__PATHS__DATA_DIR", "KEY"]
-    assert "env" not in pod(built(chosen, request=Request(config_in_image=True)))["containers"][0]
+    assert "env" not in pod(built(chosen, request=RenderRequest(config_in_image=True)))["containers"][0]
 
 
 @pytest.mark.parametrize(
@@ -242,5 +244,5 @@ def test_what_kubernetes_cannot_express_is_an_error(
     chosen: dict[str, Any], options: KubernetesOptions, code: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        render_kubernetes(settings(**chosen), Request(), options)
+        render_kubernetes(settings(**chosen), RenderRequest(), options)
     assert code in {problem.code for problem in caught.value.problems if problem.severity == "error"}

@@ -9,7 +9,7 @@ import pytest
 
 from llama_gguf import __version__
 from llama_gguf.errors import ConfigError
-from llama_gguf.platforms import Request, RunPodOptions, render_runpod
+from llama_gguf.platforms import RenderRequest, RunPodOptions, render_runpod
 from llama_gguf.platforms.runpod import hub_dockerfile
 from llama_gguf.platforms.runpod.options import allowed_cuda
 from llama_gguf.settings import Settings
@@ -19,14 +19,16 @@ from support.rendering import ROOT, settings
 KEYED: dict[str, Any] = {"bootstrap": {"env": "KEY"}}
 
 
-def rendered(chosen: Settings, options: RunPodOptions | None = None, request: Request | None = None) -> dict[str, Any]:
-    bundle = render_runpod(chosen, request or Request(), options or RunPodOptions())
+def rendered(
+    chosen: Settings, options: RunPodOptions | None = None, request: RenderRequest | None = None
+) -> dict[str, Any]:
+    bundle = render_runpod(chosen, request or RenderRequest(), options or RunPodOptions())
     return {name: json.loads(text) for name, text in bundle.files.items()}
 
 
 def codes(chosen: Settings, options: RunPodOptions | None = None) -> set[str]:
     with pytest.raises(ConfigError) as caught:
-        render_runpod(chosen, Request(), options or RunPodOptions())
+        render_runpod(chosen, RenderRequest(), options or RunPodOptions())
     return {problem.code for problem in caught.value.problems if problem.severity == "error"}
 
 
@@ -99,9 +101,13 @@ def test_the_serverless_example_keeps_each_workers_data_to_itself_with_and_witho
 
 
 def test_a_pod_whose_data_lies_beside_its_volume_is_warned_of() -> None:
-    bundle = render_runpod(settings(auth=KEYED, paths={"data_dir": "/data"}), Request(), RunPodOptions(only="pod"))
+    bundle = render_runpod(
+        settings(auth=KEYED, paths={"data_dir": "/data"}), RenderRequest(), RunPodOptions(only="pod")
+    )
     assert "data-not-kept" in {problem.code for problem in bundle.warnings}
-    kept = render_runpod(settings(auth=KEYED, paths={"data_dir": "/workspace/x"}), Request(), RunPodOptions(only="pod"))
+    kept = render_runpod(
+        settings(auth=KEYED, paths={"data_dir": "/workspace/x"}), RenderRequest(), RunPodOptions(only="pod")
+    )
     assert "data-not-kept" not in {problem.code for problem in kept.warnings}
 
 
@@ -120,7 +126,7 @@ def test_a_data_directory_of_ones_own_is_left_alone() -> None:
 
 def test_secrets_are_references() -> None:
     chosen = settings(auth=KEYED, limits={"store": "redis://x", "store_password_env": "PASSWORD"})
-    files = rendered(chosen, request=Request(secrets=("HF_TOKEN",)))
+    files = rendered(chosen, request=RenderRequest(secrets=("HF_TOKEN",)))
     for name in ("endpoint.json", "pod-template.json"):
         for secret in ("KEY", "PASSWORD", "HF_TOKEN"):
             assert files[name]["env"][secret] == f"{{{{ RUNPOD_SECRET_{secret} }}}}"
@@ -168,7 +174,7 @@ def test_more_than_fifty_variables_are_refused() -> None:
     many = settings(auth=KEYED)
     secrets = tuple(f"S{i}" for i in range(50))
     with pytest.raises(ConfigError) as caught:
-        render_runpod(many, Request(secrets=secrets), RunPodOptions())
+        render_runpod(many, RenderRequest(secrets=secrets), RunPodOptions())
     assert "too-many-variables" in {problem.code for problem in caught.value.problems}
 
 

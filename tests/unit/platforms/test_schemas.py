@@ -13,7 +13,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from llama_gguf.platforms import Request, RunPodOptions, VastOptions, render_runpod, render_vast
+from llama_gguf.platforms import RenderRequest, RunPodOptions, VastOptions, render_runpod, render_vast
 from support.rendering import HF, ROOT, SCHEMAS, rendered_files, schema, settings
 
 JSON_SCHEMAS = {
@@ -77,7 +77,7 @@ def test_everything_is_looked_at() -> None:
 
 
 def runpod(name: str) -> Any:
-    bundle = render_runpod(settings(auth={"bootstrap": {"env": "KEY"}}), Request(), RunPodOptions())
+    bundle = render_runpod(settings(auth={"bootstrap": {"env": "KEY"}}), RenderRequest(), RunPodOptions())
     return json.loads(bundle.files[name])
 
 
@@ -110,7 +110,7 @@ def test_schema_rejects_what_runpod_rejects(name: str, damage: Callable[[Any], o
 
 
 def test_schema_knows_vasts_limits() -> None:
-    bundle = render_vast(settings(model=HF), Request(), VastOptions())
+    bundle = render_vast(settings(model=HF), RenderRequest(), VastOptions())
     tree = json.loads(bundle.files["template.json"])
     assert check(tree, "vast-template") == []
     assert check(tree | {"args_str": "x" * 4097}, "vast-template")

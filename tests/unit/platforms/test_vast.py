@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_gguf.errors import ConfigError
-from llama_gguf.platforms import Request, VastOptions, render_vast
+from llama_gguf.platforms import RenderRequest, VastOptions, render_vast
 from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.container import prepare
 from llama_gguf.platforms.vast import MAX_ENV_CHARACTERS, env_flags, quote
@@ -75,7 +75,7 @@ def test_flags_carry_settings_secrets_and_port() -> None:
         model={"url": "https://x/y.gguf?a=b", "token_env": "HF_TOKEN", "aliases": ["a b", "c"]}, gateway={"port": 9000}
     )
     findings = Findings("Vast.ai")
-    launch = prepare(chosen, Request(), findings, {})
+    launch = prepare(chosen, RenderRequest(), findings, {})
     found = read_as_vast(env_flags(launch, findings))
     assert found["LLAMA_GGUF__MODEL__ALIASES"] == '["a b","c"]'
     assert found["LLAMA_GGUF__MODEL__URL"] == "https://x/y.gguf?a=b"
@@ -87,7 +87,7 @@ def test_flags_carry_settings_secrets_and_port() -> None:
 
 def errors(chosen: Any, options: VastOptions) -> set[str]:
     with pytest.raises(ConfigError) as caught:
-        render_vast(chosen, Request(), options)
+        render_vast(chosen, RenderRequest(), options)
     return {problem.code for problem in caught.value.problems if problem.severity == "error"}
 
 
@@ -100,7 +100,7 @@ def test_limits_are_errors_that_say_what_to_do() -> None:
 def test_the_whole_string_has_a_limit() -> None:
     findings = Findings("Vast.ai")
     secrets = tuple(f"SECRET_{i:05}_{'x' * 100}" for i in range(400))
-    launch = prepare(settings(), Request(secrets=secrets), findings, {})
+    launch = prepare(settings(), RenderRequest(secrets=secrets), findings, {})
     assert len(env_flags(launch, findings)) > MAX_ENV_CHARACTERS
     assert "variables-too-long" in {problem.code for problem in findings.problems}
 
@@ -116,7 +116,7 @@ def test_the_whole_string_has_a_limit() -> None:
     ],
 )
 def test_image_and_tag_are_two_fields(image: str, fields: dict[str, str]) -> None:
-    bundle = render_vast(settings(), Request(image=image), VastOptions())
+    bundle = render_vast(settings(), RenderRequest(image=image), VastOptions())
     tree = json.loads(bundle.files["template.json"])
     assert {name: tree[name] for name in ("image", "tag") if name in tree} == fields
     assert ("by digest" in tree["readme"]) == ("sha256" not in image)
@@ -124,7 +124,7 @@ def test_image_and_tag_are_two_fields(image: str, fields: dict[str, str]) -> Non
 
 def test_filters_follow_the_variant() -> None:
     def filters(variant: Any) -> Any:
-        bundle = render_vast(settings(), Request(variant=variant), VastOptions())
+        bundle = render_vast(settings(), RenderRequest(variant=variant), VastOptions())
         return json.loads(bundle.files["template.json"])["extra_filters"]
 
     assert filters("cuda") == {"num_gpus": {"eq": 1}, "cuda_max_good": {"gte": 13.0}, "compute_cap": {"gte": 750}}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from llama_gguf.audit import Detail, Entry, Head, entries
+from llama_gguf.audit import AuditEntry, AuditHead, Detail, entries
 from llama_gguf.audit import verify as verify_log
 from llama_gguf.cli.config_options import config_options
 from llama_gguf.cli.keys_options import find
@@ -80,16 +80,16 @@ def _path(file: Path | None, config: Path | None, sets: tuple[str, ...]) -> Path
     return file if file is not None else find(config, sets, None).audit_file
 
 
-def _head(text: str | None) -> Head | None:
+def _head(text: str | None) -> AuditHead | None:
     if text is None:
         return None
     try:
-        return Head.read(text)
+        return AuditHead.read(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--head") from None
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: AuditEntry) -> str:
     return clean(f"{entry.seq:>5}  {entry.ts}  {entry.actor}  {entry.action}  {entry.target}  {_told(entry.details)}")
 
 

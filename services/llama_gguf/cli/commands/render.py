@@ -22,7 +22,7 @@ from llama_gguf.platforms import (
     Bundle,
     ComposeOptions,
     KubernetesOptions,
-    Request,
+    RenderRequest,
     RunPodOptions,
     Variant,
     VastOptions,
@@ -50,13 +50,13 @@ def render() -> None:
 
 
 def _shared(command: Command) -> Command:
-    """Add the options of every platform; the command receives the loaded configuration, a Request and an output."""
+    """Add the options of every platform; the command gets the loaded configuration, a RenderRequest and an output."""
 
     @functools.wraps(command)
     def run(file: Path | None, config: Path | None, sets: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - click's options by name
         loaded = load(find_config(chosen(file, config), os.environ), {}, sets)
         tell(loaded)
-        request = Request(
+        request = RenderRequest(
             name=given.pop("name"),
             image=given.pop("image"),
             variant=given.pop("variant"),
@@ -73,7 +73,7 @@ def _shared(command: Command) -> Command:
 
 
 _SHARED_OPTIONS = (
-    click.option("--name", default=Request().name, show_default=True, help="Name of the deployment."),
+    click.option("--name", default=RenderRequest().name, show_default=True, help="Name of the deployment."),
     click.option("--image", metavar="REF", help="Image to run; pin it by digest for repeatable launches."),
     click.option(
         "--variant", type=click.Choice(get_args(Variant)), help="Image variant; default by engine.gpu_layers."
@@ -142,8 +142,8 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 def _run(
     loaded: Loaded,
     output: _Output,
-    how: Callable[[Settings, Request, Options], Bundle],
-    request: Request,
+    how: Callable[[Settings, RenderRequest, Options], Bundle],
+    request: RenderRequest,
     options: Options,
 ) -> None:
     try:
@@ -185,7 +185,7 @@ def _without_none(options: type[Options], given: dict[str, Any]) -> Options:
 @click.option("--network-volume", "network_volumes", multiple=True, help="Id of a network volume for the weights.")
 @click.option("--data-center", "data_centers", multiple=True, help="Id of a data center.")
 @click.option("--registry", help="Id of RunPod's credential for a private registry.")
-def runpod(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
+def runpod(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """A load-balancing endpoint, a Pod template, and the Hub's files (REST API v2)."""
     _run(loaded, output, render_runpod, request, _without_none(RunPodOptions, given))
 
@@ -196,7 +196,7 @@ def runpod(loaded: Loaded, request: Request, output: _Output, **given: Any) -> N
 @click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_VAST.gpu_count, show_default=True)
 @click.option("--gpu-memory", type=click.IntRange(1), help="Minimum GPU memory in GB.")
 @click.option("--args", "arguments", default=_VAST.arguments, show_default=True, help="Arguments of the entrypoint.")
-def vast(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
+def vast(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """A template for Vast.ai instances."""
     _run(loaded, output, render_vast, request, _without_none(VastOptions, given))
 
@@ -205,7 +205,7 @@ def vast(loaded: Loaded, request: Request, output: _Output, **given: Any) -> Non
 @_shared
 @click.option("--mount-config", "config_file", metavar="PATH", help="Mount this config.yaml instead of a copy.")
 @click.option("--bind", "bind_address", metavar="ADDRESS", help="Host address to publish the port on.")
-def compose(loaded: Loaded, request: Request, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
+def compose(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """A compose file with one service for CPU and one for GPU."""
     _run(loaded, output, render_compose, request, _without_none(ComposeOptions, given))
 
@@ -274,7 +274,13 @@ def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) 
     show_default=True,
     help="Maximum time for download and load before a container is restarted.",
 )
-def kubernetes(loaded: Loaded, request: Request, output: _Output, replicas: tuple[int, int], **given: Any) -> None:  # noqa: ANN401 - click's options by name
+def kubernetes(
+    loaded: Loaded,
+    request: RenderRequest,
+    output: _Output,
+    replicas: tuple[int, int],
+    **given: Any,  # noqa: ANN401 - click's options by name
+) -> None:
     """Manifests for kubectl and a Helm chart."""
     given |= {"min_replicas": replicas[0], "max_replicas": replicas[1]}
     _run(loaded, output, render_kubernetes, request, _without_none(KubernetesOptions, given))

@@ -18,7 +18,7 @@ from llama_gguf import __version__, logs
 from llama_gguf.cli.appliance import public_url
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.rundir.snapshot import Snapshot
-from llama_gguf.runtime.launch import Launch, launch
+from llama_gguf.runtime.launch import LaunchInputs, launch
 from llama_gguf.runtime.programs import ENGINE, build_programs
 from llama_gguf.runtime.screen import watching
 from llama_gguf.settings import Settings, locate
@@ -54,7 +54,7 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
     greet(snapshot, first_key(snapshot, os.environ), engine_log=screen is not None)
     env = programs_environment(os.environ, settings)
     programs = build_programs(settings, Path(sys.executable).name)
-    context.exit(launch(Launch(snapshot, programs, env, stdout=sys.stdout.fileno(), stderr=sys.stderr)))
+    context.exit(launch(LaunchInputs(snapshot, programs, env, stdout=sys.stdout.fileno(), stderr=sys.stderr)))
 
 
 def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:

@@ -6,7 +6,7 @@ the weights, because several writers would corrupt keys, usage and logs.
 
 from __future__ import annotations
 
-from llama_gguf.platforms.container import Launch, Request, data_dir, models_dir, prepare
+from llama_gguf.platforms.container import Launch, RenderRequest, data_dir, models_dir, prepare
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.kubernetes.parameters import HelmValues, ManifestValues, Values
 from llama_gguf.platforms.mounts import Mounts, check_mounts
@@ -39,7 +39,7 @@ _HEADER = {
 }
 
 
-def render(settings: Settings, request: Request, options: KubernetesOptions) -> Bundle:
+def render(settings: Settings, request: RenderRequest, options: KubernetesOptions) -> Bundle:
     """Return manifests/ for kubectl and chart/ for Helm."""
     findings = Findings("Kubernetes")
     _check(settings, options, findings)

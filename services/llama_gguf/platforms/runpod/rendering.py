@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llama_gguf.platforms.container import Launch, Request, is_below, prepare
+from llama_gguf.platforms.container import Launch, RenderRequest, is_below, prepare
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import to_json
@@ -31,7 +31,7 @@ from .options import RunPodOptions, secret_references
 _SET_BY_RUNPOD_VARIABLES = frozenset(f"{section}.{name}" for section, name in RUNPOD_VARIABLES.values())
 
 
-def render(settings: Settings, request: Request, options: RunPodOptions) -> Bundle:
+def render(settings: Settings, request: RenderRequest, options: RunPodOptions) -> Bundle:
     """Return endpoint.json, hub.json, tests.json and pod-template.json, or those that `options.only` selects."""
     findings = Findings("RunPod")
     _check_options(options, findings)
@@ -50,7 +50,9 @@ def render(settings: Settings, request: Request, options: RunPodOptions) -> Bund
     return findings.finish(files)
 
 
-def _endpoint_files(settings: Settings, request: Request, options: RunPodOptions, findings: Findings) -> dict[str, str]:
+def _endpoint_files(
+    settings: Settings, request: RenderRequest, options: RunPodOptions, findings: Findings
+) -> dict[str, str]:
     _check_endpoint(settings, options, findings)
     patch: Patch = {}
     mounts = Mounts("endpoint.json")
@@ -85,7 +87,9 @@ def _endpoint_variables(launch: Launch, options: RunPodOptions) -> dict[str, str
     return runpod_variables | root | launch.variables(without=_SET_BY_RUNPOD_VARIABLES) | secret_references(launch)
 
 
-def _pod_files(settings: Settings, request: Request, options: RunPodOptions, findings: Findings) -> dict[str, str]:
+def _pod_files(
+    settings: Settings, request: RenderRequest, options: RunPodOptions, findings: Findings
+) -> dict[str, str]:
     unpatched = prepare(settings, request, Findings("RunPod"), {})
     patch: Patch = {}
     if unpatched.gpu and settings.paths.data_dir == "auto":

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from llama_gguf.cli import diagnostics_sections
 from llama_gguf.cli.appliance import inspect
 from llama_gguf.cli.commands.diagnostics import diagnostics
-from llama_gguf.engine.variant_choice import Machine
+from llama_gguf.engine.variant_choice import HostCpu
 from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RunDir, locate, parse
@@ -112,7 +112,7 @@ def test_what_cannot_be_had_is_a_reason(tmp_path: Path) -> None:
 def test_the_engine_is_asked_with_the_variant_of_its_cpu_code_that_runs_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine("x86_64", "model name: Old\nflags: sse4_2\n")
+    machine = HostCpu("x86_64", "model name: Old\nflags: sse4_2\n")
     monkeypatch.setattr(diagnostics_sections, "this_machine", lambda: machine)
     made = VariantEngine.make(tmp_path / "engine", ("zen4", "sse42"), crashes={"-": "SIGILL"})
     paths = {"data_dir": str(tmp_path), "run_dir": str(tmp_path)}

@@ -15,8 +15,8 @@ from llama_gguf.cli.commands.plan import Size, command_lines, human, plan
 from llama_gguf.cpu import read_cpu
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.cpu_libraries import sha256
-from llama_gguf.engine.variant_choice import Machine
-from llama_gguf.engine.variant_memory import Entry
+from llama_gguf.engine.variant_choice import HostCpu
+from llama_gguf.engine.variant_memory import CrashedVariant
 from llama_gguf.errors import ConfigError, ExitCode
 from support.sparse_model import Dimensions, write_sparse_model
 from support.variant_engine import SAPPHIRE_RAPIDS, VariantEngine
@@ -101,7 +101,7 @@ def test_the_variant_of_the_cpu_code_and_what_crashed_before(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And llama-server is asked with that variant: with the best one it would crash while it is asked."""
-    machine = Machine("x86_64", f"model name: Xeon\nflags: {SAPPHIRE_RAPIDS}\n")
+    machine = HostCpu("x86_64", f"model name: Xeon\nflags: {SAPPHIRE_RAPIDS}\n")
     monkeypatch.setattr(plan_facts, "this_machine", lambda: machine)
     crashes = {"sapphirerapids": "SIGILL"}
     engine = VariantEngine.make(tmp_path / "engine", ("sapphirerapids", "zen4", "x64"), crashes=crashes)
@@ -110,7 +110,7 @@ def test_the_variant_of_the_cpu_code_and_what_crashed_before(
     assert "was ended by SIGILL" in data(*options)["engine"]["problem"]
     cpu = read_cpu(machine.cpuinfo)
     assert cpu is not None
-    entry = Entry(cpu.fingerprint, "sapphirerapids", sha256(engine.library("sapphirerapids")))
+    entry = CrashedVariant(cpu.fingerprint, "sapphirerapids", sha256(engine.library("sapphirerapids")))
     variant_memory.add(tmp_path / "data" / "engine-cpu-variants.json", [entry])
     assert "  CPU variant  zen4 (crashed on this machine: sapphirerapids)\n" in run(*options).stdout
     found = data(*options)["engine"]
@@ -125,7 +125,7 @@ def test_the_variant_of_the_cpu_code_and_what_crashed_before(
 def test_weights_are_repacked_for_the_variant_that_runs_and_not_for_all_that_the_processor_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_facts, "this_machine", lambda: Machine("x86_64", f"flags: {SAPPHIRE_RAPIDS}\n"))
+    monkeypatch.setattr(plan_facts, "this_machine", lambda: HostCpu("x86_64", f"flags: {SAPPHIRE_RAPIDS}\n"))
     variants = ("sapphirerapids", "haswell", "x64")
     engine = VariantEngine.make(tmp_path / "engine", variants)
     model = write_sparse_model(tmp_path / "m.gguf", "llama", Dimensions())

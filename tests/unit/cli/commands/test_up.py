@@ -21,7 +21,7 @@ from llama_gguf.cli.commands.up import (
 )
 from llama_gguf.keys.bootstrap import BootstrapResult
 from llama_gguf.rundir.snapshot import Snapshot
-from llama_gguf.runtime.launch import Launch
+from llama_gguf.runtime.launch import LaunchInputs
 from llama_gguf.settings import locate, parse
 
 
@@ -119,9 +119,9 @@ def test_the_sample_call(tmp_path: Path, task: str, path: str) -> None:
 
 
 def test_up_hands_everything_to_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    got: list[Launch] = []
+    got: list[LaunchInputs] = []
 
-    def launched(what: Launch) -> int:
+    def launched(what: LaunchInputs) -> int:
         got.append(what)
         return 69
 
