@@ -8,21 +8,13 @@ from typing import Any
 
 import pytest
 
-from support.awaiting import finished
+from support.charging import GENEROUS, charged, leave
 from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
 from support.gateway_box import KEY, key_record
 from support.http_client import request_bytes
 from support.running_gateway import Running, Start, chat
 
-GENEROUS = {"limits": {"tokens_per_minute": 1_000_000, "max_in_flight": 3, "queue": {"max_size": 0}}}
 KEYS = ["sk-key-" + letter * 30 for letter in "abc"]
-
-
-async def charged(running: Running, key_id: str = "tester") -> int:
-    """Return the tokens a key is charged this minute and the last."""
-    store: Any = running.gateway.limiter._store
-    counts = store.counts_of(key_id, running.gateway.limiter._clock())
-    return int(counts.tokens + counts.previous_tokens)
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -32,24 +24,6 @@ async def test_an_answer_is_charged_what_the_engine_counted(start: Start, stream
     await running.lines(1)
     assert await charged(running) == PROMPT_TOKENS + 7
     assert running.gateway.usage.month_tokens("tester") == PROMPT_TOKENS + 7
-
-
-@pytest.mark.parametrize("streams", [False, True])
-async def test_counts_that_an_answer_leaves_out_are_asked_for(start: Start, streams: bool) -> None:
-    running = await start(GENEROUS)
-    await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, tokens=7, timings=False))
-    line = (await running.lines(1))[0]
-    assert (line["tokens_in"], line["tokens_cached"], line["tokens_out"]) == (PROMPT_TOKENS, CACHED_TOKENS, 7)
-    assert await charged(running) == PROMPT_TOKENS + 7
-
-
-@pytest.mark.parametrize("streams", [False, True])
-async def test_of_an_engine_that_cannot_tell_the_estimate_stands(start: Start, streams: bool) -> None:
-    running = await start(GENEROUS, book=False)
-    await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, tokens=7, timings=False))
-    line = (await running.lines(1))[0]
-    assert await charged(running) == line["tokens_in"] + line["tokens_out"] > 10
-    assert running.engine.counts == 1
 
 
 async def test_of_several_answers_the_sum_is_charged(start: Start) -> None:
@@ -81,19 +55,6 @@ async def test_a_stream_that_breaks_is_charged_what_was_seen(start: Start) -> No
     assert await charged(running) == line["tokens_in"] + 4
 
 
-async def leave(running: Running, path: str, body: dict[str, Any], *, after: bytes = b"", seconds: float = 0.0) -> None:
-    """Make a request and go away, behind some bytes of the answer or once the engine has had it for a while."""
-    asked = len(running.engine.asked)
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-    writer.write(request_bytes("POST", path, body=body))
-    if after:
-        await reader.readuntil(after)
-    else:
-        await running.until(lambda: len(running.engine.asked) > asked)
-        await asyncio.sleep(seconds)
-    writer.close()
-
-
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 async def test_a_stream_that_was_left_is_charged_what_the_engine_did(start: Start, path: str) -> None:
     running = await start(GENEROUS)
@@ -111,74 +72,6 @@ async def test_a_plain_answer_that_was_left_is_charged_what_the_engine_did(start
     line = (await running.lines(1))[0]
     assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 5)
     assert await charged(running) == PROMPT_TOKENS + 5
-
-
-async def test_an_engine_that_works_on_is_asked_again(start: Start) -> None:
-    running = await start(GENEROUS)
-    await leave(running, "/v1/chat/completions", chat(hang_after=-1, unseen=9, clings=0.25))
-    assert (await running.lines(1))[0]["tokens_out"] == 9
-    assert running.engine.counts >= 2
-
-
-async def test_an_engine_that_has_not_come_to_the_request_yet_is_asked_again(start: Start) -> None:
-    """It says that nothing was used, and then does the work."""
-    running = await start(GENEROUS, book_late=3)
-    await leave(running, "/v1/embeddings", {**chat(hang_after=-1), "input": "hi"})
-    line = (await running.lines(1))[0]
-    assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 0)
-    assert await charged(running) == PROMPT_TOKENS
-    assert running.engine.counts == 4
-
-
-async def test_that_nothing_was_used_is_believed_in_the_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage._PAUSES", (0.01, 0.02, 0.03))
-    running = await start(GENEROUS, book_late=3)
-    await leave(running, "/v1/embeddings", {**chat(hang_after=-1), "input": "hi"})
-    line = (await running.lines(1))[0]
-    assert (line["tokens_in"], line["tokens_out"]) == (0, 0)
-    assert await charged(running) == 0
-    assert running.engine.counts == 3
-
-
-async def test_an_engine_that_never_lets_go_is_not_asked_for_ever(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage._PAUSES", (0.01,))
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage._MORE_PAUSES", (0.02,))
-    running = await start(GENEROUS)
-    await leave(running, "/v1/chat/completions", chat(hang_after=-1, unseen=9, clings=1))
-    line = (await running.lines(1))[0]
-    assert line["tokens_in"] not in (0, PROMPT_TOKENS)
-    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
-    assert running.engine.counts == 2
-
-
-async def test_an_engine_that_hangs_is_not_waited_for_long(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(*_: Any) -> tuple[int, bytes]:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage.fetch", hang)
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage._GIVE_UP_SECONDS", 0.2)
-    running = await start(GENEROUS)
-    for _ in range(3):
-        await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=2), after=b"\n\n")
-    lines = await running.lines(3)
-    assert [line["outcome"] for line in lines] == ["client_gone"] * 3
-    assert await charged(running) == sum(line["tokens_in"] + line["tokens_out"] for line in lines) > 0
-
-
-async def test_what_is_still_being_counted_at_the_end_is_told_as_it_was_guessed(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llama_gguf.gateway.relay.settlement._CLOSE_SECONDS", 0.1)
-    running = await start(GENEROUS)
-    await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=2, clings=2), after=b"\n\n")
-    await running.until(lambda: running.gateway.pipeline.in_flight == 0)
-    await running.gateway.stop()
-    (line,) = await running.lines(1)
-    assert (line["outcome"], line["tokens_out"]) == ("client_gone", 2)
-    assert running.gateway.usage.month_tokens("tester") == line["tokens_in"] + 2 == await charged(running)
 
 
 async def test_an_answer_that_took_too_long_is_charged(start: Start) -> None:
@@ -211,58 +104,6 @@ async def test_embeddings_without_counts_are_counted(start: Start) -> None:
     line = (await running.lines(1))[0]
     assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 0)
     assert await charged(running) == PROMPT_TOKENS
-
-
-async def test_a_request_that_is_being_counted_holds_no_place_of_its_keys_limits(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running = await start({"limits": {"concurrency": 1, "tokens_per_minute": 1_000_000}})
-    gate = asyncio.Event()
-    count = running.gateway.engine_usage.tokens
-
-    async def slow(*arguments: Any) -> Any:
-        await gate.wait()
-        return await count(*arguments)
-
-    monkeypatch.setattr(running.gateway.engine_usage, "tokens", slow)
-    await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=1), after=b"\n\n")
-    await running.until(lambda: running.gateway.pipeline.in_flight == 0)
-    assert (await running.chat()).status == 200
-    assert len(await running.lines(1)) == 1  # the first is told when it has been counted
-    gate.set()
-    lines = await running.lines(2)
-    assert [line["outcome"] for line in lines] == ["ok", "client_gone"]
-    assert lines[1]["total_ms"] < 2000
-    assert await charged(running) == sum(line["tokens_in"] + line["tokens_out"] for line in lines)
-
-
-async def test_where_the_engine_is_not_to_be_asked_the_guess_stands(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running = await start(GENEROUS)
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage.MAX_WAITING", 0)
-    body = chat(stream=True, hang_after=1)
-    await leave(running, "/v1/chat/completions", body, after=b"\n\n")
-    line = (await running.lines(1))[0]
-    assert line["tokens_in"] not in (0, PROMPT_TOKENS)
-    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
-    assert running.engine.counts == 0
-
-
-@pytest.mark.parametrize("status", [400, 200])
-async def test_where_the_engine_cannot_count_the_guess_stands(
-    start: Start, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    running = await start(GENEROUS)
-
-    async def cannot(*_: Any) -> tuple[int, bytes]:
-        return status, b"{}"
-
-    monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage.fetch", cannot)
-    await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=1), after=b"\n\n")
-    line = (await running.lines(1))[0]
-    assert line["tokens_in"] not in (0, PROMPT_TOKENS)
-    assert await charged(running) == line["tokens_in"] + line["tokens_out"]
 
 
 async def test_answers_with_counts_each_are_added(start: Start) -> None:
@@ -333,52 +174,3 @@ async def test_under_random_aborts_charged_equals_reported(start: Start, seed: i
     assert running.gateway.admission.active == running.gateway.admission.waiting == 0
     store: Any = running.gateway.limiter._store
     assert all(counts.in_flight == 0 for counts in store._counts.values())
-
-
-async def test_metrics_of_an_answer(start: Start) -> None:
-    running = await start(GENEROUS)
-    await running.stream(tokens=5, pause=0.01)
-    await running.stream(die_after=-1)
-    await running.lines(2)
-    found = (await running.ask("GET", "/metrics", key=None)).json()
-
-    def samples(name: str) -> list[dict[str, Any]]:
-        return list(found[name]["samples"])
-
-    by_outcome = {sample["labels"]["outcome"]: sample["value"] for sample in samples("llama_gguf_requests_total")}
-    assert by_outcome["ok"] == 1
-    assert by_outcome["upstream_error"] == 1
-    assert samples("llama_gguf_time_to_first_token_seconds")[0]["count"] == 1
-    assert samples("llama_gguf_inter_token_seconds")[0]["count"] == 4
-    assert samples("llama_gguf_queue_wait_seconds")[0]["count"] == 2
-    assert samples("llama_gguf_cached_prompt_tokens_total")[0]["value"] == CACHED_TOKENS
-    assert samples("llama_gguf_requests_in_flight")[0]["value"] == 1  # this one
-
-
-async def test_settling_with_a_shared_store_survives_the_request(
-    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The store is slow, and the client has left long before it answers."""
-    running = await start(GENEROUS)
-    settled: list[int] = []
-    settle = running.gateway.limiter.settle
-
-    async def slow(charge: Any, tokens: int) -> None:
-        await asyncio.sleep(0.2)
-        settled.append(tokens)
-        await finished(settle(charge, tokens))
-        if len(settled) == 2:
-            raise OSError("the store is gone")
-
-    monkeypatch.setattr(running.gateway.limiter, "settle", slow)
-    for _ in range(2):
-        _, writer = await asyncio.open_connection("127.0.0.1", running.port)
-        writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(hang_after=-1)))
-        asked = len(running.engine.asked)
-        await running.until(lambda asked=asked: len(running.engine.asked) > asked)  # type: ignore[misc]
-        writer.close()
-        await running.until(lambda: running.gateway.pipeline.in_flight == 0)
-    assert settled != [0, 0]
-    await running.gateway.settlement.close()
-    assert len(settled) == 2
-    assert "could not settle" in caplog.text

@@ -89,16 +89,6 @@ def test_every_series_is_there_once_with_its_help() -> None:
     assert names == {declared.name for declared in SERIES} | set(PROCESS_SERIES)
 
 
-def test_names_follow_the_conventions() -> None:
-    assert len({declared.name for declared in SERIES}) == len(SERIES)
-    for declared in SERIES:
-        assert declared.name.startswith("llama_gguf_")
-        assert declared.name.endswith("_total") == (declared.kind == "counter")
-        assert declared.help.endswith(".")
-        assert bool(declared.buckets) == (declared.kind == "histogram")
-        assert list(declared.buckets) == sorted(set(declared.buckets))
-
-
 def test_values() -> None:
     found = samples(busy().render(TEXT)[0].decode())
     chat = "{'route': '/v1/chat/completions'}"

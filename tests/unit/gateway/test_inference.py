@@ -1,4 +1,4 @@
-"""Transcriptions: an upload on its way through the gateway."""
+"""Requests that reach the engine: which models and fields a key may use, and what an upload costs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from llama_gguf.gateway.api.multipart import read_form
 from support.gateway_box import KEY, key_record
 from support.http_client import Answer, request_bytes
-from support.running_gateway import Running, Start
+from support.running_gateway import Running, Start, chat
 
 TYPE = "multipart/form-data; boundary=B"
 
@@ -84,3 +84,28 @@ async def test_a_form_asks_for_a_stream_with_the_word_true(running: Running, str
 async def test_the_group_can_be_closed(start: Start) -> None:
     running = await start({"gateway": {"routes": ["chat"]}})
     assert (await transcribe(running, upload())).status == 404
+
+
+async def test_a_key_sees_and_uses_only_its_models(start: Start) -> None:
+    running = await start({"model": {"aliases": ["a", "b"]}})
+    await asyncio.to_thread(running.box.write_keys, [key_record("k", KEY, models=("b",))])
+    await running.gateway.keys.reload_now()
+    assert [entry["id"] for entry in (await running.ask("GET", "/v1/models")).json()["data"]] == ["b"]
+    assert (await running.ask("GET", "/v1/models/a")).status == 404
+    assert (await running.ask("POST", "/v1/chat/completions", body={**chat(), "model": "a"})).status == 404
+    assert (await running.ask("POST", "/v1/chat/completions", body={**chat(), "model": "b"})).status == 200
+
+
+async def test_rate_limit_headers_are_on_every_answer_of_a_key(start: Start) -> None:
+    running = await start({"limits": {"requests_per_minute": 5, "tokens_per_minute": 1000}})
+    first = await running.chat()
+    assert first.headers["x-ratelimit-limit-requests"] == "5"
+    assert first.headers["x-ratelimit-remaining-requests"] == "4"
+    assert first.headers["x-ratelimit-limit-tokens"] == "1000"
+    assert (await running.stream()).headers["x-ratelimit-remaining-requests"] == "3"
+    assert (await running.chat(status=400)).headers["x-ratelimit-remaining-requests"] == "2"
+    assert (await running.chat(die_after=-1)).headers["x-ratelimit-remaining-requests"] == "1"
+    assert (await running.ask("GET", "/v1/models")).headers["x-ratelimit-remaining-requests"] == "0"
+    refused = await running.chat()
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) >= 1

@@ -348,3 +348,20 @@ def assert_anthropic(answer: Answer, kind: str) -> None:
     assert (value["type"], value["error"]["type"]) == ("error", kind)
     assert value["error"]["message"]
     assert value["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("rest", [b"", b"2\r\n{}\r\n0\r\n\r\n"])
+async def test_an_upgrade_with_a_chunked_body_gets_an_answer(running: Running, rest: bytes) -> None:
+    head = POST + b"Upgrade: x\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n"
+    (answer,) = await exchange(running.port, head + rest)
+    assert (answer.status, answer.error["code"]) == (400, "bad_request")
+    assert (await running.lines())[0]["status"] == 400
+
+
+@pytest.mark.parametrize("begin", [b"0\r\nX: ", b"0\r\n", b"2;"])
+async def test_framing_without_end_is_refused(running: Running, begin: bytes) -> None:
+    more = b"X: y\r\n" * 20_000 if begin == b"0\r\n" else b"y" * 120_000
+    head = b"GET /metrics HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with asyncio.timeout(3):
+        (answer,) = await exchange(running.port, head + begin + more)
+    assert answer.status == 400

@@ -1,0 +1,148 @@
+"""A request's way to the engine: retries, timeouts before the first byte, an engine that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from support.http_client import read_answer, request_bytes
+from support.running_gateway import Running, Start, chat
+
+OWN = {"X-Conversation-Id": "me", "X-Usage-Id": "mine", "Cookie": "c=1"}
+
+
+async def test_the_engine_sees_its_own_key_and_none_of_the_clients_headers(running: Running) -> None:
+    await running.ask("POST", "/v1/chat/completions", body=chat(), headers=OWN)
+    seen = running.engine.asked[0]
+    assert seen.headers["authorization"].startswith("Bearer engine-key")
+    assert set(seen.headers) == {"host", "authorization", "content-type", "content-length", "x-usage-id"}
+    assert seen.headers["x-usage-id"] != "mine"
+    assert seen.headers["content-type"] == "application/json"
+    assert json.loads(seen.body) == chat()
+
+
+async def test_keepalive_connections_are_reused_on_both_sides(running: Running) -> None:
+    request = request_bytes("POST", "/v1/chat/completions", body=chat())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for _ in range(5):
+        writer.write(request)
+        assert (await read_answer(reader)).status == 200
+    writer.close()
+    assert running.engine.connections <= 3  # one or two for health checks
+
+
+async def test_a_connection_to_the_engine_is_given_up_before_the_engine_does(running: Running) -> None:
+    for _ in range(105):
+        assert (await running.chat()).status == 200
+    assert len(running.engine.asked) == 105
+    assert 50 < running.engine.most_per_connection < 100
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(running: Running, streams: bool) -> None:
+    answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, drop_first=1))
+    assert answer.status == 200
+    assert len(running.engine.asked) == 2
+
+
+async def test_it_is_retried_only_once(running: Running) -> None:
+    answer = await running.chat(drop_first=9)
+    assert answer.status == 502
+    assert len(running.engine.asked) == 2
+
+
+async def test_timeouts_before_the_first_byte_are_504(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"first_byte_seconds": 0.3}}})
+    for streams in (False, True):
+        answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, hang_after=-1))
+        assert answer.status == 504
+        assert answer.error["code"] == "timeout"
+    await running.until(lambda: all(seen.dropped for seen in running.engine.asked))
+    assert [line["outcome"] for line in await running.lines(2)] == ["timeout", "timeout"]
+
+
+@pytest.mark.parametrize(("wait", "last"), [(5.0, "data: [DONE]"), (0.4, "model_loading")])
+async def test_a_stream_that_waits_for_the_engine_is_kept_open_too(start: Start, wait: float, last: str) -> None:
+    changes = {"sse_keepalive_seconds": 0.1, "wait_for_engine_seconds": wait}
+    running = await start({"gateway": changes}, loading_seconds=0.8)
+    answer = await running.stream(tokens=2)
+    assert answer.status == 200
+    assert answer.events[0] == ": keep-alive"
+    assert last in answer.events[-1]
+    assert answer.complete
+
+
+async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start({"gateway": {"timeouts": {"connect_seconds": 0.2}}})
+    await running.until(lambda: running.gateway.engine.state == "ready")
+    running.gateway.client.close()
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", never)
+    answer = await running.chat()
+    assert (answer.status, answer.error["code"]) == (504, "timeout")
+    assert not running.engine.asked
+
+
+async def test_an_engine_that_failed_for_good_is_said_so_without_a_wait(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 60.0}})
+    await running.engine.stop()
+    run = running.box.shot.locations.run
+    await asyncio.to_thread(run.failure.write_text, '{"cause": "/models/secret.gguf is no model"}')
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        async with asyncio.timeout(10):
+            answer = await running.ask("POST", path, body=chat())
+        assert (answer.status, answer.error["code"]) == (503, "engine_failed")
+        assert answer.headers["x-should-retry"] == "false"
+        assert "retry-after" not in answer.headers
+        assert b"secret" not in answer.body
+    health = (await running.ask("GET", "/health", key=None)).json()
+    assert (health["status"], health["engine"]["status"]) == ("failed", "failed")
+    assert "secret" not in str(health)
+    assert [line["outcome"] for line in (await running.lines(2))[:2]] == ["upstream_error", "upstream_error"]
+
+
+async def test_reading_the_prompt_counts_as_waiting_for_the_first_byte(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"first_byte_seconds": 0.4, "idle_seconds": 0.2}}})
+    assert (await running.stream(prefill=0.3)).status == 200
+    answer = await running.stream(prefill=5)
+    assert (answer.status, answer.error["code"]) == (504, "timeout")
+
+
+async def test_requests_wait_for_an_engine_that_loads(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 5.0}}, loading_seconds=0.6)
+    answers = await asyncio.gather(running.chat(), running.stream())
+    assert [answer.status for answer in answers] == [200, 200]
+
+
+async def test_an_engine_that_loads_for_long_is_503_with_retry_after(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 0.2}}, loading_seconds=60)
+    answer = await running.chat()
+    assert answer.status == 503
+    assert answer.error["code"] == "model_loading"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (await running.lines())[0]["outcome"] == "rejected"
+
+
+async def test_an_engine_that_is_not_there_is_502(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 0.2}})
+    await running.engine.stop()
+    answer = await running.chat()
+    assert answer.status == 502
+    assert answer.error["code"] == "engine_unreachable"
+
+
+async def test_a_request_survives_a_restart_of_the_engine(start: Start) -> None:
+    running = await start({"gateway": {"wait_for_engine_seconds": 5.0}})
+    assert (await running.chat()).status == 200
+    request = asyncio.create_task(running.chat(delay=0.3))
+    await running.until(lambda: len(running.engine.asked) == 2)
+    await running.engine.stop()
+    await asyncio.sleep(0.3)
+    await running.engine.start()
+    assert (await request).status == 200
+    assert running.gateway.health()["engine"] == {"status": "ready", "restarts": 1, "cpu_variant": None}
