@@ -10,16 +10,34 @@ from typing import Any
 import yaml
 
 from llama_gguf import platforms
+from llama_gguf.platforms import KubernetesOptions, RenderRequest, render_kubernetes
 from llama_gguf.settings import Settings, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = Path(platforms.__file__).parent / "schemas"
 HF: dict[str, Any] = {"hf": {"repo": "ggml-org/gemma-3-4b-it-GGUF", "file": "gemma-3-4b-it-Q4_K_M.gguf"}}
 
+KEYED: dict[str, Any] = {"bootstrap": {"env": "KEY"}}
+
 
 def settings(**sections: Any) -> Settings:
     """Return settings with a model from a hub, and `sections` over it."""
     return parse({"model": HF} | sections)
+
+
+def built(
+    chosen: Settings, options: KubernetesOptions | None = None, request: RenderRequest | None = None
+) -> dict[str, Any]:
+    """Return the manifests for Kubernetes by file name."""
+    bundle = render_kubernetes(chosen, request or RenderRequest(), options or KubernetesOptions())
+    return {
+        Path(name).name: yaml.safe_load(text) for name, text in bundle.files.items() if name.startswith("manifests/")
+    }
+
+
+def pod(objects: dict[str, Any]) -> Any:
+    """Return the pod of the deployment."""
+    return objects["deployment.yaml"]["spec"]["template"]["spec"]
 
 
 def schema(name: str) -> dict[str, Any]:

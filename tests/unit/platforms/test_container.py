@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from llama_gguf.errors import ConfigError
 from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.container import (
     FIRST_KEY_VARIABLE,
@@ -118,16 +117,3 @@ def test_below_is_by_path_not_by_text() -> None:
     assert is_below("/data", ["/data"])
     assert not is_below("/database", ["/data"])
     assert not is_below("/x", [])
-
-
-def test_all_errors_are_raised_together() -> None:
-    findings = Findings("Somewhere")
-    findings.warn("loopback-host", "gateway.host", "w")
-    findings.error("bad-name", "", "e1", "h1")
-    findings.error("no-pool", "", "e2", "h2")
-    findings.error("no-pool", "", "e2", "h2")
-    with pytest.raises(ConfigError, match="Somewhere cannot express 2 things") as caught:
-        findings.finish({})
-    assert [problem.code for problem in caught.value.problems] == ["loopback-host", "bad-name", "no-pool"]
-    assert caught.value.hint == "h1"
-    assert caught.value.exit_code == 78

@@ -34,6 +34,6 @@ def test_every_code_is_in_the_table_and_the_table_has_no_other() -> None:
 
 def test_every_code_is_tested() -> None:
     folder = ROOT / "tests"
-    files = [*folder.glob("golden/render/*/messages.txt"), *folder.glob("unit/platforms/*.py")]
+    files = [*folder.glob("golden/render/*/messages.txt"), *folder.glob("unit/platforms/**/*.py")]
     text = "".join(file.read_text("utf-8") for file in files)
     assert [code for code in RENDER_CODES if f"[{code}]" not in text and f'"{code}"' not in text] == []

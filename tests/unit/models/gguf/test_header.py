@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from llama_gguf.errors import ExitCode, ModelError
 from llama_gguf.models.gguf.header import Header, SkippedArray, read_header
-from llama_gguf.models.gguf.tensor_types import GGML_TYPES
 
 
 def string(text: bytes) -> bytes:
@@ -109,17 +108,6 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     assert found.text("u8", "none") == "none"
     assert found.by_name["t"].shape == (32, 3)
     assert found.by_name["t"].type_name == "f16"
-
-
-def test_the_table_of_types_is_ggufs() -> None:
-    theirs = {int(kind): sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
-    ours = {number: (kind.block_size, kind.block_bytes) for number, kind in GGML_TYPES.items()}
-    theirs[9] = (32, 36)  # gguf says 40; ggml-common.h asserts 2 halves + 32 bytes
-    ours.pop(42)  # q2_0 is in ggml.h and not yet in gguf
-    assert ours == theirs
-    assert {number: kind.name.upper() for number, kind in GGML_TYPES.items() if number != 42} == {
-        int(kind): kind.name.upper() for kind in gguf.GGML_QUANT_SIZES
-    }
 
 
 def test_the_vocabulary_of_the_starter_model_is_stepped_over(starter_model: Path) -> None:

@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 
-from llama_gguf import __version__
 from llama_gguf.errors import ConfigError
 from llama_gguf.platforms import RenderRequest, RunPodOptions, render_runpod
-from llama_gguf.platforms.runpod import hub_dockerfile
-from llama_gguf.platforms.runpod.options import allowed_cuda
 from llama_gguf.settings import Settings
 from llama_gguf.settings.loading.load import load, loads
-from support.rendering import ROOT, settings
-
-KEYED: dict[str, Any] = {"bootstrap": {"env": "KEY"}}
+from support.rendering import KEYED, ROOT, settings
 
 
 def rendered(
@@ -111,13 +106,6 @@ def test_a_pod_whose_data_lies_beside_its_volume_is_warned_of() -> None:
     assert "data-not-kept" not in {problem.code for problem in kept.warnings}
 
 
-def test_the_hub_builds_the_released_image_from_where_its_dockerfile_takes_it() -> None:
-    assert hub_dockerfile("").splitlines()[-1] == f"FROM ghcr.io/OWNER/llama-gguf-inference:cuda-{__version__}"
-    named = "# a comment\nFROM registry:5000/me/it:cuda-0.0.1\n"
-    assert hub_dockerfile(named).splitlines()[-1] == f"FROM registry:5000/me/it:cuda-{__version__}"
-    assert hub_dockerfile(hub_dockerfile(named)) == hub_dockerfile(named)
-
-
 def test_a_data_directory_of_ones_own_is_left_alone() -> None:
     own = settings(auth=KEYED, paths={"data_dir": "/runpod-volume/mine"})
     options = RunPodOptions(only="endpoint", network_volumes=("v",), workers_max=1)
@@ -132,31 +120,6 @@ def test_secrets_are_references() -> None:
             assert files[name]["env"][secret] == f"{{{{ RUNPOD_SECRET_{secret} }}}}"
     fixed = {entry["key"] for entry in files["tests.json"]["config"]["env"]}
     assert not fixed & {"KEY", "PASSWORD", "HF_TOKEN"}
-
-
-def test_hub_asks_with_our_descriptions_and_types() -> None:
-    chosen = settings(
-        auth=KEYED, metrics={"key_label": True}, gateway={"drain_seconds": 2.5}, limits={"requests_per_minute": None}
-    )
-    questions = {entry["key"]: entry for entry in rendered(chosen)["hub.json"]["config"]["env"]}
-    slots = questions["LLAMA_GGUF__ENGINE__SLOTS"]["input"]
-    assert (slots["type"], slots["default"], slots["advanced"]) == ("number", 4, False)
-    assert slots["description"].startswith("Requests that are worked on")
-    label = questions["LLAMA_GGUF__METRICS__KEY_LABEL"]["input"]
-    assert (label["type"], label["default"], label["trueValue"], label["falseValue"]) == (
-        "boolean",
-        True,
-        "true",
-        "false",
-    )
-    assert questions["LLAMA_GGUF__GATEWAY__DRAIN_SECONDS"]["input"]["default"] == 2.5
-    assert questions["LLAMA_GGUF__LIMITS__REQUESTS_PER_MINUTE"]["input"]["default"] == "null"
-    assert questions["PORT"] == {"key": "PORT", "value": "8000"}
-
-
-def test_hub_files_an_embedding_model_as_such() -> None:
-    chosen = settings(auth=KEYED, engine={"task": "embed"})
-    assert rendered(chosen)["hub.json"]["category"] == "embedding"
 
 
 def test_only_narrows_files_and_checks() -> None:
@@ -189,9 +152,3 @@ def test_more_than_fifty_variables_are_refused() -> None:
 )
 def test_impossible_options_are_refused(options: RunPodOptions, code: str) -> None:
     assert codes(settings(auth=KEYED), options) == {code}
-
-
-def test_cuda_versions_begin_at_the_variants() -> None:
-    assert allowed_cuda("cuda")[0] == "13.0"
-    assert allowed_cuda("cuda12")[0] == "12.0"
-    assert "13.0" in allowed_cuda("cuda12")
