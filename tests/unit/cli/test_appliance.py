@@ -9,9 +9,10 @@ import pytest
 
 from llama_gguf.cli.appliance import ask_health, find_run_dir, inspect, public_url
 from llama_gguf.errors import ConfigError
-from llama_gguf.rundir.engine_phase import EnginePhase, Phase
+from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RunDir, locate, parse
+from llama_gguf.states import Phase
 
 SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
 SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))
