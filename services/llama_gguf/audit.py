@@ -244,7 +244,7 @@ def verify(path: Path, *, expected: AuditHead | None = None) -> Verification:
 
 def _problem(line: bytes, last: AuditHead, recorded: list[AuditHead]) -> str:
     if not line.endswith(b"\n"):
-        return "is unfinished: a crash, or somebody cut it; the next entry drops it"
+        return "is unfinished: a crash, or somebody truncated it; the next entry drops it"
     try:
         entry = _parse(line)
     except ValueError as error:

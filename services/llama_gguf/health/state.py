@@ -67,7 +67,7 @@ def _judge(seen: Seen, *, was_ready: bool) -> Status:
             ServiceState.FAILED, 0.0, Phase.FAILED, detail=seen.cause, reason=seen.failure, was_ready=was_ready
         )
     if seen.draining:
-        return Status(ServiceState.DRAINING, 0.0, Phase.DRAINING, reason="a stop was asked for", was_ready=was_ready)
+        return Status(ServiceState.DRAINING, 0.0, Phase.DRAINING, reason="a stop was requested", was_ready=was_ready)
     if seen.engine is Phase.SERVING and seen.gateway:
         return Status(ServiceState.READY, 0.0, Phase.SERVING, was_ready=True)
     state = ServiceState.UNREADY if was_ready else ServiceState.STARTING

@@ -31,7 +31,7 @@ class Exit:
     def __str__(self) -> str:
         if self.signal:
             return f"ended by {self.signal}"
-        return f"exit status {self.code}" if self.code is not None else "ended, nobody knows how"
+        return f"exit status {self.code}" if self.code is not None else "exited, cause unknown"
 
     @property
     def illegal_instruction(self) -> bool:

@@ -89,7 +89,7 @@ def _load(path: Path) -> tuple[dict[str, object], Locations]:
         raise ConfigError(f"{path}: the snapshot of the settings is unusable: {error!r}") from error
     raise ConfigError(
         f"{path}: the snapshot of the settings is unusable: version {version} wrote it, this is {__version__}",
-        hint="start the appliance anew with `llama-gguf up`",
+        hint="start the appliance again with `llama-gguf up`",
     )
 
 

@@ -33,7 +33,7 @@ LOG = """\
         ("gateway", End(8043, Exit(None, "SIGKILL")), "ended by SIGKILL"),
         ("health", End(0, Exit(None, "SIGSEGV")), "ended by SIGSEGV"),  # its start is no longer there
         ("other", End(0, Exit(0, None)), "exit status 0"),
-        ("odd", End(0, Exit(None, None)), "ended, nobody knows how"),
+        ("odd", End(0, Exit(None, None)), "exited, cause unknown"),
     ],
 )
 def test_the_last_end(program: str, expected: End, words: str) -> None:
