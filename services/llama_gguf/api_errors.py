@@ -1,8 +1,7 @@
 """The errors that clients of the gateway get: each code once, with its status, its type and what it means.
 
-The table is what errors are made from, what the reference prints and what metrics and the access log call an outcome.
-Imports nothing of the gateway, so that every part of it can raise them; `gateway.api.error_responses` turns them into
-bytes.
+Errors are created from this table, the reference prints it, and metrics and the access log take their outcome from it.
+Imports nothing of the gateway, so that every part of it can raise them; `gateway.api.error_responses` serializes them.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ Outcome = Literal[
 ]
 """How a request ended, in metrics and in the access log."""
 
-# OpenAI's `type` for statuses that have one of their own.
+# OpenAI's `type` for statuses with a specific one.
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _REJECTED = frozenset({401, 403, 429, 503})
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """One error code: the status it comes with, what it means and what the caller can do.
+    """One error code: its status, what it means and what the caller can do.
 
-    `type` and `outcome` are given only where they do not follow from the status.
+    `type` and `outcome` are set only where they do not follow from the status.
     """
 
     code: str
@@ -37,66 +36,89 @@ class ErrorCode:
     outcome: Outcome | None = None
 
 
+_RETRY = "Retry after the seconds given in Retry-After."
+
 ERROR_CODES: tuple[ErrorCode, ...] = (
-    ErrorCode("bad_request", 400, "The request is not valid HTTP, JSON or API.", "Correct the request."),
+    ErrorCode(
+        "bad_request",
+        400,
+        "The request is not valid HTTP or JSON, or a parameter has an invalid value.",
+        "Correct the request.",
+    ),
     ErrorCode(
         "context_length_exceeded",
         400,
-        "Prompt and answer do not fit into a slot's context.",
+        "Prompt and completion do not fit in a slot's context.",
         "Shorten the prompt, or raise engine.context_per_slot.",
     ),
     ErrorCode(
         "media_not_allowed",
         400,
-        "The request names media by address.",
-        "Send it inline, or set gateway.allow_remote_media.",
+        "The request contains a media URL that the gateway does not allow.",
+        "Send the media inline as a data: URL, or set gateway.allow_remote_media.",
     ),
     ErrorCode(
         "invalid_api_key",
         401,
-        "The key is missing, malformed, unknown or expired.",
+        "The API key is missing, malformed, unknown or expired.",
         "Send a valid key; `llama-gguf keys list` shows their ids and expiry.",
     ),
     ErrorCode(
-        "insufficient_scope", 403, "The key may not call this route.", "Use a key with the scope the message names."
+        "insufficient_scope",
+        403,
+        "The key lacks the scope that this route requires.",
+        "Use a key with the scope named in the message.",
     ),
-    ErrorCode("not_found", 404, "There is no such route, or it is closed.", "See gateway.routes."),
+    ErrorCode("not_found", 404, "The route does not exist or is disabled.", "See gateway.routes."),
     ErrorCode(
         "model_not_found",
         404,
-        "The model does not exist, or the key may not use it.",
-        "GET /v1/models lists what the key may use.",
+        "The model does not exist, or the key is not allowed to use it.",
+        "GET /v1/models lists the models the key can use.",
     ),
-    ErrorCode("method_not_allowed", 405, "The route takes other methods.", "The header Allow names them."),
-    ErrorCode("request_timeout", 408, "Headers or body came too slowly.", "Send faster, or raise gateway.timeouts."),
-    ErrorCode("payload_too_large", 413, "The body is over gateway.max_body_bytes.", "Send less."),
-    ErrorCode("uri_too_long", 414, "The request line is over gateway.max_request_line_bytes.", "Shorten it."),
+    ErrorCode(
+        "method_not_allowed",
+        405,
+        "The route does not support this method.",
+        "The Allow header lists the supported methods.",
+    ),
+    ErrorCode("request_timeout", 408, "Headers or body arrived too slowly.", "Send faster, or raise gateway.timeouts."),
+    ErrorCode("payload_too_large", 413, "The body exceeds gateway.max_body_bytes.", "Send a smaller body."),
+    ErrorCode("uri_too_long", 414, "The request line exceeds gateway.max_request_line_bytes.", "Shorten the URL."),
     ErrorCode("unsupported_encoding", 415, "The body is compressed.", "Send it without Content-Encoding."),
     ErrorCode(
-        "expectation_failed", 417, "The header Expect asks for something unknown.", "Send 100-continue or nothing."
+        "expectation_failed",
+        417,
+        "The Expect header has an unsupported value.",
+        "Send 100-continue or omit the header.",
     ),
-    ErrorCode("rate_limit_exceeded", 429, "A limit of the key is reached.", "Wait as long as Retry-After says."),
+    ErrorCode("rate_limit_exceeded", 429, "A limit of the key is reached.", _RETRY),
     ErrorCode(
         "insufficient_quota",
         429,
-        "The key's tokens for this month are used up.",
+        "The key's monthly token quota is used up.",
         "Raise its monthly_tokens.",
         type="insufficient_quota",
     ),
-    ErrorCode("header_fields_too_large", 431, "Too many or too long header lines.", "Send fewer or shorter ones."),
+    ErrorCode(
+        "header_fields_too_large",
+        431,
+        "There are too many headers, or one is too long.",
+        "Send fewer or shorter headers.",
+    ),
     ErrorCode(
         "internal_error",
         500,
-        "A defect of the gateway.",
-        "Report it with the request id; the log has more.",
+        "A bug in the gateway.",
+        "Report it with the request id; the log has details.",
         outcome="internal_error",
     ),
-    ErrorCode("engine_error", 500, "The engine failed at this request.", "See the engine's log."),
+    ErrorCode("engine_error", 500, "The engine failed to process the request.", "See the engine's log."),
     ErrorCode(
         "keys_unusable",
         500,
-        "The keys file could not be read again; the keys read before stay in use.",
-        "Correct the file; `llama-gguf keys list` says what is wrong.",
+        "The keys file could not be reloaded; the previous keys stay in use.",
+        "Correct the file; `llama-gguf keys list` reports what is wrong.",
         outcome="internal_error",
     ),
     ErrorCode(
@@ -106,68 +128,73 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
         "Free or repair the disk that holds auth.audit_file.",
         outcome="internal_error",
     ),
-    ErrorCode("not_supported", 501, "The engine does not do this as it is configured.", "See engine and model."),
+    ErrorCode(
+        "not_supported",
+        501,
+        "The engine does not support this with the current configuration.",
+        "Check the settings under engine and model.",
+    ),
     ErrorCode(
         "engine_unreachable",
         502,
         "The engine is not running.",
-        "It is restarted by itself; try again.",
+        "Retry; it is restarted automatically.",
         outcome="upstream_error",
     ),
     ErrorCode(
         "engine_closed",
         502,
-        "The engine broke off before its answer was complete.",
-        "Try again.",
+        "The engine closed the connection before the response was complete.",
+        "Retry.",
         outcome="upstream_error",
     ),
     ErrorCode(
         "engine_protocol",
         502,
-        "The engine's answer could not be understood.",
+        "The engine's response was not valid.",
         "See the engine's log.",
         outcome="upstream_error",
     ),
     ErrorCode(
         "engine_refused",
         502,
-        "The engine refused the gateway's own key.",
+        "The engine rejected the gateway's own key.",
         "Restart the appliance.",
         outcome="upstream_error",
     ),
-    ErrorCode("model_loading", 503, "The model is still loading.", "Wait as long as Retry-After says."),
+    ErrorCode("model_loading", 503, "The model is still loading.", _RETRY),
     ErrorCode(
         "engine_failed",
         503,
-        "The engine could not be started, and is not tried again.",
-        "`llama-gguf status` says why; correct that and restart the appliance.",
+        "The engine could not be started, and no further attempt is made.",
+        "`llama-gguf status` shows the reason; correct it and restart the appliance.",
         outcome="upstream_error",
     ),
-    ErrorCode("queue_full", 503, "Too many requests wait already.", "Wait as long as Retry-After says."),
-    ErrorCode("queue_timeout", 503, "No slot became free in time.", "Wait as long as Retry-After says."),
+    ErrorCode("queue_full", 503, "Too many requests are queued.", _RETRY),
+    ErrorCode("queue_timeout", 503, "No slot became free within limits.queue.max_wait_seconds.", _RETRY),
     ErrorCode(
         "timeout",
         504,
-        "The engine took too long: to connect, for its first byte, between two chunks, or in all.",
-        "Ask for less, or raise gateway.timeouts.",
+        "The engine took too long: to connect, to the first byte, between two chunks, or in total.",
+        "Lower max_tokens, or raise gateway.timeouts.",
     ),
     ErrorCode(
         "client_stalled",
         504,
-        "The client took nothing of its stream for too long (in logs only).",
-        "Read the stream.",
+        "The client stopped reading the response (in logs only).",
+        "Keep reading the stream.",
     ),
-    ErrorCode("http_version_not_supported", 505, "Only HTTP/1.1 and HTTP/1.0 are spoken.", "Use one of them."),
+    ErrorCode("http_version_not_supported", 505, "The HTTP version is not supported.", "Use HTTP/1.1 or HTTP/1.0."),
 )
 
 _BY_CODE = {known.code: known for known in ERROR_CODES}
 
 
 class GatewayError(LlamaGgufError):
-    """An error response, made by its code: clients and tests match on it. `message` says what the client should do.
+    """An error response by its code, which clients and tests match on. `message` says what the client should do.
 
-    `status` and `type` are given only for errors of the engine, which keep their own. `retry_after` is in whole
-    seconds, as the Retry-After header wants them; `headers` are further ones.
+    `status` and `type` are passed only for errors of the engine, which keep their own. `retry_after` is in whole
+    seconds, as the Retry-After header requires; `headers` are additional ones.
     """
 
     def __init__(
@@ -192,7 +219,7 @@ class GatewayError(LlamaGgufError):
 
     @property
     def outcome(self) -> Outcome:
-        """How a request ends that is answered with this."""
+        """The outcome of a request that gets this response."""
         return _BY_CODE[self.code].outcome or _outcome_of(self.status)
 
 

@@ -1,7 +1,7 @@
-"""The gateway's side of schema/openapi.json, made from the table of routes and the catalogue of errors. Pure.
+"""The gateway's part of schema/openapi.json, generated from the tables of routes and errors. Pure.
 
-What the engine takes and gives is the engine's own documentation; here stands what the gateway decides: which paths
-there are, who may call them, in which media types, and every error code with the shape it comes in.
+llama-server documents its own request and response bodies; this describes what the gateway decides: which paths
+exist, the scope and media types of each, and every error code with its JSON shape.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llama_gguf.settings.sections.gateway import Gateway
 Object = dict[str, Any]
 
 STREAMING_GROUPS = frozenset({"chat", "completions", "responses", "messages", "infill", "audio"})
-"""Groups whose generating routes the engine answers with an event stream where `stream` is true."""
+"""Groups whose generating routes respond with an event stream if `stream` is true."""
 
 _HTTP = (
     *("bad_request", "request_timeout", "payload_too_large", "uri_too_long", "unsupported_encoding"),
@@ -56,7 +56,7 @@ PLACES: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
     (lambda route: route.kind == "metrics", ("invalid_api_key", "insufficient_scope", "internal_error")),
     (lambda route: route.kind == "reload", ("internal_error", "keys_unusable", "audit_unavailable")),
 )
-"""Which error codes a route can answer with."""
+"""Which error codes a route can respond with."""
 
 
 def document(version: str) -> Object:
@@ -70,9 +70,9 @@ def document(version: str) -> Object:
         "version": version,
         "license": {"name": "MIT", "identifier": "MIT"},
         "description": (
-            "Every route the gateway can open; `gateway.routes` in the configuration says which groups of them are "
-            "open. Paths not listed answer 404 `not_found`, other methods 405 `method_not_allowed`; HEAD is answered "
-            "like GET, without a body. Bodies of the engine's routes are as llama-server documents them."
+            "Every route of the gateway; `gateway.routes` in the configuration selects which groups are enabled. Paths "
+            "not listed return 404 `not_found`, other methods 405 `method_not_allowed`; HEAD returns the headers of "
+            "GET. Request and response bodies of the engine's routes are as llama-server documents them."
         ),
     }
     components = {
@@ -91,13 +91,13 @@ def document(version: str) -> Object:
 
 
 def server(description: str, port: int) -> Object:
-    """Return the entry of a server whose host and port the reader fills in."""
+    """Return a Server Object with variables for host and port."""
     variables = {"host": {"default": "localhost"}, "port": {"default": str(port)}}
     return {"url": "http://{host}:{port}", "description": description, "variables": variables}
 
 
 def error_codes(route: Route) -> list[ErrorCode]:
-    """Return the errors that a route can answer with, in the order of the catalogue."""
+    """Return the errors that a route can respond with, in the order of the table."""
     possible = {code for applies, codes in PLACES if applies(route) for code in codes}
     return [entry for entry in ERROR_CODES if entry.code in possible]
 
@@ -142,12 +142,12 @@ def _success(route: Route, shared: dict[str, Object]) -> Object:
     names = _ids(route)
     if route.kind in _ASKS_ENGINE:
         names += [name for name in _headers() if name.startswith("X-RateLimit-")]
-    answer: Object = {"description": "Done.", "headers": _refer(names)}
+    response: Object = {"description": "Success.", "headers": _refer(names)}
     content = _media(route)
     if content:
-        answer["content"] = content
+        response["content"] = content
     if route.kind not in _ASKS_ENGINE:
-        return answer
+        return response
     key = ".".join(
         [
             "ok",
@@ -156,17 +156,17 @@ def _success(route: Route, shared: dict[str, Object]) -> Object:
             *(["object"] if route.kind in _PRESENTED else []),
         ]
     )
-    shared[key] = answer
+    shared[key] = response
     return {"$ref": f"#/components/responses/{key}"}
 
 
 def _ids(route: Route) -> list[str]:
-    """Return the headers that carry the request's id."""
+    """Return the headers that carry the request id."""
     return ["X-Request-Id", *(["Request-Id"] if route.dialect == "anthropic" else [])]
 
 
 def _media(route: Route) -> Object:
-    """Return the content of a good answer; empty where it has no body."""
+    """Return the content of a successful response; empty if it has no body."""
     anything: Object = {}
     json_object = {"schema": {"type": "object"}}
     text = {"schema": {"type": "string"}}
@@ -175,7 +175,7 @@ def _media(route: Route) -> Object:
     if route.kind == "relay":
         if route.generates and route.group in STREAMING_GROUPS:
             return {"application/json": json_object, "text/event-stream": text}
-        return {"application/json": anything}  # of some routes it is a list
+        return {"application/json": anything}  # an array on some routes
     counted = {"status": {"const": "ok"}, "keys_loaded": {"type": "integer", "minimum": 0}}
     by_kind: dict[RouteKind, Object] = {
         "models": {"application/json": json_object},
@@ -217,7 +217,7 @@ def _security_schemes() -> Mapping[str, Object]:
             "scheme": "bearer",
             "description": (
                 "An API key, with or without the word Bearer. `auth.extra_header` can name one more header for it. "
-                "With `auth.enabled: false` no key is needed; routes for admins then refuse everybody."
+                "With `auth.enabled: false` no key is required, and admin routes reject every request."
             ),
         },
         "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
@@ -242,14 +242,14 @@ def _headers() -> Mapping[str, Object]:
     whole: Object = {"type": "integer", "minimum": 0}
     text: Object = {"type": "string"}
     headers = {
-        "X-Request-Id": ("The id of the request in the logs: the caller's own, or a new one.", text),
-        "Request-Id": ("The same, where Anthropic's clients look for it.", text),
-        "Retry-After": ("Seconds after which to try again.", whole),
+        "X-Request-Id": ("The request id, as in the logs: the client's own, or a generated one.", text),
+        "Request-Id": ("The same, as Anthropic's clients expect it.", text),
+        "Retry-After": ("Seconds to wait before a retry.", whole),
         "WWW-Authenticate": ("`Bearer`", text),
     }
     for what in ("Requests", "Tokens"):
         unit = what.lower()
-        headers[f"X-RateLimit-Limit-{what}"] = (f"The key's {unit} a minute, where they are limited.", whole)
-        headers[f"X-RateLimit-Remaining-{what}"] = (f"What is left of the key's {unit}.", whole)
-        headers[f"X-RateLimit-Reset-{what}"] = (f"When the key's {unit} are whole again, as in `94s`.", text)
-    return {name: {"description": says, "schema": schema} for name, (says, schema) in headers.items()}
+        headers[f"X-RateLimit-Limit-{what}"] = (f"The key's {unit} per minute, if they are limited.", whole)
+        headers[f"X-RateLimit-Remaining-{what}"] = (f"The key's remaining {unit}.", whole)
+        headers[f"X-RateLimit-Reset-{what}"] = (f"Time until the key's {unit} are fully available, as in `94s`.", text)
+    return {name: {"description": meaning, "schema": schema} for name, (meaning, schema) in headers.items()}

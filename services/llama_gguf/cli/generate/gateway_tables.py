@@ -1,4 +1,4 @@
-"""What the generated reference says of the gateway beside its routes and errors, as data. Pure."""
+"""What the generated reference says about the gateway besides its routes and errors, as data. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RouteRow:
 
 
 def route_rows() -> list[RouteRow]:
-    """Return every route there can be, in the order of the table."""
+    """Return every route, in the order of the table."""
     return [
         RouteRow(route.method, route.template, route.group, route.scope or "none", route.summary) for route in ROUTES
     ]
@@ -29,50 +29,56 @@ def route_rows() -> list[RouteRow]:
 
 ROUTE_NOTES: tuple[str, ...] = (
     (
-        "Errors on `/v1/messages` and below are in Anthropic's shape, and every answer there carries `request-id` "
-        "beside `x-request-id`."
+        "Errors on `/v1/messages` and below have Anthropic's JSON shape, and every response there carries `request-id` "
+        "besides `x-request-id`."
     ),
     (
-        "llama-server leaves `message_start` out of an Anthropic stream whose first token is no whole character (many "
-        "an emoji); the gateway puts one in its place, with `input_tokens` 0. From OpenAI's streams it leaves out the "
-        "first chunk's role, and `response.created`, in that case; these pass as they are."
+        "llama-server omits `message_start` from an Anthropic stream whose first token is not a complete character "
+        "(many emoji); the gateway inserts one, with `input_tokens` 0. From OpenAI's streams it omits the first "
+        "chunk's role and `response.created` in that case; the gateway passes these streams on unchanged."
     ),
     (
-        "Transcriptions take multipart/form-data with the fields `file`, `model`, `prompt`, `language`, `temperature`, "
-        "`max_tokens`, `stream` and `response_format` (`json` only); other fields do not reach the engine. Without a "
-        "model that hears (`model.mmproj`) they are answered with 501 `not_supported`."
+        "Transcriptions accept multipart/form-data with the fields `file`, `model`, `prompt`, `language`, "
+        "`temperature`, `max_tokens`, `stream` and `response_format` (`json` only); other fields do not reach the "
+        "engine. Without an audio-capable model (`model.mmproj`) they return 501 `not_supported`."
     ),
 )
-"""What the table of routes cannot say."""
+"""Notes below the table of routes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountingRow:
-    """How the tokens of one kind of answer come to be known: as a rule, and of an engine that cannot be asked."""
+    """Where the token counts of one kind of response come from, and what replaces them if the engine has no answer."""
 
-    answer: str
-    known: str
-    otherwise: str
+    response: str
+    source: str
+    fallback: str
 
 
-_TOLD = "told by the answer"
-_ASKED = "asked of the engine afterwards"
-_BY_LENGTH = "the prompt a token for four bytes, at most what was reserved"
+_REPORTED = "reported in the response"
+_QUERIED = "queried from the engine afterwards"
+_ESTIMATED = "prompt estimated at 4 bytes per token, at most what was reserved"
 COUNTING: tuple[CountingRow, ...] = (
-    CountingRow("complete, streamed or plain", *[_TOLD] * 2),
-    CountingRow("several in one (`n`, lists of prompts)", _TOLD, "plain on OpenAI's routes: those of the first only"),
-    CountingRow("embeddings on llama.cpp's own routes", _ASKED, _BY_LENGTH),
-    CountingRow("one whose counts the client had left out", _ASKED, "all that was reserved"),
+    CountingRow("complete, streamed or not", *[_REPORTED] * 2),
     CountingRow(
-        "a stream that was left, cut or timed out", _ASKED, f"{_BY_LENGTH}; of the answer the tokens that came"
+        "several choices or prompts (`n`, `prompt` as a list)",
+        _REPORTED,
+        "not streamed, on OpenAI's routes: those of the first choice only",
+    ),
+    CountingRow("embeddings on llama.cpp's own routes", _QUERIED, _ESTIMATED),
+    CountingRow("complete, with the counts disabled by the client", _QUERIED, "everything that was reserved"),
+    CountingRow(
+        "a stream ended early by the client, the engine or a timeout",
+        _QUERIED,
+        f"{_ESTIMATED}; completion: the tokens received",
     ),
     CountingRow(
-        "a plain answer that was left or timed out",
-        _ASKED,
-        f"{_BY_LENGTH}; of the answer the time it took at the mean speed of answers",
+        "not streamed, and ended early by the client or a timeout",
+        _QUERIED,
+        f"{_ESTIMATED}; completion: elapsed time at the mean speed of all responses",
     ),
 )
-"""What is charged, reported and logged for an answer."""
+"""What is charged, reported and logged for a response."""
 
 
 Phase = Literal["queued", "prefill", "generating"]
@@ -87,5 +93,5 @@ CANCEL_MATRIX: Mapping[str, Mapping[Phase, tuple[str, ...]]] = {
     "/v1/embeddings": _SCORES,
     "/v1/rerank": _SCORES,
 }
-"""Route -> where a request may be -> the kinds of answer of which a client that goes away frees the engine's slot
+"""Route -> phase of the request -> the kinds of response for which a disconnecting client frees the engine's slot
 within a second. Each combination is a test on the real engine (tests/e2e/test_gateway_cancel.py)."""

@@ -12,35 +12,35 @@ def routes_section() -> str:
     """Return the table of the gateway's routes."""
     rows = [(row.method, f"`{row.path}`", row.group, row.scope, text(row.summary)) for row in route_rows()]
     return (
-        "## Routes\n\nWhat the gateway can open. Groups other than `admin` and `builtin` are open where "
-        f"`gateway.routes` names them.\n\n{table(('method', 'path', 'group', 'scope of the key', ''), rows)}\n\n"
+        "## Routes\n\nEvery route of the gateway. Groups other than `admin` and `builtin` are enabled by "
+        f"`gateway.routes`.\n\n{table(('method', 'path', 'group', 'required scope', ''), rows)}\n\n"
         + "\n\n".join(ROUTE_NOTES)
     )
 
 
 def counting_section() -> str:
-    """Return the table of how tokens come to be known."""
-    rows = [(text(row.answer), text(row.known), text(row.otherwise)) for row in COUNTING]
+    """Return the table of where token counts come from."""
+    rows = [(text(row.response), text(row.source), text(row.fallback)) for row in COUNTING]
     return (
-        "## Tokens\n\nWhat limits charge is what usage, metrics and the access log report, whichever way an answer "
-        "ends, and it is the engine's own count. Where an answer does not tell it, the charge stands by estimate for "
-        "some tenths of a second, until the engine has let go of the request and been asked. A `llama-server` of your "
-        "own (`engine.binary`), or one that has died meanwhile, cannot be asked: then the estimate stays.\n\n"
-        f"{table(('answer', 'counts', 'of an engine that cannot be asked'), rows)}"
+        "## Tokens\n\nLimits, usage, metrics and the access log all use the same count, however a response ends: the "
+        "engine's own. If the response does not report it, an estimate is charged for some tenths of a second, until "
+        "the engine has released the request and can be queried. A `llama-server` of your own (`engine.binary`), or "
+        "one that has exited meanwhile, cannot be queried: then the estimate remains.\n\n"
+        f"{table(('response', 'token counts', 'if the engine cannot be queried'), rows)}"
     )
 
 
 def cancel_section() -> str:
-    """Return the table of where a client that goes away frees its slot."""
-    phases: dict[Phase, str] = {"queued": "in the queue", "prefill": "prompt being read", "generating": "generating"}
+    """Return the table of when a disconnecting client frees its slot."""
+    phases: dict[Phase, str] = {"queued": "in the queue", "prefill": "prompt processing", "generating": "generating"}
     rows = [
         (f"`{route}`", *(", ".join(kinds.get(phase, ())) or "-" for phase in phases))
         for route, kinds in CANCEL_MATRIX.items()
     ]
     return (
-        "## Clients that go away\n\nA client that closes its connection leaves the queue at once and frees the "
-        "engine's slot within a second, whatever the engine does for others meanwhile. Each entry is a test on the "
-        f"real engine, whose `/slots` tells.\n\n{table(('route', *phases.values()), rows)}"
+        "## Clients that disconnect\n\nA client that closes its connection leaves the queue at once and frees the "
+        "engine's slot within a second, whatever else the engine is processing. Each entry is a test on the real "
+        f"engine, by its `/slots`.\n\n{table(('route', *phases.values()), rows)}"
     )
 
 
@@ -48,7 +48,7 @@ def errors_section() -> str:
     """Return the table of error codes."""
     rows = [(f"`{e.code}`", str(e.status), text(e.meaning), text(e.remedy)) for e in ERROR_CODES]
     return (
-        "## Errors\n\nThe `code` in every error answer of the gateway. Errors of the engine keep their status.\n\n"
+        "## Errors\n\nThe `code` in every error response of the gateway. Errors of the engine keep their status.\n\n"
         f"{table(('code', 'status', 'meaning', 'what to do'), rows)}"
     )
 
@@ -61,7 +61,7 @@ def metrics_section() -> str:
         rows.append((f"`{series.name}`", series.kind, ", ".join(f"`{label}`" for label in labels), text(series.help)))
     engine, process = (", ".join(f"`{name}`" for name in names) for names in (ENGINE_SERIES, PROCESS_SERIES))
     return (
-        "## Metrics\n\nOn the gateway's `/metrics`. All of these carry the label `worker_type` too; `key` only with "
-        f"`metrics.key_label`.\n\n{table(('series', 'kind', 'labels', ''), rows)}\n\n"
+        "## Metrics\n\nExposed at the gateway's `/metrics`. All of these also have the label `worker_type`; `key` "
+        f"requires `metrics.key_label`.\n\n{table(('series', 'type', 'labels', ''), rows)}\n\n"
         f"Of the gateway's process: {process}.\n\nOf the engine, with `metrics.engine_series`: {engine}."
     )

@@ -1,1 +1,1 @@
-"""What clients may call and are told: routes, keys, bodies, errors. Pure."""
+"""The API that clients see: routes, keys, request bodies, error responses. Pure."""

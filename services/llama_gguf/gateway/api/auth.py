@@ -1,7 +1,7 @@
-"""Who calls: finds the key in a request and checks what it may do. Pure but for the ring it is handed.
+"""Authentication and authorization: finds the key in a request and checks what it permits. Pure.
 
-Fails closed: without a usable key in the ring every call that needs one is refused, whatever the reason. The answer is
-the same for missing, malformed, unknown and expired keys but for the hint how to send one.
+Fails closed: without a usable key in the keyring every request that requires one is rejected, whatever the reason. The
+error is the same for malformed, unknown and expired keys; a missing one gets the hint how to send it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ANONYMOUS = KeyRecord(
     created=dt.datetime.fromtimestamp(0, dt.UTC),
     scopes=frozenset({"inference", "metrics"}),
 )
-"""Who calls where no keys are wanted: the limits' defaults apply, and nobody is an admin."""
+"""The client where authentication is disabled: the default limits apply, and nobody is an admin."""
 
 
 def present_key(headers: dict[bytes, bytes], extra_header: bytes | None) -> bytes:
-    """Return the key a request carries, b"" if none.
+    """Return the key in a request's headers, b"" if there is none.
 
-    `Authorization: Bearer K`, bare `Authorization: K`, `x-api-key: K` and the configured header. The special headers
-    win: platforms in front (RunPod) take Authorization for themselves.
+    Accepts `Authorization: Bearer K`, bare `Authorization: K`, `x-api-key: K` and the configured header. Authorization
+    comes last, because proxies of a platform (RunPod) use it themselves.
     """
     if extra_header is not None and (value := headers.get(extra_header)):
         return _strip(value)
@@ -45,37 +45,37 @@ def _strip(value: bytes) -> bytes:
 
 
 def authenticate(headers: dict[bytes, bytes], ring: Keyring, now: float, extra_header: bytes | None) -> KeyRecord:
-    """Return the record of the key a request carries. Raises GatewayError 401."""
+    """Return the record of the key in a request's headers. Raises GatewayError 401."""
     presented = present_key(headers, extra_header)
     if not presented:
         raise GatewayError(
-            "invalid_api_key", "No API key was sent. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+            "invalid_api_key", "Missing API key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
         )
     record = ring.match(presented, now)
     if record is None:
-        raise GatewayError("invalid_api_key", "The API key is not valid here, or has expired.")
+        raise GatewayError("invalid_api_key", "Invalid or expired API key.")
     return record
 
 
 def require_scope(record: KeyRecord, scope: Scope) -> None:
-    """Check that a key may call routes of `scope`; `admin` may see metrics too. Raises GatewayError 403."""
+    """Check that a key has `scope`; `admin` includes `metrics`. Raises GatewayError 403."""
     if scope in record.scopes or (scope == "metrics" and "admin" in record.scopes):
         return
     raise GatewayError("insufficient_scope", f"This API key lacks the scope `{scope}`.")
 
 
-def require_model(record: KeyRecord | None, asked: str, served: tuple[str, ...]) -> str:
-    """Return the served name of the model a request is for; the first where it names none or an unknown one.
+def require_model(record: KeyRecord | None, requested: str, served: tuple[str, ...]) -> str:
+    """Return the served name of the requested model; the first if the request names none or an unknown one.
 
-    A key limited to some models must get exactly what it names. Raises GatewayError 404.
+    A key restricted to some models must name one of them exactly. Raises GatewayError 404.
     """
-    name = asked if asked in served else served[0]
+    name = requested if requested in served else served[0]
     if record is None or record.models is None:
         return name
-    if (asked in served or not asked) and name in record.models:
+    if (requested in served or not requested) and name in record.models:
         return name
     raise GatewayError(
         "model_not_found",
-        f"The model {asked or name!r} does not exist, or this API key may not use it.",
+        f"The model {requested or name!r} does not exist, or this API key is not allowed to use it.",
         param="model",
     )

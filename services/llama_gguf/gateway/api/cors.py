@@ -1,6 +1,6 @@
-"""Cross-origin access for browsers: which headers an answer gets, and the answer to a preflight. Pure.
+"""CORS: the headers of a cross-origin response, and of the response to a preflight request. Pure.
 
-Off unless origins are listed. The engine's own CORS headers never pass; these are the only ones.
+Disabled unless origins are listed. The engine's own CORS headers are never passed on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ALLOWED_HEADERS = "Authorization, Content-Type, X-Api-Key, X-Request-Id, Anthro
 
 
 class Cors:
-    """The cross-origin rules of one configuration."""
+    """The CORS rules of one configuration."""
 
     __slots__ = ("_any", "_listed", "_max_age", "enabled")
 
@@ -27,12 +27,12 @@ class Cors:
         self._max_age = str(max_age_seconds)
 
     def headers(self, origin: bytes | None) -> list[tuple[str, str]]:
-        """Return what every answer to a request from `origin` carries."""
+        """Return the headers of every response to a request from `origin`."""
         if not self.enabled:
             return []
         if self._any:
             return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", _EXPOSED)]
-        # The answer depends on the origin even where it is refused or absent: caches must know.
+        # The response depends on the origin even where it is not allowed or absent: caches must know.
         if origin is None or len(origin) > MAX_ORIGIN_BYTES or origin not in self._listed:
             return [("Vary", "Origin")]
         return [
@@ -42,16 +42,16 @@ class Cors:
         ]
 
     def preflight(
-        self, origin: bytes | None, asked_headers: bytes | None, methods: Sequence[str]
+        self, origin: bytes | None, requested_headers: bytes | None, methods: Sequence[str]
     ) -> list[tuple[str, str]]:
-        """Return the headers of the answer to OPTIONS; what is allowed is said only to an allowed origin."""
+        """Return the headers of a preflight response; only an allowed origin learns the methods and headers."""
         headers = self.headers(origin)
         if not any(name == "Access-Control-Allow-Origin" for name, _ in headers):
             return headers
         allowed = ", ".join([*methods, "OPTIONS"])
         names = _ALLOWED_HEADERS
-        if asked_headers is not None and _is_header_list(asked_headers):
-            names = asked_headers.decode("ascii")
+        if requested_headers is not None and _is_header_list(requested_headers):
+            names = requested_headers.decode("ascii")
             headers.append(("Vary", "Access-Control-Request-Headers"))
         return [
             *headers,
@@ -62,7 +62,7 @@ class Cors:
 
 
 def _is_header_list(value: bytes) -> bool:
-    """Return whether a client's list of header names is safe to repeat (stainless SDKs send a dozen of their own)."""
+    """Return whether a client's list of header names is safe to echo (Stainless SDKs send a dozen of their own)."""
     if not 0 < len(value) <= MAX_ORIGIN_BYTES:
         return False
     names = value.split(b",")

@@ -1,4 +1,4 @@
-"""What clients may see of the engine's models and properties: no paths, nothing of how it was started. Pure."""
+"""What clients see of the engine's /v1/models and /props: no file paths, none of its arguments. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _META = ("vocab_type", "n_vocab", "n_ctx_train", "n_ctx", "n_embd", "n_params", 
 
 
 def present_models(body: bytes, served: tuple[str, ...], allowed: tuple[str, ...] | None, *, wanted: str) -> bytes:
-    """Return the answer to a models route: all that a key may see, or the one `wanted`. Raises GatewayError."""
+    """Return the body for a models route: all models the key can use, or the `wanted` one. Raises GatewayError."""
     engine = _first(body)
     visible = [name for name in served if allowed is None or name in allowed]
     entries = [_entry(name, engine) for name in visible]
@@ -29,7 +29,9 @@ def present_models(body: bytes, served: tuple[str, ...], allowed: tuple[str, ...
     for entry in entries:
         if entry["id"] == name:
             return orjson.dumps(entry)
-    raise GatewayError("model_not_found", f"The model {name!r} does not exist, or this API key may not use it.")
+    raise GatewayError(
+        "model_not_found", f"The model {name!r} does not exist, or this API key is not allowed to use it."
+    )
 
 
 def _first(body: bytes) -> dict[str, Any]:
@@ -49,10 +51,10 @@ def _entry(name: str, engine: dict[str, Any]) -> dict[str, Any]:
 
 
 def present_props(body: bytes, alias: str) -> bytes:
-    """Return the engine's answer with what clients need of it, the model under its alias. Raises GatewayError."""
+    """Return those of the engine's properties that clients need, the model under its alias. Raises GatewayError."""
     try:
         props = orjson.loads(body)
         shown = {name: value for name, value in props.items() if name in _SHOWN}
     except (orjson.JSONDecodeError, AttributeError):
-        raise GatewayError("engine_protocol", "The engine's answer could not be understood.") from None
+        raise GatewayError("engine_protocol", "The engine sent an invalid response.") from None
     return orjson.dumps({"model_alias": alias, "model_path": alias, **shown})

@@ -1,7 +1,7 @@
-"""Errors to bytes: the only place that knows what an error answer looks like, in OpenAI's and in Anthropic's shape.
+"""Serializes errors, in OpenAI's and in Anthropic's JSON shape; nothing else knows these shapes. Pure.
 
-Every failing answer of the gateway goes through here, the HTTP parser's own complaints and the engine's included, so
-`code` is a string everywhere. Pure.
+Every error response of the gateway goes through here, those of the HTTP parser and the engine included, so `code` is a
+string everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ANTHROPIC_TYPES = {
 
 
 def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict[str, Any]:
-    """Return the JSON value of an error answer."""
+    """Return the JSON object of an error response."""
     if dialect == "anthropic":
         kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
         body = {"type": kind, "message": error.message, "code": error.code}
@@ -42,12 +42,12 @@ def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict
 
 
 def error_body(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
-    """Return the body of an error answer."""
+    """Return the body of an error response."""
     return orjson.dumps(error_object(error, dialect, request_id))
 
 
 def error_headers(error: GatewayError) -> list[tuple[str, str]]:
-    """Return the headers that an error answer carries besides the common ones."""
+    """Return the headers of an error response besides the common ones."""
     headers = list(error.headers)
     if error.retry_after is not None:
         headers.append(("Retry-After", str(error.retry_after)))
@@ -57,6 +57,6 @@ def error_headers(error: GatewayError) -> list[tuple[str, str]]:
 
 
 def error_event(error: GatewayError, dialect: Dialect, request_id: str) -> bytes:
-    """Return an error as one server-sent event, for streams whose 200 has gone out."""
+    """Return an error as a server-sent event, for streams whose status 200 has been sent."""
     data = error_body(error, dialect, request_id)
     return (b"event: error\ndata: " if dialect == "anthropic" else b"data: ") + data + b"\n\n"

@@ -1,9 +1,8 @@
-"""Audio uploads: what the gateway must know of a multipart/form-data body, and the body that the engine gets. Pure.
+"""Audio uploads: parses a multipart/form-data body and re-encodes it for the engine. Pure.
 
-The engine makes JSON of whatever fields a form holds and takes that for a chat request, and its parser need not agree
-with this one. So the fields that are wanted are taken out here, and a new form is made of them and the file, behind a
-boundary of our own: what was checked is what the engine sees. The file is searched for the boundary and copied once,
-never taken apart.
+The engine converts all fields of a form to JSON and processes that as a chat request, and its parser might differ from
+this one. So only the known fields and the file are extracted, and encoded as a new form with a boundary of our own:
+what was checked is what the engine sees. The file is searched for the boundary and copied once, never parsed.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ _TAKEN = _TEXTS | {"temperature", "max_tokens"}
 
 
 class Form(NamedTuple):
-    """The fields that the engine gets, and the file."""
+    """The fields that are passed to the engine, and the file."""
 
     fields: dict[str, str]
     file: bytes
 
     @property
     def stream(self) -> bool:
-        """Whether the answer is to come as events; the engine takes anything but `true` for no."""
+        """Whether the response is to be streamed; the engine treats anything but `true` as false."""
         return self.fields.get("stream") == "true"
 
     @property
     def max_tokens(self) -> int | None:
-        """How long the answer may be, None where that is left open."""
+        """The maximum length of the completion, None if the form does not limit it."""
         value = self.fields.get("max_tokens")
         return None if value is None else int(value)
 
     def encode(self) -> tuple[bytes, bytes]:
-        """Return media type and body of the form as the engine gets it."""
+        """Return Content-Type and body of the form for the engine."""
         boundary = b"llama-gguf-" + os.urandom(16).hex().encode()
         parts = [
             b'--%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
@@ -66,7 +65,7 @@ def read_form(body: bytes, content_type: bytes) -> Form:
         raise _bad("Send the file as multipart/form-data.")
     boundary = b"--" + (match[1] or match[2])
     if not body.startswith(boundary):
-        raise _bad("The form does not begin with its boundary.")
+        raise _bad("The multipart body does not begin with its boundary.")
     fields: dict[str, str] = {}
     file: bytes | None = None
     at, separator = len(boundary), b"\r\n" + boundary
@@ -76,49 +75,49 @@ def read_form(body: bytes, content_type: bytes) -> Form:
         name, start = _part_head(body, at)
         end = body.find(separator, start)
         if end < 0:
-            raise _bad("The form has no end.")
+            raise _bad("The multipart body has no closing boundary.")
         if name == "file":
             if file is not None:
-                raise _bad("The form must hold one file.", "file")
+                raise _bad("Only one file is allowed.", "file")
             file = body[start:end]
         elif name in _TAKEN:
             if name in fields:
-                raise _bad("It must be sent once.", name)
+                raise _bad("The field must not be repeated.", name)
             fields[name] = _value(name, body[start:end])
         at = end + len(separator)
     else:
-        raise _bad(f"The form has more than {MAX_PARTS} parts.")
+        raise _bad(f"The multipart body has more than {MAX_PARTS} parts.")
     if file is None:
-        raise _bad("The form holds no file.", "file")
+        raise _bad("The file is missing.", "file")
     return Form(fields, file)
 
 
 def _part_head(body: bytes, at: int) -> tuple[str, int]:
-    """Return the name of the part that begins at `at`, and where its content does."""
+    """Return the name of the part at offset `at`, and the offset of its content."""
     end = body.find(b"\r\n\r\n", at, at + MAX_PART_HEAD_BYTES)
     if end < 0 or not body.startswith(b"\r\n", at):
-        raise _bad("A part of the form has no proper head.")
+        raise _bad("A part of the multipart body has no valid headers.")
     disposition = _DISPOSITION.search(body, at, end)
     name = _NAME.search(disposition[1]) if disposition is not None else None
     if name is None:
-        raise _bad("A part of the form has no name.")
+        raise _bad("A part of the multipart body has no name.")
     return name[1].decode("latin-1"), end + 4
 
 
 def _value(name: str, value: bytes) -> str:
     if len(value) > MAX_FIELD_BYTES:
-        raise _bad(f"It is longer than {MAX_FIELD_BYTES} bytes.", name)
+        raise _bad(f"The value is longer than {MAX_FIELD_BYTES} bytes.", name)
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        raise _bad("It must be UTF-8.", name) from None
+        raise _bad("The value must be UTF-8.", name) from None
     if name == "max_tokens" and not _COUNT.fullmatch(text):
-        raise _bad("It must be a whole number.", name)
+        raise _bad("The value must be a non-negative integer.", name)
     if name == "temperature" and not _NUMBER.fullmatch(text):
-        raise _bad("It must be a number.", name)
+        raise _bad("The value must be a number.", name)
     return text
 
 
 def _bad(message: str, param: str | None = None) -> GatewayError:
-    place = f"`{param}`: " if param else ""
-    return GatewayError("bad_request", place + message, param=param)
+    prefix = f"`{param}`: " if param else ""
+    return GatewayError("bad_request", prefix + message, param=param)

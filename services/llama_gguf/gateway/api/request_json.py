@@ -1,7 +1,7 @@
-"""What the gateway must know of a request's JSON body, and what it must not let through. Pure.
+"""What the gateway reads from a request's JSON body, and what it must not let through. Pure.
 
-The engine reads the same bytes again; where the two readers could differ (encoding, duplicate keys) this one is
-the stricter or takes the same value, so what was checked here is what the engine acts on.
+The engine parses the same bytes again; where the two parsers could differ (encoding, duplicate keys) this one is
+stricter or reads the same value, so what was checked here is what the engine acts on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def model_name(body: dict[str, Any]) -> str:
-    """Return the model the client asked for, "" if it did not say. Raises GatewayError 400."""
+    """Return the requested model, "" if the body names none. Raises GatewayError 400."""
     model = body.get("model", "")
     if model is None:
         return ""
@@ -39,11 +39,11 @@ def model_name(body: dict[str, Any]) -> str:
 
 
 def sequences(body: dict[str, Any]) -> tuple[int, int]:
-    """Return how many answers a generating request asks for to each of its prompts, and how many prompts it has."""
+    """Return the number of choices per prompt that a generating request asks for, and its number of prompts."""
     value = body.get("n")
     if value is None:
         value = body.get("n_cmpl")
-    choices = value if type(value) is int and value > 1 else 1  # bool is an int, and no count
+    choices = value if type(value) is int and value > 1 else 1  # bool is a subclass of int
     prompts = body.get("prompt")
     if isinstance(prompts, list) and len(prompts) > 1 and not any(isinstance(item, int) for item in prompts):
         return choices, len(prompts)
@@ -51,12 +51,12 @@ def sequences(body: dict[str, Any]) -> tuple[int, int]:
 
 
 def check_media(raw: bytes, body: dict[str, Any], *, allow_remote: bool) -> None:
-    """Refuse media that the engine would fetch from the network or from its own disk. Raises GatewayError 400.
+    """Reject media that the engine would fetch from the network or from its own disk. Raises GatewayError 400.
 
-    Letters are compared in lower case and leading blanks ignored, so it errs on the side of refusing.
+    Ignores case and leading whitespace, so it errs on the side of rejecting.
     """
-    # A few plain searches are far cheaper than one regular expression without case, and `find` than `in`, which for
-    # bytes makes an exception and drops it.
+    # A few plain searches are far cheaper than one case-insensitive regular expression, and `find` than `in`, which
+    # for bytes creates an exception and drops it.
     find = raw.lower().find
     if find(b"http") < 0 and find(b"file:") < 0 and find(b"\\u") < 0:
         return
@@ -74,16 +74,16 @@ def check_media(raw: bytes, body: dict[str, Any], *, allow_remote: bool) -> None
 
 
 def _check_source(name: str, value: object, allow_remote: bool) -> None:
-    addresses = [value.get(field) for field in _MEDIA_FIELDS] if isinstance(value, dict) else [value]
-    for address in addresses:
-        if not isinstance(address, str):
+    urls = [value.get(field) for field in _MEDIA_FIELDS] if isinstance(value, dict) else [value]
+    for url in urls:
+        if not isinstance(url, str):
             continue
-        start = address[:64].lstrip().lower()
+        start = url[:64].lstrip().lower()
         if start.startswith("file:"):
-            raise GatewayError("media_not_allowed", "Media cannot be read from the server's own files.", param=name)
+            raise GatewayError("media_not_allowed", "Media URLs must not point to files of the server.", param=name)
         if start.startswith("http") and not allow_remote:
             raise GatewayError(
                 "media_not_allowed",
-                "Media by address is switched off here; send it inline as a data: URL with base64.",
+                "Remote media URLs are disabled; send the media inline as a base64 data: URL.",
                 param=name,
             )

@@ -1,8 +1,8 @@
-"""Which paths exist, as data: who may call them, how they are relayed, in whose error shape they fail.
+"""The routes, as data: their scope, how they are relayed, the JSON shape of their errors.
 
 Anything that is not in this table does not exist for clients: the engine's other routes are unreachable. Paths are
-compared byte for byte (no decoding, no normalising), and the engine is always sent the table's own path, so client
-and gateway cannot disagree about what was asked for.
+compared byte for byte (no decoding, no normalization), and the engine always gets the table's own path, so engine
+and gateway cannot interpret a path differently.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ RouteKind = Literal["relay", "models", "props", "health", "ping", "live", "metri
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One path and method as clients may call it. Compared by identity: there is one object for each.
+    """One method and path template. Compared by identity: there is one object for each.
 
-    `generates`: makes tokens that are counted and charged. `queued`: takes a slot of the engine, so it waits for one.
-    `template` names the route in metrics and logs, `{id}` in place of what varies.
+    `generates`: uses tokens that are counted and charged. `queued`: needs a slot of the engine, so it waits for one.
+    `template` names the route in metrics and logs, with `{id}` for the path parameter.
     """
 
     method: Literal["GET", "POST"]
@@ -36,13 +36,13 @@ class Route:
     generates: bool = False
     queued: bool = False
     json_body: bool = True
-    form_body: bool = False  # multipart/form-data in place of JSON
+    form_body: bool = False  # multipart/form-data instead of JSON
     engine_path: str = ""  # default: the template
     summary: str = ""
 
     @property
     def target(self) -> str:
-        """The engine's path for this route."""
+        """The path of the request to the engine."""
         return self.engine_path or self.template
 
 
@@ -78,10 +78,10 @@ ROUTES: tuple[Route, ...] = (
         "chat",
         "/v1/chat/completions/input_tokens",
         "/chat/completions/input_tokens",
-        summary="Count the tokens of a chat request",
+        summary="Count the tokens of a chat completions request",
     ),
     *_generating("completions", "/v1/completions", summary="OpenAI completions"),
-    *_generating("completions", "/completions", "/completion", summary="llama.cpp's own completions"),
+    *_generating("completions", "/completions", "/completion", summary="llama.cpp completions"),
     *_generating("responses", "/v1/responses", "/responses", summary="OpenAI responses"),
     *_post(
         "responses",
@@ -92,7 +92,7 @@ ROUTES: tuple[Route, ...] = (
     *_generating("messages", "/v1/messages", summary="Anthropic messages", dialect="anthropic"),
     *_post("messages", "/v1/messages/count_tokens", summary="Anthropic token counting", dialect="anthropic"),
     *_generating("embeddings", "/v1/embeddings", summary="OpenAI embeddings"),
-    *_generating("embeddings", "/embeddings", "/embedding", summary="llama.cpp's own embeddings"),
+    *_generating("embeddings", "/embeddings", "/embedding", summary="llama.cpp embeddings"),
     *_generating(
         "rerank", "/v1/rerank", "/rerank", "/v1/reranking", "/reranking", summary="Rank documents by relevance"
     ),
@@ -101,47 +101,53 @@ ROUTES: tuple[Route, ...] = (
         "audio",
         "/v1/audio/transcriptions",
         "/audio/transcriptions",
-        summary="OpenAI transcriptions, by a model that hears",
+        summary="OpenAI transcriptions; needs an audio-capable model",
         json_body=False,
         form_body=True,
     ),
-    *_post("tokenize", "/tokenize", "/detokenize", "/apply-template", summary="Text to tokens, back, and templates"),
-    Route("GET", "/v1/models", "models", kind="models", json_body=False, summary="The models, under their aliases"),
-    Route("GET", "/models", "models", kind="models", json_body=False, summary="The same"),
-    Route("GET", "/v1/models/{id}", "models", kind="models", json_body=False, summary="One model"),
+    *_post(
+        "tokenize",
+        "/tokenize",
+        "/detokenize",
+        "/apply-template",
+        summary="Tokenize, detokenize, apply the chat template",
+    ),
+    Route("GET", "/v1/models", "models", kind="models", json_body=False, summary="List the models, by alias"),
+    Route("GET", "/models", "models", kind="models", json_body=False, summary="List the models, by alias"),
+    Route("GET", "/v1/models/{id}", "models", kind="models", json_body=False, summary="Describe one model"),
     Route(
         "GET",
         "/props",
         "props",
         kind="props",
         json_body=False,
-        summary="The engine's properties, without paths; admin only unless exposed",
+        summary="The engine's properties, without file paths; needs scope `admin` unless the group is enabled",
     ),
     _admin("POST", "/props", "Change the engine's properties"),
-    _admin("GET", "/slots", "What each slot works on, prompts included"),
-    _admin("POST", "/slots/{id}", "Save, restore or erase a slot's cache"),
-    _admin("GET", "/lora-adapters", "The LoRA adapters and their strengths"),
-    _admin("POST", "/lora-adapters", "Change the strengths of LoRA adapters for everyone"),
+    _admin("GET", "/slots", "State of each slot, prompts included"),
+    _admin("POST", "/slots/{id}", "Save, restore or erase a slot's prompt cache"),
+    _admin("GET", "/lora-adapters", "List the LoRA adapters and their scales"),
+    _admin("POST", "/lora-adapters", "Set the scales of the LoRA adapters for all requests"),
     _admin("POST", "/models/load", "Load a model (engine in router mode)"),
     _admin("POST", "/models/unload", "Unload a model (engine in router mode)"),
     _admin("GET", "/engine/metrics", "The engine's own metrics", engine_path="/metrics"),
-    _builtin("GET", "/ping", "ping", "Is the gateway there"),
-    _builtin("GET", "/livez", "live", "Is the gateway there"),
+    _builtin("GET", "/ping", "ping", "Gateway liveness"),
+    _builtin("GET", "/livez", "live", "Gateway liveness"),
     _builtin("GET", "/health", "health", "State of engine, gateway and queue as JSON"),
-    _builtin("GET", "/v1/health", "health", "The same"),
+    _builtin("GET", "/v1/health", "health", "State of engine, gateway and queue as JSON"),
     _builtin("GET", "/metrics", "metrics", "Prometheus metrics"),
-    _builtin("POST", "/reload", "reload", "Read the keys file again", scope="admin"),
+    _builtin("POST", "/reload", "reload", "Reload the keys file", scope="admin"),
 )
 
 _ANTHROPIC = "/v1/messages"
-_VARIABLE = {
+_PARAMETERIZED = {
     "/v1/models/": (re.compile(r"[^\x00-\x1f\x7f?#]{1,256}"), "/v1/models/{id}"),
     "/slots/": (re.compile(r"[0-9]{1,4}"), "/slots/{id}"),
 }
 
 
 class RouteTable:
-    """The routes that this configuration lets through, ready for lookup."""
+    """Looks up the routes that the configuration enables."""
 
     __slots__ = ("_by_call", "_methods")
 
@@ -163,39 +169,39 @@ class RouteTable:
             self._methods.setdefault(route.template, []).append(route.method)
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
-        """Return the route of a call and the part of the path that varies ("" where none does).
+        """Return the route of a request and its path parameter ("" if it has none).
 
         Raises GatewayError 404 or 405.
         """
         route = self._by_call.get((method, path))
         if route is not None and "{" not in path:
             return route, ""
-        template, variable = _template(path)
+        template, param = _template(path)
         methods = self._methods.get(template)
-        if methods is None or (variable == "" and "{" in path):
-            raise GatewayError("not_found", "There is no such route here.")
+        if methods is None or (param == "" and "{" in path):
+            raise GatewayError("not_found", "The route does not exist or is disabled.")
         route = self._by_call.get(("GET" if method == "HEAD" else method, template))
         if route is None:
             allow = ", ".join(sorted({*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())}))
             raise GatewayError(
                 "method_not_allowed",
-                f"This route takes {allow}.",
+                f"Method not allowed. Allowed: {allow}.",
                 headers=(("Allow", allow),),
             )
-        return route, variable
+        return route, param
 
     def methods(self, path: str) -> list[str]:
-        """Return the methods of a path, for preflight answers; empty where there is no such route."""
+        """Return the methods of a path, for preflight responses; empty if there is no such route."""
         return self._methods.get(_template(path)[0], [])
 
 
 def dialect_of(path: str) -> Dialect:
-    """Return in whose error shape a path that is no route, or of which no more is known yet, is answered."""
+    """Return the error shape for a path that is not a route, or whose route is not known yet."""
     return "anthropic" if path == _ANTHROPIC or path.startswith(_ANTHROPIC + "/") else "openai"
 
 
 def _template(path: str) -> tuple[str, str]:
-    for prefix, (pattern, template) in _VARIABLE.items():
+    for prefix, (pattern, template) in _PARAMETERIZED.items():
         if path.startswith(prefix) and pattern.fullmatch(path, len(prefix)):
             return template, path[len(prefix) :]
     return path, ""
