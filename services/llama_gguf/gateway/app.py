@@ -106,7 +106,9 @@ class Gateway:
         self.settlement = Settlement(self.engine_usage, self.metrics.mean_speed)
         self.inference = self._make_inference()
         self.pipeline = self._make_pipeline()
-        self.http_server = HttpServer(self.pipeline, http_limits(settings), write_batch, extra_once=self._extra_header)
+        self.http_server = HttpServer(
+            self.pipeline, http_limits(settings), write_batch, extra_singleton=self._extra_header
+        )
         self.draining = False
         self._engine_restarts = 0
         self._watch()
@@ -234,7 +236,7 @@ class Gateway:
     async def _finished(self) -> None:
         """Wait until every request has been answered and every client has taken its answer."""
         await self.pipeline.idle()
-        await self.http_server.empty()
+        await self.http_server.wait_closed()
 
     async def drain(self, seconds: float, force_stop: asyncio.Event) -> None:
         """Wait until the requests that run have ended, `seconds` have passed or `force_stop` is set."""
@@ -260,7 +262,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Stop everything; requests that still run are cut."""
-        self.http_server.cut()
+        self.http_server.abort_all()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CUT_SECONDS):
                 await self.pipeline.idle()

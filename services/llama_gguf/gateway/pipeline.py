@@ -104,7 +104,7 @@ class Pipeline:
         self._idle = asyncio.Event()
 
     def begin(self, request: Request, sink: ResponseSink) -> Exchange:
-        """Take up a request. From here on `admit`/`serve`, `refuse` or `lost` must end it."""
+        """Take up a request. From here on `admit`/`serve`, `refuse` or `disconnected` must end it."""
         sent = request.head.headers.get(b"x-request-id")
         identity = request_id(sent) if sent is not None else f"{self._id_prefix}{next(self._ids):x}"
         self.in_flight += 1
@@ -177,7 +177,7 @@ class Pipeline:
             answering = self._inference.present if route.kind in ("models", "props") else self._builtin.answer
             self.answer(exchange, *await answering(exchange, route, key))
         except asyncio.CancelledError:
-            self.lost(exchange)
+            self.disconnected(exchange)
             raise
         except GatewayError as error:
             self.refuse(exchange, error)
@@ -207,7 +207,7 @@ class Pipeline:
             exchange.sink.end()
         self._close(exchange)
 
-    def lost(self, exchange: Exchange) -> None:
+    def disconnected(self, exchange: Exchange) -> None:
         """Record a request whose client went away; does nothing for one that has ended."""
         if not exchange.closed:
             exchange.outcome = "client_gone"

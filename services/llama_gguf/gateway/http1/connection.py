@@ -1,8 +1,8 @@
-"""The server side of HTTP: one Protocol a client, which takes requests and has a Handler answer each.
+"""The HTTP/1.1 server: one asyncio Protocol per client connection, which reads requests and passes them to a Handler.
 
-Parsing is llhttp's (`request_parser`), writing is `response_writer`'s; here are the order of things on a connection,
-its timeouts and pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start
-and, on the same llhttp, leaves a handler waiting when a chunked body goes wrong.
+llhttp parses (`request_parser`) and `response_writer` writes; this module owns a connection's state, its timeouts and
+pipelining. There is no framework below: aiohttp's server costs 25 us a request, 0.2 s at the start and, on the same
+llhttp, leaves a handler waiting when a chunked body is malformed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LINGER_SECONDS = 2.0
 STALL_SECONDS = 30.0
 CHECK_SECONDS = 0.25
 
-State = Literal["head", "body", "serving", "lingering", "gone"]
+State = Literal["head", "body", "serving", "lingering", "closed"]
 
 
 class HttpServer(Generic[ExchangeT, AdmittedT]):
-    """Makes the protocols of new connections and watches over the slow ones. Belongs to one event loop.
+    """Creates the protocols of new connections and enforces their timeouts. Belongs to one event loop.
 
-    `extra_once` is one more header that must not come twice.
+    `extra_singleton` names one more header that must not be repeated.
     """
 
     def __init__(
@@ -42,53 +42,53 @@ class HttpServer(Generic[ExchangeT, AdmittedT]):
         limits: HttpLimits,
         write_batch: WriteBatch,
         *,
-        extra_once: bytes | None = None,
+        extra_singleton: bytes | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits
         self.write_batch = write_batch
-        self.extra_once = extra_once
+        self.extra_singleton = extra_singleton
         self.heads = ResponseHeadWriter()
         self.draining = False
         self.connections: set[ClientConnection[ExchangeT, AdmittedT]] = set()
         self._checked = 0.0
-        self._lost = asyncio.Event()
+        self._closed = asyncio.Event()
 
     def __call__(self) -> ClientConnection[ExchangeT, AdmittedT]:
         return ClientConnection(self)
 
     def check(self, now: float) -> None:
-        """Act on connections that have been too slow; called by the deadlines."""
+        """Act on connections that are too slow; called by DeadlineChecker."""
         if now - self._checked >= CHECK_SECONDS:
             self._checked = now
             for connection in tuple(self.connections):
                 connection.check(now)
 
     def drain(self) -> None:
-        """Close idle connections now and the others after the answer they are at."""
+        """Close idle connections now and the others after the current response."""
         self.draining = True
         for connection in tuple(self.connections):
             connection.close_if_idle()
 
-    async def empty(self) -> None:
-        """Wait until every connection is gone, its last answer taken."""
+    async def wait_closed(self) -> None:
+        """Wait until every connection is closed, its last response sent."""
         while self.connections:
-            self._lost.clear()
-            await self._lost.wait()
+            self._closed.clear()
+            await self._closed.wait()
 
-    def forget(self, connection: ClientConnection[ExchangeT, AdmittedT]) -> None:
-        """Let go of a connection that was lost."""
+    def discard(self, connection: ClientConnection[ExchangeT, AdmittedT]) -> None:
+        """Remove a closed connection."""
         self.connections.discard(connection)
-        self._lost.set()
+        self._closed.set()
 
-    def cut(self) -> None:
-        """Cut every connection."""
+    def abort_all(self) -> None:
+        """Abort every connection."""
         for connection in tuple(self.connections):
             connection.abort()
 
 
 class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
-    """The reading half of one client connection: takes requests from it one after the other."""
+    """The reading half of one client connection: reads its requests one after the other."""
 
     __slots__ = (
         "_body",
@@ -97,30 +97,30 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         "_deadline",
         "_head",
         "_head_bytes",
-        "_missing",
         "_peer",
         "_pending",
+        "_remaining",
         "_server",
         "_state",
         "_task",
-        "_unread",
+        "_unsent",
     )
 
     def __init__(self, server: HttpServer[ExchangeT, AdmittedT]) -> None:
         super().__init__(server.heads, server.write_batch)
         self._server = server
         self._state: State = "head"
-        self._buffer = b""  # what came of a head, or behind the request that is being served
+        self._buffer = b""  # an incomplete head, or what followed the request that is being served
         self._body: list[bytes] = []
-        self._missing = 0  # bytes of the body that have not come
+        self._remaining = 0  # bytes of the body that have not arrived
         self._chunked: ChunkedBody | None = None
-        self._head: Head | None = None  # of the last request; a client that repeats its head exactly gets it again
+        self._head: Head | None = None  # of the last request; reused if the client sends the same bytes again
         self._head_bytes = b""
-        self._pending: tuple[Request, ExchangeT, AdmittedT] | None = None  # the request whose body is coming
+        self._pending: tuple[Request, ExchangeT, AdmittedT] | None = None  # the request whose body is arriving
         self._task: InlineTask | None = None
         self._peer = ""
         self._deadline = 0.0
-        self._unread = 0  # bytes the client had not taken at the last look
+        self._unsent = 0  # bytes that were still to be sent at the last check
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -131,34 +131,34 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         self._deadline = time.monotonic() + self._server.limits.header_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.forget(self)
-        self._state = "gone"
+        self._server.discard(self)
+        self._state = "closed"
         self._transport = None
         if self._task is not None:
             self._task.cancel()
         elif self._pending is not None:
-            self._server.handler.lost(self._pending[1])
+            self._server.handler.disconnected(self._pending[1])
 
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == "head":
             if self._buffer:
                 data = self._buffer + data
-            self._take_head(data)
+            self._receive_head(data)
         elif state == "body":
-            self._take_body(data)
+            self._receive_body(data)
         elif state == "serving":
             self._buffer += data
             if len(self._buffer) > MAX_PIPELINED_BYTES and self._transport is not None:
                 self._transport.pause_reading()
 
     def check(self, now: float) -> None:
-        """Act if the client has taken too long."""
+        """Act if the client is too slow."""
         if self._state == "serving" or now < self._deadline:
             return
-        if self._is_reading(now):
+        if self._is_sending(now):
             return
-        if self._state == "gone":
+        if self._state == "closed":
             self.abort()
         elif self._state == "lingering" or (self._state == "head" and not self._buffer):
             self._close()
@@ -171,31 +171,31 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
                 GatewayError("request_timeout", "The request's headers took too long to arrive."), self._buffer
             )
 
-    def _is_reading(self, now: float) -> bool:
-        """Return whether the client still takes an answer that was written long ago; if not, cut it off."""
-        unread = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        before, self._unread = self._unread, unread
-        if not unread:
+    def _is_sending(self, now: float) -> bool:
+        """Return whether a response is still being sent; abort if the client has stopped reading it."""
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        before, self._unsent = self._unsent, unsent
+        if not unsent:
             return False
-        if 0 < before <= unread:
+        if 0 < before <= unsent:
             self.abort()
         self._deadline = now + STALL_SECONDS
         return True
 
     def close_if_idle(self) -> None:
-        """Close now if nothing is being worked on; else the answer under way is the last."""
+        """Close now if no request is in progress; else after the current response."""
         self._keep_alive = False
         if self._state == "head" and not self._buffer:
             self._close()
 
-    def _take_head(self, data: bytes) -> None:
+    def _receive_head(self, data: bytes) -> None:
         if self._head is not None and data.startswith(self._head_bytes):
             self._buffer = b""
             self._begin(self._head, self._head_bytes, data[len(self._head_bytes) :])
             return
         end = data.find(b"\r\n\r\n")
         if end <= 0:
-            data = data.lstrip(b"\r\n")  # empty lines before a request are let pass
+            data = data.lstrip(b"\r\n")  # RFC 9112, 2.2: ignore empty lines before a request
             end = data.find(b"\r\n\r\n")
         server = self._server
         try:
@@ -206,7 +206,7 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
                 check_unfinished(data, server.limits)
                 return
             raw = data[: end + 4]
-            head = parse_head(raw, server.limits, server.extra_once)
+            head = parse_head(raw, server.limits, server.extra_singleton)
             self._head, self._head_bytes = head, raw
         except GatewayError as error:
             self._head = None
@@ -216,13 +216,13 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         self._begin(head, raw, data[end + 4 :])
 
     def _begin(self, head: Head, raw: bytes, rest: bytes) -> None:
-        """Have the handler look at a request before its body is read."""
+        """Pass a request to the handler before its body is read."""
         server = self._server
-        self.takes_chunks = head.takes_chunks
+        self.accepts_chunked = head.accepts_chunked
         self._head_only = head.method == "HEAD"
         length = head.length
         complete = length is not None and len(rest) >= length
-        # Should the request be refused while its body is still on its way, the connection ends with the answer.
+        # If the request is refused before its body has arrived, the connection is closed after the response.
         self._keep_alive = complete and head.keep_alive and not server.draining
         request = Request(head, peer=self._peer)
         exchange = server.handler.begin(request, self)
@@ -253,26 +253,26 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
                 return
         else:
             self._body = []
-            self._missing = length
+            self._remaining = length
         if rest:
-            self._take_body(rest)
+            self._receive_body(rest)
 
-    def _take_body(self, data: bytes) -> None:
+    def _receive_body(self, data: bytes) -> None:
         if self._chunked is not None:
-            self._take_chunks(self._chunked, data)
+            self._receive_chunks(self._chunked, data)
             return
-        missing = self._missing
-        if len(data) > missing:
-            self._buffer = data[missing:]
-            data = data[:missing]
+        remaining = self._remaining
+        if len(data) > remaining:
+            self._buffer = data[remaining:]
+            data = data[:remaining]
         self._body.append(data)
-        self._missing = missing - len(data)
-        if not self._missing:
+        self._remaining = remaining - len(data)
+        if not self._remaining:
             body = b"".join(self._body)
             self._body = []
             self._body_complete(body)
 
-    def _take_chunks(self, chunked: ChunkedBody, data: bytes) -> None:
+    def _receive_chunks(self, chunked: ChunkedBody, data: bytes) -> None:
         try:
             complete = chunked.feed(data)
         except GatewayError as error:
@@ -293,16 +293,16 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
 
     def _serve(self, exchange: ExchangeT, admitted: AdmittedT) -> None:
         self._state = "serving"
-        self._task = InlineTask(self._server.handler.serve(exchange, admitted), self._served)
+        self._task = InlineTask(self._server.handler.serve(exchange, admitted), self._on_served)
         self._task.step()
 
-    def _served(self) -> None:
+    def _on_served(self) -> None:
         self._task = None
         self.on_writable = None
         self._next()
 
     def _next(self) -> None:
-        """Go on to the next request, or close."""
+        """Read the next request, or close."""
         if self._state != "serving" or self._transport is None:
             return
         if not self._keep_alive:
@@ -312,21 +312,21 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         self._deadline = time.monotonic() + self._server.limits.keepalive_seconds
         if self._buffer:
             self._transport.resume_reading()
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._read_pipelined)
 
-    def _go_on(self) -> None:
+    def _read_pipelined(self) -> None:
         if self._state == "head" and self._buffer:
             data, self._buffer = self._buffer, b""
-            self._take_head(data)
+            self._receive_head(data)
 
     def _refuse(self, error: GatewayError, head: bytes) -> None:
-        """Answer a request whose head cannot be used."""
+        """Respond to a request whose head is invalid."""
         request = Request(RequestHead(*method_and_target(head), {}), peer=self._peer)
         self._head_only = False
         self._answer_and_close(self._server.handler.begin(request, self), error)
 
     def _answer_and_close(self, exchange: ExchangeT, error: GatewayError) -> None:
-        """Answer with an error and close, but let the client read it before the connection is reset."""
+        """Respond with an error and close, but let the client read it before the connection is reset."""
         self._pending = None
         self._keep_alive = False
         self._buffer = b""
@@ -337,7 +337,7 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         self._linger()
 
     def _linger(self) -> None:
-        """Close our side and let the client finish sending: a reset would destroy the answer on its way."""
+        """Close the write side and let the client finish sending: a reset would destroy the unread response."""
         if self._transport is None:
             return
         self._state = "lingering"
@@ -347,7 +347,7 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
             self._transport.write_eof()
 
     def _close(self) -> None:
-        self._state = "gone"
+        self._state = "closed"
         self._deadline = time.monotonic() + LINGER_SECONDS
         if self._transport is not None:
             self._write_batch.flush()

@@ -1,7 +1,7 @@
-"""One timer for everything that may take too long, in place of several timers for each request.
+"""One timer for all deadlines, instead of several timers for each request.
 
-Deadlines here are seconds to minutes; being late by a tick (a tenth of a second) changes nothing, and a set of
-checks ten times a second costs less than arming and cancelling timers thousands of times a second.
+Deadlines here are seconds to minutes; being late by a tick (a tenth of a second) makes no difference, and checking a
+set ten times a second costs less than arming and cancelling timers thousands of times a second.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 class HasDeadline(Protocol):
-    """Something that may take too long."""
+    """Something with a deadline."""
 
     def check(self, now: float) -> None:
-        """Act if it has; `now` is monotonic."""
+        """Act if the deadline has passed; `now` is monotonic."""
 
 
 class DeadlineChecker:
@@ -30,7 +30,7 @@ class DeadlineChecker:
         self._handle: asyncio.TimerHandle | None = None
 
     def add(self, watched: HasDeadline) -> None:
-        """Begin to check; registering twice is registering once."""
+        """Start checking; adding twice is the same as once."""
         self._watched.add(watched)
 
     def discard(self, watched: HasDeadline) -> None:
@@ -38,7 +38,7 @@ class DeadlineChecker:
         self._watched.discard(watched)
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start ticking."""
         self._handle = asyncio.get_running_loop().call_later(self._tick, self._run)
 
     def stop(self) -> None:
@@ -53,6 +53,6 @@ class DeadlineChecker:
         for watched in tuple(self._watched):
             try:
                 watched.check(now)
-            except Exception:  # noqa: BLE001 - a defect in one check must not end every timeout
+            except Exception:  # noqa: BLE001 - a bug in one check must not stop all timeouts
                 _log.exception("a timeout check failed")
         self._handle = loop.call_later(self._tick, self._run)

@@ -1,7 +1,7 @@
-"""What a request's headers must be like before anything acts on them. Pure.
+"""Validates a request's headers before anything acts on them. Pure.
 
-The parser (llhttp) rejects most malformed heads itself; here stands what it lets through or leaves to the
-application: repeated headers that must be unique, framing that could be read two ways, limits.
+The parser (llhttp) rejects most malformed heads; this checks what it accepts or leaves to the application: repeated
+singleton headers, ambiguous message framing, limits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llama_gguf.api_errors import GatewayError
 
-_ONCE = frozenset(
+_SINGLETONS = frozenset(
     {
         b"authorization",
         b"x-api-key",
@@ -28,7 +28,7 @@ _ONCE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """Sizes and times a client must keep to."""
+    """Maximum sizes and times for a client's requests."""
 
     max_body_bytes: int
     max_headers: int
@@ -39,21 +39,21 @@ class HttpLimits:
     keepalive_seconds: float = 75.0
 
 
-def join_headers(pairs: Iterable[tuple[bytes, bytes]], extra_once: bytes | None = None) -> dict[bytes, bytes]:
-    """Return headers by lower-case name, values of repeated ones joined by commas. Raises GatewayError 400."""
+def join_headers(pairs: Iterable[tuple[bytes, bytes]], extra_singleton: bytes | None = None) -> dict[bytes, bytes]:
+    """Return headers by lower-case name; values of repeated headers are joined by commas. Raises GatewayError 400."""
     joined: dict[bytes, bytes] = {}
     for name, value in pairs:
-        name = name.lower()  # noqa: PLW2901 - the same name, spelt the way it is compared
+        name = name.lower()  # noqa: PLW2901 - header names are case-insensitive
         if name in joined:
-            if name in _ONCE or name == extra_once:
-                raise bad_request(f"The header {name.decode('latin-1')} must be sent once.")
+            if name in _SINGLETONS or name == extra_singleton:
+                raise bad_request(f"The header {name.decode('latin-1')} must not be repeated.")
             value = joined[name] + b", " + value  # noqa: PLW2901 - see above
         joined[name] = value
     return joined
 
 
 def check_framing(headers: dict[bytes, bytes], max_body_bytes: int) -> int | None:
-    """Return the length of the body, or None for a chunked one. Raises GatewayError 400, 413 or 415."""
+    """Return the length of the body, or None if it is chunked. Raises GatewayError 400, 413 or 415."""
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in (b"", b"identity"):
         raise GatewayError("unsupported_encoding", "Send the request body without Content-Encoding.")
@@ -63,7 +63,7 @@ def check_framing(headers: dict[bytes, bytes], max_body_bytes: int) -> int | Non
         if length is not None:
             raise bad_request("Content-Length and Transfer-Encoding must not be sent together.")
         if transfer.strip().lower() != b"chunked":
-            raise bad_request("The only Transfer-Encoding taken is `chunked`.")
+            raise bad_request("Unsupported Transfer-Encoding; only `chunked` is supported.")
         return None
     if length is None:
         return 0
@@ -75,10 +75,10 @@ def check_framing(headers: dict[bytes, bytes], max_body_bytes: int) -> int | Non
 
 
 def bad_request(message: str) -> GatewayError:
-    """Return the error for a request that HTTP does not allow."""
+    """Return the error for a request that is not valid HTTP."""
     return GatewayError("bad_request", message)
 
 
 def too_large(max_body_bytes: int) -> GatewayError:
-    """Return the error for a body beyond the limit."""
+    """Return the error for a body that exceeds the limit."""
     return GatewayError("payload_too_large", f"The request body is larger than {max_body_bytes} bytes.")

@@ -1,9 +1,9 @@
-"""Runs a request's coroutine without an asyncio task for as long as all it waits for is the engine's answer.
+"""Runs a request's coroutine without an asyncio task, as long as it awaits nothing but the engine's response.
 
-A task costs a fifth of a plain request: its creation, one turn of the loop to start it, and one more to wake it. An
-InlineTask starts its coroutine in the call that creates it, and resumes it in the very call that sets the Completion it
-waits for. When the coroutine waits for anything else (a slot, a connection, a thread), it goes on in a real task. Until
-then there is no current task: `await continue_as_task()` before what needs one.
+A task costs a fifth of a plain request: its creation, one iteration of the event loop to start it, and one more to wake
+it. An InlineTask starts its coroutine in the call that creates it, and resumes it in the call that sets the Completion
+it awaits. When the coroutine awaits anything else (a slot, a connection, a thread), it continues in a real task. Until
+then there is no current task: `await continue_as_task()` before anything that needs one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _log = logging.getLogger(__name__)
 
 
 class Completion:
-    """Something that happens once and that at most one coroutine waits for."""
+    """An event that is set once and that at most one coroutine awaits."""
 
     __slots__ = ("is_set", "waiter")
 
     def __init__(self) -> None:
         self.is_set = False
-        self.waiter: Callable[[], None] | None = None  # called when the signal is set
+        self.waiter: Callable[[], None] | None = None  # called by `set`
 
     def set(self) -> None:
-        """Let the waiter go on, now; later calls do nothing."""
+        """Resume the waiter, now; later calls do nothing."""
         if self.is_set:
             return
         self.is_set = True
@@ -42,51 +42,50 @@ class Completion:
 
 
 async def continue_as_task() -> None:
-    """Go on in a task, from the next turn of the event loop: for code that has timeouts or wants the current task."""
+    """Continue in a task, from the next iteration of the event loop: for code with timeouts or that needs its task."""
     await asyncio.sleep(0)
 
 
 class InlineTask:
-    """One coroutine on its way. `on_end` is called when it has ended, whichever way; it is expected not to raise."""
+    """Runs one coroutine. `on_end` is called when it has ended, however it ended; the coroutine should not raise."""
 
-    __slots__ = ("_coroutine", "_on_end", "_signal", "_task")
+    __slots__ = ("_completion", "_coroutine", "_on_end", "_task")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], on_end: Callable[[], None]) -> None:
         self._coroutine = coroutine
         self._on_end = on_end
-        self._signal: Completion | None = None
+        self._completion: Completion | None = None
         self._task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
-        """Have CancelledError raised where the coroutine waits."""
+        """Raise CancelledError where the coroutine waits."""
         if self._task is not None:
             self._task.cancel()
-        elif self._signal is not None:
-            self._signal.waiter = None
+        elif self._completion is not None:
+            self._completion.waiter = None
             self.step(asyncio.CancelledError())
 
     def step(self, error: BaseException | None = None) -> None:
-        """Run until the coroutine waits for something, or ends; `error` is raised where it waits now."""
-        self._signal = None
+        """Resume the coroutine until it waits or ends; `error` is raised where it waits now."""
+        self._completion = None
         try:
             waited = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except (StopIteration, asyncio.CancelledError):
             self._on_end()
-        except Exception:  # noqa: BLE001 - a defect in one request must not reach the connection that resumed it
+        except Exception:  # noqa: BLE001 - a bug in one request must not reach the connection that resumed it
             _log.exception("a request's coroutine failed")
             self._on_end()
         else:
             if isinstance(waited, Completion):
-                self._signal = waited
+                self._completion = waited
                 waited.waiter = self.step
             else:
-                self._task = asyncio.get_running_loop().create_task(_go_on(self._coroutine, waited))
+                self._task = asyncio.get_running_loop().create_task(_run_as_task(self._coroutine, waited))
                 self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if (
-            inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CLOSED
-        ):  # the task was cancelled before it ran at all
+        # The task was cancelled before its first step.
+        if inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CLOSED:
             self._task = None
             self.step(asyncio.CancelledError())
             return
@@ -95,13 +94,13 @@ class InlineTask:
         self._on_end()
 
 
-async def _go_on(coroutine: Coroutine[Any, Any, None], waited: object) -> None:
-    await _resumed(coroutine, waited)
+async def _run_as_task(coroutine: Coroutine[Any, Any, None], waited: object) -> None:
+    await _continue(coroutine, waited)
 
 
 @types.coroutine
-def _resumed(coroutine: Coroutine[Any, Any, None], waited: object) -> Generator[Any, Any, None]:
-    """Drive a coroutine that already waits for `waited`; to the task around it, it looks like its own."""
+def _continue(coroutine: Coroutine[Any, Any, None], waited: object) -> Generator[Any, Any, None]:
+    """Run a coroutine that already awaits `waited`; to the task around it, it looks like the task's own."""
     while True:
         error: BaseException | None = None
         value = None
@@ -110,7 +109,7 @@ def _resumed(coroutine: Coroutine[Any, Any, None], waited: object) -> Generator[
                 yield from _as_future(waited)
             else:
                 value = yield waited
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the coroutine's to handle
+        except BaseException as raised:  # noqa: BLE001 - passed on to the coroutine, which handles it
             error = raised
         try:
             waited = coroutine.send(value) if error is None else coroutine.throw(error)
@@ -118,12 +117,12 @@ def _resumed(coroutine: Coroutine[Any, Any, None], waited: object) -> Generator[
             return
 
 
-def _as_future(signal: Completion) -> Generator[Any, None, None]:
+def _as_future(completion: Completion) -> Generator[Any, None, None]:
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake() -> None:
         if not future.done():
             future.set_result(None)
 
-    signal.waiter = wake
+    completion.waiter = wake
     yield from future

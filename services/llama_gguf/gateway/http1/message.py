@@ -1,4 +1,4 @@
-"""A request as the server hands it on, and header fields as they go over the wire. Plain values."""
+"""A request as the server passes it to the handler, and serialized header fields. Plain values."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable
 from typing import Any
 
 HeaderLines = str
-"""Header fields as they go over the wire: whole lines, each with its line end (`header_lines` makes them)."""
+"""Serialized header fields: complete lines, each with its CRLF (`header_lines` creates them)."""
 
 
 _LINE_END = re.compile(r"[\r\n]+")
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> HeaderLines:
-    """Return header fields as they go over the wire. A line end inside a value becomes a blank."""
+    """Serialize header fields. A line break inside a value becomes a space."""
     return "".join([f"{name}: {_LINE_END.sub(' ', value)}\r\n" for name, value in headers])
 
 
 class RequestHead:
-    """Method, target and headers. A client that repeats its head byte for byte gets the same object again.
+    """Method, target and headers. The same object is reused if a connection's next head has exactly the same bytes.
 
-    `memo` is the handler's: what it found out about this head the last time.
+    `memo` belongs to the handler: what it found out about this head the last time.
     """
 
     __slots__ = ("headers", "memo", "method", "path", "query")
@@ -34,7 +34,7 @@ class RequestHead:
 
 
 class Request:
-    """A parsed request. Header names are lower case; a repeated header's values are joined by commas."""
+    """A parsed request. Header names are in lower case; values of a repeated header are joined by commas."""
 
     __slots__ = ("body", "head", "peer")
 
@@ -50,12 +50,12 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query, as sent."""
+        """The request target without its query, as sent."""
         return self.head.path
 
     @property
     def query(self) -> str:
-        """What stands behind the question mark, as sent."""
+        """The query component, without the question mark, as sent."""
         return self.head.query
 
     @property

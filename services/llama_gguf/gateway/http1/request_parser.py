@@ -1,8 +1,8 @@
-"""Request heads, parsed by llhttp.
+"""Parses request heads with llhttp. A head is the request line and the header fields, up to the empty line.
 
-Nothing here touches a socket. What llhttp refuses (Content-Length with Transfer-Encoding, repeated or odd lengths,
-folded lines, blanks before a colon, bare line feeds, control characters, odd chunk sizes) is a 400; the limits and
-what llhttp leaves to the application are checked here.
+Nothing here touches a socket. What llhttp rejects (Content-Length with Transfer-Encoding, repeated or invalid lengths,
+folded lines, whitespace before a colon, bare line feeds, control characters, invalid chunk sizes) is a 400; the limits
+and what llhttp leaves to the application are checked here.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.http1.header_rules import HttpLimits, bad_request, check_framing, join_headers
 from llama_gguf.gateway.http1.message import RequestHead
 
-MAX_TOLD_BYTES: Final = 512
+MAX_REPORTED_BYTES: Final = 512
 
 
 class Head(RequestHead):
-    """A parsed request head, and how its body is framed. `length` is None for a chunked body."""
+    """A parsed request head, with the framing of its body. `length` is None for a chunked body."""
 
-    __slots__ = ("expects_continue", "keep_alive", "length", "takes_chunks")
+    __slots__ = ("accepts_chunked", "expects_continue", "keep_alive", "length")
 
     def __init__(self, method: str, target: str, headers: dict[bytes, bytes], length: int | None) -> None:
         super().__init__(method, target, headers)
         self.length = length
         self.keep_alive = True
-        self.takes_chunks = True
+        self.accepts_chunked = True
         self.expects_continue = False
 
 
@@ -42,7 +42,7 @@ class ParserEvents:
         self.headers_done = False
         self.body = bytearray()
         self.complete = False
-        self.excess = False  # bytes of another request came behind this one
+        self.excess = False  # bytes of another request followed this one
 
     def on_message_begin(self) -> None:
         self.excess = self.complete
@@ -51,7 +51,7 @@ class ParserEvents:
         self.url += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.headers_done:  # trailers are read and dropped
+        if not self.headers_done:  # trailers are discarded
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -65,8 +65,8 @@ class ParserEvents:
         self.complete = True
 
 
-def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None) -> Head:
-    """Parse a request head that ends with its empty line. Raises GatewayError 400, 413, 414, 415, 417, 431 or 505."""
+def parse_head(data: bytes, limits: HttpLimits, extra_singleton: bytes | None = None) -> Head:
+    """Parse a complete request head. Raises GatewayError 400, 413, 414, 415, 417, 431 or 505."""
     if data.find(b"\r\n") > limits.max_request_line_bytes:
         raise uri_too_long()
     parsed = ParserEvents()
@@ -74,16 +74,16 @@ def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None)
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
-        pass  # nothing is spoken here that one could upgrade to: the request is answered as it is
+        pass  # no protocol to upgrade to is supported: Upgrade is ignored, as RFC 9110 allows
     except httptools.HttpParserError as error:
         raise bad_request(f"The request is not valid HTTP: {error}.") from None
     if not parsed.headers_done:
         raise bad_request("The request is not valid HTTP.")
     check_header_sizes(parsed.headers, limits)
-    headers = join_headers(parsed.headers, extra_once)
+    headers = join_headers(parsed.headers, extra_singleton)
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
-        raise GatewayError("http_version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        raise GatewayError("http_version_not_supported", "Unsupported HTTP version; use HTTP/1.1 or HTTP/1.0.")
     head = Head(
         parser.get_method().decode("ascii"),
         _origin_form(parsed.url.decode("latin-1")),
@@ -93,28 +93,28 @@ def parse_head(data: bytes, limits: HttpLimits, extra_once: bytes | None = None)
     head.keep_alive = b"close" not in headers.get(b"connection", b"").lower()
     if version == "1.1":
         if b"host" not in headers:
-            raise bad_request("The header Host is missing.")
+            raise bad_request("The Host header is missing.")
         head.expects_continue = _expects_continue(headers)
     else:
         if head.length is None:
-            raise bad_request("HTTP/1.0 knows no chunked bodies.")
-        head.keep_alive = head.takes_chunks = False
+            raise bad_request("Chunked bodies require HTTP/1.1.")
+        head.keep_alive = head.accepts_chunked = False
     return head
 
 
 def method_and_target(head: bytes) -> tuple[str, str]:
-    """Return method and target of a head that cannot be used, as far as they can be told: for the log and the answer.
+    """Return method and target of an invalid head, as far as they are readable, for the log and the response.
 
-    Of a head cut off in its first line the last word may be cut as well.
+    If the head was truncated in the request line, the target might be truncated as well.
     """
-    words = head[:MAX_TOLD_BYTES].partition(b"\r\n")[0].decode("latin-1").split(" ")
+    words = head[:MAX_REPORTED_BYTES].partition(b"\r\n")[0].decode("latin-1").split(" ")
     if len(words) < 2 or not words[0].isalpha():
         return "", ""
     return words[0], _origin_form(words[1])
 
 
 def _origin_form(target: str) -> str:
-    """Return the path and query of a target; proxies may send it with scheme and host."""
+    """Return a request target in origin-form (path and query); clients may send the absolute-form."""
     scheme, found, rest = target.partition("://")
     if found and scheme.lower() in ("http", "https"):
         slash = rest.find("/")
@@ -127,47 +127,47 @@ def _expects_continue(headers: dict[bytes, bytes]) -> bool:
     if expect is None:
         return False
     if expect.strip().lower() != b"100-continue":
-        raise GatewayError("expectation_failed", "The only expectation met here is 100-continue.")
+        raise GatewayError("expectation_failed", "Unsupported Expect header; only 100-continue is supported.")
     return True
 
 
 def check_header_sizes(headers: list[tuple[bytes, bytes]], limits: HttpLimits) -> None:
-    """Check number and length of header lines. Raises GatewayError 431."""
+    """Check the number and the length of header lines. Raises GatewayError 431."""
     if len(headers) > limits.max_headers:
         raise headers_too_large(f"more than {limits.max_headers} header lines")
-    longest = limits.max_header_line_bytes
+    max_bytes = limits.max_header_line_bytes
     for name, value in headers:
-        if len(name) + len(value) + 2 > longest:
-            raise headers_too_large(f"a header line longer than {longest} bytes")
+        if len(name) + len(value) + 2 > max_bytes:
+            raise headers_too_large(f"a header line longer than {max_bytes} bytes")
 
 
 def check_unfinished(data: bytes, limits: HttpLimits) -> None:
-    """Check the beginning of a head whose end has not come yet. Raises GatewayError 400, 414 or 431."""
+    """Check a head that is still incomplete. Raises GatewayError 400, 414 or 431."""
     line_end = data.find(b"\r\n")
     if line_end < 0:
         if len(data) > limits.max_request_line_bytes:
             raise uri_too_long()
         if b"\n" in data:
-            raise bad_request("The request is not valid HTTP: lines end with CR and LF.")
+            raise bad_request("The request is not valid HTTP: lines must end with CRLF.")
         return
     if line_end > limits.max_request_line_bytes:
         raise uri_too_long()
     if len(data) - line_end > max_head_bytes(limits):
-        raise headers_too_large("too many bytes of headers")
+        raise headers_too_large(f"more than {max_head_bytes(limits)} bytes of headers")
     if b"\n\n" in data:
-        raise bad_request("The request is not valid HTTP: lines end with CR and LF.")
+        raise bad_request("The request is not valid HTTP: lines must end with CRLF.")
 
 
 def max_head_bytes(limits: HttpLimits) -> int:
-    """Return how many bytes of header lines are taken in all: far more than any client sends, far less than hurts."""
+    """Return the maximum total size of header lines: far more than any client sends, far less than does harm."""
     return max(65_536, 2 * limits.max_header_line_bytes)
 
 
 def uri_too_long() -> GatewayError:
-    """Return the error for a request line beyond the limit."""
+    """Return the error for a request line that exceeds the limit."""
     return GatewayError("uri_too_long", "The request line is too long.")
 
 
 def headers_too_large(what: str) -> GatewayError:
-    """Return the error for headers beyond a limit."""
+    """Return the error for headers that exceed a limit."""
     return GatewayError("header_fields_too_large", f"The request has {what}.")

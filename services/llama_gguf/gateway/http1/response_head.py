@@ -1,4 +1,4 @@
-"""Response heads as bytes."""
+"""Serializes response heads: the status line and the header fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ResponseHeadWriter:
-    """Writes answer heads. Keeps the status line, Server and Date of this second ready-made."""
+    """Serializes response heads. Caches the status line, Server and Date for the current second."""
 
     __slots__ = ("_prefixes", "_until")
 
@@ -23,14 +23,14 @@ class ResponseHeadWriter:
         self._until = 0.0
 
     def whole(self, status: int, lines: HeaderLines, length: int, *, close: bool) -> bytes:
-        """Return the head of an answer with a body of `length` bytes (or to HEAD, without)."""
+        """Return the head of a response with a Content-Length (to HEAD, the length that GET would have)."""
         prefix = self._prefixes.get(status) if time.time() < self._until else None
         framing = "" if status in (204, 304) else f"Content-Length: {length}\r\n"
         end = "Connection: close\r\n\r\n" if close else "\r\n"
         return f"{prefix or self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")
 
     def stream(self, status: int, lines: HeaderLines, *, chunked: bool, close: bool) -> bytes:
-        """Return the head of an answer whose length is not known: chunked, or up to the connection's end."""
+        """Return the head of a response of unknown length: chunked, or delimited by the close of the connection."""
         framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
         end = "Connection: close\r\n\r\n" if close else "\r\n"
         return f"{self._prefix(status)}{lines}{framing}{end}".encode("latin-1", "replace")

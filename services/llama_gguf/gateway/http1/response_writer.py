@@ -1,7 +1,7 @@
-"""The writing half of a client connection: the ResponseSink of the request that is being answered.
+"""The writing half of a client connection: the ResponseSink of the current request.
 
-Owns how an answer is framed for this client (chunks, or up to the connection's end for HTTP/1.0; no body for HEAD) and
-the transport's backpressure. After the client has gone every call does nothing.
+Owns the framing of a response (chunked; for HTTP/1.0 up to the close of the connection; no body for HEAD) and the
+transport's flow control. After the client has disconnected every call does nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOW_WATER_BYTES = 16_384
 
 
 class ResponseWriter(asyncio.Protocol):
-    """Writes answers to one client. The reading half says for each request how they are framed."""
+    """Writes responses to one client. The reading half sets the framing for each request."""
 
     __slots__ = (
         "_head_only",
@@ -28,65 +28,65 @@ class ResponseWriter(asyncio.Protocol):
         "_transport",
         "_writable",
         "_write_batch",
+        "accepts_chunked",
         "on_writable",
-        "takes_chunks",
     )
 
     def __init__(self, heads: ResponseHeadWriter, write_batch: WriteBatch) -> None:
         self._heads = heads
         self._write_batch = write_batch
         self._transport: asyncio.Transport | None = None
-        self._keep_alive = True  # the connection goes on after this answer
-        self._head_only = False  # the request is HEAD: the answer has no body
+        self._keep_alive = True  # the connection stays open after this response
+        self._head_only = False  # the request is HEAD: the response has no body
         self._writable = True
-        self.takes_chunks = True
+        self.accepts_chunked = True
         self.on_writable: Callable[[], None] | None = None
 
     def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
-        """Answer as a whole."""
+        """Send a complete response."""
         if self._transport is not None:
             head = self._heads.whole(status, lines, len(body), close=not self._keep_alive)
             self._write_batch.write(self._transport, head if self._head_only else head + body)
 
     def open(self, status: int, lines: HeaderLines, first: bytes, *, framed: bool) -> bool:
-        """Begin an answer of unknown length."""
+        """Start a response of unknown length."""
         if self._transport is None:
             return True
-        head = self._heads.stream(status, lines, chunked=self.takes_chunks, close=not self._keep_alive)
-        if first and not framed and self.takes_chunks:
+        head = self._heads.stream(status, lines, chunked=self.accepts_chunked, close=not self._keep_alive)
+        if first and not framed and self.accepts_chunked:
             first = chunk(first)
         self._write_batch.write(self._transport, head + first)
         return self._writable
 
     def write_framed(self, data: bytes) -> bool:
-        """Write bytes that carry their chunk framing."""
+        """Write bytes that are already chunked."""
         if self._transport is not None:
             self._write_batch.write(self._transport, data)
         return self._writable
 
     def write(self, data: bytes) -> bool:
-        """Write bytes of the body, in a chunk where the client takes chunks."""
+        """Write bytes of the body, as a chunk if the client accepts chunked bodies."""
         if self._transport is not None and data:
-            self._write_batch.write(self._transport, chunk(data) if self.takes_chunks else data)
+            self._write_batch.write(self._transport, chunk(data) if self.accepts_chunked else data)
         return self._writable
 
     def end(self, *, framed: bool = False) -> None:
-        """Finish an answer of unknown length; without chunks its end is the connection's."""
-        if not framed and self.takes_chunks and self._transport is not None:
+        """Finish a response of unknown length; one that is not chunked ends when the connection is closed."""
+        if not framed and self.accepts_chunked and self._transport is not None:
             self._write_batch.write(self._transport, LAST_CHUNK)
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
         self._keep_alive = False
         if self._transport is not None:
             self._transport.abort()
 
     def pause_writing(self) -> None:
-        """Note that the client is slow."""
+        """The write buffer is above the high-water mark."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Note that the client has caught up."""
+        """The write buffer is below the low-water mark."""
         self._writable = True
         if self.on_writable is not None:
             self.on_writable()

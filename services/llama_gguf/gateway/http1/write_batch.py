@@ -1,7 +1,7 @@
-"""Writes of one turn of the event loop, made together at its end.
+"""Collects the writes of one iteration of the event loop and makes them together at its end.
 
-Each write wakes whoever reads on the other side. Made one by one between the requests they wake it each time anew, and
-on a virtual machine that costs more than all else about the write; made together they wake it once. Measured: an
+Each write wakes the process that reads on the other side. Made one by one between the requests they wake it every time,
+and on a virtual machine that costs more than the rest of the write; made together they wake it once. Measured: an
 eighth of the CPU of a plain request, a tenth of that of a paced stream.
 """
 
@@ -19,14 +19,14 @@ class WriteBatch:
         self._waiting: list[tuple[asyncio.Transport, bytes]] = []
 
     def write(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write `data` before the loop looks for new events."""
+        """Write `data` before the event loop polls for new events."""
         waiting = self._waiting
         if not waiting:
             asyncio.get_running_loop().call_soon(self.flush)
         waiting.append((transport, data))
 
     def flush(self) -> None:
-        """Write everything now; whoever closes a transport gently does this first."""
+        """Write everything now; required before a transport's `close`."""
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
             if not transport.is_closing():

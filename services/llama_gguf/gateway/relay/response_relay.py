@@ -64,7 +64,7 @@ class ResponseRelay(Completion):
         self._connection = connection
         self._timeouts = timeouts
         self._parts: list[bytes] = []
-        self.raw = exchange.stream and exchange.sink.takes_chunks
+        self.raw = exchange.stream and exchange.sink.accepts_chunked
         self.mode: Literal["waiting", "collect", "stream"] = "waiting"
         self.head: ResponseHead | None = None
         self.status = 0

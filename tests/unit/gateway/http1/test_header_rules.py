@@ -12,7 +12,7 @@ def test_repeated_headers() -> None:
     assert join_headers([(b"Accept", b"a"), (b"accept", b"b")]) == {b"accept": b"a, b"}
     for name in (b"Authorization", b"Host", b"X-Own"):
         with pytest.raises(GatewayError):
-            join_headers([(name, b"a"), (name, b"a")], extra_once=b"x-own")
+            join_headers([(name, b"a"), (name, b"a")], extra_singleton=b"x-own")
 
 
 def test_framing() -> None:
