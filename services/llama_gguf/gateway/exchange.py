@@ -48,10 +48,10 @@ class Exchange:
     usage_number = 0  # ends the id under which the engine keeps what this request uses
     # Written by `relay`, which sees the response pass and counts it.
     first_byte = 0.0
-    broken_event = False  # part of an event has gone out: nothing well formed can follow
+    partial_event_sent = False  # part of an event has gone out: nothing well formed can follow
     tokens: Tokens | None = None
     unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
-    recount: asyncio.Future[None] | None = None  # ends when the engine has been asked about the estimate
+    usage_query: asyncio.Future[None] | None = None  # ends when the engine has been asked about the estimate
     # Written here, as the response goes out.
     started = False  # a status line has gone out; nothing may be answered a second time
     status = 0

@@ -94,7 +94,7 @@ class InferenceRoutes:
                 ticket = await self._admission.acquire(key.id, cost, key.priority)
                 exchange.admitted = True
                 exchange.queued_seconds = ticket.waited_seconds
-            relay = await self._caller.ask(exchange, self._request_bytes(exchange, route))
+            relay = await self._caller.call(exchange, self._request_bytes(exchange, route))
             self._conclude(exchange, route, relay, cost)
         finally:
             used = self._settlement.settle(exchange, reservation, cost)
@@ -181,9 +181,9 @@ class InferenceRoutes:
         reservation = await self._limiter.reserve(key, 0)
         exchange.limit_lines = reservation.lines
         try:
-            relay = await self._caller.ask(exchange, request)
+            relay = await self._caller.call(exchange, request)
         finally:
-            self._settlement.settle_at(reservation, 0)
+            self._settlement.charge(reservation, 0)
         if relay.head is None or relay.head.status != 200:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
         served = self._rules.served_models

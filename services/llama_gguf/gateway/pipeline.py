@@ -200,7 +200,7 @@ class Pipeline:
         if not exchange.started:
             fields = header_lines([JSON, *error_headers(error)])
             exchange.send(error.status, fields, error_body(error, dialect, exchange.request_id))
-        elif exchange.broken_event or error.code == "client_stalled":
+        elif exchange.partial_event_sent or error.code == "client_stalled":
             exchange.sink.abort()
         else:
             exchange.write_event(error_event(error, dialect, exchange.request_id))
@@ -220,10 +220,10 @@ class Pipeline:
             if not self.in_flight:
                 self._idle.set()
             exchange.ended = time.monotonic()
-            if exchange.recount is None:
+            if exchange.usage_query is None:
                 self._recorder.ended(exchange)
             else:  # its tokens are still being counted
-                exchange.recount.add_done_callback(lambda _: self._recorder.ended(exchange))
+                exchange.usage_query.add_done_callback(lambda _: self._recorder.ended(exchange))
 
     async def idle(self) -> None:
         """Wait until no request is in flight."""

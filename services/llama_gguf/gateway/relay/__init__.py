@@ -1,1 +1,1 @@
-"""One request's way to llama-server and its response's way back, counted."""
+"""Relays one request to llama-server and the response to the client, and counts its tokens."""

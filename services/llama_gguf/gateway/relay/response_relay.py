@@ -1,10 +1,10 @@
-"""Carries one answer from the engine to the client: a stream as it comes, anything else whole.
+"""Relays one response from the engine to the client: a stream event by event, any other response when complete.
 
-A plain answer is collected first, so that an engine that dies in the middle of it still leads to a true error. A stream
-begins for the client with its first event, not with the engine's head (which llama-server sends before it reads the
-prompt), so until then errors keep their true status. Of a stream only whole events are let through, so that after any
-failure the client's stream stands between two events and an error event is well formed. When the client cannot keep
-up, reading from the engine stops.
+A non-streamed response is collected first, so that an engine that crashes in the middle of it still leads to an error
+status. A stream starts for the client with its first event, not with the engine's head (which llama-server sends before
+it processes the prompt), so until then errors have their own status. Only complete events of a stream are passed on, so
+that after any failure the client's stream is between two events and an error event is well-formed. While the client
+is slower than the engine, reading from the engine is paused.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from llama_gguf.gateway.tokens.observer import EVENT_END, EVENT_END_FRAMED, Many
 from llama_gguf.gateway.upstream.client import EngineConnection
 from llama_gguf.gateway.upstream.response_parser import EngineFailure, FailureReason, ResponseHead
 
-HOLD_BYTES = 1_048_576
-"""Longest unfinished event that is held back; a longer one passes in pieces."""
+MAX_HELD_BYTES = 1_048_576
+"""Maximum size of an incomplete event that is held back; a longer one is passed on in parts."""
 _HEAD_BYTES = 2048
 _TAIL_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseTimeouts:
-    """Longest waits for the engine, in seconds."""
+    """Maximum waits for the engine, in seconds."""
 
     first_byte_seconds: float
     idle_seconds: float
@@ -37,13 +37,13 @@ class ResponseTimeouts:
 
 
 class ResponseRelay(Completion):
-    """Receives the engine's answer to one request; set when the answer has ended, well or not."""
+    """Receives the engine's response to one request; set when the response has ended or failed."""
 
     __slots__ = (
         "_boundary",
         "_connection",
         "_exchange",
-        "_flowing",
+        "_forwarding",
         "_held",
         "_last_byte",
         "_observer",
@@ -58,7 +58,7 @@ class ResponseRelay(Completion):
     )
 
     def __init__(self, exchange: Exchange, connection: EngineConnection, timeouts: ResponseTimeouts) -> None:
-        self.is_set = False  # as Signal's own __init__ does, a call less
+        self.is_set = False  # as Completion.__init__ does, but without the call
         self.waiter = None
         self._exchange = exchange
         self._connection = connection
@@ -69,11 +69,11 @@ class ResponseRelay(Completion):
         self.head: ResponseHead | None = None
         self.status = 0
         self.failure: EngineFailure | None = None
-        self._flowing = False  # events have come, and may pass as they are
+        self._forwarding = False  # events have arrived, and can be passed on as they are
         self.sent_at = self._last_byte = time.monotonic()
 
     def on_head(self, head: ResponseHead, first: bytes, *, complete: bool) -> None:
-        """Decide by the head how the answer is carried."""
+        """Decide by the head how the response is relayed."""
         now = time.monotonic()
         self._last_byte = now
         self.head = head
@@ -102,39 +102,39 @@ class ResponseRelay(Completion):
         else:
             self._observer.see(data)
             exchange = self._exchange
-            if self._flowing and not complete and not self._held and data.endswith(EVENT_END_FRAMED):
-                # Nearly every token of every stream comes by here.
+            if self._forwarding and not complete and not self._held and data.endswith(EVENT_END_FRAMED):
+                # The path of nearly every token of every stream.
                 exchange.bytes_sent += len(data)
                 if not exchange.sink.write_framed(data):
                     self._connection.pause()
                 return
             if not exchange.first_byte:
-                data = self._first(data)
-            self._pass(data, complete)
+                data = self._on_first_event(data)
+            self._forward(data, complete)
             if complete:
                 exchange.sink.end(framed=self.raw)
         if complete:
             self.set()
 
-    def _first(self, data: bytes) -> bytes:
-        """Note that the first event has come, unless it is but a sign of life; return what the client gets of it."""
+    def _on_first_event(self, data: bytes) -> bytes:
+        """Record that the first event has arrived, unless it is a ping; return the bytes for the client."""
         if data in PINGS:
-            self._observer.forget()
+            self._observer.reset()
             return data
-        self._flowing = self.raw
+        self._forwarding = self.raw
         exchange = self._exchange
         exchange.first_byte = self._last_byte
         if exchange.route is not None and exchange.route.dialect == "anthropic":
             return message_start(data, exchange.model, exchange.request_id, framed=self.raw) + data
         return data
 
-    def _pass(self, data: bytes, complete: bool) -> None:
-        """Pass on what makes whole events; hold back the rest."""
+    def _forward(self, data: bytes, complete: bool) -> None:
+        """Pass on complete events; hold back the rest."""
         if self._held:
             data = self._held + data
             self._held = b""
         if not complete and not data.endswith(self._boundary):
-            data = self._hold(data)
+            data = self._hold_back(data)
         exchange = self._exchange
         if exchange.started:
             if not data:
@@ -147,64 +147,64 @@ class ResponseRelay(Completion):
         if not writable and not complete:
             self._connection.pause()
 
-    def _hold(self, data: bytes) -> bytes:
-        """Keep back what stands behind the last whole event; return the rest."""
-        whole = data.rfind(self._boundary) + len(self._boundary)
-        if whole < len(self._boundary):
-            whole = 0
-        if len(data) - whole > HOLD_BYTES:
-            self._exchange.broken_event = True
+    def _hold_back(self, data: bytes) -> bytes:
+        """Hold back what follows the last complete event; return the rest."""
+        end = data.rfind(self._boundary) + len(self._boundary)
+        if end < len(self._boundary):
+            end = 0
+        if len(data) - end > MAX_HELD_BYTES:
+            self._exchange.partial_event_sent = True
             return data
-        self._exchange.broken_event = False
-        self._held = data[whole:]
-        return data[:whole]
+        self._exchange.partial_event_sent = False
+        self._held = data[end:]
+        return data[:end]
 
     def _resume(self) -> None:
         self._last_byte = time.monotonic()
         self._connection.resume()
 
     def on_failure(self, failure: EngineFailure) -> None:
-        """End: the engine's connection broke or made no sense."""
+        """End with a failure: the connection was closed, or the response is invalid."""
         self.failure = failure
         self.set()
 
     def check(self, now: float) -> None:
-        """End if the engine has taken too long."""
+        """End with a failure if a timeout has passed."""
         if self.is_set:
             return
         timeouts = self._timeouts
         if not self._exchange.first_byte and now - self.sent_at > timeouts.first_byte_seconds:
-            self._give_up("first byte")
+            self._time_out("first byte")
         elif now - self.sent_at > timeouts.total_seconds:
-            self._give_up("total")
+            self._time_out("total")
         elif self._exchange.first_byte and now - self._last_byte > timeouts.idle_seconds:
-            self._give_up("idle", reason="stalled" if self._connection.paused else "timeout")
+            self._time_out("idle", reason="stalled" if self._connection.paused else "timeout")
 
-    def _give_up(self, stage: str, *, reason: FailureReason = "timeout") -> None:
+    def _time_out(self, stage: str, *, reason: FailureReason = "timeout") -> None:
         self._connection.abort()
         self.on_failure(EngineFailure(reason, stage))
 
     @property
-    def silent(self) -> bool:
-        """Whether the client has got nothing of this answer, and can have another in its place."""
+    def nothing_sent(self) -> bool:
+        """Whether nothing of this response has been sent to the client, so that the request can be retried."""
         return self.mode == "waiting" or (self.mode == "stream" and not self._exchange.first_byte)
 
     @property
     def body(self) -> bytes:
-        """The whole of an answer that was collected."""
+        """The body of a collected response."""
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     @property
     def events(self) -> int:
-        """What the engine has sent of a stream: an item for each token, as a rule."""
+        """The number of events of a stream: usually one for each token."""
         return self._observer.events if self.mode == "stream" else 0
 
     def tokens_so_far(self) -> Tokens:
-        """Return what can be told of an answer that was cut: a prompt of 0 where it is not known."""
+        """Return the known counts of an incomplete response: a prompt of 0 if unknown."""
         return self._observer.tokens_so_far() if self.mode == "stream" else Tokens()
 
     def tokens(self) -> Tokens | None:
-        """Return the engine's counts of a complete answer, or None where it tells none."""
+        """Return the counts that a complete response reports, or None."""
         if self.mode == "stream":
             return self._observer.tokens()
         body = self.body

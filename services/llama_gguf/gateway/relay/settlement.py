@@ -1,4 +1,4 @@
-"""Charges a request what it has used, when it ends, and corrects the charge once the engine has told more.
+"""Charges a request for its tokens when it ends, and corrects the charge when the engine has reported its own count.
 
 Settling must not depend on the request's own task, which may be cancelled at any moment.
 """
@@ -22,7 +22,7 @@ _CLOSE_SECONDS = 3.0
 
 
 class Settlement:
-    """Settles reservations. Belongs to one event loop. `tokens_per_second`: how fast responses are made, as a mean."""
+    """Settles reservations. Belongs to one event loop. `tokens_per_second`: the mean speed of generation."""
 
     def __init__(self, engine_usage: EngineUsage, tokens_per_second: Callable[[], float]) -> None:
         self._engine_usage = engine_usage
@@ -30,28 +30,28 @@ class Settlement:
         self._running: set[asyncio.Future[None]] = set()
 
     def settle(self, exchange: Exchange, reservation: Reservation, cost: int) -> int | None:
-        """Charge a request that has ended; return the tokens it has used, None where it used none.
+        """Charge a request that has ended; return the tokens it has used, None if it used none.
 
-        Where its counts are not the engine's own, an estimate is charged at once, at most `cost`, and the engine asked.
+        If its counts are not the engine's, an estimate of at most `cost` is charged now, and the engine is queried.
         """
         tokens = exchange.tokens
         if tokens is not None and not tokens.exact:
             unseen = exchange.unseen_seconds * self._tokens_per_second()
             tokens = exchange.tokens = estimate_usage(tokens, unseen, cost)
-            if self._engine_usage.can_ask():
-                exchange.recount = self._run(self._settle_twice(exchange, tokens, reservation))
+            if self._engine_usage.can_query():
+                exchange.usage_query = self._run(self._settle_then_correct(exchange, tokens, reservation))
                 return tokens.total
         used = tokens.total if tokens is not None else None
-        self.settle_at(reservation, used or 0)
+        self.charge(reservation, used or 0)
         return used
 
-    def settle_at(self, reservation: Reservation, tokens_used: int) -> None:
-        """Charge so many tokens."""
+    def charge(self, reservation: Reservation, tokens_used: int) -> None:
+        """Charge a known number of tokens."""
         if (settling := reservation.settle(tokens_used)) is not None:
             self._run(settling)
 
-    async def _settle_twice(self, exchange: Exchange, estimate: Tokens, reservation: Reservation) -> None:
-        """End the request in its key's limits at once, and correct the charge when the engine has told."""
+    async def _settle_then_correct(self, exchange: Exchange, estimate: Tokens, reservation: Reservation) -> None:
+        """Settle with the estimate now, and correct the charge when the engine has reported the count."""
         if (settling := reservation.settle(estimate.total)) is not None:
             await settling
         exchange.tokens = counted = await self._engine_usage.tokens(exchange.usage_number, estimate)
@@ -69,7 +69,7 @@ class Settlement:
             _log.error("could not settle a reservation", extra=fields(reason=str(error)))
 
     async def close(self) -> None:
-        """Wait for reservations that are still being settled, a little; then their estimates stand."""
+        """Wait a few seconds for reservations that are still being settled; then their estimates stand."""
         if not self._running:
             return
         _, pending = await asyncio.wait(self._running, timeout=_CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Asks the engine and sees to it that an answer comes: waits while it loads, and asks once more where nothing came.
+"""Sends a request to the engine: waits while the model loads, and retries once if the connection closes too early.
 
 Owns what the engine's failures mean for the client.
 """
@@ -19,11 +19,11 @@ from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.states import EngineState
 
-_READY = EngineState.READY  # asked for by each request, and a member of an enum takes long to get
+_READY = EngineState.READY  # used by each request, and looking up a member of an enum is slow
 
 
 class UpstreamCaller:
-    """Takes requests to the engine over pooled connections. Belongs to one event loop."""
+    """Sends requests to the engine over pooled connections. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class UpstreamCaller:
         self._timeouts = timeouts
         self._wait_seconds = wait_for_engine_seconds
 
-    async def ask(self, exchange: Exchange, request: bytes) -> ResponseRelay:
-        """Send a request to the engine and wait for the end of its answer. Raises GatewayError.
+    async def call(self, exchange: Exchange, request: bytes) -> ResponseRelay:
+        """Send a request to the engine and wait for the end of the response. Raises GatewayError.
 
-        Waits for an engine that loads, and asks once more where a connection broke before the first byte.
+        Waits while the engine is loading, and retries once if the connection closes before the first byte.
         """
         deadline = exchange.arrived + self._wait_seconds
         retried = False
@@ -49,7 +49,7 @@ class UpstreamCaller:
             if self._engine.state is not _READY:
                 await continue_as_task()  # what follows has timeouts
                 await self._engine.wait_ready(deadline)
-            connection = None if retried else self._client.take()
+            connection = None if retried else self._client.acquire()
             if connection is None:
                 connection = await self._connect(deadline)
                 if connection is None:
@@ -65,13 +65,13 @@ class UpstreamCaller:
             failure = relay.failure
             if failure is None:
                 if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):
-                    self._engine.lost()
+                    self._engine.connection_failed()
                     exchange.first_byte = 0.0
                     continue
                 return relay
             if failure.reason == "closed":
-                self._engine.lost()
-                if relay.silent and not retried:
+                self._engine.connection_failed()
+                if relay.nothing_sent and not retried:
                     retried = True
                     deadline = max(deadline, time.monotonic() + self._wait_seconds)
                     continue
@@ -80,12 +80,12 @@ class UpstreamCaller:
             raise _translate(failure, self._engine)
 
     async def _connect(self, deadline: float) -> EngineConnection | None:
-        """Return a new connection, or None when it is worth another look at the engine's state."""
+        """Return a new connection, or None if the engine's state must be checked again."""
         await continue_as_task()  # what follows has a timeout
         try:
             return await self._client.connect()
         except EngineFailure as failure:
-            self._engine.lost()
+            self._engine.connection_failed()
             if failure.reason == "timeout" or time.monotonic() >= deadline:
                 raise _translate(failure, self._engine) from None
             return None
@@ -97,11 +97,11 @@ def _is_loading(relay: ResponseRelay) -> bool:
 
 def _translate(failure: EngineFailure, engine: EngineMonitor) -> GatewayError:
     if failure.reason == "stalled":
-        return GatewayError("client_stalled", "The client took nothing for too long.")
+        return GatewayError("client_stalled", "The client stopped reading the response.")
     if failure.reason == "timeout":
         return GatewayError("timeout", f"The engine took too long ({failure}).")
     if failure.reason == "protocol":
-        return GatewayError("engine_protocol", "The engine's answer could not be understood.")
+        return GatewayError("engine_protocol", "The engine sent an invalid response.")
     if failure.reason == "connect":
-        return engine.refusal()
-    return GatewayError("engine_closed", "The engine broke off before its answer was complete.")
+        return engine.unavailable_error()
+    return GatewayError("engine_closed", "The engine closed the connection before the response was complete.")

@@ -1,8 +1,8 @@
-"""Token counts, and how they stand in what the engine sends: found without parsing all of it. Pure.
+"""Token counts, and how to find them in a response without parsing all of it. Pure.
 
-The engine ends a stream with `timings` (and `usage`, where the client asked) and a plain answer with both; embeddings
-and rerankings carry `usage` near the start. Raw quotes cannot occur inside a JSON string, so a text that talks about
-`"usage":{` is never mistaken for one.
+The engine ends a stream with `timings` (and `usage`, if the client requested it) and a non-streamed response with both;
+embeddings and rerankings have `usage` near the start. Raw quotes cannot occur inside a JSON string, so a text that
+contains `"usage":{` is never mistaken for one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import orjson
 
 _TIMINGS = b'"timings":{'
 _USAGE = b'"usage":{'
-_FINISH = (b'_reason":"', b'"stop_type":"')
+_FINISH_FIELDS = (b'_reason":"', b'"stop_type":"')
 _REASONS = {
     reason.encode("ascii"): reason
     for reason in (
@@ -27,7 +27,7 @@ _REASONS = {
 class Tokens(NamedTuple):
     """Tokens of one request. `cached` of the `prompt` tokens came from the engine's cache.
 
-    `exact` tells the engine's own count from what could be seen of an answer that was cut short.
+    `exact` distinguishes the engine's own count from an estimate.
     """
 
     prompt: int = 0
@@ -44,7 +44,7 @@ class Tokens(NamedTuple):
 
 
 def add(one: Tokens, other: Tokens) -> Tokens:
-    """Return the counts of two answers together; reason and speed are the last one's."""
+    """Return the sum of two counts; finish reason and speed are the last one's."""
     return other._replace(
         prompt=one.prompt + other.prompt,
         cached=one.cached + other.cached,
@@ -53,9 +53,9 @@ def add(one: Tokens, other: Tokens) -> Tokens:
 
 
 def read_tokens(data: bytes) -> Tokens | None:
-    """Return the counts that stand last in the text of an answer, or None where there are none."""
+    """Return the last counts in the bytes of a response, or None if there are none."""
     at = data.rfind(_TIMINGS)
-    # The engine's own counts stand last; an object of that name further in front is a tool call's or a schema's.
+    # The engine's own counts are last; an earlier object of that name belongs to a tool call or a schema.
     if at >= 0 and data.find(_USAGE, at) < 0:
         tokens = _from_timings(data, at + len(_TIMINGS) - 1)
         if tokens is not None:
@@ -64,13 +64,13 @@ def read_tokens(data: bytes) -> Tokens | None:
 
 
 def read_usage(data: bytes) -> Tokens | None:
-    """Return the counts of the `usage` that stands last in the text of an answer, or None where there is none."""
+    """Return the counts of the last `usage` in the bytes of a response, or None if there is none."""
     usage = _last_object(_USAGE, data)
     return None if usage is None else _from_usage(usage, _finish_reason(data))
 
 
 def _from_timings(data: bytes, start: int) -> Tokens | None:
-    """Read the flat object that begins at `start`. Every plain request passes here, so it makes few calls."""
+    """Read the flat object at offset `start`. Runs for every plain request, so it makes few calls."""
     try:
         timings = orjson.loads(data[start : data.find(b"}", start) + 1])
         completion = timings["predicted_n"]
@@ -79,16 +79,16 @@ def _from_timings(data: bytes, start: int) -> Tokens | None:
     get = timings.get
     prompt, cached, speed = get("prompt_n", 0), get("cache_n", 0), get("predicted_per_second")
     if not (type(prompt) is type(cached) is type(completion) is int and prompt >= 0 <= cached and completion >= 0):
-        prompt, cached, completion = _whole(prompt), _whole(cached), _whole(completion)
+        prompt, cached, completion = _non_negative(prompt), _non_negative(cached), _non_negative(completion)
     counts = (prompt + cached, cached, completion, True, _finish_reason(data), speed if type(speed) is float else None)
-    return tuple.__new__(Tokens, counts)  # the class's own way takes two calls more
+    return tuple.__new__(Tokens, counts)  # Tokens(...) would take two calls more
 
 
 def _from_usage(usage: dict[str, object], reason: str) -> Tokens:
     prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
-    # Anthropic counts what it read from the cache apart from the input.
+    # Anthropic counts cached tokens separately from the input.
     cache_read = _count(usage, "cache_read_input_tokens")
     return Tokens(
         prompt + cache_read,
@@ -100,7 +100,7 @@ def _from_usage(usage: dict[str, object], reason: str) -> Tokens:
 
 
 def _last_object(name: bytes, data: bytes) -> dict[str, object] | None:
-    """Return the last JSON object called `name`; it may hold objects, but not in turn objects of those."""
+    """Return the last JSON object called `name`; it can contain objects, but those contain none."""
     at = data.rfind(name)
     if at < 0:
         return None
@@ -118,7 +118,7 @@ def _last_object(name: bytes, data: bytes) -> dict[str, object] | None:
 
 
 def _finish_reason(data: bytes) -> str:
-    for name in _FINISH:
+    for name in _FINISH_FIELDS:
         at = data.rfind(name)
         if at >= 0:
             at += len(name)
@@ -127,8 +127,8 @@ def _finish_reason(data: bytes) -> str:
 
 
 def _count(values: dict[str, object], name: str) -> int:
-    return _whole(values.get(name, 0))
+    return _non_negative(values.get(name, 0))
 
 
-def _whole(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0  # bool is an int, and no count
+def _non_negative(value: object) -> int:
+    return value if type(value) is int and value > 0 else 0  # bool is a subclass of int

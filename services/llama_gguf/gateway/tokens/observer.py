@@ -1,6 +1,6 @@
-"""Keeps the ends of an answer that passes, where its token counts stand. Parses once, at the end.
+"""Keeps the first and last bytes of a response while it is relayed, which contain its token counts.
 
-The first and last few kilobytes are kept, by reference where possible.
+A few kilobytes of each, by reference where possible, and parsed once, at the end.
 """
 
 from __future__ import annotations
@@ -13,72 +13,72 @@ TAIL_BYTES = 8192
 HEAD_BYTES = 2048
 EVENT_END = b"\n\n"
 EVENT_END_FRAMED = b"\n\n\r\n"
-"""The end of an event that is also the end of a chunk. The engine puts whole events into each chunk, and raw newlines
-cannot occur inside an event's JSON, so among framed bytes this is always both."""
+"""The end of an event that is also the end of a chunk. The engine sends complete events in each chunk, and raw newlines
+cannot occur inside an event's JSON, so in framed bytes this is always both."""
 _PREDICTED = re.compile(rb'"tokens_predicted":(\d+),"tokens_evaluated":(\d+)')
 _UNFINISHED = (b'"finish_reason":null', b'"stop":false')
 
 
 class Observer:
-    """Sees the bytes of one answer pass and keeps its ends. Costs an append and a count for each read.
+    """Observes the bytes of one response. Costs an append and a count for each read.
 
-    `boundary` ends what the engine sends at a time: a chunk where they are framed, else an event.
+    `boundary` is the end of a chunk if the bytes are framed, else the end of an event.
     """
 
-    __slots__ = ("_boundary", "_head", "_kept", "_size", "events", "size")
+    __slots__ = ("_boundary", "_head", "_tail", "_tail_size", "events", "size")
 
     def __init__(self, boundary: bytes) -> None:
         self._boundary = boundary
         self._head = b""
-        self._kept: list[bytes] = []
-        self._size = 0
-        self.events = 0  # what the engine sent: as a rule, one for each token
+        self._tail: list[bytes] = []
+        self._tail_size = 0
+        self.events = 0  # usually one for each token
         self.size = 0
 
     def see(self, data: bytes) -> None:
-        """Take note of bytes on their way to the client."""
+        """Observe bytes that are passed on to the client."""
         if not self.size:
             self._head = data[:HEAD_BYTES]
         self.size += len(data)
         self.events += data.count(self._boundary)
-        self._kept.append(data)
-        self._size += len(data)
-        if self._size > 4 * TAIL_BYTES:
-            tail = b"".join(self._kept)[-TAIL_BYTES:]
-            self._kept = [tail]
-            self._size = len(tail)
+        self._tail.append(data)
+        self._tail_size += len(data)
+        if self._tail_size > 4 * TAIL_BYTES:
+            tail = b"".join(self._tail)[-TAIL_BYTES:]
+            self._tail = [tail]
+            self._tail_size = len(tail)
 
-    def forget(self) -> None:
-        """Take what has been seen for nothing: it was no part of the answer."""
+    def reset(self) -> None:
+        """Discard what was observed: it was not part of the response."""
         self._head = b""
-        self._kept = []
-        self._size = self.events = self.size = 0
+        self._tail = []
+        self._tail_size = self.events = self.size = 0
 
     def tokens(self) -> Tokens | None:
-        """Return the engine's counts, or None where the answer (so far) holds none.
+        """Return the engine's counts, or None if the response (so far) reports none.
 
-        Anthropic's streams tell the prompt's tokens in their first event and the answer's in their last.
+        Anthropic's streams report the prompt's tokens in their first event and the completion's in their last.
         """
-        last, first = read_tokens(b"".join(self._kept)), read_tokens(self._head)
+        last, first = read_tokens(b"".join(self._tail)), read_tokens(self._head)
         if last is not None and first is not None and not last.prompt:
             return last._replace(prompt=first.prompt, cached=first.cached)
         return last or first
 
     def tokens_so_far(self) -> Tokens:
-        """Return what can be told of an answer that was cut: exact if its end had come, a prompt of 0 if unknown."""
-        tail = b"".join(self._kept)
+        """Return the known counts of an incomplete response: exact if its end had arrived, a prompt of 0 if unknown."""
+        tail = b"".join(self._tail)
         found = self.tokens()
         if found is not None and found.finish_reason and found.prompt:
             return found
-        if told := _PREDICTED.findall(tail):  # llama.cpp's own streams count along
-            completion, prompt = map(int, told[-1])
+        if reported := _PREDICTED.findall(tail):  # llama.cpp's own streams report counts in each event
+            completion, prompt = map(int, reported[-1])
             return Tokens(prompt, completion=completion)
         prompt, cached, completion = found[:3] if found is not None else (0, 0, 0)
         return Tokens(prompt, cached, max(completion, self.events))
 
 
 class ManyObserver(Observer):
-    """The same for a stream of several answers at once, each of which ends with counts of its own."""
+    """The same for a stream of several choices, each of which ends with its own counts."""
 
     __slots__ = ("_sums", "_unread", "ended")
 
@@ -89,7 +89,7 @@ class ManyObserver(Observer):
         self.ended = 0
 
     def see(self, data: bytes) -> None:
-        """Take note of bytes on their way to the client."""
+        """Observe bytes that are passed on to the client."""
         super().see(data)
         *whole, self._unread = (self._unread + data).split(EVENT_END)
         for event in whole:
@@ -100,9 +100,9 @@ class ManyObserver(Observer):
                 self._sums = add(self._sums, found)
 
     def tokens(self) -> Tokens | None:
-        """Return the sum of all counts that have come, or None."""
+        """Return the sum of all counts reported so far, or None."""
         return self._sums if self.ended else None
 
     def tokens_so_far(self) -> Tokens:
-        """Return what can be told of answers that were cut: how long their prompts were is not known for all."""
+        """Return the known counts of an incomplete response: the prompts' lengths are not known for all choices."""
         return Tokens(completion=max(self._sums.completion, self.events))

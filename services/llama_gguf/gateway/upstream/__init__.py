@@ -1,1 +1,1 @@
-"""llama-server over its unix socket."""
+"""llama-server over its Unix socket."""

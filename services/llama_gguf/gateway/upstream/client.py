@@ -1,9 +1,9 @@
-"""Connections to the engine: one asyncio Protocol on its unix socket, pooled, strict about what it hears.
+"""The connection pool to the engine: one asyncio Protocol per connection to its Unix socket, strict about responses.
 
-Owns framing and reuse, and nothing of what an answer means. A connection serves one request at a time and reports to
-a Receiver by plain calls: head, bytes, end or failure. Bytes of a body are handed on as they came from the socket,
-chunk framing included (`raw`), or without it. The engine closes connections idle for 5 s and after 100 requests, so
-the pool lets go of them a little earlier.
+Owns framing and reuse, and knows nothing of what a response means. A connection serves one request at a time and
+reports to a Receiver by callbacks: head, data, failure. The bytes of a body are passed on as received, chunk framing
+included (`raw`), or decoded. The engine closes connections idle for 5 s and after 100 requests, so the pool closes
+them a little earlier.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ MAX_HEADS = 512
 
 
 class Receiver(Protocol):
-    """Who asked: told of an answer piece by piece, in order, from the event loop's thread."""
+    """Receives a response piece by piece, in order. Called from the event loop's thread."""
 
     raw: bool
 
     def on_head(self, head: ResponseHead, first: bytes, *, complete: bool) -> None:
-        """Take the head and whatever of the body came with it; `complete` when that was all."""
+        """Receive the head and the part of the body that came with it; `complete`: that was all of it."""
 
     def on_data(self, data: bytes, *, complete: bool) -> None:
-        """Take the next bytes of the body."""
+        """Receive the next bytes of the body."""
 
     def on_failure(self, failure: EngineFailure) -> None:
-        """Learn that no more will come, though more was due."""
+        """The response ended before it was complete."""
 
     def check(self, now: float) -> None:
-        """Give up if the answer has taken too long; called now and then while it is due."""
+        """Fail if the response takes too long; called periodically while it is incomplete."""
 
 
 class EngineConnection(asyncio.Protocol):
@@ -55,9 +55,9 @@ class EngineConnection(asyncio.Protocol):
         self._client = client
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
-        self._begun = b""  # what came of a head that is not yet whole
-        self._head: ResponseHead | None = None  # of the answer whose body is coming
-        self._missing = 0  # bytes of that body that have not come, where its length is known
+        self._partial_head = b""  # an incomplete head
+        self._head: ResponseHead | None = None  # of the response whose body is arriving
+        self._remaining = 0  # bytes of that body that have not arrived, if its length is known
         self._chunks: ChunkFraming | None = None  # else the parser of its chunks
         self.paused = False
         self.served = 0
@@ -65,23 +65,23 @@ class EngineConnection(asyncio.Protocol):
         self.usable = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
 
     def send(self, request: bytes, receiver: Receiver) -> None:
-        """Send a request; its answer goes to `receiver`."""
-        assert self._transport is not None  # noqa: S101 - set before anybody sees this object
+        """Send a request; `receiver` gets the response."""
+        assert self._transport is not None  # noqa: S101 - set before the pool hands out the connection
         self.served += 1
         self._receiver = receiver
         self._client.write_batch.write(self._transport, request)
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
-        if receiver is None:  # nobody asked: whatever this is, the connection cannot be trusted any more
+        if receiver is None:  # unsolicited data: the connection cannot be trusted any more
             self.close()
             return
         try:
             if self._head is None:
-                self._take_head(receiver, data)
+                self._receive_head(receiver, data)
             elif (chunks := self._chunks) is not None:
                 chunks.feed(data)
                 complete = chunks.complete
@@ -89,24 +89,24 @@ class EngineConnection(asyncio.Protocol):
                     self._finish(self._head)
                 receiver.on_data(data if receiver.raw else chunks.take(), complete=complete)
             else:
-                self._take_body(receiver, self._head, data)
+                self._receive_body(receiver, self._head, data)
         except EngineFailure as failure:
             self._receiver = None
             self.close()
             receiver.on_failure(failure)
 
-    def _take_head(self, receiver: Receiver, data: bytes) -> None:
-        if self._begun:
-            data = self._begun + data
+    def _receive_head(self, receiver: Receiver, data: bytes) -> None:
+        if self._partial_head:
+            data = self._partial_head + data
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             if not data.startswith(b"HTTP/1.1 "[: len(data)]):
-                raise EngineFailure("protocol", "no HTTP")
+                raise EngineFailure("protocol", "not an HTTP response")
             if len(data) > MAX_HEAD_BYTES:
                 raise EngineFailure("protocol", "response head too long")
-            self._begun = data
+            self._partial_head = data
             return
-        self._begun = b""
+        self._partial_head = b""
         head = self._client.head(data[:end])
         if head.length is None:
             chunks = ChunkFraming() if receiver.raw else ChunkDecoder()
@@ -118,20 +118,20 @@ class EngineConnection(asyncio.Protocol):
             receiver.on_head(head, data[end:] if receiver.raw else chunks.take(), complete=chunks.complete)
             return
         first = data[end:]
-        missing = head.length - len(first)
-        if missing < 0:
-            raise EngineFailure("protocol", "more than one answer")
-        if missing:
-            self._head, self._missing = head, missing
+        remaining = head.length - len(first)
+        if remaining < 0:
+            raise EngineFailure("protocol", "more than one response")
+        if remaining:
+            self._head, self._remaining = head, remaining
         else:
             self._finish(head)
-        receiver.on_head(head, first, complete=not missing)
+        receiver.on_head(head, first, complete=not remaining)
 
-    def _take_body(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
-        self._missing -= len(data)
-        if self._missing < 0:
-            raise EngineFailure("protocol", "more than one answer")
-        complete = not self._missing
+    def _receive_body(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
+        self._remaining -= len(data)
+        if self._remaining < 0:
+            raise EngineFailure("protocol", "more than one response")
+        complete = not self._remaining
         if complete:
             self._finish(head)
         receiver.on_data(data, complete=complete)
@@ -141,43 +141,43 @@ class EngineConnection(asyncio.Protocol):
         if self.paused:
             self.resume()
         if self.usable and head.keep_alive and self.served < MAX_REQUESTS:
-            self._client.give_back(self)
+            self._client.release(self)
         else:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
-        self._client.forget(self)
+        self._client.discard(self)
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.on_failure(EngineFailure("closed", str(exc) if exc else ""))
 
     def abort(self) -> None:
-        """Cut the connection: the engine notices at once and frees the slot. The receiver hears nothing more."""
+        """Abort the connection: the engine notices at once and frees the slot. The receiver is not called again."""
         self._receiver = None
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
 
     def close(self) -> None:
-        """Close the connection; nothing is being asked on it."""
+        """Close the connection; no request is in progress on it."""
         self.usable = False
         if self._transport is not None:
             self._transport.close()
 
     def check(self, now: float) -> None:
-        """Have the receiver, if there is one, look at the time."""
+        """Have the receiver, if there is one, check its timeouts."""
         if self._receiver is not None:
             self._receiver.check(now)
 
     def pause(self) -> None:
-        """Stop reading: the client cannot take more just now."""
+        """Stop reading: the client's write buffer is full."""
         if not self.paused and self._transport is not None and not self._transport.is_closing():
             self.paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if self.paused and self._transport is not None:
             self.paused = False
             if not self._transport.is_closing():
@@ -193,10 +193,10 @@ class EngineClient:
         self._connect_timeout = connect_timeout
         self._idle: deque[EngineConnection] = deque()
         self._open: set[EngineConnection] = set()
-        self._heads: dict[bytes, ResponseHead] = {}  # the engine says the same few things over and over
+        self._heads: dict[bytes, ResponseHead] = {}  # the engine repeats the same few heads
 
     def head(self, data: bytes) -> ResponseHead:
-        """Return a parsed response head, from memory where it has been seen before. Raises EngineFailure."""
+        """Return a parsed response head, cached by its bytes. Raises EngineFailure."""
         head = self._heads.get(data)
         if head is None:
             head = parse_response_head(data)
@@ -205,8 +205,8 @@ class EngineClient:
             self._heads[data] = head
         return head
 
-    def take(self) -> EngineConnection | None:
-        """Return an idle connection that should still be good, or None."""
+    def acquire(self) -> EngineConnection | None:
+        """Return an idle connection that should still be usable, or None."""
         now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
@@ -228,35 +228,35 @@ class EngineClient:
         self._open.add(connection)
         return connection
 
-    def give_back(self, connection: EngineConnection) -> None:
-        """Keep a connection whose answer is complete for the next request."""
+    def release(self, connection: EngineConnection) -> None:
+        """Return a connection to the pool; its response is complete."""
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if len(self._idle) > MAX_IDLE:
             self._idle.popleft().close()
 
-    def forget(self, connection: EngineConnection) -> None:
-        """Let go of a connection that was lost."""
+    def discard(self, connection: EngineConnection) -> None:
+        """Remove a closed connection from the pool."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
     def check(self, now: float) -> None:
-        """Close connections that have been idle too long, and have the others' receivers look at the time."""
+        """Close connections that have been idle too long, and have the others' receivers check their timeouts."""
         for connection in tuple(self._open):
             connection.check(now)
         while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
             self._idle.popleft().close()
 
     def close(self) -> None:
-        """Cut every connection."""
+        """Abort every connection."""
         for connection in list(self._open):
             connection.abort()
         self._idle.clear()
 
 
 class _Collector:
-    """Receives one small answer whole."""
+    """Collects a small response."""
 
     raw = False
 
@@ -279,11 +279,11 @@ class _Collector:
             self._done.set_exception(failure)
 
     def check(self, now: float) -> None:
-        """Do nothing: `fetch` has a timeout of its own."""
+        """Do nothing: `fetch` has its own timeout."""
 
 
 async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) -> tuple[int, bytes]:
-    """Send a request of the gateway's own on a new connection; return status and body. Raises EngineFailure."""
+    """Send one of the gateway's own requests on a new connection; return status and body. Raises EngineFailure."""
     connection = await client.connect()
     done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
     connection.send(request, _Collector(done))

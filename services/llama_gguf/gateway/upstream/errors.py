@@ -1,4 +1,4 @@
-"""The engine's failures as errors that clients get. Pure."""
+"""Translates error responses of the engine into errors for clients. Pure."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 
 
 def engine_error(status: int, body: bytes) -> GatewayError:
-    """Translate an error answer of the engine: the status and message stay, `code` becomes a string.
+    """Translate an error response of the engine: status and message are kept, `code` becomes a string.
 
-    The engine refusing our own key is our fault and not the client's: 502, never 401. Paths of files are taken out.
+    A 401 means that the gateway's own key was rejected, which is not the client's fault: 502. File paths are removed.
     """
     if status == 401:
-        return GatewayError("engine_refused", "The engine refused the gateway's own key.")
+        return GatewayError("engine_refused", "The engine rejected the gateway's own key.")
     message, kind = _engine_message(body)
     if status == 503 and kind == "unavailable_error":
         return model_loading()
     code = _ENGINE_CODES.get(kind, "bad_request" if status < 500 else "engine_error")
-    # Its catch-all type says less than the status does.
+    # The engine's default type is less specific than the status.
     known = "" if kind == "invalid_request_error" else kind
     return GatewayError(code, _PATHS.sub("<path>", message), status=status, type=known)
 
@@ -43,11 +43,11 @@ def _engine_message(body: bytes) -> tuple[str, str]:
             return error, ""
         return str(error["message"]), str(error.get("type", ""))
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return "The engine reported an error without a reason.", ""
+        return "The engine reported an error without a message.", ""
 
 
 def model_loading() -> GatewayError:
-    """Return the response to a request that came before the engine could take it."""
+    """Return the error for a request that arrived before the engine was ready."""
     return GatewayError(
         "model_loading", "The model is still loading; try again soon.", retry_after=ENGINE_RETRY_SECONDS
     )

@@ -1,24 +1,24 @@
-"""Requests to llama-server, as bytes.
+"""Serializes requests to llama-server.
 
-None of the client's headers goes along: the head is made here, whole (llama-server has headers that keep a stream
-alive after its client has gone, and multipart bodies that hide fields from checks).
+None of the client's headers is passed on: all are created here (some of llama-server's headers keep a stream alive
+after its client has disconnected, and multipart bodies can hide fields from checks).
 """
 
 from __future__ import annotations
 
 
 def engine_head(method: str, target: str, key: str) -> bytes:
-    """Return the constant part of a request head to the engine; `engine_request` completes it."""
+    """Return the constant part of a request's head; `engine_request` completes it."""
     return f"{method} {target} HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {key}\r\n".encode("latin-1")
 
 
 def engine_request(head: bytes, body: bytes, media_type: bytes) -> bytes:
-    """Return the bytes of a whole request to the engine."""
+    """Return the bytes of a complete request to the engine."""
     if not body:
         return head + b"\r\n"
     return b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, media_type, len(body), body)
 
 
 def usage_head(head: bytes, prefix: str) -> bytes:
-    """Return a request head up to the number that ends the id under which the engine keeps what a request uses."""
+    """Return a request's head up to the number at the end of its usage id, by which the engine stores its usage."""
     return head + f"X-Usage-Id: {prefix}".encode("ascii")

@@ -1,8 +1,8 @@
-"""What the engine says, as HTTP: its response heads and chunked bodies, parsed strictly. Touches no socket.
+"""Parses the engine's response heads and chunked bodies, strictly. Touches no socket.
 
-A head is parsed by llhttp; what it lets through and what must not reach a client (a second answer behind the first,
-a body without a length) is refused here. Of its headers only those that describe the body pass on; its CORS, server and
-connection headers stay behind.
+llhttp parses; what it accepts but must not reach a client (a second response after the first, a body without a length)
+is rejected here. Only the headers that describe the body are passed on; the engine's CORS, Server and Connection
+headers are dropped.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import httptools
 from llama_gguf.gateway.http1.message import HeaderLines, header_lines
 
 Headers = list[tuple[bytes, bytes]]
-# What the engine may say about its body; everything else it sends is its own business.
+# Headers that describe the body; all others are dropped.
 PASSED_FROM_ENGINE = frozenset({b"content-type", b"content-encoding", b"content-language"})
 FailureReason = Literal["connect", "closed", "protocol", "timeout", "stalled"]
 
 
 class EngineFailure(Exception):  # noqa: N818 - a failure of the engine, translated to a GatewayError at the border
-    """The engine did not answer as HTTP wants it, or in time, or (`stalled`) the client did not take the answer."""
+    """The engine's response was invalid, incomplete or late, or (`stalled`) the client stopped reading it."""
 
     def __init__(self, reason: FailureReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -28,7 +28,7 @@ class EngineFailure(Exception):  # noqa: N818 - a failure of the engine, transla
 
 
 class ResponseHead:
-    """A parsed response head. `length` is None for a chunked body; `passed` are the headers that clients get."""
+    """A parsed response head. `length` is None for a chunked body; `passed` are the headers passed on to clients."""
 
     __slots__ = ("keep_alive", "length", "media_type", "passed", "status")
 
@@ -41,7 +41,7 @@ class ResponseHead:
 
 
 class ChunkFraming:
-    """The parser's callbacks for one answer, and the parser, which holds the state of a chunked body."""
+    """The parser of one response and its callbacks; it keeps the state of a chunked body."""
 
     __slots__ = ("begun", "complete", "headers", "keep_alive", "parser")
 
@@ -59,27 +59,27 @@ class ChunkFraming:
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self.keep_alive = self.parser.should_keep_alive()  # the parser knows it only now
+        self.keep_alive = self.parser.should_keep_alive()  # known only after the headers
 
     def on_message_complete(self) -> None:
         self.complete = True
 
     def feed(self, data: bytes) -> None:
-        """Parse on. Raises EngineFailure."""
+        """Parse the next bytes. Raises EngineFailure."""
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise EngineFailure("protocol", str(error)) from None
-        if self.begun > 1:  # a second answer to one request must never reach the client
-            raise EngineFailure("protocol", "more than one answer")
+        if self.begun > 1:  # a second response to one request must never reach the client
+            raise EngineFailure("protocol", "more than one response")
 
     def take(self) -> bytes:
-        """Return what came of the body, without its framing."""
-        raise NotImplementedError("only a ChunkDecoder takes bodies apart")
+        """Return the decoded part of the body."""
+        raise NotImplementedError("only a ChunkDecoder decodes bodies")
 
 
 class ChunkDecoder(ChunkFraming):
-    """The same for a receiver that wants the body without its framing."""
+    """The same for a receiver that needs the decoded body."""
 
     __slots__ = ("parts",)
 
@@ -91,14 +91,14 @@ class ChunkDecoder(ChunkFraming):
         self.parts.append(part)
 
     def take(self) -> bytes:
-        """Return what came of the body since the last time."""
+        """Return the part of the body that was decoded since the last call."""
         body = b"".join(self.parts)
         self.parts.clear()
         return body
 
 
 def parse_response_head(data: bytes) -> ResponseHead:
-    """Parse a response head that ends with its empty line. Raises EngineFailure."""
+    """Parse a complete response head. Raises EngineFailure."""
     parsed = ChunkFraming()
     parsed.feed(data)
     status = parsed.parser.get_status_code()
@@ -108,7 +108,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
     if any(name == b"transfer-encoding" for name, _ in parsed.headers):
         length = None
     elif lengths:
-        length = int(lengths[0])  # the parser has seen to it that it is one number
+        length = int(lengths[0])  # llhttp has checked that it is a single number
     elif status in (204, 304):
         length = 0
     else:
@@ -117,7 +117,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the media type of an answer, without parameters, in lower case."""
+    """Return the media type of a response, without parameters, in lower case."""
     for name, value in headers:
         if name == b"content-type":
             return value.split(b";", 1)[0].strip().lower()
@@ -125,7 +125,7 @@ def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def passed_from_engine(headers: list[tuple[bytes, bytes]]) -> HeaderLines:
-    """Return the engine's headers that clients get."""
+    """Return the engine's headers that are passed on to clients."""
     return header_lines(
         (name.decode("latin-1").title(), value.decode("latin-1"))
         for name, value in headers

@@ -58,7 +58,7 @@ def test_what_the_engine_sends_at_a_time_is_counted_once() -> None:
     framed.see(chunk(events))
     bare.see(events)
     assert (framed.events, bare.events) == (1, 3)
-    framed.forget()
+    framed.reset()
     assert (framed.events, framed.size) == (0, 0)
 
 

@@ -87,7 +87,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
 
 async def hear(client: EngineClient, *, raw: bool = False) -> tuple[Heard, EngineConnection]:
-    connection = client.take() or await client.connect()
+    connection = client.acquire() or await client.connect()
     heard = Heard(raw=raw)
     connection.send(REQUEST, heard)
     async with asyncio.timeout(5):
@@ -103,7 +103,7 @@ async def test_a_plain_answer_in_pieces(serve: Serve, size: int, raw: bool) -> N
     assert heard.data == b"hello"
     assert heard.head is not None
     assert (heard.head.status, heard.head.media_type, heard.head.length) == (200, b"text/plain", 5)
-    assert client.take() is connection
+    assert client.acquire() is connection
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
@@ -113,7 +113,7 @@ async def test_a_chunked_answer_in_pieces(serve: Serve, size: int, raw: bool) ->
     client = await serve([answer[at : at + size] for at in range(0, len(answer), size)])
     heard, connection = await hear(client, raw=raw)
     assert heard.data == (CHUNKS if raw else b"abcdefg")
-    assert client.take() is connection
+    assert client.acquire() is connection
 
 
 async def test_answers_follow_each_other_on_one_connection(serve: Serve) -> None:
@@ -150,7 +150,7 @@ async def test_what_is_no_single_answer_is_a_failure(serve: Serve, answer: bytes
     heard, _ = await hear(client)
     assert heard.failure is not None
     assert heard.failure.reason == "protocol"
-    assert client.take() is None
+    assert client.acquire() is None
 
 
 async def test_more_than_was_announced_is_a_failure_also_later(serve: Serve) -> None:
@@ -175,14 +175,14 @@ async def test_connection_close_is_honoured(serve: Serve) -> None:
     client = await serve(PLAIN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
     heard, _ = await hear(client)
     assert heard.data == b"hello"
-    assert client.take() is None
+    assert client.acquire() is None
 
 
 async def test_bytes_nobody_asked_for_end_a_connection(serve: Serve) -> None:
     client = await serve([PLAIN, b"", b"HTTP/1.1 408 Timeout\r\n\r\n"])
     await hear(client)
     await asyncio.sleep(0.05)
-    assert client.take() is None
+    assert client.acquire() is None
 
 
 async def test_idle_connections_are_let_go(serve: Serve) -> None:
@@ -192,14 +192,14 @@ async def test_idle_connections_are_let_go(serve: Serve) -> None:
     assert connection.usable
     client.check(connection.idle_since + 4.1)
     assert not connection.usable
-    assert client.take() is None
+    assert client.acquire() is None
 
 
 async def test_a_connection_that_was_idle_too_long_is_not_taken(serve: Serve) -> None:
     client = await serve(PLAIN)
     _, connection = await hear(client)
     connection.idle_since -= 10
-    assert client.take() is None
+    assert client.acquire() is None
 
 
 async def test_nobody_to_connect_to(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def test_ready_loading_down_and_back(watched: Watched) -> None:
     assert await watched.until(EngineState.LOADING) is ServiceState.STARTING
     assert await watched.until(EngineState.READY) is ServiceState.READY
     await engine.stop()
-    watched.engine.lost()
+    watched.engine.connection_failed()
     assert await watched.until(EngineState.DOWN) is ServiceState.UNREADY
     await engine.start()
     await watched.until(EngineState.READY)
@@ -81,7 +81,7 @@ async def test_no_socket_yet_is_loading_while_the_program_works_on_it(watched: W
     watched.tell(phase)
     await watched.engine.start()
     await watched.until(EngineState.LOADING)
-    error = watched.engine.refusal()
+    error = watched.engine.unavailable_error()
     assert (error.status, error.code) == (503, "model_loading")
     await watched.engine.stop()
 
@@ -93,7 +93,7 @@ def test_a_program_that_is_gone_or_says_nonsense_is_down(watched: Watched) -> No
         watched.file.write_text(text)
         assert watched.engine._without_socket() == "down"
     watched.engine._set(EngineState.DOWN)
-    error = watched.engine.refusal()
+    error = watched.engine.unavailable_error()
     assert (error.status, error.code) == (502, "engine_unreachable")
 
 
@@ -152,9 +152,9 @@ async def test_an_engine_too_busy_to_answer_is_not_taken_for_gone(
         writer.close()
 
     server = await asyncio.start_unix_server(silent, watched.socket)
-    assert await watched.engine._look() == "loading"
+    assert await watched.engine._check() == "loading"
     watched.engine._set(EngineState.READY)
-    assert await watched.engine._look() == "ready"
+    assert await watched.engine._check() == "ready"
     server.close()
     watched.client.close()
     await asyncio.sleep(0.01)
