@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llama_gguf.api_errors import ERROR_CODES
-from llama_gguf.cli.commands.gen import table, text
 from llama_gguf.cli.generate.gateway_tables import CANCEL_MATRIX, COUNTING, ROUTE_NOTES, Phase, route_rows
+from llama_gguf.cli.generate.markdown import table, text
 from llama_gguf.gateway.telemetry.metric_definitions import ENGINE_SERIES, PROCESS_SERIES, SERIES
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from llama_gguf.cli.commands.gen import table, text
+from llama_gguf.cli.generate.markdown import table, text
 from llama_gguf.engine.known_failures import RULES, SIGNALS
 from llama_gguf.keys.error_codes import KEYS_CODES
 from llama_gguf.platforms.error_codes import RENDER_CODES
