@@ -17,7 +17,7 @@ import yaml
 
 import llama_gguf
 from llama_gguf.settings import parse
-from llama_gguf.settings.loading.known_variables import OLD_NAMES
+from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES
 from llama_gguf.settings.loading.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_rows_are_whole_and_told_once() -> None:
 
 def test_every_old_variable_and_every_defect_has_a_row() -> None:
     names = {match[1] for row in ROWS if (match := re.match(r"env ([A-Z_]+)", row["row"]))}
-    assert names == {old.name for old in OLD_NAMES}
+    assert names == {old.name for old in LEGACY_VARIABLES}
     assert {int(row["row"].split()[1].rstrip(":")) for row in ROWS if row["row"].startswith("defect")} == set(
         range(1, DEFECTS + 1)
     )

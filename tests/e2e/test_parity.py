@@ -363,7 +363,7 @@ def test_logs_lie_where_the_old_variables_say_and_hold_key_ids_and_no_keys(old: 
 async def test_misspelt_and_retired_variables_are_told_at_the_start(old: Old) -> None:
     words = old.appliance.stderr
     assert 'did you mean "NGL"?' in words
-    assert "PORT_BACKEND has no effect any more" in words
+    assert "PORT_BACKEND: no longer has an effect" in words
     assert "not-used-any-more" not in words
 
 

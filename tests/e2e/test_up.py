@@ -147,7 +147,7 @@ def test_status(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_a_model_that_cannot_chat_says_so_everywhere(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "base.gguf", chat_template="")
-    said = "the model has no chat template: chat answers will be poor"
+    said = "the model has no chat template: chat responses will be poor"
     with running(tmp_path, model=model) as appliance:
         for command in ("check", "plan"):
             done = appliance.cli(command, str(appliance.config))

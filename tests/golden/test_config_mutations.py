@@ -17,9 +17,8 @@ import pytest
 
 from llama_gguf.settings.loading.load import InvalidConfigError, loads
 from llama_gguf.settings.loading.yaml_document import Document, parse
-from llama_gguf.settings.loading.yaml_errors import Place
-from llama_gguf.settings.schema_tree import Path as SettingPath
-from llama_gguf.settings.schema_tree import settings_shape
+from llama_gguf.settings.loading.yaml_errors import Position
+from llama_gguf.settings.schema_tree import SettingPath, settings_schema
 
 pytestmark = pytest.mark.slow
 
@@ -30,34 +29,38 @@ SEED = 20261122
 Edit = tuple[str, SettingPath, str]  # kind, setting, the text after it
 
 
-def replaced(text: str, place: Place, new: str) -> str:
-    """Return `text` with what stands at `place` (on one line) replaced."""
+def replaced(text: str, position: Position, new: str) -> str:
+    """Return `text` with what is at `position` (on one line) replaced."""
     lines = text.split("\n")
-    line = lines[place.line - 1]
-    lines[place.line - 1] = line[: place.column - 1] + new + line[place.end_column - 1 :]
+    line = lines[position.line - 1]
+    lines[position.line - 1] = line[: position.column - 1] + new + line[position.end_column - 1 :]
     return "\n".join(lines)
 
 
-def key_edits(text: str, path: SettingPath, place: Place, dice: random.Random) -> Iterator[Edit]:
+def key_edits(text: str, path: SettingPath, position: Position, dice: random.Random) -> Iterator[Edit]:
     """Yield misspellings of a key."""
     key = str(path[-1])
     at = dice.randrange(len(key))
-    yield "drop a character", path, replaced(text, place, key[:at] + key[at + 1 :] or "_")
-    yield "double a character", path, replaced(text, place, key[: at + 1] + key[at:])
-    yield "another character", path, replaced(text, place, f"{key[:at]}{'x' if key[at] != 'x' else 'y'}{key[at + 1 :]}")
+    yield "drop a character", path, replaced(text, position, key[:at] + key[at + 1 :] or "_")
+    yield "double a character", path, replaced(text, position, key[: at + 1] + key[at:])
+    yield (
+        "another character",
+        path,
+        replaced(text, position, f"{key[:at]}{'x' if key[at] != 'x' else 'y'}{key[at + 1 :]}"),
+    )
     if len(key) > 1:
         left = dice.randrange(len(key) - 1)
         swapped = key[:left] + key[left + 1] + key[left] + key[left + 2 :]
         if swapped != key:
-            yield "swap neighbours", path, replaced(text, place, swapped)
+            yield "swap neighbours", path, replaced(text, position, swapped)
     yield "no space after the colon", path, re.sub(rf"(?m)^(\s*{re.escape(key)}:) +(?=[^#\s])", r"\1", text, count=1)
 
 
-def line_edits(text: str, path: SettingPath, place: Place) -> Iterator[Edit]:
+def line_edits(text: str, path: SettingPath, position: Position) -> Iterator[Edit]:
     """Yield edits of the line that holds a key: given twice, or indented otherwise."""
     lines = text.split("\n")
-    at = place.line - 1
-    if lines[at][: place.column - 1].strip(" -"):
+    at = position.line - 1
+    if lines[at][: position.column - 1].strip(" -"):
         return  # inside a flow mapping: the line is another key's
     yield "given twice", path, "\n".join([*lines[: at + 1], lines[at], *lines[at + 1 :]])
     for kind, spaces in (("indented by one", 1), ("indented by two", 2)):
@@ -68,54 +71,54 @@ def line_edits(text: str, path: SettingPath, place: Place) -> Iterator[Edit]:
     yield "indented by a tab", path, "\n".join([*lines[:at], "\t" + lines[at].lstrip(), *lines[at + 1 :]])
 
 
-def value_edits(text: str, path: SettingPath, place: Place, value: Any) -> Iterator[Edit]:
+def value_edits(text: str, path: SettingPath, position: Position, value: Any) -> Iterator[Edit]:
     """Yield values of the wrong kind, and out of range where there is a range."""
     wrong = [("a mapping", "{a: 1}"), ("a list of lists", "[[]]")]
     if not isinstance(path[-1], int):
         wrong.append(("nothing", ""))  # of a list it would be one item less, which may be right
     for kind, new in wrong:
-        yield kind, path, replaced(text, place, new)
+        yield kind, path, replaced(text, position, new)
     if isinstance(value, bool):
-        yield "text for a truth value", path, replaced(text, place, "maybe")
+        yield "text for a truth value", path, replaced(text, position, "maybe")
     elif isinstance(value, int | float):
-        node = settings_shape().at(path) or {}
-        yield "text for a number", path, replaced(text, place, "many")
+        node = settings_schema().at(path) or {}
+        yield "text for a number", path, replaced(text, position, "many")
         for bound, step in (("minimum", -1), ("maximum", 1), ("exclusiveMinimum", 0)):
             if bound in node:
-                yield "out of range", path, replaced(text, place, str(node[bound] + step))
+                yield "out of range", path, replaced(text, position, str(node[bound] + step))
     elif isinstance(value, str):
-        yield "a number for text", path, replaced(text, place, "17.5")
-        yield "true for text", path, replaced(text, place, "true")
-        yield "an unclosed quote", path, replaced(text, place, f'"{value}')
+        yield "a number for text", path, replaced(text, position, "17.5")
+        yield "true for text", path, replaced(text, position, "true")
+        yield "an unclosed quote", path, replaced(text, position, f'"{value}')
 
 
 def deletions(text: str, read: Document) -> Iterator[Edit]:
     """Yield the file without a setting that something needs: the model, or a part of its source."""
-    for path, place in read.keys.items():
+    for path, position in read.keys.items():
         needed = path[0] == "model" and path[-1] in ("model", "path", "name", "url", "repo", "file")
-        line = text.split("\n")[place.line - 1]
-        if needed and not line[: place.column - 1].strip(" -"):
+        line = text.split("\n")[position.line - 1]
+        if needed and not line[: position.column - 1].strip(" -"):
             lines = text.split("\n")
             below = [
                 n
-                for n in range(place.line, len(lines))
-                if lines[n].strip() and len(lines[n]) - len(lines[n].lstrip()) <= place.column - 1
+                for n in range(position.line, len(lines))
+                if lines[n].strip() and len(lines[n]) - len(lines[n].lstrip()) <= position.column - 1
             ]
-            yield "deleted", path, "\n".join([*lines[: place.line - 1], *lines[below[0] if below else len(lines) :]])
+            yield "deleted", path, "\n".join([*lines[: position.line - 1], *lines[below[0] if below else len(lines) :]])
 
 
 def edits(text: str, dice: random.Random) -> Iterator[Edit]:
     """Yield every mutation of a file."""
     read = parse(text, "")
-    for path, place in read.keys.items():
-        yield from key_edits(text, path, place, dice)
-        yield from line_edits(text, path, place)
-    for path, place in read.values.items():
+    for path, position in read.keys.items():
+        yield from key_edits(text, path, position, dice)
+        yield from line_edits(text, path, position)
+    for path, position in read.values.items():
         value: Any = read.tree
         for part in path:
             value = value[part]
-        if place.end_column and not isinstance(value, dict | list):
-            yield from value_edits(text, path, place, value)
+        if position.end_column and not isinstance(value, dict | list):
+            yield from value_edits(text, path, position, value)
     yield from deletions(text, read)
 
 

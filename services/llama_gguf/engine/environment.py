@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_gguf.engine.cpu_libraries import VARIABLE
-from llama_gguf.settings.environment_filter import DEVICES, PROXIES, SYSTEM, harmless
+from llama_gguf.settings.environment_filter import DEVICES, PROXIES, SYSTEM, filter_environment
 
 
 def engine_environment(env: Mapping[str, str], run_dir: Path, cpu_variant: str | None = None) -> dict[str, str]:
@@ -18,7 +18,7 @@ def engine_environment(env: Mapping[str, str], run_dir: Path, cpu_variant: str |
 
     Only `cpu_variant` selects the variant of its CPU code, never a variable in `env`.
     """
-    passed = harmless(env, (*SYSTEM, *DEVICES, *PROXIES))
+    passed = filter_environment(env, (*SYSTEM, *DEVICES, *PROXIES))
     passed.pop(VARIABLE, None)
     ours = {"XDG_CONFIG_HOME": str(run_dir), "NO_COLOR": "1"} | ({VARIABLE: cpu_variant} if cpu_variant else {})
     return passed | ours

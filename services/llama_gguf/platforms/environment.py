@@ -11,7 +11,7 @@ from typing import cast
 
 from llama_gguf.platforms.serialize import Tree, to_flat_json, to_yaml
 from llama_gguf.settings import Settings, parse
-from llama_gguf.settings.schema_tree import dotted, env_name, settings_shape
+from llama_gguf.settings.schema_tree import dotted, env_name, settings_schema
 
 Patch = Mapping[str, object]
 """Settings by dotted name that a platform overrides, as in {"paths.data_dir": "/data"}."""
@@ -20,7 +20,7 @@ _UNSET = object()
 
 
 def document(settings: Settings) -> Tree:
-    """Return what differs from the defaults, in the shape of config.yaml."""
+    """Return what differs from the defaults, structured as config.yaml is."""
     return {name: _plain(value) for name, value in settings.model_dump(mode="json", exclude_defaults=True).items()}
 
 
@@ -57,7 +57,7 @@ def patched(settings: Settings, patch: Patch) -> Settings:
 def differing(settings: Settings) -> Iterator[tuple[tuple[str, ...], object]]:
     """Yield path and value of every setting that differs from its default; a list is one value."""
     tree = document(settings)
-    for leaf in settings_shape().leaves():
+    for leaf in settings_schema().leaves():
         value = _at(tree, leaf.path)
         if value is not _UNSET:
             yield leaf.path, value

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from llama_gguf.runtime.programs import Program
-from llama_gguf.settings.environment_filter import DEVICES, SYSTEM, harmless, matches
+from llama_gguf.settings.environment_filter import DEVICES, SYSTEM, filter_environment, matches
 
 COMMON = (*SYSTEM, *DEVICES, "PYTHON*", "COVERAGE_*")
 """What every program may see: of the system, and of the interpreter and what measures it."""
@@ -21,7 +21,7 @@ def supervised_environment(env: Mapping[str, str], programs: Sequence[Program]) 
     """Return what of `env` supervisord gets: what is common, and what at least one program asks for."""
     asked = [pattern for program in programs for pattern in program.variables]
     special = {name: value for name, value in env.items() if matches(name, asked) and _NAME.fullmatch(name)}
-    return harmless(env, COMMON) | special
+    return filter_environment(env, COMMON) | special
 
 
 def withheld(program: Program, programs: Sequence[Program], names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a GGUF file begins, what it is called, and which file in a directory a name stands for."""
+"""The magic and suffix of GGUF files, and which file in a directory a model's name refers to."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ SUFFIX = ".gguf"
 
 
 def has_suffix(name: str) -> bool:
-    """Return whether `name` ends as the name of a GGUF file does, in any mixture of case."""
+    """Return whether `name` ends in .gguf, in upper or lower case."""
     return name.lower().endswith(SUFFIX)
 
 
 def possible_names(name: str) -> tuple[str, str]:
-    """Return the names of the files that `name` may stand for, the better one first: it may leave out its suffix."""
+    """Return the file names that `name` can refer to, the preferred one first: the suffix can be omitted."""
     return name, name + SUFFIX
 
 
 def named_file(directory: Path, name: str) -> Path:
-    """Return the file in `directory` that `name` stands for.
+    """Return the file in `directory` that `name` refers to.
 
-    A link to nothing counts as a file, and where there is no file what else has the name is returned, or the name as
-    it is: an error can speak of it.
+    A dangling symlink counts as a file. If there is no file, whatever else has the name is returned, or the name
+    itself, for use in an error.
     """
     there = [directory / possible for possible in possible_names(name) if os.path.lexists(directory / possible)]
     files = (path for path in there if not os.path.isdir(path))  # noqa: PTH112 - Path.is_dir raises in a closed folder

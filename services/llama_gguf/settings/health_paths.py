@@ -1,7 +1,7 @@
-"""The paths of the health server. The gateway has some of the same names for its own liveness and state."""
+"""The paths of the health server. The gateway uses some of the same paths for its own liveness and state."""
 
 PING = "/ping"
-"""The platform's own health check, where `health.path` does not say another."""
+"""The platform's health check; the default of `health.path`."""
 LIVE, READY, STARTUP = "/livez", "/readyz", "/startupz"
-"""What Kubernetes' three probes ask."""
+"""Kubernetes' liveness, readiness and startup probes."""
 DETAILS = "/health"

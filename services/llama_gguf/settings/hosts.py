@@ -1,4 +1,4 @@
-"""Addresses to listen on: which mean every interface, which this machine alone, and how to get there from here."""
+"""Addresses to listen on: wildcard and loopback addresses, and how to connect to them from this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only programs on the same machine, or in the same container, could connect to `host`."""
+    """Return whether only programs on the same machine, or in the same container, can connect to `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -23,5 +23,5 @@ def is_loopback(host: str) -> bool:
 
 
 def from_here(host: str) -> str:
-    """Return the address under which this machine reaches a server that listens on `host`."""
+    """Return the address for connecting from this machine to a server that listens on `host`."""
     return _WILDCARDS.get(host, host)

@@ -1,6 +1,6 @@
-"""The JSON Schema of config.yaml, for editors and other tools: pydantic's, plus what holds between settings.
+"""The JSON Schema of config.yaml, for editors and other tools: pydantic's, plus the rules between settings.
 
-Pure. The rules added here say what `checks` says, as far as a schema can say it; tests run both on the same files.
+Pure. The rules added here are those of `checks`, as far as a schema can express them; tests run both on the same files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from llama_gguf.settings.checks.engine import PLAIN_CACHE
-from llama_gguf.settings.checks.network import OWN_PATHS, TAKEN_HEADERS
+from llama_gguf.settings.checks.network import RESERVED_HEADERS, RESERVED_PATHS
 from llama_gguf.settings.checks.reserved_args import RULES
 from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES
 from llama_gguf.settings.sections.settings import Settings
@@ -29,7 +29,7 @@ _HOST = r"^([0-9A-Fa-f]*:[0-9A-Fa-f:.]+|(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]
 
 
 def _any_case(words: tuple[str, ...]) -> str:
-    """Return a pattern for `words` in any mixture of case; JSON Schema's patterns have no flag for it."""
+    """Return a case-insensitive pattern for `words`; JSON Schema's patterns have no flag for it."""
     return "|".join("".join(f"[{c.upper()}{c}]" if c.isalpha() else c for c in word) for word in words)
 
 
@@ -48,10 +48,10 @@ _PROPERTIES: dict[str, dict[str, dict[str, JsonValue]]] = {
         "host": {"pattern": _HOST},
         "routes": {"minItems": 1, "uniqueItems": True},
     },
-    "Health": {"host": {"pattern": _HOST}, "path": {"not": {"enum": list(OWN_PATHS)}}},
+    "Health": {"host": {"pattern": _HOST}, "path": {"not": {"enum": list(RESERVED_PATHS)}}},
     "Limits": {"store": {"pattern": _STORE}},
     "Paths": {"run_dir": {"maxLength": MAX_RUN_DIR_BYTES}},
-    "Auth": {"extra_header": {"not": {"type": "string", "pattern": f"^({_any_case(TAKEN_HEADERS)})$"}}},
+    "Auth": {"extra_header": {"not": {"type": "string", "pattern": f"^({_any_case(RESERVED_HEADERS)})$"}}},
 }
 
 
@@ -60,7 +60,7 @@ def json_schema() -> dict[str, Any]:
     schema = copy.deepcopy(Settings.model_json_schema())
     for node in _nodes(schema):
         if isinstance(node.get("title"), str) and "properties" not in node:
-            del node["title"]  # pydantic's titles only repeat the names
+            del node["title"]  # pydantic's titles repeat the names
     definitions = schema["$defs"]
     for definition, properties in _PROPERTIES.items():
         for name, extra in properties.items():
@@ -87,7 +87,7 @@ def _nodes(value: object) -> Iterator[dict[str, Any]]:
 
 
 def _add(node: dict[str, Any], extra: dict[str, JsonValue]) -> None:
-    """Add keywords; one that is there already is kept beside the new one."""
+    """Add keywords; one that exists already is combined with the new one."""
     if set(extra) & set(node):
         node.setdefault("allOf", []).append(extra)
     else:
@@ -95,7 +95,7 @@ def _add(node: dict[str, Any], extra: dict[str, JsonValue]) -> None:
 
 
 def _given(name: str) -> dict[str, Any]:
-    """Return the condition that a property is there and is not null."""
+    """Return the condition that a property is present and not null."""
     return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
 
 
@@ -129,7 +129,7 @@ def _draft_rule() -> dict[str, Any]:
 
 
 def _argument_pattern(*kinds: str) -> str:
-    """Return a pattern for the spellings of refused arguments, `_` for `-` and `=value` included."""
+    """Return a pattern for the spellings of reserved arguments, `_` for `-` and `=value` included."""
     names = sorted(name for rule in RULES if rule.kind in kinds for name in rule.names)
     spelled = []
     for name in names:

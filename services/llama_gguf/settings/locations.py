@@ -1,7 +1,7 @@
-"""Where things lie on this machine: the `auto` and left-out paths of Settings made concrete.
+"""Paths on this machine: the `auto` and unset paths of Settings resolved.
 
-Owns the names of all files under the run directory, on which the programs meet. Looks at the file system (does a
-directory exist, can it be written) but changes nothing.
+Owns the names of all files in the run directory, through which the programs communicate. Reads the file system (does a
+directory exist, is it writable) but changes nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ DATA_DIR = "/data"
 """The image's own data directory."""
 DATA_DIR_CANDIDATES = (DATA_DIR, RUNPOD_NETWORK_VOLUME, RUNPOD_POD_VOLUME)
 MODELS_DIR = "models"
-"""Name of the models directory below the data directory, where `paths.models_dir` does not say another."""
+"""Default name of the models directory, below the data directory."""
 
 CONFIG_FILE = "/etc/llama-gguf/config.yaml"
-"""The image's configuration; on other machines where one is looked for last."""
+"""The image's configuration; on other machines the last candidate."""
 UNIX_SOCKET_PATH_BYTES = 107
-"""How long the path of a unix socket may be on Linux."""
+"""Maximum length of the path of a Unix socket on Linux."""
 MAX_RUN_DIR_BYTES = 80
-"""Leaves room for the longest name: supervisord binds to /supervisord.sock.PID first."""
+"""Leaves room for the longest socket name: supervisord binds to /supervisord.sock.PID first."""
 
 RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
-"""Variable by which `up` tells its programs the run directory."""
+"""Variable in which `up` passes the run directory to its programs."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RunDir:
 
     @property
     def snapshot(self) -> Path:
-        """Settings and locations as `up` resolved them; what the programs read."""
+        """Settings and locations as `up` resolved them; read by the programs."""
         return self.root / "settings.json"
 
     @property
@@ -52,7 +52,7 @@ class RunDir:
 
     @property
     def supervisord_pid(self) -> Path:
-        """Process id of supervisord, written by itself."""
+        """Process id of supervisord, written by supervisord."""
         return self.root / "supervisord.pid"
 
     @property
@@ -62,7 +62,7 @@ class RunDir:
 
     @property
     def supervisord_socket(self) -> Path:
-        """supervisord's RPC, a unix socket (0600)."""
+        """supervisord's RPC, a Unix socket (0600)."""
         return self.root / "supervisord.sock"
 
     @property
@@ -77,37 +77,37 @@ class RunDir:
 
     @property
     def engine_key(self) -> Path:
-        """API key between gateway and engine (0600), new at every `up`; a link to memory where the disk is none."""
+        """API key between gateway and engine (0600), new at every `up`; a symlink if the directory is on disk."""
         return self.root / "engine.key"
 
     @property
     def engine_phase(self) -> Path:
-        """JSON: what the engine program does before llama-server answers (phase, bytes)."""
+        """JSON: what the engine program does before llama-server responds (phase, bytes)."""
         return self.root / "engine.json"
 
     @property
     def engine_variant(self) -> Path:
-        """JSON: which variant of the CPU code the engine runs, and which ones crashed here."""
+        """JSON: which CPU variant the engine runs, and which ones crashed here."""
         return self.root / "engine-variant.json"
 
     @property
     def failure(self) -> Path:
-        """JSON: why the appliance gave up; exists only then."""
+        """JSON: why the appliance gave up; exists only after that."""
         return self.root / "failure.json"
 
     @property
     def draining(self) -> Path:
-        """Exists from the moment a stop was asked for; health answers unready from then on."""
+        """Exists once a stop was requested; health responds unready from then on."""
         return self.root / "draining"
 
     @property
     def ready(self) -> Path:
-        """Exists once the appliance has been ready; made by the health server."""
+        """Exists once the appliance has been ready; created by the health server."""
         return self.root / "ready"
 
     @property
     def crashes(self) -> Path:
-        """JSON: when and how each program ended unasked; the listener's memory, and the count of restarts."""
+        """JSON: when and how each program exited unexpectedly; the listener's state, and the count of restarts."""
         return self.root / "crashes.json"
 
     def log(self, program: str) -> Path:
@@ -117,7 +117,7 @@ class RunDir:
 
 @dataclass(frozen=True)
 class Locations:
-    """Every path concrete and absolute."""
+    """Every path, absolute."""
 
     data_dir: Path
     data_dir_reason: str
@@ -131,11 +131,11 @@ class Locations:
 
     @property
     def cpu_variants_file(self) -> Path:
-        """JSON: variants of the engine's CPU code that crashed, by machine; outlives the appliance."""
+        """JSON: CPU variants of the engine that crashed, by machine; outlives the appliance."""
         return self.data_dir / "engine-cpu-variants.json"
 
     def to_json(self) -> dict[str, str]:
-        """Return what `from_json` takes."""
+        """Return what `from_json` accepts."""
         return {name: str(value) for name, value in (vars(self) | {"run": self.run.root}).items()}
 
     @classmethod
@@ -148,7 +148,7 @@ class Locations:
 
 
 def can_write(path: Path) -> bool:
-    """Return whether `path`, or the nearest parent that exists, is a directory this process may write."""
+    """Return whether `path`, or the nearest parent that exists, is a directory that this process can write to."""
     while not path.exists():
         if path == path.parent:
             return False
@@ -162,7 +162,7 @@ def _find_data_dir(
     if settings.paths.data_dir != "auto":
         return Path(settings.paths.data_dir).absolute(), "paths.data_dir"
     candidates = [Path(candidate) for candidate in DATA_DIR_CANDIDATES if is_dir(Path(candidate))]
-    # A volume comes first: the image has a /data of its own, which must not hide a platform's mounted /workspace.
+    # A volume wins: the image has a /data of its own, which must not hide a platform's mounted /workspace.
     for candidate in candidates:
         if is_mount(candidate):
             return candidate, f"auto: a volume is mounted at {candidate}"
@@ -182,16 +182,16 @@ def _find_run_dir(settings: Settings, env: Mapping[str, str], writable: Callable
         user = Path(runtime) / "llama-gguf"
         if writable(user):
             return user, "auto: $XDG_RUNTIME_DIR is writable"
-    import tempfile  # noqa: PLC0415 - takes 20 ms, which each program would pay
+    import tempfile  # noqa: PLC0415 - costs 20 ms in each program
 
     temporary = Path(tempfile.gettempdir()) / f"llama-gguf-{os.getuid()}"
     return temporary, "auto: neither /run nor $XDG_RUNTIME_DIR is writable"
 
 
 def _keys_file_name(data_dir: Path, is_file: Callable[[Path], bool]) -> str:
-    """Return the default keys file: the old system's, where a deployment has that one and none of ours."""
-    old = "api_keys.txt"
-    return old if is_file(data_dir / old) and not is_file(data_dir / "keys.json") else "keys.json"
+    """Return the default keys file: the legacy one, if only that exists."""
+    legacy = "api_keys.txt"
+    return legacy if is_file(data_dir / legacy) and not is_file(data_dir / "keys.json") else "keys.json"
 
 
 def locate(
@@ -203,7 +203,7 @@ def locate(
     is_file: Callable[[Path], bool] = Path.is_file,
     is_mount: Callable[[Path], bool] = os.path.ismount,
 ) -> Locations:
-    """Make every path of `settings` concrete for this machine."""
+    """Resolve every path of `settings` on this machine."""
     data_dir, data_dir_reason = _find_data_dir(settings, env, is_dir, is_mount)
     run_dir, run_dir_reason = _find_run_dir(settings, env, writable)
 

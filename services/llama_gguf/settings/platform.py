@@ -1,6 +1,6 @@
-"""Who hosts this box: how to tell, and what the hosts fix that the configuration has to meet. Pure.
+"""The platform that hosts this instance: how to detect it, and its limits on the configuration. Pure.
 
-RunPod's facts are from its documentation of autumn 2026. How each host wants a container described is `platforms`'.
+RunPod's facts are from its documentation of autumn 2026. `platforms` owns each one's launch specs.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ Platform = Literal["runpod", "kubernetes", "vast", "plain"]
 PlatformSetting = Literal["auto", Platform]
 
 RUNPOD_ENDPOINT_ID = "RUNPOD_ENDPOINT_ID"
-"""Set in the workers of a serverless endpoint only."""
+"""Set only in the workers of a serverless endpoint."""
 RUNPOD_POD_ID = "RUNPOD_POD_ID"
 VAST_CONTAINER_ID = "CONTAINER_ID"
 VAST_API_KEY = "CONTAINER_API_KEY"
 KUBERNETES_SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
 
 INSTANCE_VARIABLES: Mapping[Platform, str] = {"runpod": RUNPOD_POD_ID, "vast": VAST_CONTAINER_ID}
-"""Platform -> the variable in which it names this instance."""
+"""Platform -> the variable that holds the id of this instance."""
 
 RUNPOD_VARIABLES: Mapping[str, tuple[str, str]] = {
     "PORT": ("gateway", "port"),
     "PORT_HEALTH": ("health", "port"),
     "HEALTH_CHECK_PATH": ("health", "path"),
 }
-"""Variable of a serverless endpoint by which RunPod's load balancer finds us -> the setting it decides."""
+"""Variable of a serverless endpoint, which RunPod's load balancer follows too -> the setting it overrides."""
 RUNPOD_MAX_REQUEST_SECONDS = 330
-"""A load-balancing endpoint ends a request after 5.5 minutes."""
+"""A load-balancing endpoint aborts a request after 5.5 minutes."""
 RUNPOD_MAX_BODY_BYTES = 30_000_000
 RUNPOD_NETWORK_VOLUME = "/runpod-volume"
 RUNPOD_POD_VOLUME = "/workspace"
 RUNPOD_MODEL_CACHE = f"{RUNPOD_NETWORK_VOLUME}/huggingface-cache/hub"
-"""Where RunPod puts models that it has cached for an endpoint, in the layout of Hugging Face's own cache."""
+"""Directory of the models that RunPod has cached for an endpoint, in the layout of Hugging Face's cache."""
 
 
 def detect_platform(env: Mapping[str, str]) -> Platform:
-    """Return the platform whose contract the health check should follow.
+    """Return the platform whose health-check contract applies.
 
-    RunPod first, because its Pods may carry the variables of the cluster below; Vast sets no single sure variable, so
-    its container id counts only together with one more of its own.
+    RunPod first, because its Pods can have the variables of the cluster below. Vast has no single unambiguous
+    variable, so its container id counts only together with another one.
     """
     if env.get(RUNPOD_ENDPOINT_ID) or env.get(RUNPOD_POD_ID):
         return "runpod"

@@ -1,6 +1,6 @@
-"""What must not be shown: values under names that sound secret, and credentials inside addresses. Pure.
+"""What must not be shown: values of names that denote secrets, and credentials in URLs. Pure.
 
-Settings hold no secrets by design; this guards what people put there all the same, and listings of the environment.
+Settings contain no secrets by design; this is for those put there anyway, and for listings of the environment.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _KEY_SHAPED = re.compile(r"\b(sk-|hf_|rpa_|ghp_|gho_|github_pat_)[A-Za-z0-9_-]{8
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a setting or variable of this name may hold a secret (`X_FILE` and `X_ENV` only point at one)."""
+    """Return whether a setting or variable of this name can hold a secret (`X_FILE` and `X_ENV` only refer to one)."""
     return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET_NAME.search(name)
 
 
 def mask_text(text: str) -> str:
-    """Return `text` without credentials in addresses and without words shaped like well-known keys."""
+    """Return `text` without credentials in URLs and without words in the format of well-known keys."""
     text = _USERINFO.sub(rf"\1{MASK}@", text)
     text = _QUERY.sub(rf"\1{MASK}", text)
     text = _ARGUMENT.sub(rf"\1{MASK}", text)
@@ -46,7 +46,7 @@ def mask_text(text: str) -> str:
 
 
 def mask_line(line: str, *, whole_value: bool = False) -> str:
-    """Return a line of YAML without secrets; the columns of its keys stay as they are."""
+    """Return a line of YAML without secrets; the columns of its keys do not change."""
     found = _YAML_ENTRY.match(line)
     if found and (whole_value or (is_secret_name(found[2]) and not _NUMBER.fullmatch(found[3]))):
         return found[1] + MASK
@@ -54,7 +54,7 @@ def mask_line(line: str, *, whole_value: bool = False) -> str:
 
 
 def mask_value(name: str, value: JsonValue) -> JsonValue:
-    """Return a JSON value fit to be shown, masked if `name` or a name inside it sounds secret."""
+    """Return a JSON value that can be shown, masked if `name` or a name inside it denotes a secret."""
     if isinstance(value, dict):
         return {key: mask_value(str(key), child) for key, child in value.items()}
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def masked_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def url_secrets(url: str) -> Iterator[str]:
-    """Yield what in `url` is a secret: `password`, `token` or `signature`."""
+    """Yield the kinds of secrets in `url`: `password`, `token` or `signature`."""
     try:
         parts = urlsplit(url)
     except ValueError:

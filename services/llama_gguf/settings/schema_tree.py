@@ -1,7 +1,7 @@
-"""The shape of the configuration: which settings exist, what each accepts, in words.
+"""The schema of the configuration: which settings exist, what each accepts, in words.
 
-Read off the JSON Schema that pydantic makes of `Settings`, so there is no second list of settings. Pure; the one
-place that navigates that schema. Loading, messages, the reference and the command line all ask here.
+Reads the JSON Schema that pydantic generates from `Settings`, so there is no second list of settings. Pure; the only
+module that navigates that schema: loading, messages, the reference and the command line use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from llama_gguf.settings.sections.settings import Settings
 
-Path = tuple[str | int, ...]
+SettingPath = tuple[str | int, ...]
 Node = Mapping[str, Any]
 
 ENV_PREFIX = "LLAMA_GGUF__"
@@ -23,7 +23,7 @@ ENV_DELIMITER = "__"
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Return `path` as operators write it: `model.lora[0].scale`."""
+    """Return `path` in dotted form: `model.lora[0].scale`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -40,7 +40,7 @@ class Leaf:
     """One setting that holds a value (a list counts as one value)."""
 
     path: tuple[str, ...]
-    node: Node  # its JSON Schema, as written: null and references not removed
+    node: Node  # its JSON Schema, unresolved: with null and references
     required: bool
 
     @property
@@ -50,12 +50,12 @@ class Leaf:
 
     @property
     def default(self) -> JsonValue:
-        """The default as a JSON value; None too where there is none."""
+        """The default as a JSON value; None also if there is none."""
         return cast(JsonValue, self.node.get("default"))
 
 
-class Shape:
-    """The settings tree as data."""
+class SettingsSchema:
+    """The JSON Schema of `Settings`, by the paths of settings."""
 
     def __init__(self, schema: Node) -> None:
         self._schema = schema
@@ -73,7 +73,7 @@ class Shape:
             node = options[0]
 
     def at(self, path: Sequence[str | int]) -> Node | None:
-        """Return the resolved schema at `path`, or None where no such setting exists."""
+        """Return the resolved schema at `path`, or None if no such setting exists."""
         node = self.resolve(self._schema)
         for part in path:
             child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
@@ -93,8 +93,8 @@ class Shape:
         node = (parent or {}).get("properties", {}).get(path[-1], {})
         return any(option.get("type") == "null" for option in node.get("anyOf", ()))
 
-    def known_prefix(self, path: Sequence[str | int]) -> Path:
-        """Return the longest start of `path` that names a setting (pydantic appends union tags to it)."""
+    def known_prefix(self, path: Sequence[str | int]) -> SettingPath:
+        """Return the longest prefix of `path` that names a setting (pydantic appends union tags to it)."""
         for end in range(len(path), 0, -1):
             if self.at(path[:end]) is not None:
                 return tuple(path[:end])
@@ -130,19 +130,19 @@ class Shape:
         return _plain_phrase(node, self)
 
     def choices(self, path: Sequence[str | int]) -> list[str]:
-        """Return the words the setting at `path` accepts, if it accepts only certain words."""
+        """Return the values of the setting at `path`, if it is an enum."""
         node = self.at(path) or {}
         options = [self.resolve(option) for option in node.get("anyOf", [node])]
         return [str(value) for option in options for value in option.get("enum", ())]
 
 
 def either(options: Sequence[str]) -> str:
-    """Join as in `a, b or c`; alternatives that already hold an "or" stay readable."""
+    """Join as in `a, b or c`; alternatives that already contain an "or" stay readable."""
     flat = [part for option in options for part in option.replace(" or ", ", ").split(", ")]
     return flat[0] if len(flat) == 1 else f"{', '.join(flat[:-1])} or {flat[-1]}"
 
 
-def _plain_phrase(node: Node, shape: Shape) -> str:
+def _plain_phrase(node: Node, schema: SettingsSchema) -> str:
     kind = node.get("type")
     if kind in _NOUNS:
         return _range(_NOUNS[kind], node)
@@ -152,11 +152,11 @@ def _plain_phrase(node: Node, shape: Shape) -> str:
         return "true or false"
     if kind != "array":
         return "a group of settings"
-    items = shape.resolve(node.get("items", {}))
+    items = schema.resolve(node.get("items", {}))
     if "properties" in items:
         return "a list of groups of settings"
     plain = items.get("type") == "string" and "enum" not in items
-    return "a list of texts" if plain else f"a list, each item {shape.phrase(items)}"
+    return "a list of texts" if plain else f"a list, each item {schema.phrase(items)}"
 
 
 _NOUNS = {"integer": "a whole number", "number": "a number"}
@@ -179,6 +179,6 @@ def _number(value: float) -> str:
 
 
 @functools.cache
-def settings_shape() -> Shape:
-    """Return the shape of `Settings` (made once a process, about 20 ms)."""
-    return Shape(Settings.model_json_schema())
+def settings_schema() -> SettingsSchema:
+    """Return the schema of `Settings` (built once per process, about 20 ms)."""
+    return SettingsSchema(Settings.model_json_schema())

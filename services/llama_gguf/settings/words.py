@@ -1,4 +1,4 @@
-"""Words people write: those for yes and no, and the one of several that somebody probably meant. Pure."""
+"""Words in configuration text: booleans, and the most similar one of several. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 TRUE_WORDS = frozenset({"true", "1", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "0", "no", "off"})
-"""What a variable may say, in lower case; huggingface_hub takes the same."""
+"""Boolean values of a variable, in lower case; huggingface_hub accepts the same."""
 
 
 def closest(word: str, options: Iterable[str]) -> str | None:
-    """Return the option that `word` most resembles, if any does."""
-    import difflib  # noqa: PLC0415 - programs that never have to ask would pay for it
+    """Return the option that is most similar to `word`, if one is."""
+    import difflib  # noqa: PLC0415 - most programs never need it
 
     by_fold = {option.lower(): option for option in options}
     match = difflib.get_close_matches(word.lower(), by_fold, n=1, cutoff=0.7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_gguf.settings.environment_filter import DEVICES, SYSTEM, harmless, matches
+from llama_gguf.settings.environment_filter import DEVICES, SYSTEM, filter_environment, matches
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ def test_a_pattern_is_a_name_or_a_beginning(name: str, found: bool) -> None:
 
 def test_secrets_do_not_pass_under_a_harmless_prefix() -> None:
     env = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_API_KEY": "n", "CUDA_SECRET": "c", "TZ": "UTC", "OTHER": "o"}
-    assert harmless(env, (*SYSTEM, *DEVICES)) == {"NVIDIA_VISIBLE_DEVICES": "all", "TZ": "UTC"}
+    assert filter_environment(env, (*SYSTEM, *DEVICES)) == {"NVIDIA_VISIBLE_DEVICES": "all", "TZ": "UTC"}

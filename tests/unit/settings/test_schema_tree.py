@@ -1,4 +1,4 @@
-"""shape, coerce, suggest and hints: settings as data, in words, and what was probably meant."""
+"""schema, coerce, suggest and hints: settings as data, in words, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from llama_gguf.settings.loading.coerce import from_text
 from llama_gguf.settings.loading.origins import parts
 from llama_gguf.settings.messages.did_you_mean import suggestion, synonyms
 from llama_gguf.settings.messages.hints import hint, show
-from llama_gguf.settings.schema_tree import Shape, dotted, either, env_name, settings_shape
+from llama_gguf.settings.schema_tree import SettingsSchema, dotted, either, env_name, settings_schema
 
-SHAPE = settings_shape()
+SCHEMA = settings_schema()
 
 
 def path(name: str) -> tuple[str | int, ...]:
@@ -38,16 +38,16 @@ def path(name: str) -> tuple[str | int, ...]:
     ],
 )
 def test_expected_in_words(name: str, phrase: str) -> None:
-    assert SHAPE.expected(path(name)) == phrase
+    assert SCHEMA.expected(path(name)) == phrase
 
 
 def test_phrases_of_schemas_that_settings_do_not_use_yet() -> None:
-    shape = Shape({"properties": {}})
-    assert shape.phrase({"type": "integer"}) == "a whole number"
-    assert shape.phrase({"type": "number", "minimum": 0.5}) == "a number of at least 0.5"
-    assert shape.phrase({"type": "number", "exclusiveMinimum": 0}) == "a number above 0"
-    assert shape.phrase({"const": "x"}) == "`x`"
-    assert shape.keys(("nonsense",)) == []
+    schema = SettingsSchema({"properties": {}})
+    assert schema.phrase({"type": "integer"}) == "a whole number"
+    assert schema.phrase({"type": "number", "minimum": 0.5}) == "a number of at least 0.5"
+    assert schema.phrase({"type": "number", "exclusiveMinimum": 0}) == "a number above 0"
+    assert schema.phrase({"const": "x"}) == "`x`"
+    assert schema.keys(("nonsense",)) == []
 
 
 def test_names() -> None:
@@ -59,17 +59,17 @@ def test_names() -> None:
 
 
 def test_prefix_drops_what_pydantic_appends() -> None:
-    assert SHAPE.known_prefix(("engine", "gpu_layers", "constrained-int")) == ("engine", "gpu_layers")
-    assert SHAPE.known_prefix(("nonsense", "x")) == ()
+    assert SCHEMA.known_prefix(("engine", "gpu_layers", "constrained-int")) == ("engine", "gpu_layers")
+    assert SCHEMA.known_prefix(("nonsense", "x")) == ()
 
 
 def test_every_leaf_is_described_with_a_sentence() -> None:
-    leaves = list(SHAPE.leaves())
+    leaves = list(SCHEMA.leaves())
     assert len(leaves) > 100
     for leaf in leaves:
         text = str(leaf.node.get("description", ""))
         assert text.endswith("."), leaf.name
-        assert SHAPE.at(leaf.path) is not None
+        assert SCHEMA.at(leaf.path) is not None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_every_leaf_is_described_with_a_sentence() -> None:
     ],
 )
 def test_text_becomes_what_the_setting_wants(name: str, text: str, value: object) -> None:
-    found = from_text(text, path(name), SHAPE)
+    found = from_text(text, path(name), SCHEMA)
     assert found == value
     assert type(found) is type(value)
 
@@ -122,11 +122,11 @@ def test_text_becomes_what_the_setting_wants(name: str, text: str, value: object
 )
 def test_text_that_cannot_be_read_raises(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=r"not valid JSON|quotation"):
-        from_text(text, path(name), SHAPE)
+        from_text(text, path(name), SCHEMA)
 
 
 def test_text_of_an_unknown_setting_stays() -> None:
-    assert from_text("x", ("nonsense",), SHAPE) == "x"
+    assert from_text("x", ("nonsense",), SCHEMA) == "x"
 
 
 @pytest.mark.parametrize(
@@ -148,21 +148,21 @@ def test_text_of_an_unknown_setting_stays() -> None:
     ],
 )
 def test_suggestion(name: str, expected: str) -> None:
-    assert suggestion(path(name), SHAPE) == expected
+    assert suggestion(path(name), SCHEMA) == expected
 
 
 def test_name_with_dots_is_written_as_a_group() -> None:
-    assert suggestion(("gateway.port",), SHAPE) == "write it as a group: gateway: {port: …}"
+    assert suggestion(("gateway.port",), SCHEMA) == "write it as a group: gateway: {port: …}"
 
 
 def test_keys_in_the_file_are_sent_elsewhere() -> None:
-    assert "keys generate" in suggestion(("auth", "api_key"), SHAPE)
-    assert "keys generate" in suggestion(("api_keys",), SHAPE)
+    assert "keys generate" in suggestion(("auth", "api_key"), SCHEMA)
+    assert "keys generate" in suggestion(("api_keys",), SCHEMA)
 
 
 def test_every_synonym_names_a_setting() -> None:
     for name, target in synonyms().items():
-        assert SHAPE.at(path(target)) is not None, target
+        assert SCHEMA.at(path(target)) is not None, target
         assert name == name.lower()
 
 
@@ -204,7 +204,11 @@ def test_every_synonym_names_a_setting() -> None:
         ("limits.requests_per_minute", "unlimited", "did you mean null?"),
         ("limits.requests_per_minute", 0, "did you mean null?"),
         ("gateway.port", None, "remove the line, or give it a value"),
-        ("gateway.port", "${PORT}", "nothing is filled in here: set the LLAMA_GGUF__ variable of this setting instead"),
+        (
+            "gateway.port",
+            "${PORT}",
+            "variables are not expanded here: set the LLAMA_GGUF__ variable of this setting instead",
+        ),
         ("auth.bootstrap.env", "$FIRST_KEY", 'did you mean "FIRST_KEY"?'),
         ("auth.bootstrap.env", "a-b", ""),
         ("gateway.host", 7, 'did you mean "7"?'),
@@ -217,19 +221,19 @@ def test_every_synonym_names_a_setting() -> None:
         ("engine.pooling", "average", 'did you mean "mean"?'),
         ("gateway.port", "8000#public", "a comment needs a space before its #"),
         ("model.hf.repo", "https://huggingface.co/o/n-GGUF/tree/main", 'did you mean "o/n-GGUF"?'),
-        ("model.hf.repo", "o/n:Q4_K_M", "write repo: o/n, and in `file` the name of its Q4_K_M file"),
+        ("model.hf.repo", "o/n:Q4_K_M", "write repo: o/n, and set `file` to the name of its Q4_K_M file"),
         ("model.hf.repo", "n", ""),
         ("gateway", "port = 8000 host = x", "write port: 8000"),
         ("gateway", "prot = 8000", ""),
         ("gateway.cors", ["*"], "write {allow_origins: […]}"),
         ("auth.bootstrap", True, "write {generate: true}"),
         ("auth.bootstrap", False, ""),
-        ("gateway.routes", "all", "write a list of those you want, as in [chat, completions]"),
-        ("gateway.routes", "Chat", "write a list of those you want, as in [chat]"),
+        ("gateway.routes", "all", "write a list, as in [chat, completions]"),
+        ("gateway.routes", "Chat", "write a list, as in [chat]"),
     ],
 )
 def test_hint(name: str, given: object, expected: str) -> None:
-    assert hint(path(name), given, SHAPE) == expected
+    assert hint(path(name), given, SCHEMA) == expected
 
 
 @pytest.mark.parametrize(

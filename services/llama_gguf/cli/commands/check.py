@@ -62,7 +62,7 @@ def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ..
     """Return the problems between a valid configuration and this machine, with their places."""
     locations = locate(loaded.settings, env)
     found = check_files(loaded.settings, locations, env, read_model=read_model)
-    return loaded.placed([*found, *_pinned_variant(loaded.settings, locations, env)])
+    return loaded.with_origins([*found, *_pinned_variant(loaded.settings, locations, env)])
 
 
 def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:

@@ -16,10 +16,10 @@ import yaml
 from pydantic import JsonValue
 
 from llama_gguf.cli.config_options import chosen, config_argument, load_or_exit
-from llama_gguf.settings.loading.known_variables import OLD_NAMES, PLATFORM_VARIABLES
+from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES, PLATFORM_VARIABLES
 from llama_gguf.settings.loading.load import Loaded
 from llama_gguf.settings.redaction import mask_value
-from llama_gguf.settings.schema_tree import Shape, dotted, env_name, settings_shape
+from llama_gguf.settings.schema_tree import SettingsSchema, dotted, env_name, settings_schema
 
 
 @click.group()
@@ -106,14 +106,14 @@ class Variable:
     note: str
 
 
-def variables(shape: Shape) -> Iterator[Variable]:
+def variables(schema: SettingsSchema) -> Iterator[Variable]:
     """Yield every variable: one a setting, the platforms', and the old system's names."""
-    for leaf in shape.leaves():
+    for leaf in schema.leaves():
         yield Variable(env_name(leaf.path), leaf.name, "setting", str(leaf.node.get("description", "")))
     for platform in PLATFORM_VARIABLES:
         note = f"{platform.platform}: {platform.note}" if platform.note else platform.platform
         yield Variable(platform.name, dotted(platform.setting), "platform", note)
-    for old in OLD_NAMES:
+    for old in LEGACY_VARIABLES:
         yield Variable(old.name, dotted(old.setting), "old name" if old.setting else "retired", old.note)
 
 
@@ -122,7 +122,7 @@ def variables(shape: Shape) -> Iterator[Variable]:
 @click.option("--set-only", is_flag=True, help="Only the variables that are set here.")
 def env(as_json: bool, set_only: bool) -> None:
     """List every environment variable that is read; a * marks those that are set here."""
-    listed = [one for one in variables(settings_shape()) if not set_only or one.name in os.environ]
+    listed = [one for one in variables(settings_schema()) if not set_only or one.name in os.environ]
     if as_json:
         data = [{**asdict(one), "set": one.name in os.environ} for one in listed]
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))

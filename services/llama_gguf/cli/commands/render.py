@@ -94,7 +94,7 @@ class _Output:
 
     def emit(self, bundle: Bundle, loaded: Loaded) -> None:
         """Report the warnings, then write or print the files."""
-        warnings = loaded.placed(bundle.warnings)
+        warnings = loaded.with_origins(bundle.warnings)
         if self._as_json:
             click.echo(json.dumps({"files": bundle.files, "warnings": as_data(warnings)}, indent=1))
             return
@@ -149,7 +149,7 @@ def _run(
     try:
         bundle = how(loaded.settings, request, options)
     except ConfigError as error:
-        raise InvalidConfigError(loaded.placed(error.problems), text=loaded.text, file=loaded.file) from None
+        raise InvalidConfigError(loaded.with_origins(error.problems), text=loaded.text, file=loaded.file) from None
     output.emit(bundle, loaded)
 
 

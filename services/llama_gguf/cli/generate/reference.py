@@ -22,9 +22,9 @@ from llama_gguf.cli.generate.reference_problems import (
     rendering_section,
 )
 from llama_gguf.errors import ExitCode
-from llama_gguf.settings.loading.known_variables import CONFIG_VARIABLE, OLD_NAMES, PLATFORM_VARIABLES
+from llama_gguf.settings.loading.known_variables import CONFIG_VARIABLE, LEGACY_VARIABLES, PLATFORM_VARIABLES
 from llama_gguf.settings.messages.codes import PROBLEM_CODES
-from llama_gguf.settings.schema_tree import Leaf, settings_shape
+from llama_gguf.settings.schema_tree import Leaf, settings_schema
 
 
 def reference() -> str:
@@ -35,26 +35,26 @@ def reference() -> str:
 
 def settings_section() -> str:
     """Return the tables of settings, one a section of the file."""
-    shape = settings_shape()
+    schema = settings_schema()
     parts = [
         (
             "## Settings\n\nA setting `a.b` is the variable `LLAMA_GGUF__A__B` and the flag `--set a.b=VALUE`. Lists "
             "are given there as JSON, or separated by commas."
         ),
     ]
-    leaves = list(shape.leaves())
-    for name in shape.keys(()):
-        node = shape.at((name,)) or {}
+    leaves = list(schema.leaves())
+    for name in schema.keys(()):
+        node = schema.at((name,)) or {}
         rows = [_setting_row(leaf) for leaf in leaves if leaf.path[0] == name]
         parts += [
             f"### {name}\n\n{text(node.get('description', ''))}",
             table(("setting", "accepts", "default", ""), rows),
         ]
-    items = shape.at(("model", "lora", 0)) or {}
+    items = schema.at(("model", "lora", 0)) or {}
     rows = [
         (
             f"`model.lora[].{key}`",
-            text(shape.phrase(node)),
+            text(schema.phrase(node)),
             _default(node.get("default")),
             text(node.get("description", "")),
         )
@@ -65,8 +65,8 @@ def settings_section() -> str:
 
 
 def _setting_row(leaf: Leaf) -> tuple[str, str, str, str]:
-    shape = settings_shape()
-    accepts = shape.expected(leaf.path) + (" or null" if shape.nullable(leaf.path) else "")
+    schema = settings_schema()
+    accepts = schema.expected(leaf.path) + (" or null" if schema.nullable(leaf.path) else "")
     default = "required" if leaf.required else _default(leaf.default)
     return f"`{leaf.name}`", text(accepts), default, text(str(leaf.node.get("description", "")))
 
@@ -82,7 +82,8 @@ def variables_section() -> str:
         for v in PLATFORM_VARIABLES
     ]
     old = [
-        (f"`{v.name}`", f"`{'.'.join(map(str, v.setting))}`" if v.setting else "none", text(v.note)) for v in OLD_NAMES
+        (f"`{v.name}`", f"`{'.'.join(map(str, v.setting))}`" if v.setting else "none", text(v.note))
+        for v in LEGACY_VARIABLES
     ]
     return "\n\n".join(
         [

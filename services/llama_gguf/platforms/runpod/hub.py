@@ -10,7 +10,7 @@ from llama_gguf import __version__
 from llama_gguf.platforms.container import REPOSITORY, Launch
 from llama_gguf.platforms.environment import variable_text
 from llama_gguf.platforms.serialize import Tree
-from llama_gguf.settings.schema_tree import Leaf, env_name, settings_shape
+from llama_gguf.settings.schema_tree import Leaf, env_name, settings_schema
 
 from .options import RunPodOptions, allowed_cuda
 
@@ -70,7 +70,7 @@ def _hardware(launch: Launch, options: RunPodOptions, gpu_field: str, gpus: str)
 
 
 def _setting_inputs(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
-    leaves = {env_name(leaf.path): leaf for leaf in settings_shape().leaves()}
+    leaves = {env_name(leaf.path): leaf for leaf in settings_schema().leaves()}
     asked = {env_name(tuple(name.split("."))) for name in _ALWAYS_ASKED}
     inputs: list[Tree] = []
     for name in [*variables, *sorted(asked.difference(variables))]:
@@ -83,7 +83,7 @@ def _setting_inputs(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
 
 
 def _input(leaf: Leaf, text: str) -> Tree:
-    node = settings_shape().at(leaf.path) or {}
+    node = settings_schema().at(leaf.path) or {}
     advanced = leaf.path[0] != "model" and leaf.name not in _ALWAYS_ASKED
     field: Tree = {"name": leaf.name, "description": _description(leaf), "advanced": advanced}
     match node.get("type"):

@@ -1,1 +1,1 @@
-"""Checks beyond a single value: across settings, and of this machine."""
+"""Checks beyond a single value: between settings, and of this machine."""

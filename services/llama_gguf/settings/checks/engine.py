@@ -1,11 +1,11 @@
-"""Checks of `engine`: cache and batches that llama-server would refuse, arguments that defeat a setting. Pure."""
+"""Checks of `engine`: cache and batches that llama-server would reject, arguments that override a setting. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.checks.reserved_args import ArgRule, is_argument, refused
+from llama_gguf.settings.checks.reserved_args import ArgRule, is_argument, reserved
 from llama_gguf.settings.sections.settings import Settings
 
 _MAX_CONTEXT = 2**31 - 1
@@ -13,23 +13,23 @@ PLAIN_CACHE = ("f32", "f16", "bf16")
 
 
 def cache(settings: Settings) -> Iterator[Problem]:
-    """A quantised V cache works only with flash attention."""
+    """A quantised V cache requires flash attention."""
     engine = settings.engine
     if engine.cache_type_v not in PLAIN_CACHE and engine.flash_attention == "off":
-        message = f"engine.cache_type_v: {engine.cache_type_v} needs flash attention, which is off"
+        message = f"engine.cache_type_v: {engine.cache_type_v} requires flash attention, which is off"
         hint = "set engine.flash_attention to auto or on, or cache_type_v to f16"
         yield Problem("cache-needs-flash-attention", message, "engine.cache_type_v", hint=hint)
 
 
 def batches(settings: Settings) -> Iterator[Problem]:
-    """The physical batch is part of the logical one; an embedding's input must fit it whole."""
+    """The physical batch is part of the logical one; the input of an embedding must fit in one batch."""
     engine = settings.engine
     if engine.task == "generate" and engine.ubatch_size > engine.batch_size:
         message = f"engine.ubatch_size: {engine.ubatch_size} is more than engine.batch_size, {engine.batch_size}"
-        yield Problem("ubatch-over-batch", message, "engine.ubatch_size", hint="make it the same or less")
+        yield Problem("ubatch-over-batch", message, "engine.ubatch_size", hint="set it to at most batch_size")
     elif engine.task != "generate" and engine.batch_size < engine.context_per_slot:
         message = (
-            f"engine.batch_size: inputs of more than {engine.batch_size} tokens will be refused, although "
+            f"engine.batch_size: inputs of more than {engine.batch_size} tokens will be rejected, although "
             f"engine.context_per_slot allows {engine.context_per_slot}"
         )
         hint = f"set batch_size to {engine.context_per_slot}"
@@ -37,14 +37,14 @@ def batches(settings: Settings) -> Iterator[Problem]:
 
 
 def pooling(settings: Settings) -> Iterator[Problem]:
-    """Pooling is for embeddings; reranking has its own."""
+    """Pooling types are for embeddings; a reranker has its own."""
     chosen, task = settings.engine.pooling, settings.engine.task
     if task == "embed" and chosen == "rank":
-        message = "engine.pooling: rank makes the scores of a reranker, not embeddings"
-        hint = "take the one that the model's card names, or set engine.task to rerank"
+        message = "engine.pooling: rank produces the scores of a reranker, not embeddings"
+        hint = "use the one that the model card names, or set engine.task to rerank"
         yield Problem("pooling-unfit", message, "engine.pooling", hint=hint, severity="warning")
     elif chosen != "auto" and not (task == "embed" or (task == "rerank" and chosen == "rank")):
-        why = "a reranker always pools by rank" if task == "rerank" else f"engine.task is {task}"
+        why = "a reranker always uses rank" if task == "rerank" else f"engine.task is {task}"
         message = f"engine.pooling: has no effect, {why}"
         yield Problem("no-effect", message, "engine.pooling", severity="warning")
 
@@ -53,26 +53,27 @@ def total_context(settings: Settings) -> Iterator[Problem]:
     """The total of all slots is a 32-bit number in llama.cpp."""
     total = settings.engine.context_per_slot * settings.engine.slots
     if total > _MAX_CONTEXT:
-        message = f"engine.context_per_slot: times {settings.engine.slots} slots it is {total} tokens, beyond llama.cpp"
+        message = f"engine.context_per_slot: {total} tokens in {settings.engine.slots} slots exceed llama.cpp's maximum"
         yield Problem("context-too-large", message, "engine.context_per_slot")
 
 
 def in_flight(settings: Settings) -> Iterator[Problem]:
-    """More requests in the engine than it has slots wait there, out of reach of fairness."""
-    most, slots = settings.limits.max_in_flight, settings.engine.slots
-    if most is not None and most > slots:
+    """More requests in the engine than it has slots wait there, in order of arrival."""
+    maximum, slots = settings.limits.max_in_flight, settings.engine.slots
+    if maximum is not None and maximum > slots:
         message = (
-            f"limits.max_in_flight: {most} is more than engine.slots, {slots}; the rest wait unfairly in the engine"
+            f"limits.max_in_flight: {maximum} is more than engine.slots, {slots}; in the engine requests wait without "
+            "fairness"
         )
         yield Problem("in-flight-over-slots", message, "limits.max_in_flight", severity="warning")
 
 
 def extra_args(settings: Settings) -> Iterator[Problem]:
-    """Nothing in extra_args repeats or defeats a setting, or opens what is closed."""
+    """Nothing in extra_args repeats or overrides a setting, or exposes what must not be."""
     args = settings.engine.extra_args
-    for index, name, rule in refused(args):
+    for index, name, rule in reserved(args):
         if rule.kind != "unsafe" or not settings.engine.allow_unsafe_args:
-            yield _refusal(f"engine.extra_args[{index}]", name, rule)
+            yield _rejection(f"engine.extra_args[{index}]", name, rule)
     for index, item in enumerate(args):
         if is_argument(item) and len(item.split()) > 1:
             words = ", ".join(f'"{word}"' for word in item.split(maxsplit=1))
@@ -83,14 +84,12 @@ def extra_args(settings: Settings) -> Iterator[Problem]:
         yield Problem("value-without-argument", message, "engine.extra_args[0]")
 
 
-def _refusal(path: str, name: str, rule: ArgRule) -> Problem:
+def _rejection(path: str, name: str, rule: ArgRule) -> Problem:
     if rule.kind == "setting":
         return Problem(
             "argument-is-a-setting", f"{path}: {name} repeats {rule.instead}", path, hint=f"set {rule.instead}"
         )
     if rule.kind == "owned":
-        return Problem(
-            "argument-is-ours", f"{path}: {name} is not yours to set: {rule.instead}", path, hint="remove it"
-        )
+        return Problem("argument-is-ours", f"{path}: {name} is reserved: {rule.instead}", path, hint="remove it")
     hint = "remove it; if you accept the risk, set engine.allow_unsafe_args: true"
     return Problem("unsafe-argument", f"{path}: {name} is unsafe: {rule.instead}", path, hint=hint)

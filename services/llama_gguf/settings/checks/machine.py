@@ -1,6 +1,6 @@
-"""Checks that look at this machine: files and variables the settings name. The rim beside `checks`; changes nothing.
+"""Checks of this machine: files and variables that the settings name. Reads files, changes nothing.
 
-Reading the model's header belongs to `models`; it is handed in as a function, so that nothing here imports it.
+Reading the model's header belongs to `models`, so it is passed as a function and not imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llama_gguf.settings.sections.sources import artifacts_of
 from llama_gguf.settings.words import closest
 
 ReadModel = Callable[[Settings, Locations], ModelFacts | None]
-"""Reads the model's header; None where the file is not here yet. Raises ModelError for a broken one."""
+"""Reads the model's header; None if the file is not downloaded yet. Raises ModelError for a corrupt one."""
 
 
 def check_files(
@@ -44,7 +44,7 @@ def check_files(
 
 
 def unusable_variant(error: LaunchError) -> Problem:
-    """Return the problem of a pinned CPU variant that `engine` has refused."""
+    """Return the problem of a pinned CPU variant that `engine` has rejected."""
     return Problem("cpu-variant-unusable", error.message, "engine.cpu_variant", hint=error.hint)
 
 
@@ -66,7 +66,7 @@ def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:
 def _models_dir_hint(settings: Settings) -> str:
     if settings.paths.models_dir is not None:
         return "see paths.models_dir"
-    return "set paths.models_dir, or give the whole path in model.path"
+    return "set paths.models_dir, or the whole path in model.path"
 
 
 def _gguf(setting: str, file: Path, artifact: Artifact) -> Iterator[Problem]:
@@ -79,8 +79,8 @@ def _gguf(setting: str, file: Path, artifact: Artifact) -> Iterator[Problem]:
         hint = f"it must be readable by uid {os.getuid()}"
         yield Problem("model-unreadable", f"{setting}: {file} cannot be read", setting, hint=hint)
     elif (start := _start(file)) != MAGIC:
-        message = f"{setting}: {file} is no GGUF file"
-        hint = "a file of Git LFS, not the model: fetch it with `git lfs pull`" if start == b"vers" else ""
+        message = f"{setting}: {file} is not a GGUF file"
+        hint = "it is a Git LFS pointer, not the model: run `git lfs pull`" if start == b"vers" else ""
         yield Problem("model-not-gguf", message, setting, hint=hint or "its first four bytes are not GGUF")
 
 
@@ -90,7 +90,7 @@ def _start(file: Path) -> bytes:
 
 
 def _nearby(directory: Path, name: str) -> str:
-    """Say which GGUF files there are: the nearest by name, or the first few."""
+    """Say which GGUF files exist: the one with the most similar name, or the first few."""
     if not directory.is_dir():
         return f"{directory} does not exist either"
     try:
@@ -100,7 +100,7 @@ def _nearby(directory: Path, name: str) -> str:
     by_stem = {file[: -len(SUFFIX)]: file for file in found}
     if near := closest(name.removesuffix(SUFFIX), by_stem):
         return f'did you mean "{by_stem[near]}"?'
-    return f"there: {', '.join(found[:5])}" if found else f"{directory} holds no GGUF file"
+    return f"it contains {', '.join(found[:5])}" if found else f"{directory} contains no GGUF file"
 
 
 def _named_files(settings: Settings) -> Iterator[Problem]:
@@ -123,19 +123,19 @@ def _named_files(settings: Settings) -> Iterator[Problem]:
 
 
 def _directories(settings: Settings, locations: Locations) -> Iterator[Problem]:
-    said = settings.paths
+    given = settings.paths
     named = (
-        ("paths.data_dir", locations.data_dir if said.data_dir != "auto" else None),
-        ("paths.logs_dir", locations.logs_dir if said.logs_dir else None),
-        ("paths.run_dir", locations.run.root if said.run_dir != "auto" else None),
+        ("paths.data_dir", locations.data_dir if given.data_dir != "auto" else None),
+        ("paths.logs_dir", locations.logs_dir if given.logs_dir else None),
+        ("paths.run_dir", locations.run.root if given.run_dir != "auto" else None),
     )
     for setting, directory in named:
         if directory is not None and directory.exists() and not directory.is_dir():
             yield Problem("not-a-directory", f"{setting}: {directory} is a file", setting)
         elif directory is not None and not can_write(directory):
-            message = f"{setting}: {directory} cannot be written by uid {os.getuid()}"
-            yield Problem("not-writable", message, setting, hint="change its owner, or mount it writable")
-    if said.models_dir is not None and not locations.models_dir.is_dir() and settings.model.name is None:
+            message = f"{setting}: {directory} is not writable by uid {os.getuid()}"
+            yield Problem("not-writable", message, setting, hint="change its owner, or mount it read-write")
+    if given.models_dir is not None and not locations.models_dir.is_dir() and settings.model.name is None:
         message = f"paths.models_dir: {locations.models_dir} does not exist"
         yield Problem("models-dir-missing", message, "paths.models_dir", severity="warning")
 
@@ -148,14 +148,14 @@ def _keys(settings: Settings, locations: Locations) -> Iterator[Problem]:
         yield Problem("keys-file-unreadable", f"auth.keys_file: {file} is a directory", "auth.keys_file")
     elif not file.exists():
         if not (first.env or first.file or first.generate):
-            message = f"auth.keys_file: {file} does not exist, so every call will be refused"
-            hint = "make a key with `llama-gguf keys generate`, or set auth.bootstrap"
+            message = f"auth.keys_file: {file} does not exist, so every request will be rejected"
+            hint = "create a key with `llama-gguf keys generate`, or set auth.bootstrap"
             yield Problem("no-keys", message, "auth.keys_file", hint=hint, severity="warning")
     elif not os.access(file, os.R_OK):
         message = f"auth.keys_file: {file} cannot be read by uid {os.getuid()}"
         yield Problem("keys-file-unreadable", message, "auth.keys_file")
     elif file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        message = f"auth.keys_file: {file} can be read by others (mode {stat.S_IMODE(file.stat().st_mode):04o})"
+        message = f"auth.keys_file: {file} is readable by other users (mode {stat.S_IMODE(file.stat().st_mode):04o})"
         yield Problem("keys-file-open", message, "auth.keys_file", hint=f"chmod 600 {file}", severity="warning")
 
 

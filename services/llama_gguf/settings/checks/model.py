@@ -1,4 +1,4 @@
-"""Checks of `model`: exactly one source each, addresses without secrets, names that are names. Pure."""
+"""Checks of `model`: exactly one source per file, URLs without secrets, valid names. Pure."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ def sources(settings: Settings) -> Iterator[Problem]:
     for path, artifact in artifacts_of(settings.model):
         found = sources_of(artifact)
         if len(found) > 1:
-            message = f"{path}: {len(found)} sources ({', '.join(found)}), where one is wanted"
-            yield Problem("two-sources", message, f"{path}.{found[1]}", hint=f"give {ONE_SOURCE}")
+            message = f"{path}: {len(found)} sources ({', '.join(found)}), expected one"
+            yield Problem("two-sources", message, f"{path}.{found[1]}", hint=f"set {ONE_SOURCE}")
         if found:
             continue
         if path == "model":
-            yield Problem("no-model", "model: nothing says which model to serve", path, hint=NO_MODEL_HINT)
+            yield Problem("no-model", "model: no source is set", path, hint=NO_MODEL_HINT)
         else:
-            yield Problem("no-source", f"{path}: no source is given", path, hint=f"give {ONE_SOURCE}")
+            yield Problem("no-source", f"{path}: no source is set", path, hint=f"set {ONE_SOURCE}")
 
 
-def addresses(settings: Settings) -> Iterator[Problem]:
-    """`url` is an HTTP address and holds no secret."""
+def urls(settings: Settings) -> Iterator[Problem]:
+    """`url` is an HTTP(S) URL and contains no secret."""
     for path, artifact in artifacts_of(settings.model):
         if artifact.url is None:
             continue
         setting = f"{path}.url"
         host = _host(artifact.url)
         if not artifact.url.lower().startswith(("http://", "https://")) or not host:
-            message = f'{setting}: expected an http:// or https:// address, got "{mask_text(artifact.url)}"'
+            message = f'{setting}: expected an http:// or https:// URL, got "{mask_text(artifact.url)}"'
             yield Problem("bad-url", message, setting)
             continue
         found = set(url_secrets(artifact.url))
         if found & {"password", "token"}:
             what = "a password" if "password" in found else "a token"
-            hint = f"put the token in a variable and name the variable in {path}.token_env"
-            yield Problem("secret-in-url", f"{setting}: the address holds {what}", setting, hint=hint)
+            hint = f"put the token in a variable, and set {path}.token_env to the variable's name"
+            yield Problem("secret-in-url", f"{setting}: the URL contains {what}", setting, hint=hint)
         elif found:
-            message = f"{setting}: the address holds a signature; a start after it expired cannot download the model"
+            message = f"{setting}: the URL contains a signature; once it expires, the model cannot be downloaded"
             yield Problem("signed-url", message, setting, severity="warning")
         if artifact.token_env and artifact.url.lower().startswith("http://"):
-            message = f"{setting}: the token of {path}.token_env would travel unencrypted"
+            message = f"{setting}: the token of {path}.token_env would be sent unencrypted"
             yield Problem("token-unencrypted", message, setting, hint="use https://", severity="warning")
 
 
@@ -62,26 +62,24 @@ def _host(url: str) -> str | None:
 
 
 def names(settings: Settings) -> Iterator[Problem]:
-    """Paths, names and files of repositories look like what they are."""
+    """Paths, names and files in repositories are valid."""
     for path, artifact in artifacts_of(settings.model):
         for field, text in (("path", artifact.path), ("name", artifact.name)):
             if text is not None and "://" in text:
                 hint = f"did you mean {path}.url?" if text.lower().startswith("http") else f"see {path}.hf"
-                yield Problem(
-                    "address-as-file", f"{path}.{field}: is an address, not a file", f"{path}.{field}", hint=hint
-                )
+                yield Problem("address-as-file", f"{path}.{field}: is a URL, not a file", f"{path}.{field}", hint=hint)
         name = artifact.name
         if name is not None and "://" not in name and (name.startswith("/") or ".." in name.split("/")):
-            message = f'{path}.name: "{name}" leads out of the models directory'
+            message = f'{path}.name: "{name}" leads outside the models directory'
             yield Problem("bad-name", message, f"{path}.name", hint=f"did you mean {path}.path?")
         if artifact.hf is not None and not has_suffix(artifact.hf.file):
             message = f'{path}.hf.file: "{artifact.hf.file}" does not end in {SUFFIX}'
-            hint = "llama.cpp reads GGUF files only; look for a repository whose name ends in -GGUF"
+            hint = "llama.cpp reads only GGUF files; look for a repository whose name ends in -GGUF"
             yield Problem("not-gguf", message, f"{path}.hf.file", hint=hint)
 
 
 def tokens(settings: Settings) -> Iterator[Problem]:
-    """`token_env` is of use only for downloads."""
+    """`token_env` has an effect only on downloads."""
     for path, artifact in artifacts_of(settings.model):
         found = sources_of(artifact)
         if artifact.token_env and found and not set(found) & set(DOWNLOADED):
@@ -95,12 +93,12 @@ def aliases(settings: Settings) -> Iterator[Problem]:
         if number > 1:
             yield Problem("duplicate-alias", f'model.aliases: "{alias}" is given twice', "model.aliases")
         if "," in alias:
-            message = f'model.aliases: "{alias}" holds a comma'
-            yield Problem("bad-alias", message, "model.aliases", hint="write one list item each")
+            message = f'model.aliases: "{alias}" contains a comma'
+            yield Problem("bad-alias", message, "model.aliases", hint="write one list item per alias")
 
 
 def companions(settings: Settings) -> Iterator[Problem]:
-    """A draft model needs a target that generates."""
+    """A draft model needs a target model that generates text."""
     model, task = settings.model, settings.engine.task
     if model.draft is None:
         return

@@ -1,8 +1,8 @@
-"""llama-server's arguments that `engine.extra_args` may not hold, and what to write instead. Pure data and look-up.
+"""llama-server's arguments that `engine.extra_args` must not contain, and what to write instead. Pure data and lookup.
 
-Three kinds: `setting` (there is a setting for it, and two voices would disagree), `owned` (the appliance itself
-depends on it: address, key, logs) and `unsafe` (opens files, tools, state or other people's prompts to clients;
-permitted by engine.allow_unsafe_args). A test compares the names with `llama-server --help`.
+Three kinds: `setting` (there is a setting for it, and the two could disagree), `owned` (the appliance itself
+depends on it: address, key, logs) and `unsafe` (exposes files, tools, state or other users' prompts to clients;
+allowed by engine.allow_unsafe_args). A test compares the names with `llama-server --help`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llama_gguf.settings.schema_tree import Path
+from llama_gguf.settings.schema_tree import SettingPath
 
 ArgKind = Literal["setting", "owned", "unsafe"]
 
 
 @dataclass(frozen=True, slots=True)
 class ArgRule:
-    """Arguments (all spellings) and why they are refused; `instead` is a setting's dotted name or a sentence."""
+    """Arguments (all spellings) and why they are rejected; `instead` is a setting's dotted name or a sentence."""
 
     names: tuple[str, ...]
     kind: ArgKind
     instead: str
-    value: str | None = None  # for arguments without a value: what they mean for the setting
+    value: str | None = None  # for arguments without a value: the setting's value
     values: int = 1  # how many values follow
 
 
@@ -40,10 +40,10 @@ def _unsafe(names: str, instead: str, *, values: int = 1) -> ArgRule:
     return ArgRule(tuple(names.split()), "unsafe", instead, None, values)
 
 
-_LISTEN = "the engine listens on a socket of its own; gateway.host and gateway.port are the public address"
-_EXIT = "it makes llama-server print something and exit"
-_OTHER_MODEL = "the model is chosen in `model`"
-_LOG = "the engine's output is collected from where it is; see logging"
+_LISTEN = "the engine listens on a private Unix socket; the public address is gateway.host and gateway.port"
+_EXIT = "llama-server would print something and exit"
+_OTHER_MODEL = "the model is set in `model`"
+_LOG = "the appliance collects the engine's output; see logging"
 _ROUTER = "the appliance serves one model"
 _CORS = "the engine's CORS headers are dropped; see gateway.cors"
 
@@ -87,9 +87,9 @@ RULES: tuple[ArgRule, ...] = (
     ),
     _owned("--host --port --api-prefix", _LISTEN),
     _owned("--reuse-port", _LISTEN, values=0),
-    _owned("--ssl-key-file --ssl-cert-file", "TLS ends before the gateway; the engine has a private socket"),
-    _owned("--api-key --api-key-file", "the engine's key is made at every start; clients' keys are in auth.keys_file"),
-    _owned("--metrics", "metrics.engine_series decides it", values=0),
+    _owned("--ssl-key-file --ssl-cert-file", "TLS ends in front of the gateway; the engine has a private socket"),
+    _owned("--api-key --api-key-file", "the engine's key is new at every start; clients' keys are in auth.keys_file"),
+    _owned("--metrics", "it depends on metrics.engine_series", values=0),
     _owned("--cors-origins --cors-methods --cors-headers", _CORS),
     _owned("--cors-credentials --no-cors-credentials", _CORS, values=0),
     _owned("--log-file", _LOG),
@@ -99,27 +99,27 @@ RULES: tuple[ArgRule, ...] = (
         values=0,
     ),
     _owned("--log-colors", _LOG),
-    _owned("--threads-http", "it follows engine.slots"),
-    _owned("--offline", "it is always set: the weights are fetched and checked before the engine starts", values=0),
-    _owned("--ui --webui --no-ui --no-webui", "the engine is built without its web page", values=0),
+    _owned("--threads-http", "it depends on engine.slots"),
+    _owned("--offline", "it is always set: the weights are downloaded and verified before the engine starts", values=0),
+    _owned("--ui --webui --no-ui --no-webui", "the engine is built without its web UI", values=0),
     _owned("-h --help --usage --version --completion-bash -cl --cache-list --list-devices", _EXIT, values=0),
     _owned("--models-dir --models-preset --models-max", _ROUTER),
     _owned("--models-autoload --no-models-autoload", _ROUTER, values=0),
-    _unsafe("--slots --no-slots", "/slots shows other people's prompts", values=0),
-    _unsafe("--props", "POST /props changes the server for everyone", values=0),
-    _unsafe("--slot-save-path", "clients could write and read files of cached prompts"),
+    _unsafe("--slots --no-slots", "/slots shows other users' prompts", values=0),
+    _unsafe("--props", "POST /props changes the server for all users", values=0),
+    _unsafe("--slot-save-path", "clients could read and write files of cached prompts"),
     _unsafe("--tools --tools-runtime", "clients could run tools on this machine"),
-    _unsafe("-ag --agent", "it turns on a proxy and all built-in tools", values=0),
-    _unsafe("-no-ag --no-agent", "the appliance never turns it on", values=0),
-    _unsafe("--ui-mcp-proxy --webui-mcp-proxy", "clients could make the engine call other addresses", values=0),
-    _unsafe("--no-ui-mcp-proxy --no-webui-mcp-proxy", "the appliance never turns it on", values=0),
+    _unsafe("-ag --agent", "it enables a proxy and all built-in tools", values=0),
+    _unsafe("-no-ag --no-agent", "the appliance never enables it", values=0),
+    _unsafe("--ui-mcp-proxy --webui-mcp-proxy", "clients could make the engine call other servers", values=0),
+    _unsafe("--no-ui-mcp-proxy --no-webui-mcp-proxy", "the appliance never enables it", values=0),
     _unsafe("--mcp-servers-config --mcp-servers-json", "clients could run MCP servers on this machine"),
     _unsafe("--media-path", "clients could read files below that path"),
     _unsafe("--path", "it serves files of this machine to clients"),
-    _unsafe("-v --verbose --log-verbose", "it logs everybody's prompts", values=0),
-    _unsafe("--log-prompts-dir", "it writes everybody's prompts to disk"),
+    _unsafe("-v --verbose --log-verbose", "it logs all users' prompts", values=0),
+    _unsafe("--log-prompts-dir", "it writes all users' prompts to disk"),
     _unsafe("--rpc", "it sends the model and prompts to other machines unencrypted"),
-    _unsafe("--video-ffmpeg-dir", "it names programs that the engine runs on clients' data"),
+    _unsafe("--video-ffmpeg-dir", "it sets programs that the engine runs on clients' data"),
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def rules_by_name() -> Mapping[str, ArgRule]:
 
 
 def spelled(item: str) -> tuple[str, str | None]:
-    """Split `--name=value`; llama-server reads `_` in long names as `-`, so do we."""
+    """Split `--name=value`; like llama-server, read `_` in long names as `-`."""
     name, equals, value = item.partition("=")
     if name.startswith("--"):
         name = name.replace("_", "-")
@@ -142,7 +142,7 @@ def is_argument(item: str) -> bool:
     return item.startswith("-") and len(item) > 1 and not item[1].isdigit() and item[1] != "."
 
 
-def refused(args: Sequence[str]) -> Iterator[tuple[int, str, ArgRule]]:
+def reserved(args: Sequence[str]) -> Iterator[tuple[int, str, ArgRule]]:
     """Yield (index, name, rule) for each of `args` that has a rule."""
     known = rules_by_name()
     for index, item in enumerate(args):
@@ -151,11 +151,11 @@ def refused(args: Sequence[str]) -> Iterator[tuple[int, str, ArgRule]]:
             yield index, name, known[name]
 
 
-def hoist(args: Sequence[str]) -> tuple[dict[Path, str], list[str]]:
-    """Split old EXTRA_ARGS into settings (as text) and what is left.
+def hoist(args: Sequence[str]) -> tuple[dict[SettingPath, str], list[str]]:
+    """Split legacy EXTRA_ARGS into settings (as text) and the remaining arguments.
 
-    Only arguments with a plain setting are taken; the others stay, for the checks to refuse. A total context
-    (`-c`) is returned as it is: the caller knows the slots.
+    Only arguments with a scalar setting are converted; the others remain, for the checks to reject. A total context
+    (`-c`) is returned unchanged: the caller knows the slots.
     """
     known, found, rest = rules_by_name(), {}, []
     index = 0

@@ -1,7 +1,7 @@
 """Checks across settings. Pure: Settings in, problems out; what needs files is in `machine`.
 
-Each check names the settings it reads, so that it can be left out while one of them is still wrong by itself and a
-message about its default would mislead.
+Each check names the settings it reads, so that it can be skipped while one of them is invalid and a
+message about its default would be misleading.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Check:
 
 CHECKS: tuple[Check, ...] = (
     Check(model.sources, ("model",)),
-    Check(model.addresses, ("model",)),
+    Check(model.urls, ("model",)),
     Check(model.names, ("model",)),
     Check(model.tokens, ("model",)),
     Check(model.aliases, ("model.aliases",)),
@@ -47,23 +47,23 @@ CHECKS: tuple[Check, ...] = (
     Check(network.store, ("limits.store", "limits.store_password_env")),
     Check(network.health_path, ("health.path",)),
     Check(paths.run_dir, ("paths.run_dir",)),
-    Check(paths.unexpanded, ()),  # these two look only at what is there
+    Check(paths.unexpanded, ()),  # these two read only what is set
     Check(paths.quoted, ()),
     Check(network.runpod, ("health.platform", "gateway.max_body_bytes", "gateway.timeouts")),
 )
 
 
 def check(settings: Settings, *, skip: Collection[str] = ()) -> list[Problem]:
-    """Return every problem between settings; checks that read a setting in `skip` are left out."""
+    """Return every problem between settings; checks that read a setting in `skip` are skipped."""
     return [
         problem for one in CHECKS if not any(touches(name, skip) for name in one.reads) for problem in one.run(settings)
     ]
 
 
 def touches(name: str, others: Collection[str]) -> bool:
-    """Return whether a dotted name is, holds, or lies in one of `others`."""
-    return any(name == other or _holds(name, other) or _holds(other, name) for other in others)
+    """Return whether a dotted name is, contains, or is below one of `others`."""
+    return any(name == other or _contains(name, other) or _contains(other, name) for other in others)
 
 
-def _holds(group: str, name: str) -> bool:
+def _contains(group: str, name: str) -> bool:
     return name.startswith((f"{group}.", f"{group}["))

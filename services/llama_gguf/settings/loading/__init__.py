@@ -1,1 +1,1 @@
-"""From YAML, environment and flags to one validated value."""
+"""YAML, environment and flags -> one validated value."""

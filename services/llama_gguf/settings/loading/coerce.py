@@ -1,7 +1,7 @@
-"""Text from a variable or a flag -> a JSON value of the kind its setting wants. Pure.
+"""Text from a variable or a flag -> a JSON value of the type that its setting expects. Pure.
 
-Never fails for scalars: text that does not read as the wanted kind stays text, and validation says what was wrong
-with it, in the same words as for the file.
+Never fails for scalars: text that cannot be converted stays text, and validation reports it in the same words as for
+the file.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from pydantic import JsonValue
 
 from llama_gguf.settings.loading.yaml_document import plain_tag, scalar
 from llama_gguf.settings.loading.yaml_errors import MAX_DEPTH
-from llama_gguf.settings.schema_tree import Node, Path, Shape
+from llama_gguf.settings.schema_tree import Node, SettingPath, SettingsSchema
 from llama_gguf.settings.words import FALSE_WORDS, TRUE_WORDS
 
-_SHELL_LISTS: tuple[Path, ...] = (("engine", "extra_args"),)
+_SHELL_LISTS: tuple[SettingPath, ...] = (("engine", "extra_args"),)
 
 
-def from_text(text: str, path: Path, shape: Shape) -> JsonValue:
-    """Return the JSON value that `text` stands for in the setting at `path`.
+def from_text(text: str, path: SettingPath, schema: SettingsSchema) -> JsonValue:
+    """Return the JSON value of `text` for the setting at `path`.
 
-    `null` clears a setting that may be null; a list is JSON, or its items separated by commas (words as a shell
-    splits them for engine.extra_args). Raises ValueError for JSON or quoting that cannot be read.
+    `null` clears a nullable setting; a list is JSON, or its items separated by commas (shell words for
+    engine.extra_args). Raises ValueError for invalid JSON or quoting.
     """
-    node = shape.at(path)
+    node = schema.at(path)
     if node is None:
         return text
     text = text.strip()
-    if text == "null" and shape.nullable(path):
+    if text == "null" and schema.nullable(path):
         return None
-    options = [shape.resolve(option) for option in node.get("anyOf", [node])]
+    options = [schema.resolve(option) for option in node.get("anyOf", [node])]
     for option in options:
         value = _as(option, text, path)
         if value is not text:
@@ -41,7 +41,7 @@ def from_text(text: str, path: Path, shape: Shape) -> JsonValue:
     return text
 
 
-def _as(node: Node, text: str, path: Path) -> JsonValue:
+def _as(node: Node, text: str, path: SettingPath) -> JsonValue:
     kind = node.get("type")
     if kind == "object" and text.startswith("{"):
         return _json(text)
@@ -60,7 +60,7 @@ def _number(text: str, kinds: tuple[str, ...]) -> JsonValue:
     return scalar(tag, text) if tag in kinds else text
 
 
-def _items(text: str, path: Path) -> JsonValue:
+def _items(text: str, path: SettingPath) -> JsonValue:
     if text.startswith(("[", "{")):
         return _json(text)
     if path in _SHELL_LISTS:
@@ -69,12 +69,12 @@ def _items(text: str, path: Path) -> JsonValue:
 
 
 def _json(text: str) -> JsonValue:
-    """Read JSON as strictly as the file is read: no key twice, no NaN, no abysses, no endless numbers."""
+    """Parse JSON as strictly as the file: no duplicate keys, no NaN, bounded depth and digits."""
     try:
         value = json.loads(
             text,
             object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse_constant,
+            parse_constant=_reject_constant,
             parse_int=lambda digits: scalar("int", digits),
             parse_float=lambda digits: scalar("float", digits),
         )
@@ -87,7 +87,7 @@ def _json(text: str) -> JsonValue:
     return cast(JsonValue, value)
 
 
-_TOO_DEEP = "not valid JSON: nested too deeply"
+_TOO_DEEP = "not valid JSON: it is nested too deeply"
 
 
 def _without_duplicates(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -97,12 +97,12 @@ def _without_duplicates(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonVal
     return dict(pairs)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"not valid JSON: {name} is no number")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"not valid JSON: {name} is not a number")
 
 
 def _depth(value: object, above: int) -> int:
-    """Return how deep `value` is nested, not looking further than MAX_DEPTH."""
+    """Return how deeply `value` is nested, at most MAX_DEPTH + 1."""
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if above > MAX_DEPTH:
         return above

@@ -1,6 +1,6 @@
-"""The environment variables that are not `LLAMA_GGUF__…`: the old system's names and the platforms'. Pure data.
+"""The environment variables other than `LLAMA_GGUF__…`: legacy ones and those of platforms. Pure data.
 
-Every name an existing deployment may set is here: mapped to a setting, or retired with the reason. `llama-gguf
+Every variable that an existing deployment can set is here: mapped to a setting, or retired with the reason. `llama-gguf
 config env` and the generated reference list this table.
 """
 
@@ -21,11 +21,11 @@ from llama_gguf.settings.platform import (
     VAST_API_KEY,
     VAST_CONTAINER_ID,
 )
-from llama_gguf.settings.schema_tree import Path
+from llama_gguf.settings.schema_tree import SettingPath
 from llama_gguf.settings.words import TRUE_WORDS
 
 CONFIG_VARIABLE = "LLAMA_GGUF_CONFIG"
-"""Path of the configuration file, where `--config` does not say it."""
+"""Path of the configuration file; `--config` overrides it."""
 
 
 def _no_limit_if_zero(text: str) -> str | None:
@@ -33,13 +33,13 @@ def _no_limit_if_zero(text: str) -> str | None:
 
 
 def _gpu_layers(text: str) -> str:
-    """99 and more meant "all" to the old system; so did -1 to llama.cpp."""
+    """99 and more meant "all" in the legacy system; so did -1 in llama.cpp."""
     plain = text.strip()
     return "all" if plain == "-1" or (plain.isdigit() and int(plain) >= 99) else text
 
 
 def _hold(text: str) -> int:
-    """The old debug hold had no end; a day is one."""
+    """The legacy debug hold was unlimited; it becomes a day."""
     return 86_400 if text.strip().lower() in TRUE_WORDS else 0
 
 
@@ -48,75 +48,79 @@ def _lower(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OldName:
-    """A variable of the old system. Without a `setting` it is retired, and `note` says what does its work now."""
+class LegacyVariable:
+    """A variable of the legacy system. Without a `setting` it is retired, and `note` says what replaces it."""
 
     name: str
-    setting: Path = ()
+    setting: SettingPath = ()
     note: str = ""
     convert: Callable[[str], JsonValue] | None = None
 
 
-OLD_NAMES: tuple[OldName, ...] = (
-    OldName("MODEL_NAME", ("model", "name")),
-    OldName("MODEL_PATH", ("model", "path"), "wins over MODEL_NAME"),
-    OldName("MODELS_DIR", ("paths", "models_dir")),
-    OldName("DATA_DIR", ("paths", "data_dir")),
-    OldName("LOG_DIR", ("paths", "logs_dir")),
-    OldName("LOG_NAME", ("logging", "name")),
-    OldName("LOG_FORMAT", ("logging", "format"), convert=_lower),
-    OldName("WORKER_TYPE", ("logging", "worker_type")),
-    OldName("INSTANCE_ID", ("logging", "instance_id")),
-    OldName("NGL", ("engine", "gpu_layers"), "99 or more means `all`", _gpu_layers),
-    OldName("CTX", ("engine", "context_per_slot"), "alone it also sets engine.slots to 1, as it was"),
-    OldName("THREADS", ("engine", "threads")),
-    OldName(
+LEGACY_VARIABLES: tuple[LegacyVariable, ...] = (
+    LegacyVariable("MODEL_NAME", ("model", "name")),
+    LegacyVariable("MODEL_PATH", ("model", "path"), "overrides MODEL_NAME"),
+    LegacyVariable("MODELS_DIR", ("paths", "models_dir")),
+    LegacyVariable("DATA_DIR", ("paths", "data_dir")),
+    LegacyVariable("LOG_DIR", ("paths", "logs_dir")),
+    LegacyVariable("LOG_NAME", ("logging", "name")),
+    LegacyVariable("LOG_FORMAT", ("logging", "format"), convert=_lower),
+    LegacyVariable("WORKER_TYPE", ("logging", "worker_type")),
+    LegacyVariable("INSTANCE_ID", ("logging", "instance_id")),
+    LegacyVariable("NGL", ("engine", "gpu_layers"), "99 or more means `all`", _gpu_layers),
+    LegacyVariable("CTX", ("engine", "context_per_slot"), "if engine.slots is not set, it becomes 1, as before"),
+    LegacyVariable("THREADS", ("engine", "threads")),
+    LegacyVariable(
         "EXTRA_ARGS",
         ("engine", "extra_args"),
-        "split as a shell does; arguments that are settings by now are taken as those settings",
+        "split as in a shell; arguments that correspond to settings are converted to them",
     ),
-    OldName("MAX_CONCURRENT_REQUESTS", ("engine", "slots")),
-    OldName("MAX_QUEUE_SIZE", ("limits", "queue", "max_size")),
-    OldName("HOST", ("gateway", "host")),
-    OldName("PORT", ("gateway", "port")),
-    OldName("PORT_HEALTH", ("health", "port")),
-    OldName("AUTH_ENABLED", ("auth", "enabled")),
-    OldName("AUTH_KEYS_FILE", ("auth", "keys_file")),
-    OldName("MAX_REQUESTS_PER_MINUTE", ("limits", "requests_per_minute"), "0 means no limit", _no_limit_if_zero),
-    OldName("METRICS_AUTH_ENABLED", ("metrics", "require_key")),
-    OldName("CORS_ORIGINS", ("gateway", "cors", "allow_origins")),
-    OldName("MAX_REQUEST_BODY_SIZE", ("gateway", "max_body_bytes")),
-    OldName("MAX_HEADERS", ("gateway", "max_headers")),
-    OldName("MAX_HEADER_LINE_SIZE", ("gateway", "max_header_line_bytes")),
-    OldName("MAX_REQUEST_LINE_SIZE", ("gateway", "max_request_line_bytes")),
-    OldName("REQUEST_TIMEOUT", ("gateway", "timeouts", "total_seconds")),
-    OldName("BACKEND_CONNECT_TIMEOUT", ("gateway", "timeouts", "connect_seconds")),
-    OldName("CLIENT_HEADER_TIMEOUT", ("gateway", "timeouts", "header_seconds")),
-    OldName("HEALTH_TIMEOUT", ("health", "check_timeout_seconds")),
-    OldName("DEBUG_SHELL", ("supervisor", "hold_seconds"), "keeps the container up for a day after a failure", _hold),
-    OldName("PORT_BACKEND", note="the engine listens on a unix socket in the run directory"),
-    OldName("BACKEND_PORT", note="the engine listens on a unix socket in the run directory"),
-    OldName("BACKEND_HOST", note="the engine listens on a unix socket in the run directory"),
-    OldName("BACKEND_API_KEY", note="the key between gateway and engine is made anew at every start"),
+    LegacyVariable("MAX_CONCURRENT_REQUESTS", ("engine", "slots")),
+    LegacyVariable("MAX_QUEUE_SIZE", ("limits", "queue", "max_size")),
+    LegacyVariable("HOST", ("gateway", "host")),
+    LegacyVariable("PORT", ("gateway", "port")),
+    LegacyVariable("PORT_HEALTH", ("health", "port")),
+    LegacyVariable("AUTH_ENABLED", ("auth", "enabled")),
+    LegacyVariable("AUTH_KEYS_FILE", ("auth", "keys_file")),
+    LegacyVariable(
+        "MAX_REQUESTS_PER_MINUTE", ("limits", "requests_per_minute"), "0 means unlimited", _no_limit_if_zero
+    ),
+    LegacyVariable("METRICS_AUTH_ENABLED", ("metrics", "require_key")),
+    LegacyVariable("CORS_ORIGINS", ("gateway", "cors", "allow_origins")),
+    LegacyVariable("MAX_REQUEST_BODY_SIZE", ("gateway", "max_body_bytes")),
+    LegacyVariable("MAX_HEADERS", ("gateway", "max_headers")),
+    LegacyVariable("MAX_HEADER_LINE_SIZE", ("gateway", "max_header_line_bytes")),
+    LegacyVariable("MAX_REQUEST_LINE_SIZE", ("gateway", "max_request_line_bytes")),
+    LegacyVariable("REQUEST_TIMEOUT", ("gateway", "timeouts", "total_seconds")),
+    LegacyVariable("BACKEND_CONNECT_TIMEOUT", ("gateway", "timeouts", "connect_seconds")),
+    LegacyVariable("CLIENT_HEADER_TIMEOUT", ("gateway", "timeouts", "header_seconds")),
+    LegacyVariable("HEALTH_TIMEOUT", ("health", "check_timeout_seconds")),
+    LegacyVariable(
+        "DEBUG_SHELL", ("supervisor", "hold_seconds"), "keeps the container up for a day after a failure", _hold
+    ),
+    LegacyVariable("PORT_BACKEND", note="the engine listens on a unix socket in the run directory"),
+    LegacyVariable("BACKEND_PORT", note="the engine listens on a unix socket in the run directory"),
+    LegacyVariable("BACKEND_HOST", note="the engine listens on a unix socket in the run directory"),
+    LegacyVariable("BACKEND_API_KEY", note="the key between gateway and engine is generated at every start"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformVariable:
-    """A variable that a platform sets. `setting` is what it decides; without one something else reads it."""
+    """A variable that a platform sets. `setting` is what it overrides; without one it has another use."""
 
     name: str
-    setting: Path = ()
+    setting: SettingPath = ()
     platform: Literal["RunPod", "Vast.ai", "Kubernetes", "Hugging Face", "llama-gguf", "system"] = "RunPod"
     note: str = ""
 
 
 PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
-    PlatformVariable("PORT", RUNPOD_VARIABLES["PORT"], note="on RunPod serverless: where requests are sent"),
+    PlatformVariable("PORT", RUNPOD_VARIABLES["PORT"], note="on RunPod serverless: the port of requests"),
     PlatformVariable(
-        "PORT_HEALTH", RUNPOD_VARIABLES["PORT_HEALTH"], note="on RunPod serverless: where health is asked for"
+        "PORT_HEALTH", RUNPOD_VARIABLES["PORT_HEALTH"], note="on RunPod serverless: the port of health checks"
     ),
-    PlatformVariable("HEALTH_CHECK_PATH", RUNPOD_VARIABLES["HEALTH_CHECK_PATH"], note="read on RunPod serverless only"),
+    PlatformVariable("HEALTH_CHECK_PATH", RUNPOD_VARIABLES["HEALTH_CHECK_PATH"], note="read only on RunPod serverless"),
     PlatformVariable(RUNPOD_ENDPOINT_ID, note="its presence means RunPod serverless"),
     PlatformVariable(RUNPOD_POD_ID, note="its presence means RunPod; default of logging.instance_id"),
     PlatformVariable(
@@ -126,14 +130,14 @@ PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
     PlatformVariable(VAST_CONTAINER_ID, platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
     PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf; read by huggingface_hub"),
     PlatformVariable("HF_HOME", platform="Hugging Face", note="cache directory; read by huggingface_hub"),
-    PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; wins over HF_HOME"),
-    PlatformVariable("HF_XET_HIGH_PERFORMANCE", platform="Hugging Face", note="faster downloads for more memory"),
+    PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; overrides HF_HOME"),
+    PlatformVariable("HF_XET_HIGH_PERFORMANCE", platform="Hugging Face", note="faster downloads that use more memory"),
     PlatformVariable("HF_ENDPOINT", platform="Hugging Face", note="another hub; read by huggingface_hub"),
     PlatformVariable("HF_HUB_OFFLINE", platform="Hugging Face", note="use the cache only; read by huggingface_hub"),
     PlatformVariable("XDG_RUNTIME_DIR", platform="system", note="candidate for paths.run_dir"),
     PlatformVariable("XDG_DATA_HOME", platform="system", note="candidate for paths.data_dir"),
     PlatformVariable(CONFIG_VARIABLE, platform="llama-gguf", note="path of the configuration file"),
-    PlatformVariable("LLAMA_GGUF_TRACEBACK", platform="llama-gguf", note="print the traceback of a defect"),
+    PlatformVariable("LLAMA_GGUF_TRACEBACK", platform="llama-gguf", note="print the traceback of an internal error"),
     PlatformVariable(RUN_DIR_VARIABLE, platform="llama-gguf", note="set by `up` for its programs"),
 )
 
@@ -158,4 +162,4 @@ NEAR_MISSES: Mapping[str, str] = {
     **dict.fromkeys(("MAX_BODY_SIZE", "MAX_REQUEST_SIZE"), "MAX_REQUEST_BODY_SIZE"),
     **dict.fromkeys(("TIMEOUT", "REQUEST_TIMEOUT_SECONDS"), "REQUEST_TIMEOUT"),
 }
-"""Names that people set by mistake -> the right one. Told as warnings: another program may own the name."""
+"""Names that are set by mistake -> the right one. Reported as warnings: they can belong to another program."""

@@ -1,8 +1,8 @@
-"""Layers of configuration, merged in order; every value remembers where it came from.
+"""Layers of configuration, merged in order; every value has its origin.
 
-Pure. A layer is a list of assignments; later layers win. Choosing a model's source in one layer replaces the
-source (and what belongs to it) of the layers below, so that `MODEL_NAME` in a template does not collide with the
-`model.path` of the file baked into the image.
+Pure. A layer is a list of assignments; later layers win. A model source set in one layer replaces the source (and what
+belongs to it) of the layers below, so that `MODEL_NAME` in a template does not conflict with the `model.path` of the
+image's file.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.schema_tree import Path, dotted, env_name
+from llama_gguf.settings.schema_tree import SettingPath, dotted, env_name
 from llama_gguf.settings.sections.sources import SOURCES
 
 Kind = Literal["default", "file", "platform", "old name", "environment", "flag"]
-ARTIFACTS: tuple[Path, ...] = (("model",), ("model", "mmproj"), ("model", "draft"))
+ARTIFACTS: tuple[SettingPath, ...] = (("model",), ("model", "mmproj"), ("model", "draft"))
 _COMPANIONS = ("mmproj", "draft", "lora", "chat_template")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from. `detail` is a file name, a variable's name or the flag; line 0 = not a file."""
+    """Where a value came from. `detail` is a file name, a variable's name or a flag; line 0 = not a file."""
 
     kind: Kind
     detail: str = ""
@@ -34,7 +34,7 @@ class Origin:
 
     @property
     def source(self) -> str:
-        """What a Problem calls this place."""
+        """The `source` of a Problem about this value."""
         return f"environment variable {self.detail}" if self.kind in _VARIABLES else self.detail
 
     def __str__(self) -> str:
@@ -48,23 +48,23 @@ _VARIABLES = ("platform", "old name", "environment")
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One setting given a value (a JSON value; a dict only when it is empty)."""
+    """One setting and its value (a JSON value; a dict only if it is empty)."""
 
-    path: Path
+    path: SettingPath
     value: Any
     origin: Origin
 
 
 @dataclass
 class Merged:
-    """The merged tree, the origin of everything in it, and what was dropped on the way."""
+    """The merged tree, the origin of everything in it, and warnings about what was dropped."""
 
     tree: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Path, Origin] = field(default_factory=dict)
+    origins: dict[SettingPath, Origin] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def flatten(value: JsonValue, origin: Origin, path: Path = ()) -> Iterator[Assignment]:
+def flatten(value: JsonValue, origin: Origin, path: SettingPath = ()) -> Iterator[Assignment]:
     """Yield an assignment for every leaf below `value`; lists are leaves."""
     if isinstance(value, dict) and value:
         for key, child in value.items():
@@ -74,7 +74,7 @@ def flatten(value: JsonValue, origin: Origin, path: Path = ()) -> Iterator[Assig
 
 
 def merge(layers: Iterable[Sequence[Assignment]]) -> Merged:
-    """Lay `layers` over one another, the last on top."""
+    """Merge `layers`; the last one wins."""
     merged = Merged()
     for layer in layers:
         for artifact in ARTIFACTS:
@@ -90,7 +90,7 @@ def _assign(merged: Merged, assignment: Assignment) -> None:
         child = node.setdefault(str(part), {})
         if not isinstance(child, dict):
             if child is not None:
-                return  # a value where a group belongs: validation reports it at its own place
+                return  # a value where a group is expected: validation reports it at its own position
             child = node[str(part)] = {}
         merged.origins.setdefault(assignment.path[:depth], assignment.origin)
         node = child
@@ -98,7 +98,7 @@ def _assign(merged: Merged, assignment: Assignment) -> None:
     merged.origins[assignment.path] = assignment.origin
 
 
-def _sources(layer: Iterable[Assignment], artifact: Path) -> dict[str, Origin]:
+def _sources(layer: Iterable[Assignment], artifact: SettingPath) -> dict[str, Origin]:
     depth = len(artifact)
     return {
         str(a.path[depth]): a.origin
@@ -107,7 +107,7 @@ def _sources(layer: Iterable[Assignment], artifact: Path) -> dict[str, Origin]:
     }
 
 
-def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Path) -> None:
+def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: SettingPath) -> None:
     chosen = _sources(layer, artifact)
     node: Any = merged.tree
     for part in artifact:
@@ -120,30 +120,30 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Path)
     refined = existing == {"hf"} and set(chosen) == {"hf"}  # e.g. only another revision of the same repository
     new = next(iter(chosen.values()))
     if artifact == ("model",) and not refined:
-        merged.problems += [_kept(("model", name), merged, new) for name in _COMPANIONS if node.get(name)]
+        merged.problems += [_retained(("model", name), merged, new) for name in _COMPANIONS if node.get(name)]
     for name in ("sha256",) if refined else (*SOURCES, "sha256", "token_env"):
         if node.pop(name, None) is None:
             continue
         path = (*artifact, name)
         old = merged.origins.get(path)
-        for gone in [known for known in merged.origins if known[: len(path)] == path]:
-            del merged.origins[gone]
+        for replaced in [known for known in merged.origins if known[: len(path)] == path]:
+            del merged.origins[replaced]
         if old is not None and name == "sha256" and new.kind != "default":
             merged.problems.append(_dropped(path, old, new))
 
 
-def _kept(path: Path, merged: Merged, new: Origin) -> Problem:
-    message = f"kept, although {new} replaces the model it was meant for"
+def _retained(path: SettingPath, merged: Merged, new: Origin) -> Problem:
+    message = f"retained, although {new} replaces its model"
     hint = f"clear it with {env_name(path)}=null if it does not fit"
     return _warning("kept-companion", path, message, hint, merged.origins.get(path, new))
 
 
-def _dropped(path: Path, old: Origin, new: Origin) -> Problem:
-    hint = "give the checksum in the same place as the file it belongs to"
-    return _warning("dropped-checksum", path, f"ignored, because {new} names another file", hint, old)
+def _dropped(path: SettingPath, old: Origin, new: Origin) -> Problem:
+    hint = "set the checksum where the file is set"
+    return _warning("dropped-checksum", path, f"ignored, because {new} sets another file", hint, old)
 
 
-def _warning(code: str, path: Path, message: str, hint: str, at: Origin) -> Problem:
+def _warning(code: str, path: SettingPath, message: str, hint: str, at: Origin) -> Problem:
     name = dotted(path)
-    place = (at.source, at.line, at.column, at.end_column)
-    return Problem(code, f"{name}: {message}", name, *place, hint=hint, severity="warning")
+    position = (at.source, at.line, at.column, at.end_column)
+    return Problem(code, f"{name}: {message}", name, *position, hint=hint, severity="warning")

@@ -1,7 +1,7 @@
-"""The only reader of YAML, environment and flags: everything that was said -> one validated value, or every problem.
+"""The only reader of YAML, environment and flags: all of them -> one validated value, or every problem.
 
-Precedence: defaults < file < platform variables and the old system's names < `LLAMA_GGUF__…` < `--set`. The rim is
-one file read; all else is pure and lives in the modules this one joins.
+Precedence: defaults < file < legacy variables and platform variables < `LLAMA_GGUF__…` < `--set`. Reading the file is
+the only I/O; the rest is pure, in the modules that this one combines.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from llama_gguf.settings.gguf_file import MAGIC
 from llama_gguf.settings.loading import environment
 from llama_gguf.settings.loading import yaml_document as document
 from llama_gguf.settings.loading.layers import Assignment, Merged, Origin, flatten, merge
-from llama_gguf.settings.loading.origins import file_origin, parts, place, place_by_name
-from llama_gguf.settings.loading.yaml_errors import Place
+from llama_gguf.settings.loading.origins import file_origin, parts, with_origin, with_origin_by_name
+from llama_gguf.settings.loading.yaml_errors import Position
 from llama_gguf.settings.messages.pydantic_errors import Found, translate, wrong_paths
-from llama_gguf.settings.schema_tree import Path as SettingPath
-from llama_gguf.settings.schema_tree import Shape, dotted, settings_shape
+from llama_gguf.settings.schema_tree import SettingPath, SettingsSchema, dotted, settings_schema
 from llama_gguf.settings.sections.settings import Settings, parse
 
 MAX_FILE_BYTES = 1_048_576
@@ -32,10 +31,10 @@ MAX_FILE_BYTES = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, where each value came from, and what is doubtful about them."""
+    """The settings, the origin of each value, and warnings."""
 
     settings: Settings
-    origins: Mapping[str, Origin]  # by dotted path; what is absent has its default
+    origins: Mapping[str, Origin]  # by dotted path; what is absent has the default
     problems: tuple[Problem, ...] = ()  # warnings only: errors raise
     text: str = ""  # the file as read, for showing lines of it
     file: Path | None = None
@@ -44,13 +43,13 @@ class Loaded:
         """Return where the value at the dotted `path`, or the group it belongs to, came from."""
         return self.origins.get(path) or Origin("default")
 
-    def placed(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
-        """Return `problems` that know only their setting with the place that set it."""
-        return tuple(place_by_name(problem, self.origins) for problem in problems)
+    def with_origins(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+        """Return `problems` with the position of their setting, or the variable or flag that set it."""
+        return tuple(with_origin_by_name(problem, self.origins) for problem in problems)
 
 
 class InvalidConfigError(ConfigError):
-    """A configuration with errors: all problems (warnings too), and the text they point into."""
+    """A configuration with errors: all problems, including warnings, and the text that their line numbers refer to."""
 
     def __init__(self, problems: Sequence[Problem], *, text: str = "", file: Path | None = None) -> None:
         errors = [problem for problem in problems if problem.severity == "error"]
@@ -65,7 +64,7 @@ class InvalidConfigError(ConfigError):
 class _Reading:
     """What has been read so far; one use."""
 
-    shape: Shape
+    schema: SettingsSchema
     document: document.Document = field(default_factory=document.Document)
     problems: list[Problem] = field(default_factory=list)
 
@@ -85,7 +84,7 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Sequence[str] = (
 
 def loads(text: str, path: Path | None, env: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
     """Do what `load` does with a text already read; `path` only names it. Pure."""
-    reading = _Reading(settings_shape())
+    reading = _Reading(settings_schema())
     if path is not None:
         reading.document = document.parse(text, str(path))
         reading.problems += reading.document.problems
@@ -96,7 +95,7 @@ def loads(text: str, path: Path | None, env: Mapping[str, str], overrides: Seque
     if not broken:
         settings, problems = _validate(merged, reading, str(path) if path else "")
         reading.problems += problems
-    reading.problems += environment.doubtful_names(env, reading.shape)
+    reading.problems += environment.doubtful_names(env, reading.schema)
     problems = _sorted(reading.problems)
     if settings is None or any(problem.severity == "error" for problem in problems):
         raise InvalidConfigError(problems, text=text, file=path)
@@ -104,7 +103,7 @@ def loads(text: str, path: Path | None, env: Mapping[str, str], overrides: Seque
 
 
 def _origins(merged: Merged, read: document.Document, source: str) -> dict[str, Origin]:
-    """Return where everything was said, by dotted path; a group of the file where its name stands."""
+    """Return the origin of everything, by dotted path; of a group in the file, the position of its key."""
     groups = {path[:end] for path in merged.origins for end in range(1, len(path))}
     found = {}
     for path, origin in merged.origins.items():
@@ -125,13 +124,13 @@ _UNREADABLE = (
 
 
 def read_text(path: Path) -> tuple[str, Problem | None]:
-    """Read a configuration file: at most a megabyte of UTF-8."""
+    """Read a configuration file: UTF-8, at most a megabyte."""
     source = str(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        hint = "name the file with --config or LLAMA_GGUF_CONFIG"
+        hint = "set the path with --config or LLAMA_GGUF_CONFIG"
         return "", Problem("file-missing", "no such file", source=source, hint=hint)
     except IsADirectoryError:
         return "", Problem("file-unreadable", "is a directory, not a file", source=source)
@@ -152,7 +151,7 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> Problem:
     line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
     hint = "save the file as UTF-8"
     if data.startswith(MAGIC):
-        hint = "name it in a configuration file: model: {path: …}"
+        hint = "set its path in a configuration file: model: {path: …}"
         return Problem("not-utf8", "is a model, not a configuration", source=source, hint=hint)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return Problem("not-utf8", "is UTF-16, not UTF-8", source=source, line=1, column=1, hint=hint)
@@ -161,56 +160,56 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> Problem:
 
 
 def _merge(reading: _Reading, env: Mapping[str, str], overrides: Sequence[str], source: str) -> Merged:
-    shape = reading.shape
+    schema = reading.schema
     file = _file_layer(reading.document, source)
-    nested = reading.add(environment.nested_variables(env, shape))
-    flagged = reading.add(environment.flags(overrides, shape))
-    said = any(assignment.path == ("engine", "slots") for layer in (file, nested, flagged) for assignment in layer)
-    old = reading.add(environment.old_variables(env, shape, slots_said=said))
-    platform = reading.add(environment.platform_variables(env, shape))
-    return merge([file, old, platform, nested, flagged])
+    nested = reading.add(environment.nested_variables(env, schema))
+    flagged = reading.add(environment.flags(overrides, schema))
+    slots_set = any(assignment.path == ("engine", "slots") for layer in (file, nested, flagged) for assignment in layer)
+    legacy = reading.add(environment.legacy_variables(env, schema, slots_set=slots_set))
+    platform = reading.add(environment.platform_variables(env, schema))
+    return merge([file, legacy, platform, nested, flagged])
 
 
 def _file_layer(read: document.Document, source: str) -> list[Assignment]:
     layer = []
     for assignment in flatten(read.tree, Origin("file", source)):
-        found = read.values.get(assignment.path) or Place(1, 1)
+        found = read.values.get(assignment.path) or Position(1, 1)
         layer.append(dataclasses.replace(assignment, origin=file_origin(source, found)))
     return layer
 
 
 def _validate(merged: Merged, reading: _Reading, file: str) -> tuple[Settings | None, list[Problem]]:
-    """Validate, then check across settings; with errors, check what is left when the wrong values are taken out."""
-    shape, read = reading.shape, reading.document
+    """Validate, then check between settings; if there are errors, check the rest without the invalid values."""
+    schema, read = reading.schema, reading.document
     unread = {dotted(path) for path in read.unread}
     try:
         settings = parse(merged.tree)
     except ValidationError as error:
-        found = [one for one in translate(error, shape) if not table.touches(dotted(one[0]), unread)]
-        bad = wrong_paths(error, shape)
+        found = [one for one in translate(error, schema) if not table.touches(dotted(one[0]), unread)]
+        bad = wrong_paths(error, schema)
         found += _checked(_without(merged.tree, bad), unread | {dotted(path) for path in bad})
-        return None, [place(problem, path, merged, read, file) for path, problem in found]
+        return None, [with_origin(problem, path, merged, read, file) for path, problem in found]
     problems = table.check(settings, skip=unread)
-    return settings, [place(problem, parts(problem.path), merged, read, file) for problem in problems]
+    return settings, [with_origin(problem, parts(problem.path), merged, read, file) for problem in problems]
 
 
 def _checked(tree: dict[str, Any], skip: set[str]) -> list[Found]:
     try:
         return [(parts(problem.path), problem) for problem in table.check(parse(tree), skip=skip)]
-    except ValidationError:  # e.g. a required setting was taken out with its group: its own error is told already
+    except ValidationError:  # e.g. a required setting was removed with its group: its own error is already reported
         return []
 
 
 def _without(tree: dict[str, Any], paths: set[SettingPath]) -> dict[str, Any]:
-    """Return `tree` without what stands at `paths`; a list with a bad item goes as a whole."""
-    cut = {path[: next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))] for path in paths}
-    cut |= {path[:-1] for path in paths if path[-1:] in (("repo",), ("file",)) and path[-2:-1] == ("hf",)}
+    """Return `tree` without the values at `paths`; a list with an invalid item is removed completely."""
+    removed = {path[: next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))] for path in paths}
+    removed |= {path[:-1] for path in paths if path[-1:] in (("repo",), ("file",)) and path[-2:-1] == ("hf",)}
 
     def prune(node: dict[str, Any], here: SettingPath) -> dict[str, Any]:
         kept = {}
         for key, value in node.items():
             path = (*here, key)
-            if path not in cut:
+            if path not in removed:
                 kept[key] = prune(value, path) if isinstance(value, dict) else value
         return kept
 
@@ -220,5 +219,5 @@ def _without(tree: dict[str, Any], paths: set[SettingPath]) -> dict[str, Any]:
 
 
 def _sorted(problems: Sequence[Problem]) -> list[Problem]:
-    """Errors and warnings in the order of the file, then those of variables and flags."""
+    """Return errors and warnings in the order of the file, then those of variables and flags."""
     return sorted(problems, key=lambda problem: (problem.line == 0, problem.line, problem.column, problem.source))

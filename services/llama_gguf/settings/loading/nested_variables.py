@@ -1,6 +1,6 @@
-"""`LLAMA_GGUF__A__B` -> the place in the tree, as pydantic-settings reads nested names.
+"""`LLAMA_GGUF__A__B` -> the path in the tree, as pydantic-settings parses nested names.
 
-Apart from `environment`, because importing pydantic-settings takes 50 ms and most starts set no such variable.
+Separate from `environment`, because importing pydantic-settings takes 50 ms and most starts set no such variable.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from llama_gguf.settings.sections.settings import Settings
 
 
 def nested(name: str, text: str) -> dict[str, Any]:
-    """Return `text` as the only leaf of a tree, where the variable `name` puts it; {} for an unknown section."""
+    """Return a tree with `text` as its only leaf, at the path of the variable `name`; {} for an unknown section."""
     return _Names(_names_model(), name, text)()
 
 
 class _Names(EnvSettingsSource):
-    """pydantic-settings' reading of nested names, on one variable of ours instead of os.environ."""
+    """pydantic-settings' parser of nested names, applied to one variable instead of os.environ."""
 
     def __init__(self, model: type[BaseSettings], name: str, text: str) -> None:
         self._given = {name.lower(): text}

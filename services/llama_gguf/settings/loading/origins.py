@@ -1,4 +1,4 @@
-"""Which line, variable or flag a problem is about. Pure."""
+"""The line, variable or flag that a problem is about. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from llama_gguf.errors import Problem
 from llama_gguf.settings.loading.layers import Merged, Origin
 from llama_gguf.settings.loading.yaml_document import Document
-from llama_gguf.settings.loading.yaml_errors import Place
-from llama_gguf.settings.schema_tree import Path
+from llama_gguf.settings.loading.yaml_errors import Position
+from llama_gguf.settings.schema_tree import SettingPath
 
 
-def file_origin(source: str, place: Place) -> Origin:
-    """Return the origin of a value that stands at `place` of the file `source`."""
-    return Origin("file", source, place.line, place.column, place.end_column)
+def file_origin(source: str, at: Position) -> Origin:
+    """Return the origin of a value at a position in the file `source`."""
+    return Origin("file", source, at.line, at.column, at.end_column)
 
 
-def parts(path: str) -> Path:
+def parts(path: str) -> SettingPath:
     """Return `model.lora[0].scale` as a path."""
     found: list[str | int] = []
     for piece in path.replace("[", ".[").split("."):
@@ -28,8 +28,8 @@ def parts(path: str) -> Path:
     return tuple(found)
 
 
-def place(problem: Problem, path: Path, merged: Merged, read: Document, file: str) -> Problem:
-    """Give `problem` the place of the setting at `path`: the value, the key of an unknown one, or the nearest group."""
+def with_origin(problem: Problem, path: SettingPath, merged: Merged, read: Document, file: str) -> Problem:
+    """Return `problem` with the origin of the setting at `path`: its value, its key if unknown, or its group."""
     if problem.source:
         return problem
     for end in range(len(path), 0, -1):
@@ -41,19 +41,19 @@ def place(problem: Problem, path: Path, merged: Merged, read: Document, file: st
     return dataclasses.replace(problem, source=file)
 
 
-def _origin(path: Path, merged: Merged, read: Document, file: str, *, on_key: bool) -> Origin | None:
+def _origin(path: SettingPath, merged: Merged, read: Document, file: str, *, on_key: bool) -> Origin | None:
     origin = merged.origins.get(path)
     if origin is not None and origin.kind != "file":
         return origin
     order = (read.keys, read.values) if on_key else (read.values, read.keys)
-    for places in order:
-        if path in places:
-            return file_origin(file, places[path])
+    for positions in order:
+        if path in positions:
+            return file_origin(file, positions[path])
     return origin
 
 
-def place_by_name(problem: Problem, origins: Mapping[str, Origin]) -> Problem:
-    """Do the same for a problem found later, when only the origins of settings are known."""
+def with_origin_by_name(problem: Problem, origins: Mapping[str, Origin]) -> Problem:
+    """The same for a problem found later, when only the origins of settings are known."""
     name = problem.path
     while name and not problem.source:
         if origin := origins.get(name):

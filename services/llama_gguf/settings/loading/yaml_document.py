@@ -1,8 +1,8 @@
-"""YAML text -> plain tree, with the place of every key and value, and everything wrong with the text.
+"""YAML text -> plain tree, with the position of every key and value, and every problem of the text.
 
 Owns the dialect: YAML 1.2's scalars (`on`, `yes` and `12:30` are text), one document, no anchors, aliases, merge
-keys or tags (so nothing can expand), no duplicate keys, bounded depth. Pure: text in, values out. Problems that
-leave the structure readable are collected, so that all of them are told at once.
+keys or tags (so nothing can expand), no duplicate keys, bounded depth. Pure: text in, values out. Errors that leave the
+structure readable are collected, so that all of them are reported at once.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from pydantic import JsonValue
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.loading.yaml_errors import MAX_DEPTH, Place, TooDeepError, syntax_problem
-from llama_gguf.settings.schema_tree import Path, dotted
+from llama_gguf.settings.loading.yaml_errors import MAX_DEPTH, Position, TooDeepError, syntax_problem
+from llama_gguf.settings.schema_tree import SettingPath, dotted
 
 _MAX_DIGITS = 30
 
 
 @dataclass
 class Document:
-    """A parsed text. `keys` and `values` give the place of each setting's name and value."""
+    """A parsed text. `keys` and `values` hold the position of each setting's name and value."""
 
     tree: dict[str, Any] = field(default_factory=dict)
-    keys: dict[Path, Place] = field(default_factory=dict)
-    values: dict[Path, Place] = field(default_factory=dict)
+    keys: dict[SettingPath, Position] = field(default_factory=dict)
+    values: dict[SettingPath, Position] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    unread: set[Path] = field(default_factory=set)  # what was said in a way that is not read: an alias, a tag
+    unread: set[SettingPath] = field(default_factory=set)  # set in a way that is not supported: an alias, a tag
 
 
 class _Resolver(yaml.resolver.BaseResolver):
@@ -49,7 +49,7 @@ for _tag, _pattern, _first in (
 
 
 class _Composer(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer, _Resolver):
-    """PyYAML's composer that notes anchors, aliases and tags instead of following them."""
+    """PyYAML's composer, which records anchors, aliases and tags instead of resolving them."""
 
     def __init__(self, text: str) -> None:
         yaml.reader.Reader.__init__(self, text)
@@ -65,18 +65,18 @@ class _Composer(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, ya
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
-            if str(event.anchor) not in self._aliases:  # one message each, however often it is used
-                self.found.append(("yaml-alias", f"alias *{event.anchor}: aliases are not used here", _REPEAT, event))
+            if str(event.anchor) not in self._aliases:  # one message per alias, however often it is used
+                self.found.append(("yaml-alias", f"alias *{event.anchor}: aliases are not supported", _REPEAT, event))
                 self._aliases.add(str(event.anchor))
             start, end = cast(yaml.Mark, event.start_mark), cast(yaml.Mark, event.end_mark)
             return ScalarNode(_UNREAD, "", start, end)
         if event.anchor is not None:
-            self.found.append(("yaml-anchor", f"anchor &{event.anchor}: anchors are not used here", _REPEAT, event))
+            self.found.append(("yaml-anchor", f"anchor &{event.anchor}: anchors are not supported", _REPEAT, event))
             event.anchor = None
         tagged = event.tag not in (None, "!")
         if tagged:
             tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
-            self.found.append(("yaml-tag", f"tag {tag}: tags are not used here", "remove it", event))
+            self.found.append(("yaml-tag", f"tag {tag}: tags are not supported", "remove it", event))
             event.tag = None
             event.implicit = (True, True) if isinstance(event, yaml.ScalarEvent) else True
         self._depth += 1
@@ -92,7 +92,7 @@ _REPEAT = "write the value out where it is needed"
 
 
 def parse(text: str, source: str) -> Document:
-    """Read one YAML document. Never raises: what is wrong is in `problems`, and `tree` holds what could be read."""
+    """Parse one YAML document. Never raises: errors are in `problems`, and `tree` holds what could be parsed."""
     reading = _Reading(source)
     try:
         composer = _Composer(text)
@@ -101,34 +101,34 @@ def parse(text: str, source: str) -> Document:
         reading.document.problems.append(syntax_problem(error, text, source))
         return reading.document
     for code, message, hint, event in composer.found:
-        reading.problem(code, message, _place(event), hint=hint)
+        reading.problem(code, message, _position(event), hint=hint)
     if root is None:
-        reading.problem("empty-file", "the file holds no settings", Place(1, 1), hint=_EMPTY_HINT)
+        reading.problem("empty-file", "the file contains no settings", Position(1, 1), hint=_EMPTY_HINT)
     elif not isinstance(root, MappingNode):
         message = f"expected settings (`key: value` lines), got {_kind(root)}"
-        reading.problem("not-settings", message, _place(root))
+        reading.problem("not-settings", message, _position(root))
     else:
         reading.document.tree = reading.mapping(root, ())
     return reading.document
 
 
-_NOTHING_HINT = "give it a value, or remove the line; to say that there is none, write null"
-_EMPTY_HINT = "a smallest configuration is `model: {path: /path/to/model.gguf}`"
+_NOTHING_HINT = "give it a value, or remove the line; write null for none"
+_EMPTY_HINT = "the minimal configuration is `model: {path: /path/to/model.gguf}`"
 
 
 class _Reading:
-    """Turns nodes into values and notes places; one use."""
+    """Converts nodes to values and records positions; single use."""
 
     def __init__(self, source: str) -> None:
         self.document = Document()
         self._source = source
 
-    def problem(self, code: str, message: str, place: Place, *, path: Path = (), hint: str = "") -> None:
+    def problem(self, code: str, message: str, at: Position, *, path: SettingPath = (), hint: str = "") -> None:
         self.document.problems.append(
-            Problem(code, message, dotted(path), self._source, place.line, place.column, place.end_column, hint)
+            Problem(code, message, dotted(path), self._source, at.line, at.column, at.end_column, hint)
         )
 
-    def mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+    def mapping(self, node: MappingNode, path: SettingPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
@@ -138,41 +138,41 @@ class _Reading:
             if key in result:
                 first = self.document.keys[here].line
                 message = f"{dotted(here)}: given twice; first on line {first}"
-                self.problem("duplicate-key", message, _place(key_node), path=here, hint="keep one of the two")
+                self.problem("duplicate-key", message, _position(key_node), path=here, hint="keep one of the two")
                 continue
-            self.document.keys[here] = _place(key_node)
+            self.document.keys[here] = _position(key_node)
             if self._has_unread(value_node, here):
                 self.document.unread.add(here)
             else:
                 result[key] = self._value(value_node, here)
         return result
 
-    def _key(self, node: Node, path: Path) -> str | None:
+    def _key(self, node: Node, path: SettingPath) -> str | None:
         if node.tag.endswith(":merge"):
-            self.problem("yaml-merge", "merge keys (<<) are not used here", _place(node), path=path, hint=_REPEAT)
+            self.problem("yaml-merge", "merge keys (<<) are not supported", _position(node), path=path, hint=_REPEAT)
             return None
         if not isinstance(node, ScalarNode) or (node.style is None and not node.tag.endswith(":str")):
             shown = f"`{node.value}`" if isinstance(node, ScalarNode) else _kind(node)
             message = f"expected the name of a setting, got {shown}"
-            self.problem("key-not-text", message, _place(node), path=path)
+            self.problem("key-not-text", message, _position(node), path=path)
             return None
         return str(node.value)
 
-    def _has_unread(self, node: Node, path: Path) -> bool:
-        """Return whether `node`, or an item of it, is nothing, an alias, or something with a tag."""
+    def _has_unread(self, node: Node, path: SettingPath) -> bool:
+        """Return whether `node`, or an item of it, is empty, an alias, or has a tag."""
         if isinstance(node, SequenceNode):
             found = [self._has_unread(item, (*path, index)) for index, item in enumerate(node.value)]
             return any(found)  # after the loop: every item gets its message
         if not isinstance(node, ScalarNode):
             return False
         if node.tag != _UNREAD and not node.value and node.style is None:
-            place = self.document.keys.get(path) or _place(node)
-            self.problem("empty-value", f"{dotted(path)}: nothing is given", place, path=path, hint=_NOTHING_HINT)
+            at = self.document.keys.get(path) or _position(node)
+            self.problem("empty-value", f"{dotted(path)}: has no value", at, path=path, hint=_NOTHING_HINT)
             return True
         return node.tag == _UNREAD
 
-    def _value(self, node: Node, path: Path) -> JsonValue:
-        self.document.values[path] = _place(node)
+    def _value(self, node: Node, path: SettingPath) -> JsonValue:
+        self.document.values[path] = _position(node)
         if isinstance(node, MappingNode):
             return self.mapping(node, path)
         if isinstance(node, SequenceNode):
@@ -181,13 +181,13 @@ class _Reading:
 
 
 def plain_tag(text: str) -> str:
-    """Return what `text` is as an unquoted YAML scalar: null, bool, int, float or str."""
+    """Return the tag of `text` as a plain YAML scalar: null, bool, int, float or str."""
     tag = _Resolver().resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return str(tag).rpartition(":")[2]
 
 
 def scalar(tag: str, text: str) -> str | int | float | bool | None:
-    """Return the value of a plain scalar; a number beyond any use stays text, to be refused with its place."""
+    """Return the value of a plain scalar; a number with too many digits stays text, and validation rejects it."""
     match tag:
         case "null":
             return None
@@ -201,10 +201,10 @@ def scalar(tag: str, text: str) -> str | int | float | bool | None:
             return text
 
 
-def _place(node: yaml.Node | yaml.Event) -> Place:
+def _position(node: yaml.Node | yaml.Event) -> Position:
     start, end = cast(yaml.Mark, node.start_mark), cast(yaml.Mark, node.end_mark)
     same_line = end.line == start.line and end.column > start.column
-    return Place(start.line + 1, start.column + 1, end.column + 1 if same_line else 0)
+    return Position(start.line + 1, start.column + 1, end.column + 1 if same_line else 0)
 
 
 def _kind(node: Node) -> str:

@@ -1,6 +1,6 @@
-"""Did-you-mean: the setting somebody probably meant. Pure.
+"""Did-you-mean: the setting that was probably meant. Pure.
 
-Besides spelling, it knows what other tools call the same thing, and settings that stand in another section.
+Besides spelling, it knows other tools' names of settings, and settings that belong to another section.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 
-from llama_gguf.settings.schema_tree import Path, Shape, dotted
+from llama_gguf.settings.schema_tree import SettingPath, SettingsSchema, dotted
 from llama_gguf.settings.words import closest
 
-_OTHER_NAMES: dict[str, str] = {
+_SYNONYMS: dict[str, str] = {
     "engine.context_per_slot": "ctx ctxsize nctx context contextsize contextlength maxmodellen numctx",
     "engine.slots": "parallel np nparallel maxconcurrentrequests maxnumseqs numparallel",
     "engine.gpu_layers": "ngl ngpulayers gpulayer numgpu layers ngpu",
@@ -54,28 +54,28 @@ _OTHER_NAMES: dict[str, str] = {
     "limits": "ratelimits quota quotas",
     "model": "models",
 }
-"""Setting -> what other tools (and the old system) call it, without case, dashes and underscores."""
+"""Setting -> its names in other tools and in the legacy system, in lower case, without dashes and underscores."""
 
 
 @functools.cache
 def synonyms() -> Mapping[str, str]:
     """Return other name -> setting."""
-    return {name: setting for setting, names in _OTHER_NAMES.items() for name in names.split()}
+    return {name: setting for setting, names in _SYNONYMS.items() for name in names.split()}
 
 
-def suggestion(path: Path, shape: Shape) -> str:
-    """Say which setting `path` (which does not exist) was probably meant to be; "" if nothing is near."""
+def suggestion(path: SettingPath, schema: SettingsSchema) -> str:
+    """Say which setting was probably meant by `path`, which does not exist; "" if nothing is similar."""
     name, parent = str(path[-1]), path[:-1]
     if fold(name) in _KEYS and parent[:1] in ((), ("auth",)):
-        return "keys do not belong here: make one with `llama-gguf keys generate`, or see auth.bootstrap"
-    if "." in name and shape.at((*parent, *name.split("."))) is not None:
+        return "API keys are not set here: create one with `llama-gguf keys generate`, or see auth.bootstrap"
+    if "." in name and schema.at((*parent, *name.split("."))) is not None:
         return f"write it as a group: {_as_group(name)}"
-    if parent and name in shape.keys(()):
+    if parent and name in schema.keys(()):
         return f'did you mean "{name}"? Check the indentation'
-    found = _in_section(name, parent, shape) or _beside(name, parent, shape)
+    found = _in_section(name, parent, schema) or _sibling(name, parent, schema)
     if found:
         return f"did you mean {found}?"
-    return _elsewhere(name, parent, shape)
+    return _in_other_section(name, parent, schema)
 
 
 _KEYS = {"apikey", "apikeys", "key", "keys"}
@@ -87,11 +87,11 @@ def _as_group(name: str) -> str:
     return "".join(f"{group}: {{" for group in groups) + f"{last}: …" + "}" * len(groups)
 
 
-def _in_section(name: str, parent: Path, shape: Shape) -> str:
+def _in_section(name: str, parent: SettingPath, schema: SettingsSchema) -> str:
     """Return settings of exactly this name deeper or higher in the same section."""
     same = [
         leaf
-        for leaf in shape.leaves()
+        for leaf in schema.leaves()
         if parent and leaf.path[0] == parent[0] and leaf.path[-1] == name and not set(leaf.path) & set(_COMPANIONS)
     ]
     named = [_short(leaf.name, parent) for leaf in same]
@@ -101,9 +101,9 @@ def _in_section(name: str, parent: Path, shape: Shape) -> str:
     return " or ".join(f'"{option}"' for option in named[:2])
 
 
-def _beside(name: str, parent: Path, shape: Shape) -> str:
-    """Return the sibling that looks most like `name`, or that other tools call so."""
-    siblings = shape.keys(parent)
+def _sibling(name: str, parent: SettingPath, schema: SettingsSchema) -> str:
+    """Return the sibling that is most similar to `name`, or that has this name in other tools."""
+    siblings = schema.keys(parent)
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("-", "_").strip("_/# ")
     other = synonyms().get(fold(name), "")
     if parent and other.startswith(f"{dotted(parent)}."):
@@ -127,8 +127,8 @@ def _sharing_a_word(name: str, siblings: Iterable[str]) -> str | None:
     return best[2] if best[0] else None
 
 
-def _elsewhere(name: str, parent: Path, shape: Shape) -> str:
-    leaves = list(shape.leaves())
+def _in_other_section(name: str, parent: SettingPath, schema: SettingsSchema) -> str:
+    leaves = list(schema.leaves())
     same = [leaf.name for leaf in leaves if leaf.path[-1] == name and not set(leaf.path) & set(_COMPANIONS)]
     if len(same) == 1:
         return f'did you mean "{same[0]}"? Check the indentation'
@@ -141,11 +141,11 @@ def _elsewhere(name: str, parent: Path, shape: Shape) -> str:
 
 
 def fold(name: str) -> str:
-    """Return `name` without case, dashes and underscores."""
+    """Return `name` in lower case, without dashes and underscores."""
     return name.lower().replace("-", "").replace("_", "")
 
 
-def _short(target: str, parent: Path) -> str:
+def _short(target: str, parent: SettingPath) -> str:
     prefix = dotted(parent) + "."
     return target.removeprefix(prefix) if parent else target
 

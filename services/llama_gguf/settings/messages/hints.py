@@ -1,4 +1,4 @@
-"""A wrong value -> what was probably meant. Pure; every function returns "" where it does not know."""
+"""A wrong value -> what was probably meant. Pure; every function returns "" if it does not know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from llama_gguf.settings.redaction import mask_text
-from llama_gguf.settings.schema_tree import Node, Path, Shape
+from llama_gguf.settings.schema_tree import Node, SettingPath, SettingsSchema
 from llama_gguf.settings.words import FALSE_WORDS, TRUE_WORDS, closest
 
 _TRUE_WORDS = TRUE_WORDS | {"y"}
@@ -36,7 +36,7 @@ _MAX_DIGITS = 15
 
 
 def show(value: object) -> str:
-    """Return a value as it reads in a message: short, without secrets, in YAML's words."""
+    """Return a value for use in a message: short, without secrets, as in YAML."""
     match value:
         case None:
             return "nothing"
@@ -53,64 +53,64 @@ def show(value: object) -> str:
             return str(value)
 
 
-def hint(path: Path, given: object, shape: Shape) -> str:
+def hint(path: SettingPath, given: object, schema: SettingsSchema) -> str:
     """Return what to write instead of `given`."""
-    node = shape.at(path) or {}
+    node = schema.at(path) or {}
     if given is None:
         return "remove the line, or give it a value"
-    if isinstance(given, str) and (said := _placeholder(given, path) or _repository(given, path)):
-        return said
-    if shape.nullable(path) and "properties" not in node and str(given).strip().lower() in _NO_LIMIT_WORDS:
+    if isinstance(given, str) and (advice := _placeholder(given, path) or _repository(given, path)):
+        return advice
+    if schema.nullable(path) and "properties" not in node and str(given).strip().lower() in _NO_LIMIT_WORDS:
         return "did you mean null?"
     if node.get("type") == "array":
-        return _list(given, node, shape)
+        return _list(given, node, schema)
     if "properties" in node:
         return _group(given, node)
     meant = (
-        _meant_by_text(given, node, shape.choices(path), str(path[-1]) if path else "")
+        _meant_by_text(given, node, schema.choices(path), str(path[-1]) if path else "")
         if isinstance(given, str)
-        else _meant(given, node, shape.choices(path))
+        else _meant(given, node, schema.choices(path))
     )
     return f"did you mean {meant}?" if meant else ""
 
 
-def _placeholder(given: str, path: Path) -> str:
+def _placeholder(given: str, path: SettingPath) -> str:
     if re.fullmatch(r"[\w.]+#.*", given):
         return "a comment needs a space before its #"
     if path and str(path[-1]).endswith("env"):
         named = re.fullmatch(r"\$\{?([A-Za-z_]\w*)\}?", given)
         return f'did you mean "{named[1]}"?' if named else ""
     if re.search(r"\$\{?[A-Za-z_]|\{\{|<[A-Z_ -]+>", given):
-        return "nothing is filled in here: set the LLAMA_GGUF__ variable of this setting instead"
+        return "variables are not expanded here: set the LLAMA_GGUF__ variable of this setting instead"
     return ""
 
 
-def _repository(given: str, path: Path) -> str:
-    """Return what to make of an address or of `repo:quantisation`, as other tools take them."""
+def _repository(given: str, path: SettingPath) -> str:
+    """Return the repository meant by a URL or by `repo:quantisation`, which other tools accept."""
     if path[-2:] != ("hf", "repo"):
         return ""
     if found := _HUB.fullmatch(given):
         return f'did you mean "{found["repo"]}"?'
     if found := _QUANTISED.fullmatch(given):
-        return f"write repo: {found['repo']}, and in `file` the name of its {found['quant']} file"
+        return f"write repo: {found['repo']}, and set `file` to the name of its {found['quant']} file"
     return ""
 
 
 def without_curly_quotes(text: str) -> str:
-    """Return `text` without the quotes of a word processor, which are none in YAML."""
+    """Return `text` without typographic quotes, which are part of the value in YAML."""
     return text.strip(_CURLY)
 
 
-def _list(given: object, node: Node, shape: Shape) -> str:
+def _list(given: object, node: Node, schema: SettingsSchema) -> str:
     if isinstance(given, (list, dict)):
         return ""
-    items = shape.resolve(node.get("items", {}))
+    items = schema.resolve(node.get("items", {}))
     if "properties" in items:
         return f"write a list of groups: [{{path: {show(given)}}}]"
     words = given.split() if isinstance(given, str) and given.startswith("-") else [given]
     if choices := items.get("enum"):
         words = [near] if (near := _choice(str(given).lower(), choices)) else choices[:2]
-        return f"write a list of those you want, as in [{', '.join(words)}]"
+        return f"write a list, as in [{', '.join(words)}]"
     return f"write a list: [{', '.join(show(word) for word in words)}]"
 
 
@@ -129,7 +129,7 @@ def _group(given: object, node: Node) -> str:
 
 
 def _group_of_one(given: object, node: Node) -> str:
-    """Return the group with its only setting that takes such a value: the only list, the only yes or no."""
+    """Return the group with its only setting that accepts such a value: the only list, the only boolean."""
     if isinstance(given, list) and not all(isinstance(item, str) for item in given):
         return ""
     wanted = {list: "array", bool: "boolean"}.get(type(given))
@@ -140,7 +140,7 @@ def _group_of_one(given: object, node: Node) -> str:
 
 
 def _meant(given: object, node: Node, choices: Sequence[str]) -> str:
-    """Return what a value that is no text was meant to be."""
+    """Return what a value that is not text was meant to be."""
     if isinstance(given, bool):
         return ('"on"' if given else '"off"') if {"on", "off"} & set(choices) else ""
     if not isinstance(given, (int, float)):

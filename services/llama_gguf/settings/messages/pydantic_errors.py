@@ -11,43 +11,42 @@ from llama_gguf.errors import Problem
 from llama_gguf.settings.messages.did_you_mean import suggestion
 from llama_gguf.settings.messages.hints import hint, show
 from llama_gguf.settings.redaction import is_secret_name
-from llama_gguf.settings.schema_tree import Path, Shape, dotted
+from llama_gguf.settings.schema_tree import SettingPath, SettingsSchema, dotted
 from llama_gguf.settings.sections.sources import SOURCES
 
-Found = tuple[Path, Problem]
+Found = tuple[SettingPath, Problem]
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch")
-NO_MODEL_HINT = (
-    f"say which model to serve with one of {', '.join(f'model.{name}' for name in SOURCES)}, "
-    "or set MODEL_NAME or MODEL_PATH"
-)
+NO_MODEL_HINT = f"set one of {', '.join(f'model.{name}' for name in SOURCES)}, or the variable MODEL_NAME or MODEL_PATH"
 
 
-def translate(error: ValidationError, shape: Shape) -> list[Found]:
-    """Return one problem a setting, with its path.
+def translate(error: ValidationError, schema: SettingsSchema) -> list[Found]:
+    """Return one problem per setting, with its path.
 
-    Alternatives of a union, which pydantic reports singly, become one sentence; what only follows from another error
-    is left out: a list with a bad item, a required setting whose name is misspelt beside it.
+    Alternatives of a union, which pydantic reports separately, become one sentence; errors that only follow from
+    another one are omitted: a list with a bad item, a required setting whose name is misspelt next to it.
     """
-    grouped: dict[Path, list[ErrorDetails]] = {}
+    grouped: dict[SettingPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        grouped.setdefault(_path(detail, shape), []).append(detail)
-    found = [(path, _problem(path, details, shape)) for path, details in grouped.items()]
+        grouped.setdefault(_path(detail, schema), []).append(detail)
+    found = [(path, _problem(path, details, schema)) for path, details in grouped.items()]
     misspelt = {(path[:-1], problem.hint) for path, problem in found if problem.code == "unknown-key"}
     return [(path, problem) for path, problem in found if not _follows(path, problem, grouped, misspelt)]
 
 
-def wrong_paths(error: ValidationError, shape: Shape) -> set[Path]:
-    """Return the paths of everything `error` is about."""
-    return {_path(detail, shape) for detail in error.errors(include_url=False)}
+def wrong_paths(error: ValidationError, schema: SettingsSchema) -> set[SettingPath]:
+    """Return the paths of everything that `error` reports."""
+    return {_path(detail, schema) for detail in error.errors(include_url=False)}
 
 
-def _path(detail: ErrorDetails, shape: Shape) -> Path:
-    """Return the path an error is about: pydantic's, without the union tags it appends."""
+def _path(detail: ErrorDetails, schema: SettingsSchema) -> SettingPath:
+    """Return the path of an error: pydantic's, without the union tags it appends."""
     loc = tuple(detail["loc"])
-    return loc if detail["type"] in ("extra_forbidden", "missing") else shape.known_prefix(loc)
+    return loc if detail["type"] in ("extra_forbidden", "missing") else schema.known_prefix(loc)
 
 
-def _follows(path: Path, problem: Problem, wrong: Iterable[Path], misspelt: set[tuple[Path, str]]) -> bool:
+def _follows(
+    path: SettingPath, problem: Problem, wrong: Iterable[SettingPath], misspelt: set[tuple[SettingPath, str]]
+) -> bool:
     if problem.code in ("missing", "no-model"):
         return (path[:-1], f'did you mean "{path[-1]}"?') in misspelt
     deeper = len(path) + 1
@@ -56,53 +55,53 @@ def _follows(path: Path, problem: Problem, wrong: Iterable[Path], misspelt: set[
     )
 
 
-def _problem(path: Path, details: Sequence[ErrorDetails], shape: Shape) -> Problem:
+def _problem(path: SettingPath, details: Sequence[ErrorDetails], schema: SettingsSchema) -> Problem:
     first = details[0]
     given = first["input"]
     if first["type"] == "extra_forbidden":
-        return unknown_key(path, shape)
+        return unknown_key(path, schema)
     if first["type"] == "missing":
-        return _missing(path, shape)
+        return _missing(path, schema)
     if first["type"] == "value_error":
         reason = str(first.get("ctx", {}).get("error", first["msg"]))
-        return _wrong("bad-value", path, reason, given, hint(path, given, shape))
+        return _wrong("bad-value", path, reason, given, hint(path, given, schema))
     code = "bad-value" if any(_is_about_the_value(detail) for detail in details) else "wrong-type"
-    return _wrong(code, path, f"expected {shape.expected(path)}", given, hint(path, given, shape))
+    return _wrong(code, path, f"expected {schema.expected(path)}", given, hint(path, given, schema))
 
 
 def _is_about_the_value(detail: ErrorDetails) -> bool:
-    """Return whether the kind of value was right, and only the value wrong."""
+    """Return whether the value had the right type, and only the value is wrong."""
     if detail["type"] == "literal_error":
         return isinstance(detail["input"], str)
     return detail["type"] in _RANGE_ERRORS or detail["type"].startswith(("string_too_", "too_"))
 
 
-def unknown_key(path: Path, shape: Shape) -> Problem:
+def unknown_key(path: SettingPath, schema: SettingsSchema) -> Problem:
     """Return the problem of a setting that does not exist."""
-    meant = suggestion(path, shape)
+    meant = suggestion(path, schema)
     if not meant:
-        options = shape.keys(path[:-1])
+        options = schema.keys(path[:-1])
         meant = f"settings here: {', '.join(options)}" if options else ""
     return Problem("unknown-key", f"{_named(path)}: no such setting", dotted(path), hint=meant)
 
 
-def _named(path: Path) -> str:
-    """Return the path, with a name that holds dots or spaces in quotes."""
+def _named(path: SettingPath) -> str:
+    """Return the path, with a name that contains dots or spaces in quotes."""
     name = str(path[-1])
     if name.replace("_", "").replace("-", "").isalnum():
         return dotted(path)
     return f"{dotted(path[:-1])}." * (len(path) > 1) + f'"{show(name)[1:-1]}"'
 
 
-def _missing(path: Path, shape: Shape) -> Problem:
+def _missing(path: SettingPath, schema: SettingsSchema) -> Problem:
     if path == ("model",):
-        return Problem("no-model", "model: not given", "model", hint=NO_MODEL_HINT)
+        return Problem("no-model", "model: missing", "model", hint=NO_MODEL_HINT)
     message = f'{dotted(path[:-1])}: "{path[-1]}" is required'
-    node = shape.at(path)
+    node = schema.at(path)
     return Problem("missing", message, dotted(path), hint=str(node.get("description", "")) if node else "")
 
 
-def _wrong(code: str, path: Path, expectation: str, given: object, meant: str) -> Problem:
+def _wrong(code: str, path: SettingPath, expectation: str, given: object, meant: str) -> Problem:
     text = f"{dotted(path) or 'the file'}: {expectation}"
     if not names_a_secret(path):
         text += f", got {show(given)}"
@@ -110,6 +109,6 @@ def _wrong(code: str, path: Path, expectation: str, given: object, meant: str) -
 
 
 def names_a_secret(path: Sequence[str | int]) -> bool:
-    """Return whether a wrong value at `path` may be a secret: also where the name of a variable was wanted."""
+    """Return whether a wrong value at `path` can be a secret: also where the name of a variable is expected."""
     last = str(path[-1]) if path else ""
     return last == "env" or last.endswith("_env") or any(is_secret_name(str(part)) for part in path)

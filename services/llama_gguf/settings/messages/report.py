@@ -1,4 +1,4 @@
-"""Problems -> text like a compiler's (place, code, message, source line, caret), or plain data for JSON. Pure."""
+"""Problems -> text like a compiler's (position, code, message, source line, caret), or plain data for JSON. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VALUE_CODES = ("bad-value", "wrong-type")
 
 
 def explain(problems: Iterable[Problem], text: str = "") -> str:
-    """Render `problems`; `text` is the file that those with a line point into."""
+    """Render `problems`; `text` is the file that their line numbers refer to."""
     lines = text.split("\n")
     return "\n".join(_one(problem, lines) for problem in problems)
 
@@ -62,14 +62,14 @@ def _one(problem: Problem, lines: Sequence[str]) -> str:
 
 
 def _excerpt(problem: Problem, line: str) -> list[str]:
-    """Return the source line and a caret below the place; long lines are cut around it."""
+    """Return the source line with a caret below the position; of long lines, the part around it."""
     line = line.rstrip("\r")
     shown = mask_line(line, whole_value=problem.code in _VALUE_CODES and names_a_secret(problem.path.split(".")))
     start = problem.column - 1
     width = max(1, problem.end_column - problem.column) if problem.end_column else 1
-    cut = max(0, start - _WIDTH // 2) if len(shown) > _WIDTH else 0
-    shown = "".join(character if character.isprintable() else " " for character in shown[cut : cut + _WIDTH])
-    start = min(start - cut, len(shown))
+    offset = max(0, start - _WIDTH // 2) if len(shown) > _WIDTH else 0
+    shown = "".join(character if character.isprintable() else " " for character in shown[offset : offset + _WIDTH])
+    start = min(start - offset, len(shown))
     width = max(1, min(width, len(shown) - start))
     number = f"{problem.line:5d} | "
     return [f"{number}{shown}", f"{' ' * (len(number) - 2)}| {' ' * start}{'^' * width}"]

@@ -16,25 +16,25 @@ class Bootstrap(Section):
     env: EnvName | None = Field(None, description="Variable that holds the first API key.")
     file: PathText | None = Field(None, description="File (a mounted secret) that holds the first API key.")
     generate: bool = Field(
-        False, description="Make a key at the first start and print it once, if the keys file has none."
+        False, description="Generate a key at the first start and print it once, if the keys file has none."
     )
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = Field(
-        ("inference",), description="What the first key may do: `inference`, `metrics`, `admin`."
+        ("inference",), description="Scopes of the first key: `inference`, `metrics`, `admin`."
     )
 
 
 class Auth(Section):
-    """API keys. With `enabled: true` and no usable key every call is refused."""
+    """API keys. With `enabled: true` and no valid key, every request is rejected."""
 
     enabled: bool = Field(True, description="Require an API key for every inference route.")
     keys_file: PathText | None = Field(None, description="File of hashed API keys; default DATA_DIR/keys.json.")
     extra_header: HeaderName | None = Field(
-        None, description="One more header that may carry the key, beside `Authorization` and `x-api-key`."
+        None, description="Additional header that can carry the key, besides `Authorization` and `x-api-key`."
     )
     bootstrap: Bootstrap = Field(default_factory=Bootstrap, description="Where the first key comes from.")
     audit_file: PathText | None = Field(
         None, description="Hash-chained log of key changes and admin calls; default DATA_DIR/audit.jsonl."
     )
     reload_interval_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
-        0.5, description="How often the keys file is looked at for changes."
+        0.5, description="Interval at which the keys file is checked for changes."
     )

@@ -1,7 +1,7 @@
 """The base of every settings section, and the field types they share.
 
 A section is a frozen pydantic model that rejects unknown keys; every field has a default (or none on purpose) and
-one sentence of description, from which the schema, the reference and the README are made.
+one sentence of description, from which the schema, the reference and the README are generated.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def _header_name(value: str) -> str:
     return value
 
 
-def says(phrase: str, **schema: JsonValue) -> dict[str, JsonValue]:
-    """Return schema extras whose `phrase` replaces the bare pattern in messages, ours and the editor's."""
-    return {"patternErrorMessage": phrase, **schema}
+def pattern_message(message: str, **schema: JsonValue) -> dict[str, JsonValue]:
+    """Return schema extras: `message` is shown instead of the bare pattern, by us and by editors."""
+    return {"patternErrorMessage": message, **schema}
 
 
 _PRINTABLE = r"^(?=.*\S)[^\u0000-\u001f\u007f]*$"
@@ -62,19 +62,20 @@ PathText = Annotated[
     AfterValidator(_clean_text),
     Field(json_schema_extra={"format": "path", "minLength": 1, "pattern": _PRINTABLE}),
 ]
-"""A file system path; `~` and variables are not expanded, a relative one starts at the working directory of `up`."""
+"""A file system path; `~` and variables are not expanded, a relative one is resolved from `up`'s working directory."""
 EnvName = Annotated[
     str,
     AfterValidator(_env_name),
-    Field(json_schema_extra=says("the name of an environment variable", pattern="^[A-Za-z_][A-Za-z0-9_]*$")),
+    Field(json_schema_extra=pattern_message("the name of an environment variable", pattern="^[A-Za-z_][A-Za-z0-9_]*$")),
 ]
 HeaderName = Annotated[
     str,
     AfterValidator(_header_name),
-    Field(json_schema_extra=says("an HTTP header name", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")),
+    Field(json_schema_extra=pattern_message("an HTTP header name", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Sha256 = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{64}$", json_schema_extra=says("a SHA-256: 64 lower-case hexadecimal digits"))
+    str,
+    Field(pattern=r"^[0-9a-f]{64}$", json_schema_extra=pattern_message("a SHA-256: 64 lower-case hexadecimal digits")),
 ]

@@ -32,7 +32,7 @@ CpuVariant = Literal[
     "armv9.2_1",
     "armv9.2_2",
 ]
-"""The variants of ggml's CPU code, by its names; `engine.cpu_variants` knows what each needs."""
+"""The variants of ggml's CPU code, by its names; `engine.cpu_variants` lists the CPU flags that each needs."""
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
@@ -41,50 +41,50 @@ class Engine(Section):
     """llama-server's settings. The context is per slot: llama-server's own --ctx-size is this times `slots`."""
 
     task: Literal["generate", "embed", "rerank"] = Field(
-        "generate", description="What the model does: generate text, make embeddings, or rank documents."
+        "generate", description="What the model does: generate text, compute embeddings, or rerank documents."
     )
     pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = Field(
         "auto",
         description=(
-            "How `embed` makes one vector of an input's: `auto` as the model's file says; its model card knows what is "
-            "right. With `none` only /embeddings answers, with a vector for each token."
+            "How `embed` pools an input's token embeddings: `auto` as the model's file says; see its model card. With "
+            "`none` only /embeddings works, and returns one vector per token."
         ),
     )
     context_per_slot: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
         4096,
         description=(
-            "Tokens of context each request can use, prompt and answer together; 0 = the trained context divided over "
+            "Tokens of context for each request, prompt and completion together; 0 = the trained context divided among "
             "the slots, less if memory is short."
         ),
     )
     slots: Annotated[int, Field(ge=1, le=256)] = Field(
-        4, description="Requests that are worked on at the same time; each takes context_per_slot tokens of memory."
+        4, description="Requests processed at the same time; each needs memory for context_per_slot tokens."
     )
     gpu_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
         "auto",
-        description="Layers on the GPU: `auto` as many as fit, `all`, or a number; 0 keeps the model on the CPU.",
+        description="Layers on the GPU: `auto` as many as fit, `all`, or a number; 0 runs the model on the CPU.",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
-        0, description="CPU threads for generation; 0 = one a physical core, within the container's CPU limit."
+        0, description="CPU threads for generation; 0 = one per physical core, within the container's CPU limit."
     )
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
         2048, description="Logical batch size of prompt processing, in tokens."
     )
     ubatch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
         512,
-        description="Physical batch size of prompt processing, in tokens; `embed` and `rerank` use batch_size for it.",
+        description="Physical batch size of prompt processing, in tokens; `embed` and `rerank` use batch_size instead.",
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="Flash attention; needed for a quantised V cache."
+        "auto", description="Flash attention; required for a quantised V cache."
     )
     cache_type_k: CacheType = Field("f16", description="Type of the K cache; q8_0 halves its memory.")
-    cache_type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one needs flash attention.")
+    cache_type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one requires flash attention.")
     prompt_cache_mib: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
         1024,
-        description="Main memory for prompts of earlier requests, which then need not be read again; 0 = none.",
+        description="Main memory for caching the prompts of earlier requests, to process them only once; 0 = none.",
     )
     fit: bool = Field(
-        True, description="Let llama-server lower what is left open until the model fits the device's memory."
+        True, description="Let llama-server reduce unset values until the model fits in the device's memory."
     )
     sleep_idle_seconds: Seconds | None = Field(
         None, description="Unload the model after this long without a request; the next request loads it again."
@@ -92,16 +92,17 @@ class Engine(Section):
     cpu_variant: Literal["auto", CpuVariant] = Field(
         "auto",
         description=(
-            "Which of the engine's variants of CPU code runs: `auto` the best for this CPU that has not crashed here, "
-            "or one by its name; only an engine that carries several, as the images' does, can be told."
+            "Variant of the engine's CPU code: `auto` the best for this CPU that has not crashed here, or a name; "
+            "requires an engine with several variants, such as the images'."
         ),
     )
     binary: PathText | None = Field(
         None, description="llama-server to run; default: the one built with llama-cpp-python, else on PATH."
     )
     extra_args: tuple[Text, ...] = Field(
-        (), description="More llama-server arguments, one list item each; none may repeat or defeat a setting."
+        (),
+        description="Additional llama-server arguments, one per list item; they must not repeat or override a setting.",
     )
     allow_unsafe_args: bool = Field(
-        False, description="Permit extra_args that open files, tools or other users' prompts to clients."
+        False, description="Allow extra_args that expose files, tools or other users' prompts to clients."
     )

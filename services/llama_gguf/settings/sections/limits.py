@@ -1,4 +1,4 @@
-"""`limits`: how much a key may use, and who waits for whom."""
+"""`limits`: rate limits and quotas of keys, and the request queue."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class Queue(Section):
-    """Requests that wait for a slot of the engine."""
+    """Requests that wait for a slot of the engine, in order of priority and fairness."""
 
-    max_size: Annotated[int, Field(ge=0, le=1_000_000)] = Field(256, description="Most waiting requests; 0 = no bound.")
-    max_size_per_key: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="Most waiting requests of one key; 0 = no bound."
+    max_size: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        256, description="Maximum queued requests; 0 = unlimited."
     )
-    max_wait_seconds: Seconds = Field(300.0, description="Longest wait for a slot before 503 queue_timeout.")
+    max_size_per_key: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="Maximum queued requests per key; 0 = unlimited."
+    )
+    max_wait_seconds: Seconds = Field(300.0, description="Maximum time in the queue before 503 queue_timeout.")
     fairness: Literal["fair", "fifo"] = Field(
         "fair", description="`fair` shares the slots between keys by tokens; `fifo` serves in order of arrival."
     )
     aging_seconds: Seconds = Field(
-        30.0, description="After this long in the queue a request moves up one priority class."
+        30.0, description="Time in the queue after which a request moves up one priority class."
     )
 
 
 class Limits(Section):
-    """Defaults for every key; a key's own limits win. `null` = no limit."""
+    """Defaults for every key; a key's own limits override them. `null` = unlimited."""
 
-    requests_per_minute: Count | None = Field(100, description="Requests a minute.")
-    tokens_per_minute: Count | None = Field(None, description="Prompt and completion tokens a minute.")
-    concurrency: Count | None = Field(None, description="Requests of one key at the same time, waiting ones included.")
-    monthly_tokens: Count | None = Field(None, description="Tokens a calendar month (UTC).")
+    requests_per_minute: Count | None = Field(100, description="Requests per minute.")
+    tokens_per_minute: Count | None = Field(None, description="Prompt and completion tokens per minute.")
+    concurrency: Count | None = Field(None, description="Concurrent requests per key, including queued ones.")
+    monthly_tokens: Count | None = Field(None, description="Tokens per calendar month (UTC).")
     max_in_flight: Count | None = Field(
-        None, description="Requests in the engine at the same time; default engine.slots."
+        None, description="Maximum concurrent requests in the engine; default engine.slots."
     )
     queue: Queue = Field(default_factory=Queue, description="Requests that wait for a slot.")
     store: Text = Field(
         "memory",
-        description="Where counts are kept: `memory`, or redis://host:port/db (Redis or Valkey) shared by replicas.",
+        description="Store of counters: `memory`, or redis://host:port/db (Redis or Valkey) shared by replicas.",
     )
     store_password_env: EnvName | None = Field(None, description="Variable that holds the password of the store.")
     usage_file: PathText | None = Field(

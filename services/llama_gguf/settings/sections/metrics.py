@@ -1,4 +1,4 @@
-"""`metrics`: what Prometheus may see."""
+"""`metrics`: Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -12,5 +12,7 @@ class Metrics(Section):
 
     enabled: bool = Field(True, description="Serve /metrics.")
     require_key: bool = Field(False, description="Require a key with the scope `metrics` or `admin`.")
-    key_label: bool = Field(False, description="Label request series with the key's id; many keys make many series.")
-    engine_series: bool = Field(True, description="Merge llama-server's own series, without waking a sleeping engine.")
+    key_label: bool = Field(False, description="Label request series with the key's id; many keys create many series.")
+    engine_series: bool = Field(
+        True, description="Include llama-server's own series, without waking a sleeping engine."
+    )

@@ -8,12 +8,12 @@ from llama_gguf.settings.sections.base import PathText, Section
 
 
 class Paths(Section):
-    """Directories. Those left out lie below the data directory."""
+    """Directories. Models and logs default to subdirectories of the data directory."""
 
     data_dir: PathText = Field(
         "auto",
         description=(
-            "Directory for models, keys, logs and usage; `auto` takes the first mounted volume of /data, "
+            "Directory for models, keys, logs and usage; `auto` uses the first mounted volume of /data, "
             "/runpod-volume and /workspace, else the first that exists, else the user's own data directory."
         ),
     )
@@ -22,7 +22,7 @@ class Paths(Section):
     run_dir: PathText = Field(
         "auto",
         description=(
-            "Private directory for sockets, the engine's key and state files; `auto` takes /run/llama-gguf, "
-            "$XDG_RUNTIME_DIR/llama-gguf or a temporary directory, the first that can be written."
+            "Private directory for sockets, the engine's key and state files; `auto` uses the first writable of "
+            "/run/llama-gguf, $XDG_RUNTIME_DIR/llama-gguf and a temporary directory."
         ),
     )

@@ -1,4 +1,4 @@
-"""What a key may do. Apart from `auth`, because the keys' records name it without needing a model of the settings."""
+"""Scopes of API keys. Separate from `auth`, because keys' records use them without loading pydantic."""
 
 from typing import Literal
 

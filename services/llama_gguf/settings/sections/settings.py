@@ -25,14 +25,14 @@ from llama_gguf.settings.sections.supervisor import Supervisor
 
 
 class Settings(Section):
-    """Everything an operator can say in config.yaml."""
+    """Everything that config.yaml can set."""
 
     paths: Paths = Field(default_factory=Paths, description="Where the appliance keeps its data.")
     model: Model = Field(description="The model to serve.")
     engine: Engine = Field(default_factory=Engine, description="How llama-server runs the model.")
     gateway: Gateway = Field(default_factory=Gateway, description="The public HTTP side.")
     auth: Auth = Field(default_factory=Auth, description="Who may call.")
-    limits: Limits = Field(default_factory=Limits, description="How much a key may use, and who waits for whom.")
+    limits: Limits = Field(default_factory=Limits, description="Rate limits, quotas and the request queue.")
     health: Health = Field(default_factory=Health, description="The health server.")
     metrics: Metrics = Field(default_factory=Metrics, description="Prometheus metrics.")
     logging: Logging = Field(default_factory=Logging, description="What is logged, and where.")

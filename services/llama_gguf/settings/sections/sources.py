@@ -1,4 +1,4 @@
-"""The places a file of weights can come from. Apart from the models, because the programs ask too (see `snapshot`)."""
+"""The sources of a file of weights. Separate from `model`, because the programs use them without pydantic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sources_of(artifact: Artifact) -> list[str]:
 
 
 def artifacts_of(model: Model) -> Iterator[tuple[str, Artifact]]:
-    """Yield the dotted name and value of every file of weights that `model` speaks of."""
+    """Yield the dotted name and value of every file of weights that `model` refers to."""
     yield "model", model
     for name, companion in (("mmproj", model.mmproj), ("draft", model.draft)):
         if companion is not None:

@@ -14,18 +14,19 @@ class Supervisor(Section):
 
     start_retries: Annotated[int, Field(ge=0, le=100)] = Field(
         3,
-        description="Restarts of a program that dies while starting, each after a longer pause, before giving up.",
+        description="Restarts of a program that exits while starting, with increasing delays, before giving up.",
     )
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         5, description="Crashes of one program within `restart_window_seconds` before the appliance gives up."
     )
-    restart_window_seconds: Seconds = Field(600.0, description="Window in which crashes are counted.")
+    restart_window_seconds: Seconds = Field(600.0, description="Time window in which crashes are counted.")
     stop_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
-        10.0, description="How long a program may take to stop, beyond the gateway's drain, before it is killed."
+        10.0, description="Time for a program to stop, in addition to the gateway's drain, before it is killed."
     )
     exit_on_failure: bool = Field(
-        True, description="Stop and exit non-zero when a program cannot stay up; `false` keeps health answering 500."
+        True,
+        description="Stop and exit non-zero when a program cannot stay up; with `false` health keeps responding 500.",
     )
     hold_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        0.0, description="Keep the container up this long after a failure, so that somebody can look inside."
+        0.0, description="Time that the container stays up after a failure, for debugging."
     )

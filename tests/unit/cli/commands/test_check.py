@@ -10,7 +10,7 @@ import pytest
 
 from llama_gguf.cli.__main__ import run
 from llama_gguf.cli.config_options import chosen, find_config, load_or_exit
-from llama_gguf.settings.loading.known_variables import OLD_NAMES
+from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES
 from llama_gguf.settings.loading.load import InvalidConfigError
 from support.tiny_model import write_tiny_model
 from support.variant_engine import VariantEngine
@@ -19,7 +19,7 @@ from support.variant_engine import VariantEngine
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("LLAMA_GGUF_CONFIG", *(old.name for old in OLD_NAMES)):
+    for name in ("LLAMA_GGUF_CONFIG", *(old.name for old in LEGACY_VARIABLES)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 

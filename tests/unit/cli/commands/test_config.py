@@ -14,8 +14,8 @@ import llama_gguf
 from llama_gguf.cli.__main__ import run
 from llama_gguf.cli.commands.config import variables
 from llama_gguf.settings import parse
-from llama_gguf.settings.loading.known_variables import OLD_NAMES, PLATFORM_VARIABLES
-from llama_gguf.settings.schema_tree import settings_shape
+from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES, PLATFORM_VARIABLES
+from llama_gguf.settings.schema_tree import settings_schema
 
 TEXT = "model:\n  url: https://example.com/m.gguf?X-Amz-Signature=hunter2\nengine:\n  slots: 2\n"
 
@@ -24,7 +24,7 @@ TEXT = "model:\n  url: https://example.com/m.gguf?X-Amz-Signature=hunter2\nengin
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Write a configuration; nothing else is set."""
     monkeypatch.chdir(tmp_path)
-    for old in OLD_NAMES:
+    for old in LEGACY_VARIABLES:
         monkeypatch.delenv(old.name, raising=False)
     Path("c.yaml").write_text(TEXT)
     return "c.yaml"
@@ -66,7 +66,7 @@ def test_env_lists_every_variable(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setenv("MODEL_NAME", "m.gguf")
     assert run(["config", "env"]) == 0
     out = capsys.readouterr().out
-    for one in variables(settings_shape()):
+    for one in variables(settings_schema()):
         assert f" {one.name} " in out
     assert "* MODEL_NAME" in out
 
@@ -91,7 +91,7 @@ def test_env_is_cut_to_the_width_of_a_terminal(
 
 def test_every_variable_that_is_read_anywhere_is_listed() -> None:
     """Variables that code reads and no page lists were a defect of the old system."""
-    listed = {variable.name for variable in PLATFORM_VARIABLES} | {old.name for old in OLD_NAMES}
+    listed = {variable.name for variable in PLATFORM_VARIABLES} | {old.name for old in LEGACY_VARIABLES}
     everywhere = {"HOME", "PATH"}
     files = {file: ast.parse(file.read_text("utf-8")) for file in Path(llama_gguf.__file__).parent.rglob("*.py")}
     constants = {name: text for tree in files.values() for name, text in _constants(tree)}

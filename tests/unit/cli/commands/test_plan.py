@@ -145,7 +145,7 @@ def test_weights_are_repacked_for_the_variant_that_runs_and_not_for_all_that_the
 def test_what_is_doubtful_on_this_machine_is_told(config: Path) -> None:
     done = run(config, "--set", "engine.task=embed")
     assert "warning[no-pooling]: engine.pooling" in done.stderr
-    assert "help: set engine.pooling to what the model's card names" in done.stderr
+    assert "help: set engine.pooling to the type that the model card names" in done.stderr
     found = data(config, "--set", "engine.task=embed", "--set", "engine.batch_size=128")
     assert [problem["code"] for problem in found["problems"]] == ["input-over-batch", "no-keys", "no-pooling"]
 

@@ -49,7 +49,7 @@ def test_missing_model_names_the_nearest(home: Path) -> None:
     assert codes([problem]) == [("error", "model-missing", "model.name")]
     assert problem.hint == 'did you mean "tiny.gguf"?'
     (problem,) = found(home, {"model": {"path": str(home / "models/xyz.gguf")}})
-    assert problem.hint == "there: tiny.gguf"
+    assert problem.hint == "it contains tiny.gguf"
     (problem,) = found(home, {"model": {"path": str(home / "nowhere/xyz.gguf")}})
     assert "does not exist either" in problem.hint
 
@@ -57,7 +57,7 @@ def test_missing_model_names_the_nearest(home: Path) -> None:
 def test_empty_and_missing_models_directories(home: Path) -> None:
     (home / "empty").mkdir()
     (problem,) = found(home, {"paths": {"models_dir": str(home / "empty")}})
-    assert "holds no GGUF file" in problem.hint
+    assert "contains no GGUF file" in problem.hint
     (problem,) = found(home, {"paths": {"models_dir": str(home / "none")}})
     assert (problem.code, problem.hint) == ("models-dir-missing", "see paths.models_dir")
     (problem,) = found(home / "bare", {"auth": {"enabled": False}})
@@ -205,7 +205,7 @@ def test_a_model_without_a_chat_template(home: Path, settings: dict[str, Any], *
     problems = found(home, settings, read_model=lambda *_: ModelFacts(0, pools=True, reranks=True, chats=False))
     assert [problem.code for problem in problems] == (["no-chat-template"] if told else [])
     if told:
-        assert "the model has no chat template: chat answers will be poor" in problems[0].message
+        assert "the model has no chat template: chat responses will be poor" in problems[0].message
         assert "set model.chat_template" in problems[0].hint
         assert (problems[0].path, problems[0].severity) == ("model.chat_template", "warning")
 

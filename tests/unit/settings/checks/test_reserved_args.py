@@ -11,8 +11,8 @@ import pytest
 from llama_gguf.engine.argv import build_argv
 from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.settings import locate, parse
-from llama_gguf.settings.checks.reserved_args import RULES, hoist, is_argument, refused, rules_by_name, spelled
-from llama_gguf.settings.schema_tree import settings_shape
+from llama_gguf.settings.checks.reserved_args import RULES, hoist, is_argument, reserved, rules_by_name, spelled
+from llama_gguf.settings.schema_tree import settings_schema
 
 DANGEROUS = re.compile(
     r"tool|agent|mcp|media-path|slot-save|^--slots$|^--props$|api-key|^--host$|^--port$|prompts-dir|^--rpc$|^--path$"
@@ -43,7 +43,7 @@ def test_every_dangerous_argument_of_llama_server_has_a_rule(help_names: set[str
 def test_each_rule_points_at_a_setting_that_exists() -> None:
     for rule in RULES:
         if rule.kind == "setting":
-            assert settings_shape().at(tuple(rule.instead.split("."))) is not None, rule.instead
+            assert settings_schema().at(tuple(rule.instead.split("."))) is not None, rule.instead
 
 
 def test_each_spelling_stands_once() -> None:
@@ -80,7 +80,7 @@ def test_whatever_the_appliance_passes_itself_has_a_rule(tmp_path: Path) -> None
 
 
 def test_refused_finds_names_and_not_values() -> None:
-    found = [(index, name) for index, name, _ in refused(["--override-kv", "x", "--host", "--slots", "port"])]
+    found = [(index, name) for index, name, _ in reserved(["--override-kv", "x", "--host", "--slots", "port"])]
     assert found == [(2, "--host"), (3, "--slots")]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from llama_gguf.settings.checks.table import CHECKS, check, touches
 from llama_gguf.settings.loading.load import InvalidConfigError, loads
-from llama_gguf.settings.schema_tree import settings_shape
+from llama_gguf.settings.schema_tree import settings_schema
 from llama_gguf.settings.sections.settings import parse
 
 MODEL = "model: {path: /m.gguf}\n"
@@ -132,7 +132,7 @@ def test_of_the_model(model: str, expected: list[str]) -> None:
 def test_every_check_reads_settings_that_exist() -> None:
     for one in CHECKS:
         for name in one.reads:
-            assert settings_shape().at(tuple(name.split("."))) is not None, name
+            assert settings_schema().at(tuple(name.split("."))) is not None, name
 
 
 def test_a_check_of_a_setting_that_is_wrong_is_left_out() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_gguf.settings.loading.known_variables import OLD_NAMES
+from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES
 from llama_gguf.settings.loading.load import MAX_FILE_BYTES, InvalidConfigError, Loaded, load, loads
-from llama_gguf.settings.schema_tree import env_name, settings_shape
+from llama_gguf.settings.schema_tree import env_name, settings_schema
 
 FILE = Path("config.yaml")
 MINIMAL = "model: {path: /m.gguf}\n"
@@ -166,13 +166,13 @@ def test_every_old_name_is_either_mapped_or_retired() -> None:
         "INSTANCE_ID",
         "DEBUG_SHELL",
     }
-    assert {old.name for old in OLD_NAMES} == wanted
-    for old in OLD_NAMES:
+    assert {old.name for old in LEGACY_VARIABLES} == wanted
+    for old in LEGACY_VARIABLES:
         assert old.note or old.setting
-        assert not old.setting or settings_shape().at(old.setting) is not None
+        assert not old.setting or settings_schema().at(old.setting) is not None
 
 
-@pytest.mark.parametrize("name", [old.name for old in OLD_NAMES if not old.setting])
+@pytest.mark.parametrize("name", [old.name for old in LEGACY_VARIABLES if not old.setting])
 def test_retired_name_is_accepted_and_says_what_does_its_work(name: str) -> None:
     loaded = from_environment({name: "hunter2"})
     (problem,) = loaded.problems
@@ -240,7 +240,7 @@ def test_runpod_serverless_decides_ports_and_path() -> None:
 def test_runpod_serverless_without_ports_is_warned_about() -> None:
     problems = loads(MINIMAL, FILE, {"RUNPOD_ENDPOINT_ID": "e"}).problems
     assert [problem.code for problem in problems] == ["platform-ports", "platform-ports"]
-    assert "port 80 " in problems[0].message
+    assert "port 80, " in problems[0].message
 
 
 @pytest.mark.parametrize("value", ["", "   "])
@@ -306,7 +306,7 @@ def test_flag_takes_lists_groups_and_null() -> None:
 def test_every_setting_can_be_set_by_its_variable() -> None:
     """The name that the reference prints for a setting is read, for every setting."""
     sources = ("path", "name", "url", "hf", "mmproj", "draft", "lora")
-    for leaf in settings_shape().leaves():
+    for leaf in settings_schema().leaves():
         if leaf.path[0] == "model" and leaf.path[1] in sources:
             continue
         name = env_name(leaf.path)
@@ -365,7 +365,7 @@ def test_later_problems_get_their_places() -> None:
 
     text = "model: {path: /m.gguf}\nengine:\n  extra_args: [--no-warmup]\n"
     loaded = loads(text, FILE, {"PORT": "9000"})
-    found = loaded.placed(
+    found = loaded.with_origins(
         [
             Problem("a", "m", "engine.extra_args[0]"),
             Problem("b", "m", "gateway.port"),
@@ -395,7 +395,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-LEAVES = [leaf.path for leaf in settings_shape().leaves()]
+LEAVES = [leaf.path for leaf in settings_schema().leaves()]
 
 
 @given(st.lists(st.tuples(st.sampled_from(LEAVES), st.integers(0, 3), JSON), max_size=5))
@@ -416,7 +416,7 @@ def test_no_value_anywhere_makes_it_raise_anything_else(edits: list[tuple[tuple[
 
 @given(
     st.dictionaries(
-        st.sampled_from([old.name for old in OLD_NAMES] + [env_name(path) for path in LEAVES]),
+        st.sampled_from([old.name for old in LEGACY_VARIABLES] + [env_name(path) for path in LEAVES]),
         st.text(max_size=20) | st.sampled_from(["[", "{", '{"a": 1}', "[1]", "null", "-1", "1e999", "--x 'y"]),
         max_size=4,
     )
