@@ -31,18 +31,13 @@ NO_FILE_OF_ITS_OWN = {
     "through its command: tests/unit/cli/commands/test_plan.py": "cli/plan_facts.py",
     "the whole reference is compared: tests/unit/cli/commands/test_gen.py": "cli/generate/reference_gateway.py",
     "put together and driven over real sockets by every test of the gateway: tests/support/running_gateway.py": """
-        gateway/app.py gateway/exchange.py gateway/http1/write_batch.py""",
-    "through the limiter that owns it: tests/unit/gateway/ratelimit/test_limiter.py": """
-        gateway/ratelimit/memory_store.py""",
+        gateway/app.py gateway/exchange.py""",
     "through whole downloads from a real server: tests/unit/models/download/test_transfer.py": """
         models/download/background.py models/download/errors.py models/download/workers.py""",
-    "through downloads from a hub: tests/unit/models/hub/test_huggingface.py": "models/hub/cache_layout.py",
-    "through what resolves models: tests/unit/models/test_resolve.py": "models/local_files.py",
     "through the plan, held to llama-server: tests/unit/models/memory/test_plan.py": "models/memory/estimate.py",
     "rendered files are compared whole: tests/golden/test_render.py, "
     "tests/unit/platforms/kubernetes/test_rendering.py": """
-        platforms/kubernetes/objects.py platforms/kubernetes/options.py platforms/kubernetes/parameters.py
-        platforms/runpod/api.py""",
+        platforms/kubernetes/options.py platforms/kubernetes/parameters.py platforms/runpod/api.py""",
     "through its only user: tests/unit/runtime/test_supervisord_client.py": "runtime/unix_xmlrpc.py",
     "one table for all checks: tests/unit/settings/checks/test_table.py": """
         settings/checks/engine.py settings/checks/model.py settings/checks/network.py settings/checks/paths.py""",

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from llama_gguf.errors import ExitCode, ModelError
+from llama_gguf.models.model_files import ModelFiles
+from llama_gguf.models.resolve import resolve
 from llama_gguf.settings import Locations, Settings, locate, parse
 from llama_gguf.states import Phase
+from support.silent import Silent
 
 
 @dataclass
@@ -40,3 +46,16 @@ def locations_for(root: Path) -> Locations:
     locations = locate(settings_for(root, {"name": "any"}), {})
     locations.models_dir.mkdir(parents=True, exist_ok=True)
     return locations
+
+
+def run(root: Path, model: dict[str, object]) -> ModelFiles:
+    """Return the files that `model` resolves to."""
+    return resolve(settings_for(root, model).model, locations_for(root), {}, Silent())
+
+
+def failure(root: Path, model: dict[str, object]) -> ModelError:
+    """Return the error with which `model` is refused for good."""
+    with pytest.raises(ModelError) as caught:
+        run(root, model)
+    assert caught.value.exit_code == ExitCode.CONFIG
+    return caught.value

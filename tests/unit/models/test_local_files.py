@@ -1,0 +1,101 @@
+"""Files in the models directory: found by name, and errors that say what is there instead."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from llama_gguf.errors import ModelError
+from llama_gguf.models.inventory import all_tensors
+from llama_gguf.models.resolve import resolve
+from support.model_box import failure, locations_for, run, settings_for
+from support.silent import Silent
+from support.tiny_model import write_tiny_model
+
+
+def test_names_that_are_not_there(models: Path, tmp_path: Path) -> None:
+    near = failure(tmp_path, {"name": "tiny-q8_0.gguf"})
+    assert near.message == f"model.name: tiny-q8_0.gguf is not in {models}"
+    assert near.hint == "did you mean Tiny-Q8_0.gguf?"
+    assert failure(tmp_path, {"name": "zzz"}).hint == f"{models} has Tiny-Q8_0.gguf"
+    for number in range(12):
+        write_tiny_model(models / f"other{number:02}.gguf")
+    assert failure(tmp_path, {"name": "zzz"}).hint.endswith("other08.gguf and 3 more")
+
+
+def test_a_half_downloaded_file(models: Path, tmp_path: Path) -> None:
+    (models / "big.gguf.part").write_bytes(b"GGUF")
+    assert failure(tmp_path, {"name": "big"}).hint == "there is an unfinished download of it (.part)"
+    whole = (models / "Tiny-Q8_0.gguf").read_bytes()
+    (models / "cut.gguf").write_bytes(whole[:-1000])
+    cut = failure(tmp_path, {"name": "cut"})
+    assert cut.code == "model_incomplete"
+    assert f"{len(whole) - 1000} of {len(whole)} bytes" in cut.message
+
+
+def test_empty_and_missing_directories(tmp_path: Path) -> None:
+    locations = locations_for(tmp_path)
+    assert failure(tmp_path, {"name": "a"}).hint == f"{locations.models_dir} has no GGUF files"
+    locations.models_dir.rmdir()
+    with pytest.raises(ModelError, match="no models directory"):
+        resolve(settings_for(tmp_path, {"name": "a"}).model, locations, {}, Silent())
+
+
+def test_paths_that_cannot_be_used(models: Path, tmp_path: Path) -> None:
+    assert failure(tmp_path, {"path": str(models / "tiny-Q8.gguf")}).hint == "did you mean Tiny-Q8_0.gguf?"
+    assert failure(tmp_path, {"path": "/nowhere/x.gguf"}).hint == ""
+    directory = failure(tmp_path, {"path": str(models)})
+    assert (directory.code, directory.hint) == ("model_not_a_file", "it has Tiny-Q8_0.gguf")
+    (models / "dangling.gguf").symlink_to("/nowhere/x.gguf")
+    assert "a link to /nowhere/x.gguf" in failure(tmp_path, {"name": "dangling"}).hint
+    assert failure(tmp_path, {"name": "Tiny-Q8_0", "chat_template": "/nowhere"}).message.startswith(
+        "model.chat_template"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
+def test_unreadable(models: Path, tmp_path: Path) -> None:
+    (models / "Tiny-Q8_0.gguf").chmod(0)
+    model, locations = settings_for(tmp_path, {"path": str(models / "Tiny-Q8_0.gguf")}).model, locations_for(tmp_path)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setuid(10001)
+            resolve(model, locations, {}, Silent())
+        except ModelError as error:
+            code = 0 if error.code == "model_not_readable" else 2
+        finally:
+            os._exit(code)
+    # The folders above belong to root and are closed, which is the same error.
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def split(models: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        writer = gguf.GGUFWriter(str(models / name), "llama")
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", len(names))
+        writer.add_tensor(f"blk.{number}.x.weight", np.ones(8, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def test_split_models(models: Path, tmp_path: Path) -> None:
+    names = [f"s-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    split(models, names)
+    assert run(tmp_path, {"name": names[0]}).model == models / names[0]
+    assert [tensor.name for tensor in all_tensors(models / names[0])] == [f"blk.{n}.x.weight" for n in range(3)]
+    assert failure(tmp_path, {"name": names[1]}).hint == f"name the first: {names[0]}"
+    (models / names[2]).write_bytes((models / names[2]).read_bytes()[:-16])
+    assert failure(tmp_path, {"name": names[0]}).code == "model_incomplete"
+    (models / names[2]).unlink()
+    assert failure(tmp_path, {"name": names[0]}).message.endswith(f"{names[2]} does not exist")
+    (models / names[0]).rename(models / "renamed.gguf")
+    assert failure(tmp_path, {"name": "renamed"}).code == "model_split"
