@@ -18,12 +18,11 @@ NO_FILE_OF_ITS_OWN = {
     "classes and constants without logic": """
         errors.py gateway/hold_time.py gateway/ratelimit/store.py gateway/http1/handler.py models/download/spec.py
         models/fetch_context.py models/model_files.py settings/health_paths.py""",
-    "sections of the configuration: tests/unit/settings/test_sections.py, tests/unit/settings/test_schema_tree.py, "
-    "tests/golden/test_config.py": """
+    "sections of the configuration: tests/unit/settings/sections/test_settings.py, tests/golden/test_config.py": """
         settings/sections/auth.py settings/sections/base.py settings/sections/engine.py settings/sections/gateway.py
         settings/sections/health.py settings/sections/limits.py settings/sections/logging.py
         settings/sections/metrics.py settings/sections/model.py settings/sections/paths.py settings/sections/scope.py
-        settings/sections/settings.py settings/sections/sources.py settings/sections/supervisor.py""",
+        settings/sections/sources.py settings/sections/supervisor.py""",
     "entry points: tests/e2e/test_engine_exec.py, tests/e2e/test_gateway_process.py": """
         engine/__main__.py gateway/__main__.py""",
     "options and tables of commands, tested as a person runs them: tests/unit/cli/commands/test_keys.py": """
@@ -42,13 +41,10 @@ NO_FILE_OF_ITS_OWN = {
     "one table for all checks: tests/unit/settings/checks/test_table.py": """
         settings/checks/engine.py settings/checks/model.py settings/checks/network.py settings/checks/paths.py""",
     "through load: tests/unit/settings/loading/test_load.py, tests/golden/test_config.py": """
-        settings/loading/environment.py settings/loading/known_variables.py settings/loading/layers.py
         settings/loading/nested_variables.py settings/loading/origins.py settings/loading/yaml_errors.py""",
     "the catalogue of codes: tests/unit/settings/test_json_schema.py": "settings/messages/codes.py",
     "every message is compared whole: tests/golden/test_config.py": "settings/messages/pydantic_errors.py",
-    "settings as data and in words: tests/unit/settings/test_schema_tree.py": """
-        settings/loading/coerce.py settings/messages/did_you_mean.py settings/messages/hints.py""",
-    "with the sections: tests/unit/settings/test_sections.py": "settings/__init__.py settings/locations.py",
+    "with the settings as a whole: tests/unit/settings/sections/test_settings.py": "settings/__init__.py",
     "with what is checked on the machine: tests/unit/settings/checks/test_machine.py": "settings/checks/model_facts.py",
 }
 
@@ -58,7 +54,6 @@ OF_NO_MODULE = {
     "models/download/test_kill.py": "kill -9 of a process that downloads",
     "platforms/test_guide.py": "image/README.md names a command for each platform",
     "platforms/test_schemas.py": "all that is rendered, against the platforms' own schemas",
-    "settings/test_sections.py": "settings/sections/ and locations",
 }
 
 
