@@ -1,6 +1,6 @@
-"""How the time that a request takes is averaged, for saying when to try again: a moving average, weighed by these."""
+"""The parameters of the exponential moving average of a request's duration, which Retry-After is computed from."""
 
-GUESS_SECONDS = 5.0
-"""What is taken for the average until a request has ended."""
+INITIAL_SECONDS = 5.0
+"""The average until a request has ended."""
 SMOOTHING = 0.1
-"""How much the latest request counts."""
+"""The weight of the latest request."""

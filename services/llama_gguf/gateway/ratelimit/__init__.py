@@ -1,1 +1,1 @@
-"""How much a key may use: limits, quotas, and the stores that count."""
+"""Rate limits and quotas of keys, and the stores of their counts."""

@@ -1,4 +1,4 @@
-"""Opens the store that the settings name: the one in memory, or a shared one with memory to fall back on."""
+"""Creates the store that the settings name: in memory, or a shared one that falls back to memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def open_store(
 ) -> Store:
     """Return the store that `limits.store` names, not connected yet.
 
-    `password` is the content of the variable that `limits.store_password_env` names. `on_state` hears when a shared
-    store goes away or comes back, `on_failure` of every call to it that failed. Raises ConfigError.
+    `password` is the value of the variable that `limits.store_password_env` names. `on_state` is called when a shared
+    store becomes unreachable or reachable, `on_failure` for every failed call to it. Raises ConfigError.
     """
     local = LocalStore(month_tokens=month_tokens)
     if limits.store == "memory":
@@ -33,7 +33,7 @@ def open_store(
     if limits.store_password_env is not None and not password:
         raise ConfigError(
             f"limits.store_password_env: the variable {limits.store_password_env} is not set",
-            hint="give it to `llama-gguf up`, or drop the setting if the store needs no password",
+            hint="set it in the environment of `llama-gguf up`, or remove the setting if the store has no password",
         )
     try:
         from llama_gguf.gateway.ratelimit.redis_store import SharedStore  # noqa: PLC0415 - 100 ms of imports that only some need

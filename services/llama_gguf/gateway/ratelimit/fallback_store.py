@@ -1,4 +1,4 @@
-"""What happens to the limits while their shared store cannot be reached."""
+"""Keeps limits working while their shared store cannot be reached."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PAUSE_SECONDS = 5.0
 
 
 class FallbackStore:
-    """The shared store, and counts in memory while it cannot be reached: limits then hold for each replica alone.
+    """The shared store, and counts in memory while it cannot be reached: limits then apply to each replica separately.
 
-    Refusing everything would turn the store's outage into the service's; letting everything in would drop the limits
-    just when somebody may be after them. After a failure the shared store is left alone for `pause_seconds`. Charges
-    are settled where they were made; one that cannot be is logged, and its estimate stays charged.
+    To reject all requests would turn the store's outage into one of the service; to accept all would remove the limits,
+    possibly during an attack. After a failure the shared store is not used for `pause_seconds`. Charges are settled in
+    the store that made them; if that fails, it is logged, and the estimate stays charged.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class FallbackStore:
         """Charge one request of `tokens`, if it fits."""
         if self._clock() >= self._retry_at:
             if not self._up:
-                self._retry_at = self._clock() + self._pause  # one request tries, the others do not wait for it
+                self._retry_at = self._clock() + self._pause  # one request probes, the others do not wait for it
             try:
                 outcome = await self._shared.take(key_id, quota, tokens, now)
             except StoreUnreachableError as error:
                 self._failed(error)
             else:
-                self._works()
+                self._succeeded()
                 return outcome
         return await self._local.take(key_id, quota, tokens, now)
 
     def settle(self, charge: Charge, tokens_used: int, now: float) -> Awaitable[None] | None:
-        """Settle a charge where it was made."""
+        """Settle a charge in the store that made it."""
         settling = charge.store.settle(charge, tokens_used, now)
         return None if settling is None else self._guarded(settling)
 
@@ -73,7 +73,7 @@ class FallbackStore:
             self._failed(error)
 
     async def aclose(self) -> None:
-        """Let go of both stores."""
+        """Close both stores."""
         await self._shared.aclose()
         await self._local.aclose()
 
@@ -88,9 +88,9 @@ class FallbackStore:
                 extra=fields(reason=str(error), setting="limits.store"),
             )
 
-    def _works(self) -> None:
+    def _succeeded(self) -> None:
         self._retry_at = -math.inf
         if not self._up:
             self._up = True
             self._on_state(True)
-            _log.info("the shared store of the limits answers again")
+            _log.info("the shared store of the limits can be reached again")

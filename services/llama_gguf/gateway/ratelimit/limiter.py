@@ -1,7 +1,7 @@
-"""Limits of a key: reserve on entry, settle at the end, and say honestly when to come back.
+"""Applies the limits of a key: reserve at the start of a request, settle at its end.
 
-Owns the answers (429, Retry-After, x-ratelimit headers); `quota` does the arithmetic, a store keeps the counts. A
-request reserves what it may use at most; when it ends, however it ends, the charge becomes what the engine counted.
+Owns the responses (429, Retry-After, x-ratelimit headers); `quota` does the arithmetic, a store keeps the counts. A
+request reserves the maximum it can use; when it ends, however it ends, the charge becomes the engine's count.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.gateway.hold_time import GUESS_SECONDS, SMOOTHING
+from llama_gguf.gateway.hold_time import INITIAL_SECONDS, SMOOTHING
 from llama_gguf.gateway.ratelimit.quota import WINDOW_SECONDS, LimitName, Quota, Refusal, quota_of
 from llama_gguf.gateway.ratelimit.store import Charge, Store
 from llama_gguf.keys.record import KeyRecord
@@ -24,7 +24,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Reservation:
-    """What one request holds of its key's limits. Settle it exactly when the request has ended, however it ended."""
+    """What one request has reserved of its key's limits. Settle it when the request has ended, however it ended."""
 
     __slots__ = ("_charge", "_limiter", "_settled", "_terms")
 
@@ -36,12 +36,12 @@ class Reservation:
 
     @property
     def lines(self) -> str:
-        """The x-ratelimit headers, as of the reservation. Every response carries them, so they are made by hand."""
+        """The x-ratelimit headers, as of the reservation. Every response has them, so they are serialized by hand."""
         charge, terms = self._charge, self._terms
         requests, tokens, _, _ = terms.quota
         reset = 2 * WINDOW_SECONDS - int(charge.at) % WINDOW_SECONDS
         if reset != terms.reset:
-            terms.show_reset(reset)
+            terms.set_reset(reset)
         if requests is None:
             lines = ""
         else:
@@ -53,9 +53,9 @@ class Reservation:
         return f"{lines}{terms.tokens_lines}{left if left > 0 else 0}{terms.tokens_end}"
 
     def settle(self, tokens_used: int) -> Awaitable[None] | None:
-        """Charge what was used instead of the estimate and end the request; later calls do nothing.
+        """Replace the estimate with what was used, and end the request; later calls do nothing.
 
-        What it returns must be awaited; None where the counts are in memory, and it is done.
+        The returned value must be awaited; None if the counts are in memory and settling is done.
         """
         if self._settled:
             return None
@@ -63,12 +63,12 @@ class Reservation:
         return self._limiter.settle(self._charge, tokens_used)
 
     async def correct(self, tokens_used: int) -> None:
-        """Change what a settled request was charged: more has become known of what it used."""
+        """Correct the charge of a settled request: its actual use has become known."""
         await self._limiter.correct(self._charge, tokens_used)
 
 
 class _Terms:
-    """The limits of one key, and the parts of their header lines that never change."""
+    """The limits of one key, and the constant parts of their header lines."""
 
     __slots__ = ("quota", "record", "requests_end", "requests_lines", "reset", "tokens_end", "tokens_lines")
 
@@ -77,19 +77,19 @@ class _Terms:
         self.quota = quota
         self.requests_lines = f"x-ratelimit-limit-requests: {quota.requests}\r\nx-ratelimit-remaining-requests: "
         self.tokens_lines = f"x-ratelimit-limit-tokens: {quota.tokens}\r\nx-ratelimit-remaining-tokens: "
-        self.show_reset(0)
+        self.set_reset(0)
 
-    def show_reset(self, reset: int) -> None:
-        """Make the lines of this second, which say when all of the limits is free again."""
+    def set_reset(self, reset: int) -> None:
+        """Create the lines for the current second, with the time until the limits are fully available again."""
         self.reset = reset
         self.requests_end = f"\r\nx-ratelimit-reset-requests: {reset}s\r\n"
         self.tokens_end = f"\r\nx-ratelimit-reset-tokens: {reset}s\r\n"
 
 
 class RateLimiter:
-    """Applies the limits of each key. `clock` is the time of day in seconds since the epoch: replicas share minutes.
+    """Applies the limits of each key. `clock` returns seconds since the epoch: replicas must count the same minutes.
 
-    `on_refused` hears which limit of which key refused a request.
+    `on_refused` is called with the limit that rejected a request, and the key.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class RateLimiter:
         self._clock = clock
         self._on_refused = on_refused
         self._known: dict[str, _Terms] = {}
-        self._hold = GUESS_SECONDS  # moving average of how long a request takes, seconds
+        self._mean_duration = INITIAL_SECONDS  # moving average of the duration of a request, in seconds
 
     async def reserve(self, record: KeyRecord, tokens: int) -> Reservation:
         """Charge one request of at most `tokens` to a key. Raises GatewayError 429.
 
-        A caller that is cancelled while a shared store is asked is not charged.
+        A caller that is cancelled during the call of a shared store is not charged.
         """
         now = self._clock()
         terms = self._terms(record)
@@ -125,32 +125,32 @@ class RateLimiter:
         return self._store.settle(charge, tokens_used, self._ended(charge))
 
     def _ended(self, charge: Charge) -> float:
-        """Note how long a request has taken, and return the time."""
+        """Update the average duration of a request, and return the time."""
         now = self._clock()
-        self._hold += SMOOTHING * (now - charge.at - self._hold)
+        self._mean_duration += SMOOTHING * (now - charge.at - self._mean_duration)
         return now
 
     async def correct(self, charge: Charge, tokens_used: int) -> None:
-        """Change a settled charge. For Reservation only."""
+        """Correct a settled charge. For Reservation only."""
         if tokens_used != charge.tokens:
             await self._store.correct(charge, tokens_used, self._clock())
 
     async def aclose(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         await self._store.aclose()
 
     def _terms(self, record: KeyRecord) -> _Terms:
         known = self._known.get(record.id)
-        if known is None or known.record is not record:  # a reload makes new records
+        if known is None or known.record is not record:  # a reload creates new records
             known = self._known[record.id] = _Terms(record, quota_of(record, self._defaults))
         return known
 
     def _refused(self, refusal: Refusal, quota: Quota, tokens: int, now: float) -> GatewayError:
-        wait = self._hold / refusal.allowed if refusal.limit == "concurrency" else refusal.wait_seconds
+        wait = self._mean_duration / refusal.allowed if refusal.limit == "concurrency" else refusal.wait_seconds
         headers = rate_headers(quota, refusal.used_requests, refusal.used_tokens, now)
         retry_after: int | None = None
         if math.isinf(wait):
-            headers = (*headers, ("x-should-retry", "false"))  # the official clients heed it
+            headers = (*headers, ("x-should-retry", "false"))  # honored by the official clients
         else:
             retry_after = max(1, math.ceil(wait))
         return GatewayError(
@@ -162,10 +162,10 @@ class RateLimiter:
 
 
 def rate_headers(quota: Quota, used_requests: float, used_tokens: float, now: float) -> Headers:
-    """Return the x-ratelimit headers of every limit that is in force.
+    """Return the x-ratelimit headers of all effective limits.
 
-    `reset` is the time until all of the limit is free again if nothing more is used: the rest of this clock minute and
-    the next one, over which what was used slides out.
+    `reset` is the time until the limit is fully available again if nothing more is used: the rest of this clock minute
+    and the next one, during which the present use leaves the sliding window.
     """
     reset = f"{math.ceil(2 * WINDOW_SECONDS - now % WINDOW_SECONDS)}s"
     headers: Headers = ()
@@ -189,21 +189,21 @@ def _explain(refusal: Refusal, tokens: int, retry_after: int | None) -> str:
     if retry_after is None:
         period = "month" if refusal.limit == "monthly_tokens" else "minute"
         return (
-            f"This request may use up to {tokens} tokens, more than the {allowed} a {period} of this key: "
+            f"This request can use up to {tokens} tokens, more than the key's limit of {allowed} per {period}: "
             "shorten the prompt or set a lower max_tokens."
         )
     match refusal.limit:
         case "requests":
-            return f"This key may make {allowed} requests a minute; try again in {retry_after} s."
+            return f"This key is limited to {allowed} requests per minute; try again in {retry_after} s."
         case "tokens":
             return (
-                f"This key may use {allowed} tokens a minute, {math.ceil(refusal.used)} of them are in use and this "
-                f"request may use up to {tokens}; try again in {retry_after} s or set a lower max_tokens."
+                f"This key is limited to {allowed} tokens per minute, {math.ceil(refusal.used)} of them are used and "
+                f"this request can use up to {tokens}; try again in {retry_after} s or set a lower max_tokens."
             )
         case "concurrency":
-            return f"This key may have {allowed} requests at the same time; try again when one has been answered."
+            return f"This key is limited to {allowed} concurrent requests; try again when one has completed."
         case "monthly_tokens":
             return (
-                f"This key may use {allowed} tokens a month, {max(0, int(allowed - refusal.used))} of them are left "
-                f"and this request may use up to {tokens}."
+                f"This key is limited to {allowed} tokens per month, {max(0, int(allowed - refusal.used))} of them "
+                f"remain and this request can use up to {tokens}."
             )

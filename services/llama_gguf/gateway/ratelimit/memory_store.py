@@ -1,9 +1,9 @@
-"""Counts behind the limits in this process's memory.
+"""The counts of the limits, in this process's memory.
 
 One small object for each key and plain arithmetic on it. The `limits` package's own memory storage is not used: its
-asyncio one walks every key on each hit (90 us at 1000 keys), its threaded one starts a thread for that, importing it
-adds 35 ms to a start, and neither can take back a part of a charge. A test holds ours to the same answers as that
-package's sliding-window counter.
+asyncio one iterates over all keys on each hit (90 us at 1000 keys), its threaded one starts a thread for that,
+importing it adds 35 ms to a start, and neither can refund part of a charge. A test checks that the results are those of
+that package's sliding-window counter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llama_gguf.gateway.ratelimit.store import Charge
 
 
 class LocalStore:
-    """Counts in memory. `month_tokens` tells what a key had used this month before this process started."""
+    """Counts in memory. `month_tokens` returns what a key had used this month before this process started."""
 
     def __init__(self, *, month_tokens: Callable[[str], int] = lambda _: 0) -> None:
         self._month_tokens = month_tokens
@@ -24,10 +24,10 @@ class LocalStore:
         self._month_end = 0.0
 
     def counts_of(self, key_id: str, now: float) -> Counts:
-        """Return the live counts of a key, moved on to `now`."""
+        """Return the live counts of a key, advanced to `now`."""
         counts = self._counts.get(key_id)
         if counts is not None and -1.0 <= now / WINDOW_SECONDS - counts.minute < 1.0:
-            return counts  # still the same minute, hence the same month; a clock that is set back a little is let be
+            return counts  # the same minute, hence the same month; a clock set back by up to a minute is ignored
         if now >= self._month_end:
             self._month = month_of(now)
             self._month_end = month_end(self._month)
@@ -55,13 +55,13 @@ class LocalStore:
         return Charge(self, key_id, tokens, now, counts.minute, counts.month, *verdict)
 
     def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Make the charge what was really used. Never waits."""
+        """Replace the charge with the actual use. Never waits."""
         counts = self.counts_of(charge.key_id, now)
         counts.in_flight -= 1
         self._change(counts, charge, tokens_used)
 
     async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Change a settled charge. Never waits."""
+        """Correct a settled charge. Never waits."""
         self._change(self.counts_of(charge.key_id, now), charge, tokens_used)
 
     @staticmethod
@@ -77,4 +77,4 @@ class LocalStore:
             counts.previous_tokens += difference
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to close."""

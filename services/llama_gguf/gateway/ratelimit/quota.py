@@ -1,8 +1,8 @@
-"""What a key may still use: the arithmetic of its limits. Pure.
+"""The arithmetic of a key's limits. Pure.
 
-Requests and tokens are limited over a sliding minute, worked out as the `limits` package's sliding-window counter
-does: the count of this clock minute, plus that of the one before weighted by how much of it the sliding minute still
-covers. Unlike there, a charge can be settled afterwards. Tokens can have a budget for the calendar month (UTC) too.
+Requests and tokens are limited over a sliding minute, computed like the `limits` package's sliding-window counter: the
+count of this clock minute, plus that of the previous one weighted by the part of it that the sliding minute still
+covers. Unlike there, a charge can be settled afterwards. Tokens can also have a quota per calendar month (UTC).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LimitName = Literal["requests", "tokens", "concurrency", "monthly_tokens"]
 
 
 class Quota(NamedTuple):
-    """The limits in force for one key; None = no limit."""
+    """The effective limits of one key; None = unlimited."""
 
     requests: int | None
     tokens: int | None
@@ -31,7 +31,7 @@ class Quota(NamedTuple):
 
 
 def quota_of(record: KeyRecord, defaults: Limits) -> Quota:
-    """Return the limits of a key: its own, and the defaults where it has none."""
+    """Return the effective limits of a key: its own, else the defaults."""
     return Quota(
         _own_or(record.requests_per_minute, defaults.requests_per_minute),
         _own_or(record.tokens_per_minute, defaults.tokens_per_minute),
@@ -45,7 +45,7 @@ def _own_or(own: int | None, default: int | None) -> int | None:
 
 
 class Counts:
-    """What a key has used, as of the clock minute `minute` (minutes since the epoch) and the month `month`."""
+    """What a key has used in the clock minute `minute` (minutes since the epoch), the previous one and `month`."""
 
     __slots__ = (
         "in_flight",
@@ -69,7 +69,7 @@ class Counts:
         self.in_flight = 0
 
     def roll(self, minute: int) -> None:
-        """Move on to a later minute."""
+        """Advance to a later minute."""
         if minute == self.minute + 1:
             self.previous_requests, self.previous_tokens = self.requests, self.tokens
         else:
@@ -79,21 +79,21 @@ class Counts:
 
 
 class Refusal(NamedTuple):
-    """Which limit keeps a request out, and for how long (seconds; infinite = as it is, it can never fit)."""
+    """Which limit rejects a request, and for how long (seconds; infinite = the request can never fit)."""
 
     limit: LimitName
     wait_seconds: float
     used: float
     allowed: int
-    used_requests: float  # of the sliding minute, whichever limit it is
+    used_requests: float  # in the sliding minute, whichever limit it is
     used_tokens: float
 
 
 def judge(quota: Quota, counts: Counts, tokens: int, now: float) -> tuple[float, float] | Refusal:
-    """Say whether one more request of `tokens` fits; `counts` are those of `now`'s minute and don't include it.
+    """Decide whether one more request of `tokens` fits; `counts` are those of `now`'s minute, without it.
 
-    If so, return the requests and tokens of the sliding minute with it. Where several limits are reached, the answer
-    is the one that lasts longest: the wait it gives is enough for all.
+    If so, return the requests and tokens of the sliding minute including it. If several limits are reached, return the
+    one with the longest wait, which is enough for all.
     """
     requests, per_minute, concurrency, monthly = quota
     weight = 1.0 - now % WINDOW_SECONDS / WINDOW_SECONDS
@@ -134,15 +134,15 @@ def _refusals(quota: Quota, counts: Counts, tokens: int, now: float) -> list[Ref
 
 
 def wait_seconds(limit: int, previous: int, current: int, cost: int, elapsed: float) -> float:
-    """Return after how many seconds `cost` fits under `limit` if nothing else is used meanwhile.
+    """Return the seconds until `cost` fits under `limit` if nothing else is used meanwhile.
 
-    `previous` and `current` are the counts of the last and of this clock minute, `elapsed` the seconds of this one
-    that have gone.
+    `previous` and `current` are the counts of the previous and of this clock minute, of which `elapsed` seconds have
+    passed.
     """
     if cost > limit:
         return math.inf
     room = limit - cost - current
-    if room >= 0:  # it will fit within this minute, once enough of the last one has slid out
+    if room >= 0:  # it fits within this minute, once enough of the previous one has left the window
         return max(0.0, WINDOW_SECONDS * (1.0 - room / previous) - elapsed) if previous > room else 0.0
     return WINDOW_SECONDS - elapsed + WINDOW_SECONDS * (1.0 - (limit - cost) / current)
 
@@ -154,6 +154,6 @@ def month_of(now: float) -> int:
 
 
 def month_end(month: int) -> float:
-    """Return when a month numbered as by `month_of` is over, in seconds since the epoch."""
+    """Return the end of a month numbered as by `month_of`, in seconds since the epoch."""
     year, index = divmod(month + 1, 12)
     return dt.datetime(year, index + 1, 1, tzinfo=dt.UTC).timestamp()

@@ -1,10 +1,9 @@
-"""Counts behind the limits in Redis or Valkey, shared by replicas.
+"""The counts of the limits in Redis or Valkey, shared by replicas.
 
-Built on the Redis storage of the `limits` package, with two scripts of ours: none of that package's strategies can
-take back a part of a charge, or charge several limits at once or none. There is a counter for each key and clock
-minute, so that what is settled late still finds the minute it was charged to. Requests in flight are leases in a
-sorted set, so that those of a replica that died run out by themselves. This module and what it imports are loaded
-only when a shared store is configured.
+Built on the Redis storage of the `limits` package, with our own scripts: none of that package's strategies can refund
+part of a charge, or charge several limits atomically. There is a counter for each key and clock minute, so that a late
+settlement still changes the minute that was charged. Requests in flight are leases in a sorted set, so that those of a
+replica that crashed expire automatically. This module and its imports are loaded only if a shared store is configured.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ _LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 20.0
 _NO_LIMIT = -1
 
-# Charge one request, or nothing if any limit is in the way; returns whether, and the counts before. The comparisons
-# are those of quota.judge, on the same numbers. Leases go by the server's clock: replicas need not agree on theirs.
+# Charge one request, or nothing if a limit is reached; returns whether it fits, and the counts before. The comparisons
+# are those of quota.judge, on the same numbers. Leases use the server's clock: those of the replicas can differ.
 _TAKE = """
 local weight, tokens, lease_seconds = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[7])
 local function count(name) return tonumber(redis.call('GET', name) or 0) end
@@ -83,7 +82,7 @@ end
 if ARGV[4] ~= '' then redis.call('ZREM', KEYS[4], ARGV[4]) end
 return 1
 """
-# Only a lease that is still there: one that ended while its renewal was on the way stays ended.
+# Only an existing lease: one that ended during its renewal stays ended.
 _RENEW = """
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], 'XX', tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[2]), ARGV[1])
@@ -96,7 +95,7 @@ Arguments = list[str | int | float]
 
 
 class SharedStore:
-    """Counts in Redis or Valkey at `url`. Every call may raise StoreUnreachableError."""
+    """Counts in Redis or Valkey at `url`. Every call can raise StoreUnreachableError."""
 
     def __init__(self, url: str, password: str | None = None, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         options: dict[str, Any] = {"password": password} if password is not None else {}
@@ -107,8 +106,8 @@ class SharedStore:
                 timeout=timeout_seconds,  # for a free connection
                 socket_timeout=timeout_seconds,
                 socket_connect_timeout=timeout_seconds,
-                retry=Retry(NoBackoff(), 1),  # a connection that went stale is replaced once
-                driver_info=None,  # else every new connection looks up the driver's version on disk
+                retry=Retry(NoBackoff(), 1),  # replaces a stale connection, once
+                driver_info=None,  # otherwise every new connection reads the driver's version from disk
                 **options,
             )
         except ValueError as error:
@@ -130,22 +129,22 @@ class SharedStore:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            self._keep(self._take_back(work))
+            self._run_in_background(self._refund(work))
             raise
 
     async def settle(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Make the charge what was really used, and end the request."""
+        """Replace the charge with the actual use, and end the request."""
         difference = tokens_used - charge.tokens
         charge.tokens = tokens_used
         minute = int(now // WINDOW_SECONDS) if difference > 0 else charge.minute
         await self._adjust(charge, minute, 0, difference, difference)
 
     async def correct(self, charge: Charge, tokens_used: int, now: float) -> None:
-        """Change a settled charge. That its request has ended already makes no difference."""
+        """Correct a settled charge. It makes no difference that the request has already ended."""
         await self.settle(charge, tokens_used, now)
 
     async def aclose(self) -> None:
-        """Finish what runs in the background and close the connections."""
+        """Wait for background tasks and close the connections."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
@@ -194,13 +193,13 @@ class SharedStore:
         arguments: Arguments = [requests, tokens, month_tokens, charge.lease, _MINUTE_TTL, _MONTH_TTL]
         await _call(self._adjust_script(keys=names, args=arguments))
 
-    async def _take_back(self, work: asyncio.Future[Charge | Refusal]) -> None:
+    async def _refund(self, work: asyncio.Future[Charge | Refusal]) -> None:
         try:
             charge = await work
             if isinstance(charge, Charge):
                 await self._adjust(charge, charge.minute, -1, -charge.tokens, -charge.tokens)
         except StoreUnreachableError as error:
-            _log.warning("a charge could not be taken back", extra=fields(reason=str(error)))
+            _log.warning("a charge could not be refunded", extra=fields(reason=str(error)))
 
     def _lease(self, lease: str, key_id: str) -> None:
         self._leases[lease] = key_id
@@ -214,14 +213,14 @@ class SharedStore:
                 for lease, key_id in list(self._leases.items()):
                     await _call(self._renew_script(keys=[self._in_flight(key_id)], args=[lease, _LEASE_SECONDS]))
             except StoreUnreachableError as error:
-                _log.debug("leases are not renewed", extra=fields(reason=str(error)))  # the outage is told elsewhere
+                _log.debug("leases are not renewed", extra=fields(reason=str(error)))  # FallbackStore logs the outage
 
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
+    def _run_in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    # The braces keep the counters of a key on one node of a cluster.
+    # The braces are a hash tag: all counters of a key are on one node of a cluster.
     def _minute(self, key_id: str, what: str, minute: int) -> str:
         return self._storage.bridge.prefixed_key(f"{{{key_id}}}/{what}/{minute}")
 

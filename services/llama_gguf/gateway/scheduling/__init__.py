@@ -1,1 +1,1 @@
-"""Who waits for whom: admission and the fair queue."""
+"""The engine's slots and the fair queue of requests that wait for one."""

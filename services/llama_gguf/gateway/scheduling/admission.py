@@ -1,7 +1,7 @@
 """A slot of the engine for every request in flight, a bounded and fair queue for the rest.
 
-Owns how many requests are in the engine. Lives on one event loop and is used from its thread only. A slot that is
-freed goes straight to the next waiter; it is never free in between, so nobody can slip past the queue.
+Owns the number of requests in the engine. Belongs to one event loop and is used from its thread only. A released slot
+is passed directly to the next waiting request; it is never free in between, so no request can bypass the queue.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.gateway.hold_time import GUESS_SECONDS, SMOOTHING
+from llama_gguf.gateway.hold_time import INITIAL_SECONDS, SMOOTHING
 from llama_gguf.gateway.scheduling.fair_queue import Entry, FairQueue
 from llama_gguf.keys.record import Priority
 
@@ -24,7 +24,7 @@ Rejection = Literal["queue", "key", "timeout"]
 
 
 class Ticket:
-    """The right to be in the engine. Give it back with `release`, once or more often."""
+    """A slot held by one request, until `release`."""
 
     __slots__ = ("_admission", "_entry", "_held", "cost", "granted", "waited_seconds")
 
@@ -41,7 +41,7 @@ class Ticket:
     def release(self, tokens_used: int | None = None) -> None:
         """Free the slot; later calls do nothing.
 
-        `tokens_used`, where known, gives the key back the part of its turn that the estimate took too much.
+        `tokens_used`, if known, refunds the key what the estimate was too high.
         """
         if self._held:
             self._held = False
@@ -52,7 +52,7 @@ Grant = asyncio.Future[Ticket]
 
 
 class Admission:
-    """Lets `capacity` requests into the engine at a time. `on_rejected` hears why a request was turned away."""
+    """Lets `capacity` requests into the engine at a time. `on_rejected` is called with the reason of each rejection."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Admission:
         self._on_rejected = on_rejected
         self._max_wait = queue.max_wait_seconds
         self._active = 0
-        self._hold = 0.0  # moving average of how long a slot is held, seconds; 0 = none has been given back
+        self._mean_hold = 0.0  # moving average of the time a slot is held, in seconds; 0 = none has been released yet
         self._timer: asyncio.TimerHandle | None = None
         self._queue: FairQueue[Grant] = FairQueue(
             max_size=queue.max_size,
@@ -89,40 +89,40 @@ class Admission:
 
     @property
     def capacity(self) -> int:
-        """Slots there are."""
+        """The number of slots."""
         return self._capacity
 
     def waiting_of(self, key_id: str) -> int:
-        """Return how many requests of one key are in the queue."""
+        """Return the number of requests of one key in the queue."""
         return self._queue.waiting_of(key_id)
 
     async def acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket:
-        """Take a slot, or wait for one. Raises GatewayError 503 queue_full or queue_timeout.
+        """Acquire a slot, or wait for one. Raises GatewayError 503 queue_full or queue_timeout.
 
-        While somebody waits, no slot is free. A cancelled caller leaves the queue at once; a slot it had just been
-        given goes to the next in line.
+        While requests wait, no slot is free. A cancelled caller leaves the queue at once; a slot that it was just
+        granted goes to the next request.
         """
         if self._active < self._capacity:
             self._active += 1
             return Ticket(self, cost_tokens, self._clock(), 0.0, None)
-        bound = self._queue.full_for(key_id)
-        if bound is not None:
-            self._on_rejected(bound)
-            raise self._queue_full(bound, key_id)
+        reason = self._queue.full_for(key_id)
+        if reason is not None:
+            self._on_rejected(reason)
+            raise self._queue_full(reason, key_id)
         grant: Grant = asyncio.get_running_loop().create_future()
         entry = self._queue.push(key_id, cost_tokens, priority, grant, self._clock())
         self._arm_timer()
         try:
             return await grant
         except asyncio.CancelledError:
-            self._leave(entry)
+            self._cancel(entry)
             raise
 
     def return_ticket(self, ticket: Ticket, entry: Entry[Grant] | None, tokens_used: int | None) -> None:
-        """Take back the slot of `ticket`. For Ticket.release only, which calls it once."""
+        """Release the slot of `ticket`. For Ticket.release only, which calls it once."""
         self._active -= 1
         held = self._clock() - ticket.granted
-        self._hold = held if not self._hold else self._hold + SMOOTHING * (held - self._hold)
+        self._mean_hold = held if not self._mean_hold else self._mean_hold + SMOOTHING * (held - self._mean_hold)
         if len(self._queue):
             if entry is not None and tokens_used is not None:
                 self._queue.refund(entry, entry.cost - tokens_used)
@@ -140,18 +140,18 @@ class Admission:
             self._active += 1
             grant.set_result(Ticket(self, entry.cost, now, now - entry.since, entry))
 
-    def _leave(self, entry: Entry[Grant]) -> None:
+    def _cancel(self, entry: Entry[Grant]) -> None:
         grant = entry.payload
         if self._queue.remove(entry) or not grant.done() or grant.cancelled():
             return
-        # The answer came in the same turn of the loop as the cancellation.
+        # The slot was granted in the same iteration of the event loop as the cancellation.
         if grant.exception() is None:
             grant.result().release()
 
     def _arm_timer(self) -> None:
         deadline = self._queue.next_deadline()
         if self._timer is None and deadline is not None:
-            delay = max(0.001, deadline - self._clock())  # a loop's clock may be a hair early
+            delay = max(0.001, deadline - self._clock())  # the event loop's clock can be slightly ahead
             self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
 
     def _expire(self) -> None:
@@ -163,13 +163,13 @@ class Admission:
         self._arm_timer()
 
     def _retry_after(self, ahead: int) -> int:
-        """Return in how many whole seconds `ahead` requests will have had their turn, going by the recent ones."""
-        hold = self._hold or GUESS_SECONDS
-        return max(1, math.ceil(min(self._max_wait, ahead * hold / max(1, self._capacity))))
+        """Return the seconds, rounded up, until `ahead` requests have been served, estimated from recent ones."""
+        mean_hold = self._mean_hold or INITIAL_SECONDS
+        return max(1, math.ceil(min(self._max_wait, ahead * mean_hold / max(1, self._capacity))))
 
-    def _queue_full(self, bound: Rejection, key_id: str) -> GatewayError:
-        if bound == "key":
-            message = "This key has as many requests waiting as it may; try again when some have been answered."
+    def _queue_full(self, reason: Rejection, key_id: str) -> GatewayError:
+        if reason == "key":
+            message = "This key has reached its maximum of queued requests; try again when some have completed."
             ahead = self._queue.waiting_of(key_id)
         else:
             message = "The queue is full; try again later."

@@ -1,10 +1,10 @@
-"""Who is served next: the waiting requests and the order in which they leave. Pure; every call is told the time.
+"""The waiting requests and the order in which they are served. Pure; the caller passes the time to every call.
 
 Three levels (high, normal, low), each served only when the ones above are empty; an entry that has waited
-`aging_seconds` moves up a level, so nothing starves. Within a level the keys share by tokens in deficit round robin.
-It is worked out without going round: each key carries a clock that says in which round (of one token each) its
-deficit will have paid for its next entry, and the smallest clock is served. A key that comes back after a pause
-starts at the level's present round: it neither saves up nor owes anything.
+`aging_seconds` moves up a level, so nothing starves. Within a level the keys share tokens by deficit round robin. It is
+computed without iterating over rounds: each key has a virtual clock, the round (of one token per key) in which its
+deficit covers its next entry, and the key with the smallest clock is served. A key that returns after a pause starts at
+the level's current round: it has neither credit nor debt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[T]):
-    """One waiting request. `payload` is the caller's; the rest is the queue's."""
+    """One waiting request. `payload` belongs to the caller, the rest to the queue."""
 
     key_id: str
     cost: int
@@ -31,7 +31,7 @@ class Entry(Generic[T]):
     since: float
     deadline: float
     level: int
-    entered: float  # when it came into its present level
+    entered: float  # when it entered its current level
     waiting: bool = True
 
 
@@ -52,13 +52,13 @@ class _Flow(Generic[T]):
 
 
 class _Level(Generic[T]):
-    """One priority class: its keys, by the round in which each is due."""
+    """One priority level: its keys, by the round in which each is due."""
 
     __slots__ = ("aging", "flows", "heap", "round", "sequence")
 
     def __init__(self) -> None:
         self.flows: dict[str, _Flow[T]] = {}
-        self.heap: list[tuple[float, int, int, str]] = []  # due, sequence, version, flow; stale ones are skipped
+        self.heap: list[tuple[float, int, int, str]] = []  # due, sequence, version, key; stale ones are skipped
         self.round = 0.0
         self.sequence = 0
         self.aging: OrderedDict[Entry[T], None] = OrderedDict()  # by the time of entry into this level
@@ -109,7 +109,7 @@ class _Level(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """A bounded queue, fair between keys. Sizes of 0 mean no bound. `now` must never go backwards."""
+    """A bounded queue, fair between keys. Sizes of 0 mean unlimited. `now` must be monotonic."""
 
     def __init__(
         self,
@@ -126,18 +126,18 @@ class FairQueue(Generic[T]):
         self._aging = aging_seconds
         self._fifo = fairness == "fifo"
         self._levels: list[_Level[T]] = [_Level() for _ in ([0] if self._fifo else LEVELS)]
-        self._all: OrderedDict[Entry[T], None] = OrderedDict()  # in order of arrival, which is that of the deadlines
+        self._all: OrderedDict[Entry[T], None] = OrderedDict()  # in order of arrival, hence of the deadlines
         self._per_key: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def waiting_of(self, key_id: str) -> int:
-        """Return how many entries of one key wait."""
+        """Return the number of waiting entries of one key."""
         return self._per_key[key_id]
 
     def full_for(self, key_id: str) -> Literal["queue", "key"] | None:
-        """Say which bound, if any, keeps another entry of this key out."""
+        """Return which maximum size, if any, prevents another entry of this key."""
         if self._max_size and len(self._all) >= self._max_size:
             return "queue"
         if self._max_size_per_key and self._per_key[key_id] >= self._max_size_per_key:
@@ -145,7 +145,7 @@ class FairQueue(Generic[T]):
         return None
 
     def push(self, key_id: str, cost: int, priority: Priority, payload: T, now: float) -> Entry[T]:
-        """Add an entry; the caller has asked `full_for`."""
+        """Add an entry; the caller has checked `full_for`."""
         self._promote(now)
         level = 0 if self._fifo else LEVELS[priority]
         entry = Entry(key_id, max(1, cost), payload, now, now + self._max_wait, level, now)
@@ -155,25 +155,25 @@ class FairQueue(Generic[T]):
         return entry
 
     def pop(self, now: float) -> Entry[T] | None:
-        """Take out the entry to serve next, or None."""
+        """Remove and return the entry to serve next, or None."""
         self._promote(now)
         for level in self._levels:
             entry = level.take()
             if entry is not None:
-                self._forget(entry)
+                self._discard(entry)
                 return entry
         return None
 
     def remove(self, entry: Entry[T]) -> bool:
-        """Take out an entry whose caller has gone. Returns whether it was still waiting."""
+        """Remove an entry whose caller was cancelled. Returns whether it was still waiting."""
         if not entry.waiting:
             return False
         self._levels[entry.level].discard(self._flow_of(entry), entry)
-        self._forget(entry)
+        self._discard(entry)
         return True
 
     def expire(self, now: float) -> list[Entry[T]]:
-        """Take out every entry that has waited as long as allowed."""
+        """Remove and return all entries whose deadline has passed."""
         expired = []
         while self._all and (entry := next(iter(self._all))).deadline <= now:
             self.remove(entry)
@@ -181,18 +181,18 @@ class FairQueue(Generic[T]):
         return expired
 
     def next_deadline(self) -> float | None:
-        """Return when the oldest entry will have waited as long as allowed, or None when nothing waits."""
+        """Return the deadline of the oldest entry, or None if the queue is empty."""
         return next(iter(self._all)).deadline if self._all else None
 
     def refund(self, entry: Entry[T], tokens: int) -> None:
-        """Give a key back what a served entry did not use, as far as the key still waits."""
+        """Refund the tokens that a served entry did not use, if its key has entries waiting."""
         if tokens > 0 and not self._fifo:
             self._levels[entry.level].refund(self._flow_of(entry), tokens)
 
     def _flow_of(self, entry: Entry[T]) -> str:
         return "" if self._fifo else entry.key_id
 
-    def _forget(self, entry: Entry[T]) -> None:
+    def _discard(self, entry: Entry[T]) -> None:
         entry.waiting = False
         del self._all[entry]
         self._per_key[entry.key_id] -= 1
@@ -200,7 +200,7 @@ class FairQueue(Generic[T]):
             del self._per_key[entry.key_id]
 
     def _promote(self, now: float) -> None:
-        # From the lowest level up, so that an entry that is due twice over rises twice.
+        # From the lowest level up, so that an entry that has waited twice `aging_seconds` is promoted twice.
         for index in range(len(self._levels) - 1, 0, -1):
             level = self._levels[index]
             while level.aging and (entry := next(iter(level.aging))).entered + self._aging <= now:

@@ -56,7 +56,7 @@ async def test_requests_a_minute() -> None:
     rates = limiter(clock, requests_per_minute=3, on_refused=lambda limit, key: refused.append((limit, key)))
     for _ in range(3):
         await finished((await rates.reserve(record(), 0)).settle(0))
-    with pytest.raises(GatewayError, match="3 requests a minute") as caught:
+    with pytest.raises(GatewayError, match="3 requests per minute") as caught:
         await rates.reserve(record(), 0)
     error = caught.value
     assert (error.status, error.code, error.type) == (429, "rate_limit_exceeded", "rate_limit_error")
@@ -126,7 +126,7 @@ async def test_tokens_are_settled_to_what_was_used() -> None:
     rates = limiter(clock, store=store, tokens_per_minute=1000)
     first = await rates.reserve(record(), 900)
     assert store.counts_of("alice", clock.now).tokens == 900
-    with pytest.raises(GatewayError, match="900 of them are in use") as caught:
+    with pytest.raises(GatewayError, match="900 of them are used") as caught:
         await rates.reserve(record(), 200)
     assert caught.value.retry_after is not None
     await finished(first.settle(100))
@@ -158,7 +158,7 @@ async def test_what_can_never_fit_is_not_worth_a_retry() -> None:
 async def test_concurrency() -> None:
     rates = limiter(Clock(), concurrency=2)
     first, _second = await rates.reserve(record(), 0), await rates.reserve(record(), 0)
-    with pytest.raises(GatewayError, match="2 requests at the same time") as caught:
+    with pytest.raises(GatewayError, match="2 concurrent requests") as caught:
         await rates.reserve(record(), 0)
     assert caught.value.code == "rate_limit_exceeded"
     assert caught.value.retry_after is not None
@@ -174,7 +174,7 @@ async def test_monthly_budget() -> None:
     clock = Clock(dt.datetime(2026, 3, 31, 23, 0, tzinfo=dt.UTC).timestamp())
     rates = limiter(clock, store=LocalStore(month_tokens={"alice": 900}.__getitem__), monthly_tokens=1000)
     await finished((await rates.reserve(record(), 100)).settle(50))  # 950 with those from before the start
-    with pytest.raises(GatewayError, match="50 of them are left") as caught:
+    with pytest.raises(GatewayError, match="50 of them remain") as caught:
         await rates.reserve(record(), 51)
     error = caught.value
     assert (error.status, error.code, error.type) == (429, "insufficient_quota", "insufficient_quota")
@@ -187,7 +187,7 @@ async def test_monthly_budget() -> None:
         await rates.reserve(record(), 1)
     await finished(fresh.settle(999))
     await rates.reserve(record(), 1)
-    with pytest.raises(GatewayError, match="a month of this key"):
+    with pytest.raises(GatewayError, match="1000 per month"):
         await rates.reserve(record(), 1001)
 
 
@@ -333,7 +333,7 @@ def test_with_counts_in_memory_nothing_waits() -> None:
     clock.now += 1
     later = at_once(rates.reserve(record(), 0))
     assert (first.count(": 120s"), later.lines.count(": 119s")) == (2, 2)
-    with pytest.raises(GatewayError, match="2 requests a minute"):
+    with pytest.raises(GatewayError, match="2 requests per minute"):
         at_once(rates.reserve(record(), 0))
 
 

@@ -301,7 +301,7 @@ async def test_what_runs_in_the_background_survives_an_outage(
         await asking
     await asyncio.sleep(0.8)
     messages = {entry.message for entry in caplog.records}
-    assert {"leases are not renewed", "a charge could not be taken back"} <= messages
+    assert {"leases are not renewed", "a charge could not be refunded"} <= messages
     own_server.process.send_signal(signal.SIGCONT)
     await store.aclose()
 
@@ -310,6 +310,6 @@ async def test_a_budget_is_refused_across_replicas(server: Server, store: Shared
     limits = Limits(requests_per_minute=None, monthly_tokens=100)
     first, second = RateLimiter(limits, store), RateLimiter(limits, store)
     await finished((await first.reserve(record(), 90)).settle(80))
-    with pytest.raises(GatewayError, match="20 of them are left"):
+    with pytest.raises(GatewayError, match="20 of them remain"):
         await second.reserve(record(), 21)
     await second.reserve(record(), 20)
