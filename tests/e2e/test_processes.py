@@ -227,7 +227,7 @@ def test_a_second_signal_does_not_wait_for_the_stream(tmp_path: Path, tiny_model
         time.sleep(0.3)
         appliance.pid("supervisord")
         appliance.process.send_signal(signal.SIGTERM)
-        appliance.wait_for(lambda: "gateway drains" in appliance.stdout, 5, "the drain")
+        appliance.wait_for(lambda: "gateway is draining" in appliance.stdout, 5, "the drain")
         time.sleep(0.3)
         assert appliance.process.poll() is None
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""`python -m llama_gguf.gateway`: the gateway as supervisord runs it."""
+"""`python -m llama_gguf.gateway`: the entry point of the gateway, run by supervisord."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> int:
         snapshot = read_from_environment(os.environ)
         logs.configure("gateway", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
         inputs = read_runtime_inputs(snapshot, os.environ)
-        # What the start has made lives as long as the process, and requests leave few cycles behind.
+        # Objects created at the start live as long as the process, and requests create few reference cycles.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

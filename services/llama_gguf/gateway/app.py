@@ -1,6 +1,6 @@
-"""The gateway put together: the one place that knows which collaborator gets which.
+"""The composition root of the gateway: creates all parts and passes each its collaborators.
 
-`Gateway` owns their lifetimes; everything gets what it needs by its constructor.
+`Gateway` owns their lifetimes; every part gets what it needs through its constructor.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from .pipeline import Access, Pipeline
 _log = logging.getLogger(__name__)
 
 _ENGINE_METRICS_SECONDS = 2.0
-_CUT_SECONDS = 2.0
+_ABORT_SECONDS = 2.0
 
 
 class Gateway:
-    """Everything the gateway consists of but its listening socket. Make, start and stop it on one event loop."""
+    """The gateway without its listening sockets. Create, start and stop it on one event loop."""
 
     def __init__(self, snapshot: Snapshot, inputs: RuntimeInputs, *, access_stream: BinaryIO | None = None) -> None:
-        settings, places = snapshot.settings, snapshot.locations
+        settings, locations = snapshot.settings, snapshot.locations
         self._settings = settings
         self._engine_key = inputs.engine_key
         self.metrics = Metrics(
@@ -70,24 +70,24 @@ class Gateway:
         self.deadlines = DeadlineChecker()
         write_batch = WriteBatch()
         self.client = EngineClient(
-            places.run.engine_socket, write_batch, connect_timeout=settings.gateway.timeouts.connect_seconds
+            locations.run.engine_socket, write_batch, connect_timeout=settings.gateway.timeouts.connect_seconds
         )
         self.engine = EngineMonitor(
             self.client,
-            places.run.engine_phase,
-            failure_file=places.run.failure,
-            variant_file=places.run.engine_variant,
+            locations.run.engine_phase,
+            failure_file=locations.run.failure,
+            variant_file=locations.run.engine_variant,
             on_change=self._engine_changed,
         )
         self.keys = KeyWatcher(
-            places.keys_file, interval_seconds=settings.auth.reload_interval_seconds, on_change=self._keys_changed
+            locations.keys_file, interval_seconds=settings.auth.reload_interval_seconds, on_change=self._keys_changed
         )
         self.admission = Admission(
             settings.limits.max_in_flight or settings.engine.slots,
             settings.limits.queue,
             on_rejected=self.metrics.queue_rejected,
         )
-        self.usage = UsageStore(places.usage_file)
+        self.usage = UsageStore(locations.usage_file)
         self.limiter = RateLimiter(
             settings.limits,
             open_store(
@@ -99,7 +99,7 @@ class Gateway:
             ),
             on_refused=self.metrics.limited,
         )
-        self.audit = AuditLog(places.audit_file)
+        self.audit = AuditLog(locations.audit_file)
         self._access_log = AccessLog(access_stream or sys.stdout.buffer, format=settings.logging.format)
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
         self.engine_usage = EngineUsage(self.client, self.engine, self._engine_key)
@@ -184,12 +184,12 @@ class Gateway:
         return media_type, body
 
     async def _engine_metrics(self) -> bytes | None:
-        """Ask the engine for its series. A sleeping one answers from memory; one that does not answer is left out."""
+        """Fetch the engine's own series, None if it does not respond. A sleeping engine responds from memory."""
         request = engine_request(engine_head("GET", "/metrics", self._engine_key), b"", b"")
         try:
             status, text = await fetch(self.client, request, _ENGINE_METRICS_SECONDS)
         except EngineFailure as failure:
-            _log.debug("the engine gave no metrics", extra=fields(reason=str(failure)))
+            _log.debug("cannot fetch the engine's metrics", extra=fields(reason=str(failure)))
             return None
         return text if status == 200 else None
 
@@ -225,21 +225,21 @@ class Gateway:
         }
 
     async def reload_keys(self) -> None:
-        """Read the keys file again (SIGHUP). One that cannot be used changes nothing; the watcher has logged it."""
+        """Reload the keys file (SIGHUP). If it cannot be used, the previous keys stay; the watcher has logged it."""
         with contextlib.suppress(KeysError):
             await self.keys.reload_now()
 
     def protocol(self) -> asyncio.Protocol:
-        """Return the protocol for a new connection."""
+        """Create the protocol of a new connection."""
         return self.http_server()
 
     async def _finished(self) -> None:
-        """Wait until every request has been answered and every client has taken its answer."""
+        """Wait until every request has ended and every connection is closed, its response sent."""
         await self.pipeline.idle()
         await self.http_server.wait_closed()
 
     async def drain(self, seconds: float, force_stop: asyncio.Event) -> None:
-        """Wait until the requests that run have ended, `seconds` have passed or `force_stop` is set."""
+        """Wait until all requests have ended, `seconds` have passed or `force_stop` is set."""
         self.draining = True
         self.http_server.drain()
         stops = [asyncio.ensure_future(self._finished()), asyncio.ensure_future(force_stop.wait())]
@@ -247,10 +247,10 @@ class Gateway:
         for stop in stops:
             stop.cancel()
         if self.pipeline.in_flight:
-            _log.warning("requests are cut", extra=fields(in_flight=self.pipeline.in_flight))
+            _log.warning("aborting in-flight requests", extra=fields(in_flight=self.pipeline.in_flight))
 
     async def start(self) -> None:
-        """Start what runs beside the requests."""
+        """Start all background work."""
         await asyncio.to_thread(self.usage.open)
         self._access_log.start()
         self.deadlines.start()
@@ -261,10 +261,10 @@ class Gateway:
         await self.engine.start()
 
     async def stop(self) -> None:
-        """Stop everything; requests that still run are cut."""
+        """Stop everything; requests that are still in flight are aborted."""
         self.http_server.abort_all()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CUT_SECONDS):
+            async with asyncio.timeout(_ABORT_SECONDS):
                 await self.pipeline.idle()
         await self.settlement.close()
         await self.engine.stop()

@@ -1,6 +1,6 @@
-"""One request on its way through the gateway: what was asked, who asked, what was answered and when.
+"""The state of one request in the gateway: request, key, response and times.
 
-Owns plain values only; `pipeline` acts on them. `http1` makes the Request and is the ResponseSink.
+Holds plain values only; `pipeline` acts on them. `http1` creates the Request and is the ResponseSink.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ _STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX
 class Exchange:
     """The state of one request. Times are of the monotonic clock, in seconds; 0.0 = has not happened.
 
-    Most requests never change most of it, so the defaults stand in the class and cost nothing. Each attribute is
+    Most requests never change most of it, so the defaults are class attributes and cost nothing. Each attribute is
     written by one part of the gateway, as grouped here (`tests/contract/test_layout.py` asserts it), and read by all.
     """
 
     # Written by `pipeline`, which finds out who asks for what, and how it ended.
     route: Route | None = None
-    path_param = ""  # the part of the path that varies
+    path_param = ""  # the value of {id} in the route's template
     key: KeyRecord | None = None
     cors_lines: HeaderLines = ""
-    closed = False  # recorded as ended
+    closed = False  # has been recorded
     outcome: Outcome = "ok"
     error_code = ""
     ended = 0.0
-    # Written by `inference`, which reads the body and holds the limits and the slot.
+    # Written by `inference`, which checks the body and holds reservation and slot.
     model = ""
     stream = False
-    sequences = 1  # answers that were asked for in one
-    choices = 1  # how many of them to each prompt
-    body_type = b"application/json"  # of the request as the engine gets it
+    sequences = 1  # choices in total: those for each prompt, times the prompts
+    choices = 1  # requested for each prompt (`n`)
+    body_type = b"application/json"  # Content-Type of the request to the engine
     limit_lines: HeaderLines = ""
-    admitted = False  # got a slot of the engine, after `queued_seconds`
+    admitted = False  # has acquired a slot of the engine, after `queued_seconds`
     queued_seconds = 0.0
-    usage_number = 0  # ends the id under which the engine keeps what this request uses
-    # Written by `relay`, which sees the response pass and counts it.
+    usage_number = 0  # the end of the usage id, by which the engine stores this request's usage
+    # Written by `relay`, which passes the response on and counts its tokens.
     first_byte = 0.0
-    partial_event_sent = False  # part of an event has gone out: nothing well formed can follow
+    partial_event_sent = False  # an incomplete event was sent, so no well-formed one can follow
     tokens: Tokens | None = None
-    unseen_seconds = 0.0  # for so long an answer was made of which nothing was seen
-    usage_query: asyncio.Future[None] | None = None  # ends when the engine has been asked about the estimate
-    # Written here, as the response goes out.
-    started = False  # a status line has gone out; nothing may be answered a second time
+    unseen_seconds = 0.0  # for how long the engine generated a non-streamed response that was then aborted
+    usage_query: asyncio.Future[None] | None = None  # done when the estimate has been replaced with the engine's count
+    # Written here, when the response is sent.
+    started = False  # the status line was sent; no other response is possible
     status = 0
     bytes_sent = 0
-    id_name = "X-Request-Id: "  # what stands before the id in the response's head
+    id_name = "X-Request-Id: "  # what precedes the request id in the response's headers
 
     def __init__(self, request: Request, sink: ResponseSink, request_id: str, arrived: float) -> None:
         self.request = request
@@ -64,19 +64,19 @@ class Exchange:
         self.request_id = request_id
         self.arrived = arrived
 
-    def speak_anthropic(self) -> None:
-        """Name the id in the answer's head as Anthropic's clients look for it, too."""
+    def add_anthropic_request_id(self) -> None:
+        """Also send the request id in the header that Anthropic's clients read."""
         self.id_name = f"Request-Id: {self.request_id}\r\nX-Request-Id: "
 
     def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
-        """Answer as a whole."""
+        """Send a complete response."""
         self.started = True
         self.status = status
         self.bytes_sent += len(body)
         self.sink.send(status, f"{lines}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}", body)
 
     def open_stream(self, first: bytes, *, framed: bool) -> bool:
-        """Send the head of an event stream and its first bytes; `framed` as the sink takes chunks."""
+        """Send the headers of an event stream and its first bytes; `framed`: they are already chunked."""
         self.started = True
         self.status = 200
         self.bytes_sent += len(first)
@@ -84,7 +84,7 @@ class Exchange:
         return self.sink.open(200, lines, first, framed=framed)
 
     def write_event(self, event: bytes) -> bool:
-        """Write an event of the gateway's own into the stream, beginning it where it has not begun."""
+        """Write one of the gateway's own events to the stream, which it starts if necessary."""
         if not self.started:
             return self.open_stream(event, framed=False)
         self.bytes_sent += len(event)
@@ -92,12 +92,12 @@ class Exchange:
 
 
 RequestKind = tuple[Route | None, str, str, int, Outcome, str, str, str, bool]
-"""What many requests have in common, so that they are counted and told together: route, method, path, status, outcome,
-error code, key id, model, whether it streams. The path is only that of a request without a route."""
+"""What requests have in common that are counted and logged together: route, method, path, status, outcome, error code,
+key id, model, whether it streams. The path is set only for a request without a route."""
 
 
 def request_kind(exchange: Exchange) -> RequestKind:
-    """Return the kind of a request that has ended."""
+    """Return the kind of a completed request."""
     route, key, head = exchange.route, exchange.key, exchange.request.head
     return (
         route,

@@ -1,7 +1,6 @@
-"""A request's way to the engine and back: checks of its body, limits, queue, the engine's answer, the settling.
+"""Handles inference requests: checks the body, applies limits and the queue, relays to the engine, settles.
 
-Owns the order in which a request gets what it holds (a reservation, a place in the engine) and gives it back,
-whichever way it ends.
+Owns the order in which a request acquires a reservation and a slot of the engine, and releases them, however it ends.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ AuditCall = Callable[[str, str, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the configuration says about relayed requests."""
+    """The settings for relayed requests."""
 
     served_models: tuple[str, ...]
     keepalive_seconds: float
     allow_remote_media: bool
-    context: int  # tokens one request can use, 0 = not known
+    context: int  # tokens one request can use, 0 = unknown
 
 
 class InferenceRoutes:
-    """Takes requests to the engine. Belongs to one event loop."""
+    """Handles the routes that the engine serves. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -77,34 +76,34 @@ class InferenceRoutes:
         self._usage_numbers = itertools.count(1)
 
     async def relay(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
-        """Answer a request of a relayed route. Raises GatewayError; everything held is given back."""
+        """Relay a request to the engine and the response to the client. Raises GatewayError; releases everything."""
         if route.dialect == "anthropic":
-            exchange.speak_anthropic()
-        cost = self._inspect(exchange, route, key)
+            exchange.add_anthropic_request_id()
+        cost = self._check_body(exchange, route, key)
         if route.group == "admin":
-            await self._note_admin_call(exchange, route, key)
+            await self._audit_admin_call(exchange, route, key)
         reservation = await self._limiter.reserve(key, cost)
         exchange.limit_lines = reservation.lines
-        heartbeat = _Heartbeat(exchange, self._rules.keepalive_seconds) if exchange.stream else None
+        keep_alive = _KeepAlive(exchange, self._rules.keepalive_seconds) if exchange.stream else None
         ticket = None
         try:
-            if heartbeat is not None:
-                self._deadlines.add(heartbeat)
+            if keep_alive is not None:
+                self._deadlines.add(keep_alive)
             if route.queued:
                 ticket = await self._admission.acquire(key.id, cost, key.priority)
                 exchange.admitted = True
                 exchange.queued_seconds = ticket.waited_seconds
             relay = await self._caller.call(exchange, self._request_bytes(exchange, route))
-            self._conclude(exchange, route, relay, cost)
+            self._finish(exchange, route, relay, cost)
         finally:
             used = self._settlement.settle(exchange, reservation, cost)
             if ticket is not None:
                 ticket.release(used)
-            if heartbeat is not None:
-                self._deadlines.discard(heartbeat)
+            if keep_alive is not None:
+                self._deadlines.discard(keep_alive)
 
-    async def _note_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
-        """Write an admin call to the audit log before it is made; what cannot be noted is not done."""
+    async def _audit_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
+        """Write an admin call to the audit log first; if that fails, the call is refused."""
         try:
             await self._audit(key.id, f"engine.{route.method.lower()}", exchange.request.path)
         except KeysError as error:
@@ -113,27 +112,27 @@ class InferenceRoutes:
                 "audit_unavailable", "Admin calls are refused while the audit log cannot be written."
             ) from error
 
-    def _conclude(self, exchange: Exchange, route: Route, relay: ResponseRelay, cost: int) -> None:
-        """Count a complete answer, and pass it on where that has not been done event by event."""
+    def _finish(self, exchange: Exchange, route: Route, relay: ResponseRelay, cost: int) -> None:
+        """Count the tokens of a complete response, and send it unless it was streamed."""
         head = relay.head
-        assert head is not None  # noqa: S101 - the answer is complete
+        assert head is not None  # noqa: S101 - the response is complete
         if head.status >= 400:
             raise engine_error(head.status, relay.body)
         if route.generates:
             record_complete_usage(exchange, relay, cost)
         if relay.mode == "stream":
             return
-        if exchange.started:  # a keep-alive began a stream, and the engine answered with something else
-            raise GatewayError("engine_protocol", "The engine did not answer with a stream.")
+        if exchange.started:  # a keep-alive comment has started a stream, but the engine's response is not one
+            raise GatewayError("engine_protocol", "The engine did not respond with a stream.")
         exchange.send(head.status, head.passed, relay.body)
 
-    def _inspect(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
+    def _check_body(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
         """Check the body and return the request's estimated cost in tokens."""
         rules = self._rules
         raw = exchange.request.body
         if not route.json_body or (route.group == "admin" and not raw):
             if route.form_body:
-                return self._inspect_form(exchange, key)
+                return self._check_form(exchange, key)
             exchange.model = rules.served_models[0]
             return 0
         content = request_json.parse(raw)
@@ -141,14 +140,14 @@ class InferenceRoutes:
         request_json.check_media(raw, content, allow_remote=rules.allow_remote_media)
         if not route.generates:
             return 0
-        exchange.stream = content.get("stream") is True  # the engine takes anything else for false
+        exchange.stream = content.get("stream") is True  # the engine treats anything else as false
         if "n" in content or "n_cmpl" in content or "prompt" in content:
             exchange.choices, prompts = request_json.sequences(content)
             exchange.sequences = exchange.choices * prompts
         return estimate_chat_tokens(route.group, raw, content, rules.context)
 
-    def _inspect_form(self, exchange: Exchange, key: KeyRecord) -> int:
-        """Do the same for an upload, and put in its place what the engine is to get."""
+    def _check_form(self, exchange: Exchange, key: KeyRecord) -> int:
+        """Do the same for an upload, and replace its body with the form for the engine."""
         rules, request = self._rules, exchange.request
         form = read_form(request.body, request.headers.get(b"content-type", b""))
         exchange.model = auth.require_model(key, form.fields.get("model", ""), rules.served_models)
@@ -173,9 +172,9 @@ class InferenceRoutes:
         return engine_request(head, exchange.request.body, exchange.body_type)
 
     async def present(self, exchange: Exchange, route: Route, key: KeyRecord) -> tuple[int, HeaderLines, bytes]:
-        """Answer the routes of models and properties with what clients may see of the engine's data."""
+        """Handle the routes of models and properties, with the part of the engine's data that clients can see."""
         if route.group == "admin":
-            await self._note_admin_call(exchange, route, key)
+            await self._audit_admin_call(exchange, route, key)
         path = "/v1/models" if route.kind == "models" else "/props"
         request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
         reservation = await self._limiter.reserve(key, 0)
@@ -188,14 +187,14 @@ class InferenceRoutes:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
         served = self._rules.served_models
         if route.kind == "models":
-            answer = present_models(relay.body, served, key.models, wanted=exchange.path_param)
+            body = present_models(relay.body, served, key.models, wanted=exchange.path_param)
         else:
-            answer = present_props(relay.body, served[0])
-        return 200, "Content-Type: application/json\r\n", answer
+            body = present_props(relay.body, served[0])
+        return 200, "Content-Type: application/json\r\n", body
 
 
-class _Heartbeat:
-    """Keeps a stream open through proxies while nothing has come from the engine yet."""
+class _KeepAlive:
+    """Sends comments in a stream until the engine's first byte, so that proxies do not close it."""
 
     __slots__ = ("_exchange", "_interval", "_last")
 
@@ -205,7 +204,7 @@ class _Heartbeat:
         self._last = exchange.arrived
 
     def check(self, now: float) -> None:
-        """Write a comment when it is time. The first one commits the status 200."""
+        """Write a comment if the interval has passed. The first one sends the status 200."""
         if self._exchange.first_byte == 0.0 and now - self._last >= self._interval:
             self._last = now
             self._exchange.write_event(KEEPALIVE_EVENT)

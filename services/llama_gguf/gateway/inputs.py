@@ -1,6 +1,6 @@
-"""What the gateway needs to know before it runs: the engine's key, and what clients must keep to.
+"""The gateway's inputs besides its settings, such as the engine's key, and the HTTP limits from its settings.
 
-`read_runtime_inputs` reads files and the environment, and is called before there is an event loop.
+`read_runtime_inputs` reads files and the environment, and is called before the event loop runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInputs:
-    """What the gateway reads from the machine besides its settings, before the event loop runs."""
+    """What the gateway reads from files and the environment besides its settings."""
 
     engine_key: str
     engine_version: str
@@ -30,14 +30,14 @@ class RuntimeInputs:
 
 
 def read_runtime_inputs(snapshot: Snapshot, env: Mapping[str, str]) -> RuntimeInputs:
-    """Read the engine's key and what else is not in the settings. Raises LaunchError."""
+    """Read the engine's key and the other inputs. Raises LaunchError."""
     path = snapshot.locations.run.engine_key
     try:
         engine_key = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise LaunchError(
             f"{path}: cannot read the engine's key: {error}",
-            hint="`llama-gguf up` makes it before it starts the gateway",
+            hint="`llama-gguf up` creates it before it starts the gateway",
         ) from error
     try:
         engine_version = importlib.metadata.version("llama-cpp-python")
@@ -48,7 +48,7 @@ def read_runtime_inputs(snapshot: Snapshot, env: Mapping[str, str]) -> RuntimeIn
 
 
 def http_limits(settings: Settings) -> HttpLimits:
-    """Return what clients must keep to."""
+    """Return the limits for clients' requests."""
     gateway = settings.gateway
     return HttpLimits(
         max_body_bytes=gateway.max_body_bytes,

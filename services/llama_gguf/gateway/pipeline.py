@@ -1,9 +1,9 @@
-"""What happens to a request, in order.
+"""The steps of handling a request, in order.
 
-`admit` does all that needs no body and no waiting: route, method, key, scope, and answers that are the gateway's own.
-`serve` does the rest: body, limits, queue, engine, relay. Each request is answered once, recorded once, and what it
-reserved is settled and released whichever way it ends; cancelling `serve` (the client has gone) cuts the engine's
-connection, which frees its slot.
+`admit` does everything that needs neither body nor waiting: route, method, key, scope, and responses of the gateway
+itself. `serve` does the rest: body, limits, queue, engine, relay. Each request gets one response and is recorded once,
+and what it reserved is settled and released however it ends; cancelling `serve` (the client has disconnected) aborts
+the connection to the engine, which frees the slot.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ JSON = ("Content-Type", "application/json")
 
 
 class KeyringHolder(Protocol):
-    """Who knows the keys in force."""
+    """Holds the current keyring."""
 
     ring: Keyring
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call: whether keys are wanted, who holds the ring, the time, and one more header for the key."""
+    """How clients authenticate: whether keys are required, the keyring, the time, and one more header for the key."""
 
     enabled: bool
     keys: KeyringHolder
@@ -58,14 +58,14 @@ class Access:
 
 
 class Admitted(NamedTuple):
-    """A request that may go on: its route, and who calls, which is the anonymous key where none is wanted."""
+    """A request that is to be served: its route and its key, which is `auth.ANONYMOUS` if none is required."""
 
     route: Route
     key: KeyRecord
 
 
-class _Findings:
-    """What `admit` found for a request's head: good while `ring` is in force, and for keys that no time can end."""
+class _AdmitResult:
+    """The cached result of `admit` for a request's head. Valid while `ring` is current; not for keys that expire."""
 
     __slots__ = ("admitted", "cors_lines", "error", "key", "path_param", "ring", "route")
 
@@ -80,7 +80,7 @@ class _Findings:
 
 
 class Pipeline:
-    """The way of every request through the gateway. Belongs to one event loop."""
+    """Handles every request of the gateway. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -104,18 +104,18 @@ class Pipeline:
         self._idle = asyncio.Event()
 
     def begin(self, request: Request, sink: ResponseSink) -> Exchange:
-        """Take up a request. From here on `admit`/`serve`, `refuse` or `disconnected` must end it."""
+        """Start a request, which `admit`, `serve`, `refuse` or `disconnected` must end."""
         sent = request.head.headers.get(b"x-request-id")
         identity = request_id(sent) if sent is not None else f"{self._id_prefix}{next(self._ids):x}"
         self.in_flight += 1
         return Exchange(request, sink, identity, time.monotonic())
 
     def admit(self, exchange: Exchange) -> Admitted | None:
-        """Find route and key. Returns None when the request has been answered and its body is not wanted."""
+        """Find route and key. Returns None if the response has been sent and the body is not needed."""
         head = exchange.request.head
         memo = head.memo
-        if memo.__class__ is _Findings and memo.ring is self._access.keys.ring:
-            # The same head as before, byte for byte, and the same keys in force: the same findings.
+        if memo.__class__ is _AdmitResult and memo.ring is self._access.keys.ring:
+            # The same head as before, byte for byte, and the same keyring: the same result.
             exchange.route, exchange.path_param, exchange.key = memo.route, memo.path_param, memo.key
             exchange.cors_lines = memo.cors_lines
             if memo.error is not None:
@@ -125,15 +125,15 @@ class Pipeline:
         try:
             admitted = self._admit(exchange)
         except GatewayError as error:
-            head.memo = _Findings(self._access.keys.ring, exchange, error)  # no time makes a bad key good
+            head.memo = _AdmitResult(self._access.keys.ring, exchange, error)  # an invalid key never becomes valid
             self.refuse(exchange, error)
             return None
         if admitted is not None and admitted.key.expires is None and not admitted.key.previous:
-            head.memo = _Findings(self._access.keys.ring, exchange, admitted)
+            head.memo = _AdmitResult(self._access.keys.ring, exchange, admitted)
         return admitted
 
     def _admit(self, exchange: Exchange) -> Admitted | None:
-        """Find route and key; answer preflights and signs of life. Raises GatewayError."""
+        """Find route and key; respond to preflight, liveness and health requests. Raises GatewayError."""
         request = exchange.request
         if self._cors.enabled:
             exchange.cors_lines = header_lines(self._cors.headers(request.headers.get(b"origin")))
@@ -147,7 +147,7 @@ class Pipeline:
             key = exchange.key = self._authenticate(request)
             auth.require_scope(key, route.scope)
         if route.kind in ("ping", "live", "health"):
-            self.answer(exchange, *self._builtin.answer_now(route.kind))
+            self.respond(exchange, *self._builtin.respond_now(route.kind))
             return None
         return Admitted(route, key)
 
@@ -163,10 +163,10 @@ class Pipeline:
         exchange.cors_lines = header_lines(
             self._cors.preflight(headers.get(b"origin"), headers.get(b"access-control-request-headers"), methods)
         )
-        self.answer(exchange, 204, "", b"")
+        self.respond(exchange, 204, "", b"")
 
     async def serve(self, exchange: Exchange, admitted: Admitted) -> None:
-        """Answer a request that `admit` let in and whose body is there. Raises only CancelledError."""
+        """Respond to a request that `admit` has accepted and whose body has arrived. Raises only CancelledError."""
         route, key = admitted
         try:
             if route.kind == "relay":
@@ -174,29 +174,29 @@ class Pipeline:
                 self._close(exchange)
                 return
             await continue_as_task()  # what follows has timeouts
-            answering = self._inference.present if route.kind in ("models", "props") else self._builtin.answer
-            self.answer(exchange, *await answering(exchange, route, key))
+            handler = self._inference.present if route.kind in ("models", "props") else self._builtin.respond
+            self.respond(exchange, *await handler(exchange, route, key))
         except asyncio.CancelledError:
             self.disconnected(exchange)
             raise
         except GatewayError as error:
             self.refuse(exchange, error)
-        except Exception:  # noqa: BLE001 - the last line of defence; the client gets a 500 and we the traceback
+        except Exception:  # noqa: BLE001 - a bug must not end the connection without a response: 500 and a traceback
             _log.exception("request failed", extra={"fields": {"request_id": exchange.request_id}})
-            self.refuse(exchange, GatewayError("internal_error", "The gateway failed."))
+            self.refuse(exchange, GatewayError("internal_error", "Internal error of the gateway."))
 
-    def answer(self, exchange: Exchange, status: int, fields: HeaderLines, body: bytes) -> None:
-        """Answer as a whole and record."""
+    def respond(self, exchange: Exchange, status: int, fields: HeaderLines, body: bytes) -> None:
+        """Send a complete response and record the request."""
         exchange.send(status, fields, body)
         self._close(exchange)
 
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        """Answer with an error: a status of its own, or, where a stream has begun, an event in it."""
+        """Respond with an error: with its status, or as an event if a stream has started."""
         exchange.error_code = error.code
         exchange.outcome = error.outcome
         dialect = exchange.route.dialect if exchange.route is not None else dialect_of(exchange.request.path)
         if dialect == "anthropic":
-            exchange.speak_anthropic()
+            exchange.add_anthropic_request_id()
         if not exchange.started:
             fields = header_lines([JSON, *error_headers(error)])
             exchange.send(error.status, fields, error_body(error, dialect, exchange.request_id))
@@ -208,7 +208,7 @@ class Pipeline:
         self._close(exchange)
 
     def disconnected(self, exchange: Exchange) -> None:
-        """Record a request whose client went away; does nothing for one that has ended."""
+        """Record a request whose client has disconnected; does nothing if the request has ended."""
         if not exchange.closed:
             exchange.outcome = "client_gone"
             self._close(exchange)
@@ -222,7 +222,7 @@ class Pipeline:
             exchange.ended = time.monotonic()
             if exchange.usage_query is None:
                 self._recorder.ended(exchange)
-            else:  # its tokens are still being counted
+            else:  # its token counts are still being queried
                 exchange.usage_query.add_done_callback(lambda _: self._recorder.ended(exchange))
 
     async def idle(self) -> None:
@@ -233,7 +233,7 @@ class Pipeline:
 
 
 def request_id(sent: bytes | None) -> str:
-    """Return the client's request id if it is a sane one, else a new one."""
+    """Return the client's request id if it is well-formed, else a new one."""
     if sent is not None and _REQUEST_ID.fullmatch(sent):
         return sent.decode("ascii")
     return uuid.uuid4().hex

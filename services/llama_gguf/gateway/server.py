@@ -1,4 +1,4 @@
-"""The listening socket, the signals and the drain: the gateway as a program on one event loop."""
+"""The listening sockets, the signals and the drain of the gateway, on one event loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     for family, kind, protocol, _, address in dict.fromkeys(found):
         try:
-            # The protocol must be TCP and not 0: asyncio turns Nagle's delays off only for sockets that say so.
+            # The protocol must be TCP and not 0: asyncio sets TCP_NODELAY only on such sockets.
             sock = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,13 +43,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 opened.close()
             raise LaunchError(
                 f"gateway.port: cannot listen on {address[0]}:{port}: {error.strerror or error}",
-                hint="is another program using the port? `ss -ltnp` shows which",
+                hint="is another program using the port? `ss -ltnp` shows which one",
             ) from error
     return sockets
 
 
 async def serve(snapshot: Snapshot, inputs: RuntimeInputs, *, ready: Callable[[int], None] | None = None) -> None:
-    """Run the gateway until SIGTERM or SIGINT, then drain. `ready` is told the port once requests are taken."""
+    """Run the gateway until SIGTERM or SIGINT, then drain. `ready` is called with the port once it is listening."""
     settings = snapshot.settings.gateway
     gateway = Gateway(snapshot, inputs)
     sockets = listen(settings.host, settings.port)
@@ -73,11 +73,11 @@ async def serve(snapshot: Snapshot, inputs: RuntimeInputs, *, ready: Callable[[i
     await gateway.start()
     servers = [await loop.create_server(gateway.protocol, sock=sock, backlog=BACKLOG) for sock in sockets]
     port = sockets[0].getsockname()[1]
-    _log.info("gateway listens", extra=fields(host=settings.host, port=port))
+    _log.info("gateway is listening", extra=fields(host=settings.host, port=port))
     if ready is not None:
         ready(port)
     await stopping.wait()
-    _log.info("gateway drains", extra=fields(in_flight=gateway.pipeline.in_flight, seconds=settings.drain_seconds))
+    _log.info("gateway is draining", extra=fields(in_flight=gateway.pipeline.in_flight, seconds=settings.drain_seconds))
     for server in servers:
         server.close()
     await gateway.drain(settings.drain_seconds, force_stop)

@@ -163,7 +163,7 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         elif self._state == "lingering" or (self._state == "head" and not self._buffer):
             self._close()
         elif self._pending is not None:
-            self._answer_and_close(
+            self._refuse_and_close(
                 self._pending[1], GatewayError("request_timeout", "The request body took too long to arrive.")
             )
         else:
@@ -249,7 +249,7 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
             try:
                 self._chunked = ChunkedBody(raw, server.limits.max_body_bytes)
             except GatewayError as error:
-                self._answer_and_close(exchange, error)
+                self._refuse_and_close(exchange, error)
                 return
         else:
             self._body = []
@@ -277,7 +277,7 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
             complete = chunked.feed(data)
         except GatewayError as error:
             if self._pending is not None:
-                self._answer_and_close(self._pending[1], error)
+                self._refuse_and_close(self._pending[1], error)
             return
         if complete:
             self._chunked = None
@@ -323,9 +323,9 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
         """Respond to a request whose head is invalid."""
         request = Request(RequestHead(*method_and_target(head), {}), peer=self._peer)
         self._head_only = False
-        self._answer_and_close(self._server.handler.begin(request, self), error)
+        self._refuse_and_close(self._server.handler.begin(request, self), error)
 
-    def _answer_and_close(self, exchange: ExchangeT, error: GatewayError) -> None:
+    def _refuse_and_close(self, exchange: ExchangeT, error: GatewayError) -> None:
         """Respond with an error and close, but let the client read it before the connection is reset."""
         self._pending = None
         self._keep_alive = False

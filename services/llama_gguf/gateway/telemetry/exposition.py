@@ -1,8 +1,8 @@
-"""Metrics to bytes: Prometheus' text, OpenMetrics or JSON, with the engine's own series merged in. Pure.
+"""Serializes metrics as Prometheus' text format, OpenMetrics or JSON, with the engine's own series merged in. Pure.
 
-The engine's text is taken line by line and only what is well-formed and starts with `llamacpp:` passes: one bad line
-(it prints `-nan` now and then) would make Prometheus throw away the whole scrape. prometheus_client's own parser and
-writer are no help there, because on the way through them `llamacpp:x` becomes `llamacpp_x`.
+Only those lines of the engine's text are passed on that are well-formed and start with `llamacpp:`: one invalid line
+(it sometimes prints `-nan`) would make Prometheus reject the whole scrape. prometheus_client's own parser and writer
+cannot be used, because they turn `llamacpp:x` into `llamacpp_x`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ generate_openmetrics: Callable[[CollectorRegistry], bytes] = _generate_openmetri
 
 
 def render(registry: CollectorRegistry, accept: str, engine_text: bytes | None) -> tuple[bytes, str]:
-    """Return body and content type of an answer to a client that accepts `accept`."""
+    """Return body and content type of the response for an Accept header."""
     lines = engine_lines(engine_text or b"")
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     if "application/openmetrics-text" in types:
@@ -43,7 +43,7 @@ def render(registry: CollectorRegistry, accept: str, engine_text: bytes | None) 
 
 
 def engine_lines(text: bytes) -> list[bytes]:
-    """Return the lines of the engine's own series, without anything else or anything that is not well-formed."""
+    """Return the well-formed lines of the engine's own series."""
     return [line for line in text.splitlines() if _SAMPLE.fullmatch(line) or _COMMENT.fullmatch(line)]
 
 
@@ -52,7 +52,7 @@ def _joined(lines: Iterable[bytes]) -> bytes:
 
 
 def _to_openmetrics(line: bytes) -> bytes:
-    """Name a counter's family without `_total`; what calls itself a counter and has no `_total` is of unknown type."""
+    """Remove `_total` from a counter's family name; a counter without `_total` gets the type `unknown`."""
     comment = _COMMENT.fullmatch(line)
     if comment is None:
         return line
@@ -63,7 +63,7 @@ def _to_openmetrics(line: bytes) -> bytes:
 
 
 def _as_json(families: Iterable[Metric]) -> dict[str, object]:
-    """Return {series: {type, help, samples: [{labels, value}]}}; a histogram's samples hold count, sum and buckets."""
+    """Return {series: {type, help, samples: [{labels, value}]}}; a histogram's samples have count, sum and buckets."""
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: {
             "type": family.type,
@@ -100,6 +100,6 @@ def _engine_as_json(lines: list[bytes]) -> dict[str, object]:
         elif sample := _SAMPLE.fullmatch(line):
             name, labels, value = (part.decode() if part else "" for part in sample.groups())
             samples = found.setdefault(name, {"type": "unknown", "help": "", "samples": []})["samples"]
-            assert isinstance(samples, list)  # noqa: S101 - made so above
+            assert isinstance(samples, list)  # noqa: S101 - created as one above
             samples.append({"labels": dict(_LABEL.findall(labels)), "value": float(value)})
     return dict(found)

@@ -1,6 +1,6 @@
-"""Every metric of the gateway, declared once: name, kind, help, labels and buckets.
+"""Every metric of the gateway, declared once: name, type, help, labels and buckets.
 
-The generated reference, the dashboards' test and `metrics` read this table; nothing else names a series.
+The generated reference, the dashboard's test and `metrics` read this table; nothing else names a series.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPEED_BUCKETS: Buckets = (1, 2, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 5
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric family. Every one carries the label `worker_type` too; `per_key` ones also `key` where opted in."""
+    """One metric family. All also have the label `worker_type`, and `per_key` ones `key` with metrics.key_label."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -37,38 +37,36 @@ class Series:
 REQUESTS = Series(
     "llama_gguf_requests_total",
     "counter",
-    "Requests answered, by route, status that was sent and outcome.",
+    "Completed requests, by route, status of the response and outcome.",
     ("route", "status", "outcome"),
     per_key=True,
 )
-IN_FLIGHT = Series(
-    "llama_gguf_requests_in_flight", "gauge", "Requests that are being worked on, waiting ones included."
-)
+IN_FLIGHT = Series("llama_gguf_requests_in_flight", "gauge", "Requests in progress, queued ones included.")
 DURATION = Series(
     "llama_gguf_request_duration_seconds",
     "histogram",
-    "Time from the arrival of a request to the end of its answer.",
+    "Time from the arrival of a request to the end of the response.",
     ("route",),
     DURATION_BUCKETS,
 )
 FIRST_TOKEN = Series(
     "llama_gguf_time_to_first_token_seconds",
     "histogram",
-    "Time from the arrival of a request to the first byte of its answer from the engine.",
+    "Time from the arrival of a request to the first byte of the engine's response.",
     ("route",),
     FIRST_TOKEN_BUCKETS,
 )
 INTER_TOKEN = Series(
     "llama_gguf_inter_token_seconds",
     "histogram",
-    "Mean time between the tokens of a streamed answer; counted once for each token.",
+    "Mean time between the tokens of a streamed response; counted once for each token.",
     ("route",),
     INTER_TOKEN_BUCKETS,
 )
 SPEED = Series(
     "llama_gguf_tokens_per_second",
     "histogram",
-    "Speed of generation of one request, as the engine measured it.",
+    "Speed of generation of one request, as measured by the engine.",
     ("route",),
     SPEED_BUCKETS,
 )
@@ -78,7 +76,7 @@ PROMPT_TOKENS = Series(
 CACHED_TOKENS = Series(
     "llama_gguf_cached_prompt_tokens_total",
     "counter",
-    "Prompt tokens that the engine had in its cache.",
+    "Prompt tokens that were in the engine's cache.",
     ("route",),
     per_key=True,
 )
@@ -88,10 +86,10 @@ COMPLETION_TOKENS = Series(
 CANCELLED = Series(
     "llama_gguf_cancelled_requests_total",
     "counter",
-    "Requests whose client went away, by how far they had come: before the first byte of the answer, or after it.",
+    "Requests whose client disconnected, before the first byte of the response (waiting) or after it (answering).",
     ("route", "phase"),
 )
-QUEUE_DEPTH = Series("llama_gguf_queue_depth", "gauge", "Requests that wait for a slot of the engine.")
+QUEUE_DEPTH = Series("llama_gguf_queue_depth", "gauge", "Requests waiting for a slot of the engine.")
 SLOTS_BUSY = Series("llama_gguf_slots_busy", "gauge", "Requests that hold a slot of the engine.")
 SLOTS = Series("llama_gguf_slots", "gauge", "Slots of the engine.")
 QUEUE_WAIT = Series(
@@ -104,58 +102,61 @@ QUEUE_WAIT = Series(
 QUEUE_REJECTIONS = Series(
     "llama_gguf_queue_rejections_total",
     "counter",
-    "Requests turned away by the queue: it was full (queue), the key's part of it was (key), or the wait too long "
-    "(timeout).",
+    "Requests rejected by the queue: the queue was full (queue), the key had reached its maximum of queued requests "
+    "(key), or the wait was too long (timeout).",
     ("reason",),
 )
 LIMITED = Series(
     "llama_gguf_limited_requests_total",
     "counter",
-    "Requests refused by a limit of their key: requests, tokens, concurrency or monthly_tokens.",
+    "Requests rejected by a limit of their key: requests, tokens, concurrency or monthly_tokens.",
     ("limit",),
     per_key=True,
 )
 LIMIT_STORE_UP = Series(
     "llama_gguf_limit_store_up",
     "gauge",
-    "1 while the store of the limits answers; at 0 each replica counts on its own.",
+    "1 if the store of the limits can be reached; at 0 each replica applies the limits on its own.",
 )
 LIMIT_STORE_FAILURES = Series(
-    "llama_gguf_limit_store_failures_total", "counter", "Calls to the shared store of the limits that failed."
+    "llama_gguf_limit_store_failures_total", "counter", "Failed calls to the shared store of the limits."
 )
 ENGINE_STATE = Series(
     "llama_gguf_engine_state",
     "gauge",
-    f"1 for the state the engine is in ({', '.join(EngineState)}), 0 for the others.",
+    f"1 for the current state of the engine ({', '.join(EngineState)}), 0 for the others.",
     ("state",),
 )
 ENGINE_RESTARTS = Series(
-    "llama_gguf_engine_restarts_total", "counter", "Times the engine came back after it had been ready before."
+    "llama_gguf_engine_restarts_total", "counter", "Times the engine became ready again after it had been ready before."
 )
 ENGINE_CPU_VARIANT = Series(
     "llama_gguf_engine_cpu_variant",
     "gauge",
-    "1 for the variant of its CPU code that the engine runs; none where it has only one, or makes its own choice.",
+    "1 for the variant of its CPU code that the engine runs; absent if it has only one, or chooses it itself.",
     ("variant",),
 )
 ENGINE_CPU_VARIANTS_REJECTED = Series(
     "llama_gguf_engine_cpu_variants_rejected",
     "gauge",
-    "Better variants of the engine's CPU code that are not used because they crashed on this machine.",
+    "Faster variants of the engine's CPU code that are not used because they crashed on this machine.",
 )
 KEY_RELOADS = Series(
     "llama_gguf_key_reloads_total",
     "counter",
-    "Reloads of the keys file; a failed one keeps the keys there were.",
+    "Reloads of the keys file; after a failed one the previous keys stay in use.",
     ("result",),
 )
 USAGE_FAILURES = Series(
     "llama_gguf_usage_write_failures_total",
     "counter",
-    "Failed writes of the usage file; what they held is written with the next.",
+    "Failed writes of the usage file; their data is written with the next one.",
 )
 BUILD_INFO = Series(
-    "llama_gguf_build_info", "gauge", "Always 1; what runs, in its labels.", ("version", "engine", "instance_id")
+    "llama_gguf_build_info",
+    "gauge",
+    "Always 1; the labels contain versions and instance.",
+    ("version", "engine", "instance_id"),
 )
 
 SERIES: tuple[Series, ...] = (
@@ -213,4 +214,4 @@ ENGINE_SERIES: tuple[str, ...] = (
     "llamacpp:requests_deferred",
     "llamacpp:n_busy_slots_per_decode",
 )
-"""llama-server's own, passed on as they are; a test compares the list with the real engine's."""
+"""llama-server's own, passed on unchanged; a test compares the list with that of the real engine."""

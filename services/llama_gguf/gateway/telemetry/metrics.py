@@ -1,7 +1,7 @@
-"""Counts what happens at the gateway, for Prometheus and for people.
+"""The gateway's metrics, for Prometheus and as JSON.
 
-Owns the numbers. They live in plain dicts and lists that a request adds to in about two microseconds; Prometheus'
-objects are made from them when somebody looks. No locks: everything is called from the event loop's thread.
+Owns the values: plain dicts and lists, which a request updates in about two microseconds; prometheus_client's objects
+are created from them on each scrape. No locks: everything is called from the event loop's thread.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from llama_gguf.gateway.telemetry.metric_definitions import Series
 from llama_gguf.states import EngineState
 
 OTHER_ROUTE = "other"
-"""Label of what is no route of ours, so that a client cannot make series by asking for odd paths."""
+"""Label of requests without a route, so that a client cannot create series by requesting unknown paths."""
 
 Labels = tuple[str, ...]
 _FEW = 16
 
 
 class _Histogram:
-    """Counts by bucket, not yet cumulated, and their sum."""
+    """Counts by bucket, not yet cumulative, and the sum of the values."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -39,7 +39,7 @@ class _Histogram:
         self.total = 0.0
 
     def add_all(self, values: list[float]) -> None:
-        """Add values; of many, by a walk over the bounds instead of one search each."""
+        """Add values; if there are many, by one pass over the bounds instead of one search each."""
         self.total += sum(values)
         if len(values) < _FEW:
             for value in values:
@@ -71,7 +71,7 @@ class _RouteCell:
 
 
 class _TokenCell:
-    """The token counters of one route, and of one key where keys are told apart."""
+    """The token counters of one route, and of one key with `key_label`."""
 
     __slots__ = ("cached", "completion", "prompt")
 
@@ -82,7 +82,7 @@ class _TokenCell:
 
 
 class Metrics:
-    """The gateway's numbers. `key_label` tells the keys apart in the request, token and limit counters."""
+    """The gateway's metrics. `key_label` adds the label `key` to the request, token and limit counters."""
 
     def __init__(
         self, *, version: str, engine_version: str, instance_id: str, worker_type: str, key_label: bool = False
@@ -107,19 +107,19 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def watch_queue(self, probe: Callable[[], tuple[int, int, int]]) -> None:
-        """Read (active, waiting, capacity) of the queue from `probe` whenever somebody looks."""
+        """Read (active, waiting, capacity) of the queue from `probe` on each scrape."""
         self._queue = probe
 
     def watch_requests(self, in_flight: Callable[[], int]) -> None:
-        """Read the number of requests that are being worked on from `in_flight` whenever somebody looks."""
+        """Read the number of requests in flight from `in_flight` on each scrape."""
         self._in_flight = in_flight
 
     def watch_usage(self, failures: Callable[[], int]) -> None:
-        """Read the number of failed writes of the usage file from `failures` whenever somebody looks."""
+        """Read the number of failed writes of the usage file from `failures` on each scrape."""
         self._usage_failures = failures
 
     def watch_cpu_variant(self, probe: Callable[[], tuple[str, int]]) -> None:
-        """Read the variant of the engine's CPU code ("" for its own choice), and how many crashed, at each look."""
+        """Read the engine's CPU variant ("" for its own choice) and the number of crashed ones on each scrape."""
         self._cpu_variant = probe
 
     def ended(
@@ -138,10 +138,10 @@ class Metrics:
         completion_tokens: int = 0,
         tokens_per_second: list[float] | None = None,
     ) -> None:
-        """Note the ends of requests that have the positional arguments in common; `seconds`: one for each.
+        """Count completed requests that have the positional arguments in common; `seconds`: the duration of each.
 
-        `route` is a template of the route table, or "" for none; `key_id` is "" where there is no key. Tokens are the
-        sums of all, the other lists hold what applies and is known; of the time between tokens: value and how often.
+        `route` is a template of the route table, or "" for none; `key_id` is "" if there is no key. Tokens are sums
+        over all, the other lists contain the known values; `inter_token_seconds`: values and how often each occurred.
         """
         if not route:
             route = OTHER_ROUTE
@@ -164,52 +164,52 @@ class Metrics:
             cell.speed.add_all(tokens_per_second)
 
     def mean_speed(self) -> float:
-        """Return how many tokens a second answers have made, on the whole; 0 where none has told."""
+        """Return the mean tokens per second of all responses; 0 if none has reported it."""
         speeds = [cell.speed for cell in self._routes.values()]
-        answers = sum(sum(speed.counts) for speed in speeds)
-        return sum(speed.total for speed in speeds) / answers if answers else 0.0
+        responses = sum(sum(speed.counts) for speed in speeds)
+        return sum(speed.total for speed in speeds) / responses if responses else 0.0
 
     def cancelled(self, route: str, phase: Literal["waiting", "answering"]) -> None:
-        """Note that a client went away: before the first byte of its answer, or after."""
+        """Count a client that has disconnected: before the first byte of the response, or after it."""
         self._counters[metric_definitions.CANCELLED, (route or OTHER_ROUTE, phase)] += 1
 
     def queue_rejected(self, reason: Rejection) -> None:
-        """Note a request that the queue turned away."""
+        """Count a request that the queue has rejected."""
         self._counters[metric_definitions.QUEUE_REJECTIONS, (reason,)] += 1
 
     def limited(self, limit: LimitName, key_id: str) -> None:
-        """Note a request that a limit of its key refused."""
+        """Count a request that a limit of its key has rejected."""
         self._limited[limit, key_id if self._key_label else ""] += 1
 
     def limit_store(self, up: bool) -> None:
-        """Note whether the shared store of the limits answers."""
+        """Set whether the shared store of the limits can be reached."""
         self._store_up = up
 
     def limit_store_failed(self) -> None:
-        """Note a failed call to the shared store of the limits."""
+        """Count a failed call to the shared store of the limits."""
         self._counters[metric_definitions.LIMIT_STORE_FAILURES, ()] += 1
 
     def engine_state(self, state: EngineState) -> None:
-        """Note the engine's state."""
+        """Set the engine's state."""
         self._engine_state = state
 
     def engine_restarted(self) -> None:
-        """Note that the engine is ready again after it had been before."""
+        """Count a restart: the engine is ready again."""
         self._counters[metric_definitions.ENGINE_RESTARTS, ()] += 1
 
     def keys_reloaded(self, ok: bool) -> None:
-        """Note a reload of the keys file."""
+        """Count a reload of the keys file."""
         self._counters[metric_definitions.KEY_RELOADS, ("ok" if ok else "failed",)] += 1
 
     def render(self, accept: str, engine_text: bytes | None = None) -> tuple[bytes, str]:
-        """Return body and content type: Prometheus' text or OpenMetrics where `accept` asks for it, else JSON.
+        """Return body and content type: Prometheus' text format or OpenMetrics if `accept` names it, else JSON.
 
-        `engine_text` is what the engine's own /metrics said, if it was asked.
+        `engine_text` is the body of the engine's own /metrics, if it was requested.
         """
         return render(self._registry, accept, engine_text)
 
     def families(self) -> Iterator[Metric]:
-        """Yield every series of the catalogue as it stands."""
+        """Yield every series of the table with its current values."""
         for declared in metric_definitions.SERIES:
             match declared.kind:
                 case "counter":
@@ -255,7 +255,7 @@ class Metrics:
         else:
             known = [(values, count) for (owner, values), count in self._counters.items() if owner is declared]
             if not known and not declared.labels:
-                known = [((), 0)]  # a counter that stands at nought is there, so that its rate is known from the start
+                known = [((), 0)]  # expose a counter of 0, so that `rate` works from the first increment
             for values, count in known:
                 yield values, "", count
 
@@ -311,7 +311,7 @@ class Metrics:
 
 
 class _Collector:
-    """What the registry asks. Says that it has nothing to describe, or registering would collect."""
+    """The registry's collector. `describe` returns nothing, because registering would collect otherwise."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

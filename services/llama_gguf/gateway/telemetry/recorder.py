@@ -1,8 +1,8 @@
-"""Tells the ends of requests to those who count: metrics, usage and the access log.
+"""Records completed requests in the metrics, the usage store and the access log.
 
-The ends are noted at once and told in batches, twenty times a second: done in one go the work costs the processor's
-caches a third of what it costs scattered between the requests, and requests that are alike are counted together. Who
-looks at the numbers calls `flush` first, so nobody sees them late.
+In batches, twenty times a second: done together, the work costs a third of what it costs scattered between the requests
+(CPU caches), and requests of the same kind are counted together. Readers of the metrics call `flush` first, so that
+they see current values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FLUSH_SECONDS = 0.05
 
 
 class Recorder:
-    """Counts requests. Belongs to one event loop."""
+    """Records completed requests. Belongs to one event loop."""
 
     def __init__(self, metrics: Metrics, usage: UsageStore, access_log: AccessLog | None) -> None:
         self._metrics = metrics
@@ -29,14 +29,14 @@ class Recorder:
         self._timer: asyncio.TimerHandle | None = None
 
     def ended(self, exchange: Exchange) -> None:
-        """Note a request that has ended. Called once for each request."""
-        exchange.request.body = b""  # may be large, and nobody needs it any more
+        """Record a request that has ended. Called once for each request."""
+        exchange.request.body = b""  # can be large, and is not used any more
         self._ended.append(exchange)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Tell everything that has been noted."""
+        """Count and log all requests recorded so far."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -97,7 +97,7 @@ class Recorder:
 
 
 def _gaps(exchange: Exchange) -> tuple[float, int] | None:
-    """Return the mean time between two tokens of a stream, and how often it passed."""
+    """Return the mean time between two tokens of a stream, and the number of these gaps."""
     if exchange.tokens is None or not exchange.first_byte or exchange.tokens.completion < 2:
         return None
     times = exchange.tokens.completion - 1

@@ -1,8 +1,8 @@
-"""What each key has used of each model on each day, kept over restarts in SQLite.
+"""The usage of each key by model and day, persisted in SQLite.
 
-Owns the file. `record` only adds to sums in memory; one background thread writes what has come together, in one
-transaction a second, so a killed process loses the last second or two. Without a file that can be written the counts
-live in memory only, and the log says so.
+Owns the file. `record` only adds to sums in memory; a background thread writes them in one transaction per second, so a
+killed process loses the last second or two. Without a writable file the counts are in memory only, and a warning is
+logged.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _GROUPED: dict[By, str] = {
 
 
 Sums = dict[tuple[str, str, str], list[int]]
-"""By day, key and model: requests, errors, and tokens of prompts, from the cache and of answers."""
+"""By day, key and model: requests, errors, and prompt, cached and completion tokens."""
 
 
 class Used(NamedTuple):
@@ -77,9 +77,9 @@ class UsageError(LlamaGgufError):
 
 
 def read(path: Path, *, by: By, since: str) -> list[Used]:
-    """Return what was used from the day `since` (YYYY-MM-DD, UTC) on. A file that is not there yet holds nothing.
+    """Return the usage since the day `since` (YYYY-MM-DD, UTC), nothing if the file does not exist yet.
 
-    Reads beside a running gateway without disturbing it. Raises UsageError.
+    Can run concurrently with the gateway, which it does not block. Raises UsageError.
     """
     if not path.exists():
         return []
@@ -91,14 +91,15 @@ def read(path: Path, *, by: By, since: str) -> list[Used]:
             connection.close()
     except sqlite3.Error as error:
         raise UsageError(
-            f"{path}: the usage cannot be read: {error}", hint="limits.usage_file names the file the gateway writes"
+            f"{path}: the usage file cannot be read: {error}",
+            hint="limits.usage_file names the file the gateway writes",
         ) from error
 
 
 class UsageStore:
-    """Records usage. `record` and `month_tokens` belong to one thread; the writing is another's.
+    """Records usage. `record` and `month_tokens` are called from one thread; another one writes.
 
-    `path` None keeps everything in memory. `close` writes what is left.
+    With `path` None the counts are in memory only. `close` writes what is left.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class UsageStore:
         self._path = path
         self._clock = clock
         self._flush_seconds = flush_seconds
-        self._fresh: Sums = {}  # not yet handed to the writer; under the lock
+        self._fresh: Sums = {}  # not yet passed to the writer; guarded by the lock
         self._lock = threading.Lock()
         self._day = ""
         self._day_end = 0.0
@@ -122,11 +123,11 @@ class UsageStore:
 
     @property
     def write_failures(self) -> int:
-        """How many writes have failed since the start."""
+        """The number of writes that have failed since the start."""
         return self._writer.failures if self._writer is not None else 0
 
     def open(self) -> None:
-        """Open the file and start to write. A file that cannot be used is logged, and never keeps the gateway down."""
+        """Open the file and start writing. If the file cannot be used, that is logged, and the gateway still starts."""
         self._new_day()
         if self._path is None:
             return
@@ -137,7 +138,7 @@ class UsageStore:
         except (OSError, sqlite3.Error) as error:
             self._writer = None
             _log.warning(
-                "usage is counted in memory only and will be lost at a restart: the usage file cannot be used",
+                "usage is counted in memory only and is lost on restart: the usage file cannot be used",
                 extra=fields(file=str(self._path), reason=str(error), setting="limits.usage_file"),
             )
             return
@@ -164,13 +165,13 @@ class UsageStore:
         self._month[key_id] = self._month.get(key_id, 0) + prompt + completion
 
     def month_tokens(self, key_id: str) -> int:
-        """Return the tokens a key has used this calendar month (UTC), before this process started included."""
+        """Return the tokens a key has used this calendar month (UTC), including before this process started."""
         if self._clock() >= self._day_end:
             self._new_day()
         return self._month.get(key_id, 0)
 
     def close(self) -> None:
-        """Write what is left and close the file. May take as long as one write."""
+        """Write what is left and close the file. Can take as long as one write."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -197,14 +198,14 @@ class UsageStore:
 
 
 class _Writer:
-    """The connection, opened by the loop's thread and from then on used by the writing thread only."""
+    """The connection, opened in the event loop's thread and used only by the writing thread after that."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._sums: Sums = {}
         self.failures = 0
         self._failing = False
-        # isolation_level None: transactions are begun and ended here, not by the driver.
+        # isolation_level None: this class begins and ends transactions, not the driver.
         self._connection = sqlite3.connect(
             path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
         )
@@ -222,7 +223,7 @@ class _Writer:
         try:
             execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError:
-            # Network file systems have no shared memory; the old journal is slower and works everywhere.
+            # WAL needs shared memory, which network file systems lack; a rollback journal is slower but always works.
             execute("PRAGMA journal_mode = TRUNCATE")
         execute("PRAGMA synchronous = NORMAL")
         execute(_SCHEMA)
@@ -233,10 +234,12 @@ class _Writer:
         return dict(self._connection.execute(_MONTH, (first_day,)).fetchall())
 
     def add(self, fresh: Sums) -> None:
-        """Write what has come; what cannot be written is kept for the next time, summed up."""
+        """Write the sums; those that cannot be written are added to the next write."""
         for where, counts in fresh.items():
-            kept = self._sums.get(where)
-            self._sums[where] = [sum(pair) for pair in zip(kept, counts, strict=True)] if kept is not None else counts
+            before = self._sums.get(where)
+            self._sums[where] = (
+                [sum(pair) for pair in zip(before, counts, strict=True)] if before is not None else counts
+            )
         if not self._sums:
             return
         try:
@@ -245,7 +248,7 @@ class _Writer:
             self.failures += 1
             if not self._failing:
                 _log.error(
-                    "usage could not be written; it is kept and tried again",
+                    "usage could not be written; it is retained in memory and written later",
                     extra=fields(file=str(self._path), reason=str(error)),
                 )
             self._failing = True

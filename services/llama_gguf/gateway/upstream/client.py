@@ -103,7 +103,7 @@ class EngineConnection(asyncio.Protocol):
             if not data.startswith(b"HTTP/1.1 "[: len(data)]):
                 raise EngineFailure("protocol", "not an HTTP response")
             if len(data) > MAX_HEAD_BYTES:
-                raise EngineFailure("protocol", "response head too long")
+                raise EngineFailure("protocol", "response headers too long")
             self._partial_head = data
             return
         self._partial_head = b""

@@ -178,7 +178,7 @@ def test_what_cannot_be_written_is_kept_and_written_later(tmp_path: Path, caplog
     _until(lambda: read(path, by="key", since="") == [Used("alice", 2, 0, 200, 80, 20)])
     store.close()
     said = [entry.message for entry in caplog.records]
-    assert said.count("usage could not be written; it is kept and tried again") == 1
+    assert said.count("usage could not be written; it is retained in memory and written later") == 1
     assert said.count("usage is written again") == 1
 
 
