@@ -206,7 +206,7 @@ class Gateway:
         await asyncio.to_thread(self.audit.append, actor=actor, action=action, target=target)
 
     def health(self) -> dict[str, object]:
-        """Return what /health tells: states and numbers of the queue, nothing of keys but whether they load."""
+        """Return the body of /health: states and the queue's counts; of the keys only whether the file is valid."""
         own = ServiceState.DRAINING if self.draining else ServiceState.READY
         return {
             "status": ServiceState.DRAINING if self.draining else self.engine.service_state,

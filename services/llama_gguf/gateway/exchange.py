@@ -27,7 +27,7 @@ class Exchange:
     written by one part of the gateway, as grouped here (`tests/contract/test_layout.py` asserts it), and read by all.
     """
 
-    # Written by `pipeline`, which finds out who asks for what, and how it ended.
+    # Written by `pipeline`, which finds route and key, and records the outcome.
     route: Route | None = None
     path_param = ""  # the value of {id} in the route's template
     key: KeyRecord | None = None

@@ -27,8 +27,8 @@ _ENGINE = (
     *("rate_limit_exceeded", "insufficient_quota", "internal_error", "engine_error", "engine_unreachable"),
     *("engine_closed", "engine_protocol", "engine_refused", "engine_failed", "model_loading", "timeout"),
 )
-_PRESENTED = ("models", "props")
-_ASKS_ENGINE = ("relay", *_PRESENTED)
+_ENGINE_VIEWS = ("models", "props")
+_USES_ENGINE = ("relay", *_ENGINE_VIEWS)
 
 _UPLOAD: Object = {
     "type": "object",
@@ -43,10 +43,10 @@ _UPLOAD: Object = {
     "required": ["file"],
 }
 
-PLACES: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
+ROUTE_ERRORS: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
     (lambda _: True, _HTTP),
     (lambda route: route.scope is not None, ("invalid_api_key", "insufficient_scope")),
-    (lambda route: route.kind in _ASKS_ENGINE, _ENGINE),
+    (lambda route: route.kind in _USES_ENGINE, _ENGINE),
     (lambda route: route.kind == "relay", ("not_supported",)),
     (lambda route: route.kind == "relay" and route.json_body, ("media_not_allowed", "model_not_found")),
     (lambda route: route.form_body or (route.kind == "models" and "{id}" in route.template), ("model_not_found",)),
@@ -98,7 +98,7 @@ def server(description: str, port: int) -> Object:
 
 def error_codes(route: Route) -> list[ErrorCode]:
     """Return the errors that a route can respond with, in the order of the table."""
-    possible = {code for applies, codes in PLACES if applies(route) for code in codes}
+    possible = {code for applies, codes in ROUTE_ERRORS if applies(route) for code in codes}
     return [entry for entry in ERROR_CODES if entry.code in possible]
 
 
@@ -140,20 +140,20 @@ def _security(route: Route) -> list[Object]:
 
 def _success(route: Route, shared: dict[str, Object]) -> Object:
     names = _ids(route)
-    if route.kind in _ASKS_ENGINE:
+    if route.kind in _USES_ENGINE:
         names += [name for name in _headers() if name.startswith("X-RateLimit-")]
     response: Object = {"description": "Success.", "headers": _refer(names)}
     content = _media(route)
     if content:
         response["content"] = content
-    if route.kind not in _ASKS_ENGINE:
+    if route.kind not in _USES_ENGINE:
         return response
     key = ".".join(
         [
             "ok",
             *(["anthropic"] if route.dialect == "anthropic" else []),
             *(kind.replace("/", "-") for kind in content),
-            *(["object"] if route.kind in _PRESENTED else []),
+            *(["object"] if route.kind in _ENGINE_VIEWS else []),
         ]
     )
     shared[key] = response

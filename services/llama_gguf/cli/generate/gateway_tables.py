@@ -48,7 +48,7 @@ ROUTE_NOTES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CountingRow:
-    """Where the token counts of one kind of response come from, and what replaces them if the engine has no answer."""
+    """Where the token counts of one kind of response come from, and the fallback if the engine cannot be queried."""
 
     response: str
     source: str

@@ -59,7 +59,7 @@ class Form(NamedTuple):
 
 
 def read_form(body: bytes, content_type: bytes) -> Form:
-    """Take a form apart. Fields the engine has no use for are left out. Raises GatewayError 400."""
+    """Parse a multipart/form-data body. Unknown fields are dropped. Raises GatewayError 400."""
     match = _BOUNDARY.match(content_type)
     if match is None:
         raise _bad("Send the file as multipart/form-data.")

@@ -22,7 +22,7 @@ class ResponseHeadWriter:
         self._prefixes: dict[int, str] = {}
         self._until = 0.0
 
-    def whole(self, status: int, lines: HeaderLines, length: int, *, close: bool) -> bytes:
+    def fixed_length(self, status: int, lines: HeaderLines, length: int, *, close: bool) -> bytes:
         """Return the head of a response with a Content-Length (to HEAD, the length that GET would have)."""
         prefix = self._prefixes.get(status) if time.time() < self._until else None
         framing = "" if status in (204, 304) else f"Content-Length: {length}\r\n"

@@ -45,7 +45,7 @@ class ResponseWriter(asyncio.Protocol):
     def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Send a complete response."""
         if self._transport is not None:
-            head = self._heads.whole(status, lines, len(body), close=not self._keep_alive)
+            head = self._heads.fixed_length(status, lines, len(body), close=not self._keep_alive)
             self._write_batch.write(self._transport, head if self._head_only else head + body)
 
     def open(self, status: int, lines: HeaderLines, first: bytes, *, framed: bool) -> bool:

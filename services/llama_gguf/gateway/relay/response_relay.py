@@ -100,7 +100,7 @@ class ResponseRelay(Completion):
         if self.mode == "collect":
             self._parts.append(data)
         else:
-            self._observer.see(data)
+            self._observer.observe(data)
             exchange = self._exchange
             if self._forwarding and not complete and not self._held and data.endswith(EVENT_END_FRAMED):
                 # The path of nearly every token of every stream.

@@ -1,6 +1,6 @@
 """Charges a request for its tokens when it ends, and corrects the charge when the engine has reported its own count.
 
-Settling must not depend on the request's own task, which may be cancelled at any moment.
+Settling must not depend on the request's own task, which can be cancelled at any time.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Observer:
         self.events = 0  # usually one for each token
         self.size = 0
 
-    def see(self, data: bytes) -> None:
+    def observe(self, data: bytes) -> None:
         """Observe bytes that are passed on to the client."""
         if not self.size:
             self._head = data[:HEAD_BYTES]
@@ -80,19 +80,19 @@ class Observer:
 class ManyObserver(Observer):
     """The same for a stream of several choices, each of which ends with its own counts."""
 
-    __slots__ = ("_sums", "_unread", "ended")
+    __slots__ = ("_incomplete", "_sums", "ended")
 
     def __init__(self, boundary: bytes) -> None:
         super().__init__(boundary)
-        self._unread = b""
+        self._incomplete = b""
         self._sums = Tokens()
         self.ended = 0
 
-    def see(self, data: bytes) -> None:
+    def observe(self, data: bytes) -> None:
         """Observe bytes that are passed on to the client."""
-        super().see(data)
-        *whole, self._unread = (self._unread + data).split(EVENT_END)
-        for event in whole:
+        super().observe(data)
+        *complete, self._incomplete = (self._incomplete + data).split(EVENT_END)
+        for event in complete:
             if any(mark in event for mark in _UNFINISHED):
                 continue
             if (found := read_tokens(event)) is not None:

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from llama_gguf.api_errors import ERROR_CODES, ErrorCode, GatewayError
-from llama_gguf.cli.generate.gateway_openapi import PLACES, STREAMING_GROUPS, document, error_codes
+from llama_gguf.cli.generate.gateway_openapi import ROUTE_ERRORS, STREAMING_GROUPS, document, error_codes
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.error_responses import error_headers, error_object
 from llama_gguf.gateway.api.routes import ROUTES, Route
@@ -61,7 +61,7 @@ def test_security_body_and_media_types(tree: dict[str, Any], route: Route) -> No
 
 
 def test_every_code_of_the_catalogue_has_its_place() -> None:
-    placed = {code for _, codes in PLACES for code in codes}
+    placed = {code for _, codes in ROUTE_ERRORS for code in codes}
     # No operation has these: for paths and methods that are none, and one that is in logs only.
     elsewhere = {"not_found", "method_not_allowed", "client_stalled"}
     assert placed | elsewhere == {entry.code for entry in ERROR_CODES}
