@@ -37,9 +37,6 @@ WORDS = {
     r"nobody knows|knows no": "unknown, does not support",
 }
 
-# Parts of the package that are not yet reworded. Only ever shorter.
-TO_DO = {"cli"}
-
 
 def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield each text of three words and more that users may read, and its line.
@@ -78,14 +75,7 @@ def _part(module: str) -> str:
 @pytest.mark.parametrize("part", sorted({_part(module) for module in sources()} - {""}))
 def test_what_users_read_has_the_words_of_the_field(part: str) -> None:
     wrong = [f"{module}:{use}" for module, tree in sources().items() if _part(module) == part for use in found(tree)]
-    if part in TO_DO:
-        assert wrong, f"{part} is reworded: take it out of TO_DO"
-    else:
-        assert not wrong, "\n".join(wrong)
-
-
-def test_every_part_to_do_is_there() -> None:
-    assert {_part(module) for module in sources()} >= TO_DO
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(

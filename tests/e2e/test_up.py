@@ -23,7 +23,7 @@ def test_the_printed_call_works_when_pasted(tmp_path: Path, tiny_model: Path) ->
     with running(tmp_path, model=tiny_model, overrides=overrides) as appliance:
         appliance.wait_ready()
         (call,) = re.findall(r"^Try: (curl .*)$", appliance.stderr, re.MULTILINE)
-        (key,) = re.findall(r"shown only this once: (\S+)$", appliance.stderr, re.MULTILINE)
+        (key,) = re.findall(r"shown only once: (\S+)$", appliance.stderr, re.MULTILINE)
         assert key in call
         done = subprocess.run(shlex.split(call), capture_output=True, text=True, timeout=60, check=True)
         assert json.loads(done.stdout)["object"] == "chat.completion"
@@ -33,7 +33,7 @@ def test_the_printed_call_works_when_pasted(tmp_path: Path, tiny_model: Path) ->
         assert appliance.stop() == 0
     with running(tmp_path, model=tiny_model, overrides=overrides) as again:
         again.wait_for(lambda: "Try: " in again.stderr, 20, "the greeting")
-        assert "shown only this once" not in again.stderr
+        assert "shown only once" not in again.stderr
 
 
 def test_secrets_stay_out_of_logs(tmp_path: Path, tiny_model: Path) -> None:

@@ -1,7 +1,7 @@
-"""`llama-gguf`: the commands, each in a module of its own that is imported only when it is asked for.
+"""`llama-gguf`: the commands, each in a module of its own that is imported only when it is used.
 
-Owns how errors reach a person: deliberate ones as `error: …` with their exit code, usage errors as 64, Ctrl-C as
-130, and a defect of ours as one line with where to find the traceback.
+Owns how errors are shown: expected ones as `error: …` with their exit code, usage errors as 64, Ctrl-C as 130, and an
+internal error as one line that says how to get the traceback.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ LAZY = {
 """Command -> "module:attribute"."""
 SUMMARIES = {
     "up": "Start the appliance and stay until it stops.",
-    "check": "Check the configuration; exit 78 if it is wrong.",
+    "check": "Check the configuration; exit 78 if it is invalid.",
     "config": "Show the effective configuration and every variable.",
     "plan": "Print what `up` would run, without running it.",
     "status": "Show the programs, their states and the last error.",
-    "keys": "Make, list, change and revoke API keys.",
+    "keys": "Create, list, update and revoke API keys.",
     "usage": "Show tokens and requests by key, model or day.",
     "audit": "Verify the log of key changes and admin calls.",
-    "model": "Download the model, or show what is in it.",
-    "diagnostics": "Collect what is needed to find a fault, secrets masked.",
+    "model": "Download the model, or show its metadata.",
+    "diagnostics": "Collect a report for troubleshooting, secrets masked.",
     "render": "Write launch specs for RunPod, Vast.ai, compose and Kubernetes.",
     "gen": "Regenerate the files in schema/.",
 }
@@ -60,18 +60,18 @@ class LazyGroup(click.Group):
     """A click group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table: what one needs first comes first."""
+        """Return the names in the order of the table, the ones needed first at the top."""
         return list(LAZY)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command, or None where there is none of this name."""
+        """Import and return a command, or None if it does not exist."""
         target = LAZY.get(cmd_name)
         if target is None:
             return None
         module, _, attribute = target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{target} is no click command")
+            raise TypeError(f"{target} is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for an unknown one say which was probably meant."""
+        """Find the command; for an unknown one, suggest the most similar."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -100,10 +100,10 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; everything that goes wrong is told on stderr."""
+    """Run the command line and return its exit code; all errors are reported on stderr."""
     try:
         result = cli.main(args=arguments, prog_name="llama-gguf", standalone_mode=False)
-    except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
+    except Exception as error:  # noqa: BLE001 - the last resort: users get a sentence, not a traceback
         return _failure(error)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failure(error: Exception) -> int:
-    """Tell `error` on stderr and return the exit code it means."""
+    """Report `error` on stderr and return its exit code."""
     match error:
         case click.exceptions.Abort():
             return INTERRUPTED
@@ -119,17 +119,17 @@ def _failure(error: Exception) -> int:
             error.show()
             return ExitCode.USAGE
         case LlamaGgufError():
-            tell(error)
+            report(error)
             return error.exit_code
         case BrokenPipeError():
-            sys.stdout = None  # the reader has gone; nothing is left to flush
+            sys.stdout = None  # the reader has closed the pipe; nothing to flush
             return ExitCode.OK
         case _:
-            return _defect(error)
+            return _internal_error(error)
 
 
-def tell(error: LlamaGgufError) -> None:
-    """Write a deliberate error to stderr."""
+def report(error: LlamaGgufError) -> None:
+    """Write an expected error to stderr."""
     problems = getattr(error, "problems", ())
     if problems:
         from llama_gguf.settings.messages.report import count, explain  # noqa: PLC0415 - only on errors
@@ -143,11 +143,11 @@ def tell(error: LlamaGgufError) -> None:
         click.echo(f"hint: {error.hint}", err=True)
 
 
-def _defect(error: Exception) -> int:
+def _internal_error(error: Exception) -> int:
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error)
-    click.echo(f"error: a defect in llama-gguf: {type(error).__name__}: {error}", err=True)
-    click.echo(f"hint: run it again with {TRACEBACK_VARIABLE}=1 and report what it prints", err=True)
+    click.echo(f"error: internal error in llama-gguf: {type(error).__name__}: {error}", err=True)
+    click.echo(f"hint: run it again with {TRACEBACK_VARIABLE}=1 and report its output", err=True)
     return ExitCode.INTERNAL
 
 

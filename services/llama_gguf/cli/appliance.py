@@ -1,4 +1,4 @@
-"""What can be learnt about a running (or failed) appliance from its run directory and sockets; changes nothing."""
+"""Inspects a running or failed appliance through its run directory and sockets; changes nothing."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _HEALTH_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One look at an appliance. `programs` is empty when it does not run."""
+    """The state of an appliance at one moment. `programs` is empty if it does not run."""
 
     run: RunDir
     snapshot: Snapshot | None
     programs: tuple[ProgramInfo, ...]
     crashes: tuple[Crash, ...]
-    health: dict[str, Any] | None  # the health server's own words; None when it does not answer
-    engine: EnginePhase | None  # what the engine's program wrote of itself: more than the health server tells
+    health: dict[str, Any] | None  # the health server's response; None if there is none
+    engine: EnginePhase | None  # the engine program's own phase: more detailed than the health server's
     failure: Failure | None
     variant: EngineVariant | None = None  # of the engine's CPU code
     was_ready: bool = False
@@ -54,7 +54,7 @@ class Facts:
 
     @property
     def state(self) -> str:
-        """What the health server says; where it does not answer, or nothing runs, what the files tell."""
+        """The health server's state; if it does not respond, or nothing runs, that of the files."""
         if self.health and self.running:
             return str(self.health["state"])
         if self.failure:
@@ -65,18 +65,18 @@ class Facts:
 
     @property
     def exit_code(self) -> int:
-        """0 ready; 75 running but not ready (yet), so asking again makes sense; 69 stopped or failed."""
+        """0 ready; 75 running but not ready (yet), so a retry can succeed; 69 stopped or failed."""
         if self.state == ServiceState.READY:
             return ExitCode.OK
         return ExitCode.UNAVAILABLE if self.state in {STOPPED, ServiceState.FAILED} else ExitCode.TEMPORARY
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """What works, but not as it should; nothing of what no longer runs."""
+        """Warnings of the engine while it runs."""
         return self.engine.warnings if self.running and self.engine else ()
 
     def restarts(self, program: str) -> int:
-        """Return how often `program` ended unasked since the appliance was started."""
+        """Return how often `program` exited unexpectedly since the appliance was started."""
         return sum(crash.program == program for crash in self.crashes)
 
     def last_crash(self, program: str) -> Crash | None:
@@ -87,7 +87,7 @@ class Facts:
 def find_run_dir(
     given: Path | None, config: Path | None, sets: tuple[str, ...], env: Mapping[str, str] | None = None
 ) -> RunDir:
-    """Return the run directory: as given, from the programs' own variable, or where `up` with this config puts it."""
+    """Return the run directory: as given, from the programs' variable, or where `up` creates it with this config."""
     variables = os.environ if env is None else env
     if given is not None or (given := _from_variable(variables)) is not None:
         return RunDir(root=given.absolute())
@@ -96,7 +96,7 @@ def find_run_dir(
     except InvalidConfigError:
         if config is not None:
             raise
-        # No usable configuration here, as in a shell inside a container: the defaults and variables still say where.
+        # No valid configuration here, as in a shell inside a container: use the defaults and variables.
         loaded = load(None, variables, (*sets, "model.name=unknown"))
     return locate(loaded.settings, variables).run
 
@@ -107,7 +107,7 @@ def _from_variable(env: Mapping[str, str]) -> Path | None:
 
 
 def inspect(run: RunDir) -> Facts:
-    """Look at the appliance of `run`."""
+    """Inspect the appliance of `run`."""
     snapshot = None
     if run.snapshot.exists():
         snapshot = snapshots.read_validated(run.snapshot)
@@ -130,7 +130,7 @@ def inspect(run: RunDir) -> Facts:
 
 
 def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:
-    """Return the health server's details, or None when it does not answer."""
+    """Return the health server's details, or None if it does not respond."""
     health = snapshot.settings.health
     connection = http.client.HTTPConnection(from_here(health.host), health.port, timeout=_HEALTH_SECONDS)
     try:
@@ -144,7 +144,7 @@ def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:
 
 
 def public_url(snapshot: Snapshot) -> str:
-    """Return the address of the API as seen from this machine."""
+    """Return the URL of the API for clients on this machine."""
     gateway = snapshot.settings.gateway
     host = "localhost" if is_wildcard(gateway.host) else gateway.host
     return f"http://{f'[{host}]' if ':' in host else host}:{gateway.port}"

@@ -1,4 +1,4 @@
-"""What commands share: finding and loading the configuration, and the options for it."""
+"""Shared by commands: finding and loading the configuration, and the options for it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def find_config(
 
 
 def load_or_exit(config: Path | None, sets: tuple[str, ...] = (), *, env: Mapping[str, str] | None = None) -> Loaded:
-    """Load the configuration, telling its warnings on stderr. Errors end the program with exit code 78."""
+    """Load the configuration and report its warnings on stderr. Errors end the program with exit code 78."""
     variables = os.environ if env is None else env
     loaded = load(find_config(config, variables), variables, sets)
-    tell(loaded)
+    report_warnings(loaded)
     return loaded
 
 
-def tell(loaded: Loaded) -> None:
+def report_warnings(loaded: Loaded) -> None:
     """Write the warnings of `loaded` to stderr."""
     if loaded.problems:
         click.echo(explain(loaded.problems, loaded.text), err=True)
@@ -50,7 +50,7 @@ def config_options(command: Command) -> Command:
         "sets",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Set one setting, as in --set gateway.port=9000; wins over everything else. May be repeated.",
+        help="Override a setting, as in --set gateway.port=9000. Can be repeated.",
     )(command)
     return click.option(
         "--config",
@@ -61,12 +61,12 @@ def config_options(command: Command) -> Command:
 
 
 def config_argument(command: Command) -> Command:
-    """Add `[FILE]` beside `--config` and `--set`; the command passes both to `chosen`."""
+    """Add `[FILE]`, `--config` and `--set`; the command passes the first two to `chosen`."""
     return click.argument("file", type=click.Path(path_type=Path), required=False)(config_options(command))
 
 
 def chosen(file: Path | None, config: Path | None) -> Path | None:
-    """Return the one configuration file named, as argument or as option."""
+    """Return the configuration file that is given, as argument or as option."""
     if file is not None and config is not None and file != config:
         raise click.UsageError(f"two configuration files: {file} and {config}")
     return file if file is not None else config

@@ -1,6 +1,6 @@
-"""What a report about a machine and an appliance on it holds: each function gathers one section, and never raises.
+"""The sections of the report about a machine and an appliance on it: each function returns one, and never raises.
 
-Masking is the caller's last step over everything; environment and settings are masked here already, by name.
+The caller masks the whole report at the end; settings are masked here too, by name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GPU_QUERY = "name,driver_version,memory.total,memory.used,utilization.gpu,compu
 
 
 def system(proc: Path = Path("/proc")) -> dict[str, Any]:
-    """Kernel, Python, processor, memory and the limits of the container."""
+    """Return kernel, Python, CPU, memory and the limits of the container."""
     memory = _pairs(_read(proc / "meminfo"))
     model = _pairs(_read(proc / "cpuinfo")).get("model name", platform.machine())
     return {
@@ -57,7 +57,7 @@ def system(proc: Path = Path("/proc")) -> dict[str, Any]:
 
 
 def disks(paths: Iterable[Path]) -> dict[str, str]:
-    """Free and total space where each path is, or will be."""
+    """Return free and total space where each path is, or will be."""
     found = {}
     for path in paths:
         existing = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
@@ -67,7 +67,7 @@ def disks(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def gpus(env: Mapping[str, str]) -> dict[str, Any]:
-    """What nvidia-smi says, where it is."""
+    """Return the output of nvidia-smi, if it is installed."""
     tool = shutil.which("nvidia-smi", path=env.get("PATH"))
     if tool is None:
         return {"found": False, "reason": "no nvidia-smi on PATH"}
@@ -76,25 +76,25 @@ def gpus(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def engine(snapshot: Snapshot | None, env: Mapping[str, str]) -> dict[str, Any]:
-    """The llama-server in use, the variant of its CPU code for this machine, its version and the devices it sees."""
+    """Return the llama-server in use, its CPU variant for this machine, its version and the devices it detects."""
     if snapshot is None:
-        return {"reason": "no settings to say which"}
+        return {"reason": "the settings are unknown"}
     try:
         binary = find_binary(snapshot.settings, env)
         variant = choose(snapshot.settings, binary, this_machine(), snapshot.locations.cpu_variants_file)
     except LlamaGgufError as error:
         return {"reason": error.message, "hint": error.hint}
-    seen = {**env, VARIABLE: variant.variant} if variant else dict(env)
+    environment = {**env, VARIABLE: variant.variant} if variant else dict(env)
     return {
         "binary": str(binary),
         "cpu_variant": engine_variant.summary(variant),
-        "version": _output([str(binary), "--version"], seen)[1].splitlines(),
-        "devices": _output([str(binary), "--list-devices"], seen)[1].splitlines(),
+        "version": _output([str(binary), "--version"], environment)[1].splitlines(),
+        "devices": _output([str(binary), "--list-devices"], environment)[1].splitlines(),
     }
 
 
 def model(snapshot: Snapshot | None) -> dict[str, Any]:
-    """Which weights are configured and, for a local file, whether it looks like a model."""
+    """Return which weights are configured and, for a local file, whether it is a GGUF file."""
     if snapshot is None:
         return {}
     chosen = snapshot.settings.model
@@ -114,7 +114,7 @@ def model(snapshot: Snapshot | None) -> dict[str, Any]:
 
 
 def processes(facts: Facts, proc: Path = Path("/proc")) -> list[dict[str, Any]]:
-    """Every process of the appliance: pid, parent, memory, command line."""
+    """Return every process of the appliance: pid, parent, memory, command line."""
     pid_text = _read(facts.run.supervisord_pid).strip()
     if not pid_text.isdigit():
         return []
@@ -133,21 +133,21 @@ def processes(facts: Facts, proc: Path = Path("/proc")) -> list[dict[str, Any]]:
 
 
 def _memory(status: Mapping[str, str]) -> dict[str, str | None]:
-    """Pages of files can be dropped, the rest only swapped, so one number would not tell what a process needs."""
+    """Split by kind: file-backed pages can be dropped, anonymous ones only swapped, so a total would be misleading."""
     names = {"rss": "VmRSS", "anonymous": "RssAnon", "mapped": "RssFile", "swapped": "VmSwap"}
-    return {ours: status.get(theirs) for ours, theirs in names.items()}
+    return {name: status.get(field) for name, field in names.items()}
 
 
 def logs(facts: Facts, lines: int) -> dict[str, list[str]]:
-    """The last lines of every log in the run directory."""
+    """Return the last lines of every log in the run directory."""
     paths = {"supervisord": facts.run.supervisord_log}
     paths |= {path.stem: path for path in sorted(facts.run.root.glob("*.log")) if path != facts.run.supervisord_log}
     return {name: tail_lines(path, lines) for name, path in paths.items()}
 
 
-def errors(tails: Mapping[str, list[str]], most: int = 50) -> list[str]:
-    """The lines among them that speak of something wrong."""
-    return [f"{name}: {line}" for name, lines in tails.items() for line in lines if _ERROR.search(line)][-most:]
+def errors(tails: Mapping[str, list[str]], maximum: int = 50) -> list[str]:
+    """Return the last of the lines that report an error."""
+    return [f"{name}: {line}" for name, lines in tails.items() for line in lines if _ERROR.search(line)][-maximum:]
 
 
 def _output(command: list[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -166,7 +166,7 @@ def _read(path: Path) -> str:
 
 
 def _pairs(text: str, separator: str = ":") -> dict[str, str]:
-    """Parse `name: value` lines; the first of a name counts."""
+    """Parse `name: value` lines; of a repeated name the first is used."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, sign, value = line.partition(separator)

@@ -1,4 +1,4 @@
-"""Options of the `keys` commands: which keys file, and what a key may do."""
+"""Options of the `keys` commands: the keys file, and a key's scopes, limits and other fields."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ MAX_LIMIT = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """The files a command works on. `bootstrap` is None where no configuration was read."""
+class KeyPaths:
+    """The files that a command uses. `bootstrap` is None if no configuration was read."""
 
     keys_file: Path
     audit_file: Path
@@ -43,70 +43,70 @@ class Where:
         return KeyStore(self.keys_file)
 
     def admin(self) -> KeyAdmin:
-        """Return what changes the keys file and records it."""
+        """Return the KeyAdmin, which changes the keys file and records that in the audit log."""
         return KeyAdmin(self.store(), AuditLog(self.audit_file), actor=actor("cli"))
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value that stood on the command line, None (`none`, `never`, `all`) included."""
+    """A value that was given on the command line, including None (`none`, `never`, `all`)."""
 
     value: object
 
 
-def where_options(command: Command) -> Command:
-    """Add --config, --set and --keys-file to a command; it gets them as one argument `where`."""
+def key_paths_options(command: Command) -> Command:
+    """Add --config, --set and --keys-file to a command; it receives them as one argument `paths`."""
 
     @functools.wraps(command)
     def run(
         *args: object, config: Path | None, sets: tuple[str, ...], keys_file: Path | None, **kwargs: object
     ) -> object:
-        return command(*args, where=find(config, sets, keys_file), **kwargs)
+        return command(*args, paths=find(config, sets, keys_file), **kwargs)
 
     option = click.option(
         "--keys-file",
         type=click.Path(path_type=Path),
-        help="Keys file; default: what the configuration says. Its audit log is then audit.jsonl beside it.",
+        help="Keys file; default: the configured one. Its audit log is then audit.jsonl in the same directory.",
     )
     return cast("Command", config_options(option(run)))
 
 
-def find(config: Path | None, sets: tuple[str, ...], keys_file: Path | None) -> Where:
-    """Return the files to work on: those of the configuration, unless the keys file is named."""
+def find(config: Path | None, sets: tuple[str, ...], keys_file: Path | None) -> KeyPaths:
+    """Return the files to use: those of the configuration, unless a keys file is given."""
     if keys_file is not None:
-        return Where(keys_file.absolute(), keys_file.absolute().with_name("audit.jsonl"))
+        return KeyPaths(keys_file.absolute(), keys_file.absolute().with_name("audit.jsonl"))
     settings = load_or_exit(config, sets).settings
     locations = locate(settings, os.environ)
-    return Where(locations.keys_file, locations.audit_file, settings.auth.bootstrap)
+    return KeyPaths(locations.keys_file, locations.audit_file, settings.auth.bootstrap)
 
 
 def key_id_argument(command: Command) -> Command:
-    """Take the id of a key as an argument or, as the old commands did, as --name; passed as `key_id`."""
+    """Accept the id of a key as an argument or, as the legacy commands did, as --name; passed as `key_id`."""
 
     @functools.wraps(command)
     def run(*args: object, key: Given | None, name: Given | None, **kwargs: object) -> object:
-        said = key or name
-        if said is None or (key and name):
-            raise click.UsageError("say which key: ID, or --name ID")
-        return command(*args, key_id=said.value, **kwargs)
+        given = key or name
+        if given is None or (key and name):
+            raise click.UsageError("give the key as ID or as --name ID")
+        return command(*args, key_id=given.value, **kwargs)
 
     option = click.option("--name", "--id", "name", type=KEY_ID, help="Id of the key, instead of the argument.")
     return cast("Command", click.argument("key", type=KEY_ID, required=False, metavar="[ID]")(option(run)))
 
 
 class Parsed(click.ParamType[Given]):
-    """An option whose text a function reads; it raises ValueError with what is wrong."""
+    """An option parsed by a function, which raises ValueError with what is wrong."""
 
-    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
         self.name = name
-        self._read = read
+        self._parse = parse
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Given:
-        """Read the text, or complain about the option."""
+        """Parse the text, or fail with an error that names the option."""
         if isinstance(value, Given):
             return value
         try:
-            return Given(self._read(str(value)))
+            return Given(self._parse(str(value)))
         except ValueError as error:
             self.fail(str(error), param, ctx)
         except KeysError as error:
@@ -114,8 +114,8 @@ class Parsed(click.ParamType[Given]):
 
 
 def _read_id(text: str) -> str:
-    if not re.fullmatch(ID_PATTERN, text):  # not quoted: it may be a key
-        raise ValueError("an id is 1 to 64 characters of A-Z a-z 0-9 _ -")
+    if not re.fullmatch(ID_PATTERN, text):  # not quoted: it can be a key
+        raise ValueError("must be 1 to 64 characters of A-Z a-z 0-9 _ -")
     return text
 
 
@@ -130,14 +130,14 @@ def _read_limit(text: str) -> int | None:
 def _read_models(text: str) -> tuple[str, ...] | None:
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not names:
-        raise ValueError("names no model; `all` allows every one")
+        raise ValueError("must name at least one model; `all` allows every model")
     return None if names == ("all",) else names
 
 
 def _read_scopes(text: str) -> frozenset[str]:
     names = frozenset(part.strip() for part in text.split(",") if part.strip())
     if not names or not names <= set(get_args(Scope)):
-        raise ValueError(f"must be one or more of {', '.join(get_args(Scope))}, with commas between")
+        raise ValueError(f"must be one or more of {', '.join(get_args(Scope))}, separated by commas")
     return names
 
 
@@ -156,25 +156,25 @@ SPAN = Parsed("span", parse_span)
 
 _LIMIT = Parsed("N|none", _read_limit)
 _FIELDS: tuple[tuple[str, str, Parsed, str], ...] = (
-    ("--rate-limit", "requests_per_minute", _LIMIT, "Requests a minute; `none` = the default of the configuration."),
-    ("--tpm", "tokens_per_minute", _LIMIT, "Tokens a minute."),
-    ("--concurrency", "concurrency", _LIMIT, "Requests at the same time."),
-    ("--monthly-tokens", "monthly_tokens", _LIMIT, "Tokens a calendar month."),
-    ("--models", "models", Parsed("A,B|all", _read_models), "Models the key may ask for; `all` = every model."),
-    ("--scopes", "scopes", Parsed("A,B", _read_scopes), "What the key may do: inference, metrics, admin."),
-    ("--priority", "priority", Parsed("|".join(get_args(Priority)), _read_priority), "Who goes first in the queue."),
+    ("--rate-limit", "requests_per_minute", _LIMIT, "Requests per minute; `none` = the configured default."),
+    ("--tpm", "tokens_per_minute", _LIMIT, "Tokens per minute."),
+    ("--concurrency", "concurrency", _LIMIT, "Concurrent requests."),
+    ("--monthly-tokens", "monthly_tokens", _LIMIT, "Tokens per calendar month."),
+    ("--models", "models", Parsed("A,B|all", _read_models), "Models that the key can use; `all` = every model."),
+    ("--scopes", "scopes", Parsed("A,B", _read_scopes), "Scopes of the key: inference, metrics, admin."),
+    ("--priority", "priority", Parsed("|".join(get_args(Priority)), _read_priority), "Priority in the queue."),
     (
         "--expires",
         "expires",
         Parsed("when", _read_expiry),
-        "30d, 24h, 60m, an ISO 8601 time (UTC unless it has a zone), or `never`.",
+        "30d, 24h, 60m, an ISO 8601 time (UTC unless it has a time zone), or `never`.",
     ),
-    ("--note", "note", Parsed("text", str), "A note for people."),
+    ("--note", "note", Parsed("text", str), "A note."),
 )
 
 
 def field_options(command: Command) -> Command:
-    """Add the options that say what a key may do; the command gets those given as one argument `given`."""
+    """Add the options for a key's fields; the command receives those given as one argument `given`."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> object:

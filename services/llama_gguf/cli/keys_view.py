@@ -1,4 +1,4 @@
-"""How the `keys` commands show records: rich for people, plain dicts for `--json`. Never a key, never a digest."""
+"""How the `keys` commands show records: rich text, or plain dicts for `--json`. Never a key, never a digest."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from llama_gguf.keys.record import KeyRecord
 from llama_gguf.timestamps import utc_text
 
 WIDE = 240
-"""Columns where the output is no terminal: a pipe has no width to cut lines to."""
+"""Columns if the output is not a terminal: a pipe has no width."""
 
 
 def console() -> Console:
-    """Return a console on stdout that quotes user text as it is."""
-    made = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    return made if made.is_terminal else Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=WIDE)
+    """Return a console on stdout that prints user text unchanged."""
+    created = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return (
+        created
+        if created.is_terminal
+        else Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=WIDE)
+    )
 
 
 def as_json(record: KeyRecord, now: dt.datetime) -> dict[str, object]:
-    """Return everything a record says, defaults included, but the digests."""
+    """Return all fields of a record except the digests, including defaults."""
     return {
         "id": record.id,
         "prefix": record.prefix,
@@ -44,14 +48,14 @@ def as_json(record: KeyRecord, now: dt.datetime) -> dict[str, object]:
 
 
 def state(record: KeyRecord, now: dt.datetime) -> str:
-    """Return `expired`, `rotating` (an earlier secret still works) or `active`."""
+    """Return `expired`, `rotating` (an earlier secret is still valid) or `active`."""
     if record.expires and record.expires <= now:
         return "expired"
     return "rotating" if grace_end(record, now) else "active"
 
 
 def grace_end(record: KeyRecord, now: dt.datetime) -> dt.datetime | None:
-    """Return until when any earlier secret works, or None."""
+    """Return until when any earlier secret is valid, or None."""
     return max((old.valid_until for old in record.previous if old.valid_until > now), default=None)
 
 
@@ -60,13 +64,13 @@ def _time(moment: dt.datetime | None) -> str | None:
 
 
 def table(records: tuple[KeyRecord, ...], now: dt.datetime) -> Table:
-    """Return the records as a table, one a row."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    """Return the records as a table, one per row."""
+    view = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("ID", "PREFIX", "STATE", "SCOPES", "LIMITS", "PRIORITY", "EXPIRES", "NOTE"):
-        made.add_column(heading, no_wrap=heading in ("ID", "PREFIX", "STATE"))
+        view.add_column(heading, no_wrap=heading in ("ID", "PREFIX", "STATE"))
     for record in records:
         now_state = state(record, now)
-        made.add_row(
+        view.add_row(
             record.id,
             record.prefix + "…",
             Text(now_state, style={"expired": "red", "rotating": "yellow"}.get(now_state, "green")),
@@ -76,7 +80,7 @@ def table(records: tuple[KeyRecord, ...], now: dt.datetime) -> Table:
             _time(record.expires) or "never",
             record.note,
         )
-    return made
+    return view
 
 
 def limits(record: KeyRecord) -> str:
@@ -84,8 +88,8 @@ def limits(record: KeyRecord) -> str:
     own = (
         (record.requests_per_minute, "rpm"),
         (record.tokens_per_minute, "tpm"),
-        (record.concurrency, "at once"),
-        (record.monthly_tokens, "a month"),
+        (record.concurrency, "concurrent"),
+        (record.monthly_tokens, "per month"),
     )
     return ", ".join(f"{number} {unit}" for number, unit in own if number is not None) or "default"
 
@@ -105,14 +109,14 @@ def details(record: KeyRecord, now: dt.datetime) -> str:
         "expires": _time(record.expires) or "never",
     }
     if end := grace_end(record, now):
-        rows["earlier key"] = f"works until {utc_text(end)}"
+        rows["earlier key"] = f"valid until {utc_text(end)}"
     if record.note:
         rows["note"] = record.note
     return "\n".join(f"{name:<12} {value}" for name, value in rows.items())
 
 
 def secret(text: str, heading: str) -> None:
-    """Print a key that was made just now, alone on its line, so that it can be copied."""
+    """Print a key that was generated just now, alone on its line, so that it can be copied."""
     click.echo(click.style(heading, bold=True))
     click.echo(f"\n  {click.style(text, fg='green')}\n")
-    click.echo("It is shown only this once; the keys file holds its SHA-256.")
+    click.echo("It is shown only once; the keys file holds its SHA-256.")

@@ -1,7 +1,7 @@
 """supervisord's event listener as a program: `python -m llama_gguf.cli.listener`.
 
-Lives here because it joins two parts that do not know each other: the runtime's listener and the engine's diagnosis.
-Not a click command: only supervisord starts it. Until the first program dies it is an all but empty interpreter.
+In `cli` because it combines two packages that do not import each other: the runtime's listener and the engine's
+diagnosis. Not a click command: only supervisord starts it. Until the first program exits it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def _listener() -> FatalListener:
-    # Imported at the first event, for the reason above.
+    # Imported at the first event: see the docstring of the module.
     from llama_gguf import logs  # noqa: PLC0415
     from llama_gguf.rundir.snapshot import read_from_environment  # noqa: PLC0415
     from llama_gguf.runtime.fatal_listener import FatalListener  # noqa: PLC0415

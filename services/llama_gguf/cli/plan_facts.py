@@ -1,5 +1,5 @@
-"""What `plan` knows: everything `up` would do on this machine, as one value. Gathers; prints nothing, starts nothing
-but llama-server's own `--version` and `--list-devices`."""
+"""What `plan` shows: everything `up` would do on this machine, as one value. Prints nothing, and starts nothing except
+llama-server with `--version` and `--list-devices`."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class EngineFacts:
     version: str
     devices: tuple[Device, ...]
     gpu_backend: bool
-    variant: EngineVariant | None = None  # of its CPU code; None where it makes its own choice
+    variant: EngineVariant | None = None  # of its CPU code; None if llama-server selects it
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
-    """All that `plan` shows."""
+    """Everything that `plan` shows."""
 
     config: Path | None
     settings: Settings
@@ -61,11 +61,11 @@ class PlanFacts:
 
 
 def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int | None) -> PlanFacts:
-    """Look at the configuration and this machine; `vram` and `ram` stand in for another machine's."""
+    """Inspect the configuration and this machine; `vram` and `ram` override the machine's memory."""
     settings = loaded.settings
     locations = locate(settings, env)
     sources = plan_sources(settings.model, locations, env)
-    engine = look_for_engine(settings, env, locations)
+    engine = inspect_engine(settings, env, locations)
     host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(vram))
     argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
     files = tuple(file_status(wanted) for wanted in all_wanted(sources))
@@ -88,22 +88,23 @@ def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int
     )
 
 
-def look_for_engine(settings: Settings, env: Mapping[str, str], locations: Locations) -> EngineFacts:
-    """Find llama-server and ask it for its version and devices."""
+def inspect_engine(settings: Settings, env: Mapping[str, str], locations: Locations) -> EngineFacts:
+    """Find llama-server and query its version and devices."""
     binary = None
     try:
         binary = find_binary(settings, env)
         variant = choose(settings, binary, this_machine(), locations.cpu_variants_file)
-        seen = engine_environment(env, locations.run.root, variant.variant if variant else None)
-        return EngineFacts(binary, version(binary, seen), devices(binary, seen), has_gpu_backend(binary), variant)
+        environment = engine_environment(env, locations.run.root, variant.variant if variant else None)
+        gpu_backend = has_gpu_backend(binary)
+        return EngineFacts(binary, version(binary, environment), devices(binary, environment), gpu_backend, variant)
     except LaunchError as error:
         return EngineFacts(binary, "", (), gpu_backend=True, problem=f"{error.message}; {error.hint}".rstrip("; "))
 
 
 def machine(engine: EngineFacts, vram: int | None, ram: int | None) -> Machine:
-    """Return how much memory there is; GPUs that no llama-server could be asked about are not known.
+    """Return the machine's memory; without a llama-server to query, that of its GPUs is unknown.
 
-    The processor is this machine's, also where memory of another's is planned with.
+    The CPU is this machine's, even if the memory is another machine's.
     """
     device_bytes: int | None = vram
     if vram is None and not engine.problem:
@@ -112,7 +113,7 @@ def machine(engine: EngineFacts, vram: int | None, ram: int | None) -> Machine:
 
 
 def usable_cpu(variant: EngineVariant | None) -> Cpu:
-    """Return what the engine's CPU code uses of this machine's processor; nothing where the kernel does not tell."""
+    """Return the CPU flags that the engine's CPU code uses on this machine; none if the kernel does not report them."""
     here = this_machine()
     cpu = read_cpu(here.cpuinfo) or NO_CPU
     if variant is None or variant.variant not in here.table:
@@ -121,7 +122,7 @@ def usable_cpu(variant: EngineVariant | None) -> Cpu:
 
 
 def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPlan:
-    """Return the memory plan. Raises ModelError where a file is not on disk yet, or not readable."""
+    """Return the memory plan. Raises ModelError if a file is not on disk yet, or not readable."""
 
     def path(name: str, file: ModelFileStatus) -> Path:
         if not file.present:
@@ -145,7 +146,7 @@ def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPl
 
 
 def as_data(facts: PlanFacts) -> dict[str, Any]:
-    """Return the facts as JSON values; the shape is stable."""
+    """Return the facts as JSON values; the structure is stable."""
     locations, run = facts.locations, facts.locations.run
     return {
         "config": str(facts.config) if facts.config else None,

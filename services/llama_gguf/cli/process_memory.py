@@ -1,6 +1,6 @@
-"""What a process takes of main memory: its own, which can only be swapped, and pages of files, which can be dropped.
+"""A process's main memory: anonymous pages, which can only be swapped, and file-backed ones, which can be dropped.
 
-Weights that llama.cpp maps are pages of a file; weights that it repacks for the processor are its own.
+Weights that llama.cpp maps are file-backed; weights that it repacks for the CPU are anonymous.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAMES = ("RssAnon", "RssFile", "RssShmem", "VmSwap")
 
 @dataclass(frozen=True, slots=True)
 class ProcessMemory:
-    """Bytes in main memory, and those that were swapped out of it."""
+    """Resident bytes by kind, and swapped ones."""
 
     anonymous: int
     mapped: int
@@ -23,7 +23,7 @@ class ProcessMemory:
 
 
 def read_process_memory(pid: int, proc: Path = Path("/proc")) -> ProcessMemory | None:
-    """Return the memory of a process; None where it has ended or the kernel does not tell."""
+    """Return the memory of a process; None if it has exited or the kernel does not report it."""
     try:
         found = dict(_LINE.findall((proc / str(pid) / "status").read_text()))
     except OSError:

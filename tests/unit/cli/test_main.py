@@ -134,7 +134,7 @@ def test_defect_is_one_sentence_unless_asked(
     command(fail)
     assert run("status") == ExitCode.INTERNAL
     err = capsys.readouterr().err
-    assert "a defect in llama-gguf: RuntimeError: oops" in err
+    assert "internal error in llama-gguf: RuntimeError: oops" in err
     assert "Traceback" not in err
     monkeypatch.setenv(entry.TRACEBACK_VARIABLE, "1")
     assert run("status") == ExitCode.INTERNAL
@@ -152,7 +152,7 @@ def test_interrupt(command: Callable[[Callable[[], object]], None]) -> None:
 def test_command_that_is_none_is_a_defect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(entry.LAZY, "status", "llama_gguf.errors:ExitCode")
     assert run("status") == ExitCode.INTERNAL
-    assert "is no click command" in capsys.readouterr().err
+    assert "is not a click command" in capsys.readouterr().err
 
 
 def test_exit_code_of_a_command_is_kept(command: Callable[[Callable[[], object]], None]) -> None:

@@ -1,1 +1,1 @@
-"""One module a command of `llama-gguf`, imported only when it is asked for."""
+"""One module per command of `llama-gguf`, imported only when it is used."""

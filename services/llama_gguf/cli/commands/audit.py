@@ -1,4 +1,4 @@
-"""`llama-gguf audit`: check and read the log of key changes and admin calls."""
+"""`llama-gguf audit`: verify and show the log of key changes and admin calls."""
 
 from __future__ import annotations
 
@@ -17,45 +17,43 @@ from llama_gguf.cli.keys_options import find
 from llama_gguf.errors import KeysError
 from llama_gguf.logs import clean
 
-file_option = click.option(
-    "--file", type=click.Path(path_type=Path), help="Audit log; default: what the configuration says."
-)
+file_option = click.option("--file", type=click.Path(path_type=Path), help="Audit log; default: the configured one.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def audit() -> None:
-    """Check and read the log of key changes and admin calls."""
+    """Verify and show the log of key changes and admin calls."""
 
 
 @audit.command()
 @click.option(
-    "--head", "head_text", metavar="SEQ:HASH", help="A head noted earlier: the log must still contain that entry."
+    "--head", "head_text", metavar="SEQ:HASH", help="A head printed earlier: the log must still contain that entry."
 )
 @file_option
 @config_options
 @json_option
 def verify(head_text: str | None, file: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Find out whether the log is as it was written.
+    """Verify that the log has not been changed.
 
-    Finds a changed, inserted, removed or moved line and a missing beginning or end. Note the head it prints somewhere
-    else: with --head, not even somebody who can write all files here can hide a change to what came before.
-    Exits with 78 if something is wrong.
+    Detects changed, inserted, removed and moved lines, and a missing beginning or end. Save the head that it prints on
+    another machine: with --head, a change to earlier entries is detected even if the whole log was rewritten.
+    Exits with 78 if the log was changed.
     """
     path = _path(file, config, sets)
     verdict = verify_log(path, expected=_head(head_text))
     if as_json:
         line = verdict.bad_line or None
-        said = {"ok": verdict.ok, "entries": verdict.entries, "head": str(verdict.head)}
-        click.echo(json.dumps({**said, "bad_line": line, "problem": verdict.problem or None}, indent=2))
+        result = {"ok": verdict.ok, "entries": verdict.entries, "head": str(verdict.head)}
+        click.echo(json.dumps({**result, "bad_line": line, "problem": verdict.problem or None}, indent=2))
     elif verdict.ok:
-        click.echo(f"{path}: {verdict.entries} entries, all as they were written\nhead {verdict.head}")
+        click.echo(f"{path}: {verdict.entries} entries, all intact\nhead {verdict.head}")
     if not verdict.ok:
-        place = f"{path}:{verdict.bad_line}: this line" if verdict.bad_line else f"{path}:"
+        location = f"{path}:{verdict.bad_line}: this line" if verdict.bad_line else f"{path}:"
         raise KeysError(
-            f"{place} {verdict.problem}",
+            f"{location} {verdict.problem}",
             code="audit-tampered",
-            hint=f"the {verdict.entries} entries before it are sound; keep the file as evidence",
+            hint=f"the {verdict.entries} entries before it are intact; keep the file as evidence",
         )
 
 
@@ -67,7 +65,7 @@ def verify(head_text: str | None, file: Path | None, config: Path | None, sets: 
 @config_options
 @json_option
 def show(limit: int, file: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Show the newest entries, the latest last. Does not check them; `audit verify` does."""
+    """Show the newest entries, the latest last. Does not verify them; see `audit verify`."""
     newest = deque(entries(_path(file, config, sets)), maxlen=limit)
     if as_json:
         click.echo(json.dumps([asdict(entry) for entry in newest], indent=2))
@@ -90,9 +88,11 @@ def _head(text: str | None) -> AuditHead | None:
 
 
 def _line(entry: AuditEntry) -> str:
-    return clean(f"{entry.seq:>5}  {entry.ts}  {entry.actor}  {entry.action}  {entry.target}  {_told(entry.details)}")
+    return clean(
+        f"{entry.seq:>5}  {entry.ts}  {entry.actor}  {entry.action}  {entry.target}  {_details(entry.details)}"
+    )
 
 
-def _told(details: Mapping[str, Detail]) -> str:
+def _details(details: Mapping[str, Detail]) -> str:
     shown = {name: ",".join(value) if isinstance(value, list) else value for name, value in details.items()}
     return " ".join(f"{name}={value}" for name, value in shown.items())

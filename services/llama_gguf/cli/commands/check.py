@@ -1,4 +1,4 @@
-"""`llama-gguf check`: is this configuration right, and could it run on this machine?"""
+"""`llama-gguf check`: whether a configuration is valid, and can run on this machine."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Format = Literal["text", "json"]
 
 @click.command()
 @config_argument
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to report.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Format of the report.")
 @click.option(
-    "--no-files", is_flag=True, help="Check only what is written, not the files and variables of this machine."
+    "--no-files", is_flag=True, help="Check only the configuration, not the files and variables of this machine."
 )
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 def check(
     *, file: Path | None, config: Path | None, sets: tuple[str, ...], form: Format, no_files: bool, strict: bool
 ) -> int:
-    """Check the configuration FILE, this machine's files included; exit 78 if anything is wrong."""
+    """Check the configuration FILE and the files it refers to; exit 78 if anything is wrong."""
     path = find_config(chosen(file, config), os.environ)
     problems, text = examine(path, sets, os.environ, files=not no_files)
     failed = any(problem.severity == "error" or strict for problem in problems)
@@ -50,7 +50,7 @@ def check(
 def examine(
     path: Path | None, sets: tuple[str, ...], env: Mapping[str, str], *, files: bool
 ) -> tuple[tuple[Problem, ...], str]:
-    """Return every problem of a configuration, and the text they point into."""
+    """Return every problem of a configuration, and the text that their line numbers refer to."""
     try:
         loaded = load(path, env, sets)
     except InvalidConfigError as error:
@@ -59,17 +59,17 @@ def examine(
 
 
 def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Return the problems between a valid configuration and this machine, with their places."""
+    """Return the problems of a valid configuration on this machine, with their positions."""
     locations = locate(loaded.settings, env)
     found = check_files(loaded.settings, locations, env, read_model=read_model)
     return loaded.with_origins([*found, *_pinned_variant(loaded.settings, locations, env)])
 
 
 def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
-    """Return why the variant that engine.cpu_variant names cannot run here; without an engine nobody knows."""
+    """Return why the variant of engine.cpu_variant cannot run here; nothing without an engine."""
     if settings.engine.cpu_variant == "auto":
         return []
-    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - only where there is something to look at
+    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - only if a variant is pinned
     from llama_gguf.engine.variant_choice import choose, this_machine  # noqa: PLC0415 - as above
 
     try:
@@ -84,7 +84,7 @@ def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, 
 
 
 def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
-    """Return what the header of a model on this disk says; None for one to be downloaded."""
+    """Return the facts in the header of a model on disk; None for one that is to be downloaded."""
     from llama_gguf.models.gguf.facts import facts_of  # noqa: PLC0415 - as below
     from llama_gguf.models.gguf.header import read_header  # noqa: PLC0415 - only where there is a file to read
 

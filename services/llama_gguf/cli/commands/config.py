@@ -1,4 +1,4 @@
-"""`llama-gguf config`: what is in force, where each value came from, and which variables there are."""
+"""`llama-gguf config`: the effective configuration, the origin of each value, and all variables."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def config() -> None:
 
 @config.command()
 @config_argument
-@click.option("--origin", is_flag=True, help="Say where each value came from.")
-@click.option("--changed", is_flag=True, help="Leave out what has its default.")
-@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="How to print.")
+@click.option("--origin", is_flag=True, help="Show the origin of each value.")
+@click.option("--changed", is_flag=True, help="Omit settings that have their default.")
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="Format of the output.")
 def show(
     *,
     file: Path | None,
@@ -41,11 +41,11 @@ def show(
     changed: bool,
     form: Literal["yaml", "json"],
 ) -> None:
-    """Print the configuration in force (FILE, variables and flags together), secrets masked."""
+    """Print the effective configuration (FILE, variables and flags together), secrets masked."""
     loaded = load_or_exit(chosen(file, config), sets)
     tree = mask_value("", loaded.settings.model_dump(mode="json", exclude_defaults=changed))
     if not isinstance(tree, dict):  # a model dumps as an object
-        raise TypeError("the settings are no mapping")
+        raise TypeError("the settings are not a mapping")
     if form == "json":
         data = {"settings": tree, "origins": dict(origins(tree, loaded))} if origin else tree
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))
@@ -71,13 +71,13 @@ def leaves(tree: dict[str, JsonValue], above: str = "") -> Iterator[tuple[str, J
 
 
 def origins(tree: dict[str, JsonValue], loaded: Loaded) -> Iterator[tuple[str, str]]:
-    """Yield the dotted name of every setting and where its value came from."""
+    """Yield the dotted name of every setting and the origin of its value."""
     for name, _ in leaves(tree):
         yield name, str(loaded.origin(name))
 
 
 def annotated(tree: dict[str, JsonValue], loaded: Loaded) -> str:
-    """Return `tree` as YAML with the origin of each value as a comment behind it."""
+    """Return `tree` as YAML with the origin of each value as a comment after it."""
     lines = list(_annotated(tree, loaded, "", ""))
     width = min(60, max((len(line) for line, note in lines if note), default=0))
     return "\n".join(f"{line:<{width}}  # {note}" if note else line for line, note in lines)
@@ -98,23 +98,24 @@ def _annotated(tree: dict[str, JsonValue], loaded: Loaded, above: str, indent: s
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One environment variable that has a meaning."""
+    """One environment variable that is read."""
 
     name: str
-    setting: str  # "" where it sets none
+    setting: str  # "" if it sets none
     kind: Literal["setting", "old name", "retired", "platform"]
     note: str
 
 
 def variables(schema: SettingsSchema) -> Iterator[Variable]:
-    """Yield every variable: one a setting, the platforms', and the old system's names."""
+    """Yield every variable: one per setting, those of platforms, and the legacy ones."""
     for leaf in schema.leaves():
         yield Variable(env_name(leaf.path), leaf.name, "setting", str(leaf.node.get("description", "")))
     for platform in PLATFORM_VARIABLES:
         note = f"{platform.platform}: {platform.note}" if platform.note else platform.platform
         yield Variable(platform.name, dotted(platform.setting), "platform", note)
-    for old in LEGACY_VARIABLES:
-        yield Variable(old.name, dotted(old.setting), "old name" if old.setting else "retired", old.note)
+    for legacy in LEGACY_VARIABLES:
+        setting = dotted(legacy.setting)
+        yield Variable(legacy.name, setting, "old name" if setting else "retired", legacy.note)
 
 
 @config.command()
@@ -131,17 +132,16 @@ def env(as_json: bool, set_only: bool) -> None:
 
 
 _TITLES = {
-    "setting": "One for each setting (lists as JSON, or separated by commas)",
-    "platform": "Set by platforms, or read by others",
-    "old name": "Names of the old system, still read",
-    "retired": "Names of the old system without effect",
+    "setting": "One per setting (lists as JSON, or separated by commas)",
+    "platform": "Set by platforms, or read by other software",
+    "old name": "Legacy variables, still read",
+    "retired": "Legacy variables without effect",
 }
 
 
 def _table(listed: list[Variable]) -> None:
-    """Print one line a variable: cut to the width of a terminal, whole where nobody looks."""
-    whole = not sys.stdout.isatty()
-    width = 100_000 if whole else shutil.get_terminal_size().columns
+    """Print one line per variable: truncated to the width of a terminal, complete if stdout is not one."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100_000
     column = max((len(one.name) for one in listed), default=0)
     for kind, title in _TITLES.items():
         rows = [one for one in listed if one.kind == kind]

@@ -1,4 +1,4 @@
-"""`llama-gguf diagnostics`: everything one needs to help somebody else, in one report, secrets masked."""
+"""`llama-gguf diagnostics`: a report for troubleshooting, secrets masked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llama_gguf.settings.redaction import mask_text, mask_value, masked_environm
 
 @click.command()
 @config_options
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Run directory; default: where `up` puts it.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Run directory; default: that of `up`.")
 @click.option("--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Lines of each log.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file, mode 0600.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
@@ -35,20 +35,20 @@ def diagnostics(  # noqa: PLR0917 - click passes its options by name
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    click.echo(f"written to {output}; look through it before you share it", err=True)
+    click.echo(f"written to {output}; review it before you share it", err=True)
 
 
 def collect(facts: Facts, lines: int) -> dict[str, Any]:
-    """Gather every section, and mask all of it."""
+    """Collect every section, and mask secrets in all of them."""
     snapshot = facts.snapshot
     tails = diagnostics_sections.logs(facts, lines)
-    places = [facts.run.root, Path("/dev/shm")]  # noqa: S108 - looked at, not written
+    directories = [facts.run.root, Path("/dev/shm")]  # noqa: S108 - inspected, not written
     if snapshot is not None:
-        places += [snapshot.locations.data_dir, snapshot.locations.models_dir, snapshot.locations.logs_dir]
+        directories += [snapshot.locations.data_dir, snapshot.locations.models_dir, snapshot.locations.logs_dir]
     report = {
         "system": diagnostics_sections.system(),
         "gpu": diagnostics_sections.gpus(os.environ),
-        "disks": diagnostics_sections.disks(places),
+        "disks": diagnostics_sections.disks(directories),
         "engine": diagnostics_sections.engine(snapshot, os.environ),
         "model": diagnostics_sections.model(snapshot),
         "status": as_dict(facts),
@@ -63,7 +63,7 @@ def collect(facts: Facts, lines: int) -> dict[str, Any]:
 
 
 def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return `value` with every text in it masked by its shape: what a name did not give away, a pattern may."""
+    """Return `value` with every text in it masked by patterns, which find secrets that their names do not reveal."""
     if isinstance(value, dict):
         return {name: _masked(child) for name, child in value.items()}
     if isinstance(value, list):
@@ -72,7 +72,7 @@ def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def as_text(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the report as lines for a person: a heading for each section."""
+    """Yield the report as lines of text, with a heading per section."""
     for name, section in report.items():
         yield f"== {name}"
         yield from _lines(section, "")

@@ -1,6 +1,6 @@
-"""`llama-gguf gen`: writes what is generated from the code, so that it cannot drift from it.
+"""`llama-gguf gen`: writes the files that are generated from the code.
 
-Every file is a function `() -> str` named in the table here, in the package it belongs to.
+Every file is the result of a function `() -> str` in the table here, in the package that it belongs to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILES: Mapping[str, str] = {
     "engine/flags.json": "llama_gguf.engine.flags:flag_dump",
     "openapi.json": "llama_gguf.cli.generate.openapi:openapi",
 }
-"""File below schema/ -> the function that makes its text."""
+"""File below schema/ -> the function that returns its text."""
 
 
 @click.command()
@@ -37,7 +37,7 @@ def gen(*, out: Path, only_check: bool) -> int:
     for name, content in generate():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(content, encoding="utf-8")
-        click.echo(f"{out / name}{'' if name in stale else ' (as it was)'}")
+        click.echo(f"{out / name}{'' if name in stale else ' (unchanged)'}")
     return ExitCode.OK
 
 

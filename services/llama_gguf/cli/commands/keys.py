@@ -1,4 +1,4 @@
-"""`llama-gguf keys`: make, list, change and revoke API keys. A running appliance sees a change within a second."""
+"""`llama-gguf keys`: create, list, update and revoke API keys. A running appliance applies changes within a second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import cast
 import click
 
 from llama_gguf.cli import keys_view as view
-from llama_gguf.cli.keys_options import SPAN, Given, Where, field_options, key_id_argument, where_options
+from llama_gguf.cli.keys_options import SPAN, Given, KeyPaths, field_options, key_id_argument, key_paths_options
 from llama_gguf.errors import KeysError
 from llama_gguf.keys import store
 from llama_gguf.keys.bootstrap import KEY_ID as BOOTSTRAP_ID
@@ -22,37 +22,37 @@ from llama_gguf.keys.secret import is_short
 from llama_gguf.timestamps import utc_text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but the key.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only the key.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def keys() -> None:
-    """Make, list, change and revoke API keys.
+    """Create, list, update and revoke API keys.
 
-    A running appliance sees every change within a second. The keys file holds SHA-256 digests: a key is shown once,
-    when it is made.
+    A running appliance applies every change within a second. The keys file holds SHA-256 digests: a key is shown only
+    once, when it is created.
     """
 
 
 @keys.command()
 @key_id_argument
 @field_options
-@where_options
+@key_paths_options
 @json_option
 @quiet_option
-def generate(key_id: str, given: KeyFields, where: Where, *, as_json: bool, quiet: bool) -> None:
-    """Make a key and print it, this once."""
-    change = where.admin().generate(key_id, **given)
-    _hand_over(change, f"New key {key_id} in {where.keys_file}", as_json=as_json, quiet=quiet)
+def generate(key_id: str, given: KeyFields, paths: KeyPaths, *, as_json: bool, quiet: bool) -> None:
+    """Create a key and print it; it cannot be shown again."""
+    change = paths.admin().generate(key_id, **given)
+    _hand_over(change, f"New key {key_id} in {paths.keys_file}", as_json=as_json, quiet=quiet)
 
 
 @keys.command("list")
-@where_options
+@key_paths_options
 @json_option
 @quiet_option
-def list_(where: Where, *, as_json: bool, quiet: bool) -> None:
-    """List the keys: ids, states and limits, never the keys themselves. With --quiet, the ids alone."""
-    records, now = _read(where).records, _now()
+def list_(paths: KeyPaths, *, as_json: bool, quiet: bool) -> None:
+    """List the keys: ids, states and limits, never the secrets. With --quiet, only the ids."""
+    records, now = _read(paths).records, _now()
     if as_json:
         _print_json({"keys": [view.as_json(record, now) for record in records]})
     elif quiet:
@@ -60,16 +60,16 @@ def list_(where: Where, *, as_json: bool, quiet: bool) -> None:
     elif records:
         view.console().print(view.table(records, now))
     else:
-        click.echo(f"No keys in {where.keys_file}. `llama-gguf keys generate NAME` makes one.")
+        click.echo(f"No keys in {paths.keys_file}. `llama-gguf keys generate NAME` creates one.")
 
 
 @keys.command("show")
 @key_id_argument
-@where_options
+@key_paths_options
 @json_option
-def show_(key_id: str, where: Where, *, as_json: bool) -> None:
-    """Show one key: what it may do, and since when."""
-    record = _read(where).find(key_id)
+def show_(key_id: str, paths: KeyPaths, *, as_json: bool) -> None:
+    """Show one key: its scopes, limits and dates."""
+    record = _read(paths).find(key_id)
     if record is None:
         raise KeysError(
             f"there is no key with the id {key_id}", code="key-unknown", hint="`llama-gguf keys list` shows the ids"
@@ -83,13 +83,13 @@ def show_(key_id: str, where: Where, *, as_json: bool) -> None:
 @keys.command()
 @key_id_argument
 @field_options
-@where_options
+@key_paths_options
 @json_option
-def update(key_id: str, given: KeyFields, where: Where, *, as_json: bool) -> None:
-    """Change what a key may do; the key itself stays. `none`, `all` and `never` take a limit away."""
+def update(key_id: str, given: KeyFields, paths: KeyPaths, *, as_json: bool) -> None:
+    """Change a key's scopes, limits and other fields, not its secret. `none`, `all` and `never` remove a limit."""
     if not given:
-        raise click.UsageError("say what to change, for example --rate-limit 60")
-    change = where.admin().update(key_id, **given)
+        raise click.UsageError("give at least one option, for example --rate-limit 60")
+    change = paths.admin().update(key_id, **given)
     if as_json:
         _print_json(view.as_json(change.record, _now()))
     else:
@@ -98,18 +98,20 @@ def update(key_id: str, given: KeyFields, where: Where, *, as_json: bool) -> Non
 
 @keys.command()
 @key_id_argument
-@where_options
+@key_paths_options
 @json_option
-def remove(key_id: str, where: Where, *, as_json: bool) -> None:
-    """Revoke a key: it and every earlier secret of it stop working within a second."""
-    change = where.admin().remove(key_id)
+def remove(key_id: str, paths: KeyPaths, *, as_json: bool) -> None:
+    """Revoke a key: its secret, and every earlier one, become invalid within a second."""
+    change = paths.admin().remove(key_id)
     if as_json:
         _print_json({"id": key_id, "removed": True})
     else:
         click.echo(f"Removed {key_id} ({change.record.prefix}…).")
-    if key_id == BOOTSTRAP_ID and where.bootstrap and (where.bootstrap.env or where.bootstrap.file):
-        source = where.bootstrap.env or where.bootstrap.file
-        click.echo(f"warning: auth.bootstrap still names {source}: the key in it returns at the next start", err=True)
+    if key_id == BOOTSTRAP_ID and paths.bootstrap and (paths.bootstrap.env or paths.bootstrap.file):
+        source = paths.bootstrap.env or paths.bootstrap.file
+        click.echo(
+            f"warning: auth.bootstrap still refers to {source}: its key is added again at the next start", err=True
+        )
 
 
 @keys.command()
@@ -120,57 +122,60 @@ def remove(key_id: str, where: Where, *, as_json: bool) -> None:
     metavar="span",
     default="0",
     show_default=True,
-    help="How long the old key stays good, such as 24h.",
+    help="How long the old secret stays valid, such as 24h.",
 )
 @click.option(
-    "--request-id", default="", metavar="UUID", help="Repeating a rotation with the same id gives the same key again."
+    "--request-id",
+    default="",
+    metavar="UUID",
+    help="Idempotency: repeating a rotation with the same id returns the same secret.",
 )
-@where_options
+@key_paths_options
 @json_option
 @quiet_option
-def rotate(key_id: str, grace: Given, request_id: str, where: Where, *, as_json: bool, quiet: bool) -> None:
-    """Give a key a new secret and print it, this once; limits and expiry stay.
+def rotate(key_id: str, grace: Given, request_id: str, paths: KeyPaths, *, as_json: bool, quiet: bool) -> None:
+    """Give a key a new secret and print it; it cannot be shown again. Limits and expiry do not change.
 
-    Without --grace the old secret, and any from earlier rotations, stop working at once.
+    Without --grace the old secret, and those of earlier rotations, become invalid at once.
     """
-    change = where.admin().rotate(key_id, grace=cast("dt.timedelta", grace.value), request_id=request_id)
+    change = paths.admin().rotate(key_id, grace=cast("dt.timedelta", grace.value), request_id=request_id)
     end = view.grace_end(change.record, _now())
-    until = f"the earlier one works until {utc_text(end)}" if end else "the earlier one is no longer good"
+    until = f"the earlier one is valid until {utc_text(end)}" if end else "the earlier one is no longer valid"
     _hand_over(change, f"New secret for {key_id}; {until}", as_json=as_json, quiet=quiet)
 
 
 @keys.command("import")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@where_options
+@key_paths_options
 @json_option
-def import_(file: Path | None, where: Where, *, as_json: bool) -> None:
-    """Take over the keys of FILE, a plaintext file of the old system or another keys file.
+def import_(file: Path | None, paths: KeyPaths, *, as_json: bool) -> None:
+    """Import the keys of FILE, a legacy plaintext file or another keys file.
 
-    Without FILE, a keys file that is itself in the old format is turned into the new one. Doing it twice is harmless.
+    Without FILE, a keys file that is itself in the legacy format is converted. Idempotent.
     """
-    source = file or where.keys_file
+    source = file or paths.keys_file
     loaded = store.load(source).keys
-    result = where.admin().import_file(source)
+    result = paths.admin().import_file(source)
     if as_json:
         _print_json({"imported": list(result.added), "skipped": list(result.skipped), "plaintext": loaded.plaintext})
     else:
-        skipped = f", {len(result.skipped)} known already" if result.skipped else ""
+        skipped = f", {len(result.skipped)} already present" if result.skipped else ""
         count = f"{len(result.added)} key{'' if len(result.added) == 1 else 's'}"
-        click.echo(f"Imported {count} into {where.keys_file}{skipped}.")
+        click.echo(f"Imported {count} into {paths.keys_file}{skipped}.")
     if loaded.plaintext:
-        _warn_of_plaintext(source, loaded, replaced=_same(source, where.keys_file))
+        _warn_of_plaintext(source, loaded, replaced=_same(source, paths.keys_file))
 
 
 @keys.command()
-@where_options
+@key_paths_options
 @json_option
-def verify(where: Where, *, as_json: bool) -> None:
-    """Say whose key this is and whether it is good now. Reads the key from stdin, never from the command line.
+def verify(paths: KeyPaths, *, as_json: bool) -> None:
+    """Show whose key this is and whether it is valid. Reads the key from stdin, never from the command line.
 
-    Exits with 1 if the key is not good.
+    Exits with 1 if the key is not valid.
     """
     text = click.prompt("Key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline(4096)
-    verdict = Keyring(_read(where).records).explain(text.strip(), _now().timestamp())
+    verdict = Keyring(_read(paths).records).explain(text.strip(), _now().timestamp())
     record = verdict.record
     until = dt.datetime.fromtimestamp(verdict.valid_until, dt.UTC) if verdict.valid_until != float("inf") else None
     if as_json:
@@ -184,17 +189,17 @@ def verify(where: Where, *, as_json: bool) -> None:
             }
         )
     elif record is None:
-        click.echo("unknown: no key in the keys file is this one")
+        click.echo("unknown: the key is not in the keys file")
     else:
         which = "an earlier secret of" if verdict.previous else "the current secret of"
-        span = f"{'until' if verdict.state == 'valid' else 'since'} {utc_text(until)}" if until else "with no end"
+        span = f"{'until' if verdict.state == 'valid' else 'since'} {utc_text(until)}" if until else "without expiry"
         click.echo(f"{verdict.state} {span}: {which} {record.id}")
     if verdict.state != "valid":
         raise click.exceptions.Exit(1)
 
 
 def _hand_over(change: Change, heading: str, *, as_json: bool, quiet: bool) -> None:
-    """Print a new secret, the only time that anybody sees it."""
+    """Print a new secret, the only time that it is shown."""
     if quiet:
         click.echo(change.secret)
     elif as_json:
@@ -203,10 +208,10 @@ def _hand_over(change: Change, heading: str, *, as_json: bool, quiet: bool) -> N
         view.secret(change.secret, heading)
 
 
-def _read(where: Where) -> KeyFile:
-    """Read the keys file, its warnings to stderr. A missing one has no keys."""
+def _read(paths: KeyPaths) -> KeyFile:
+    """Read the keys file and report its warnings on stderr. A missing one has no keys."""
     try:
-        loaded = where.store().read()
+        loaded = paths.store().read()
     except KeysError as error:
         if error.code == "keys-missing":
             return KeyFile()
@@ -218,10 +223,10 @@ def _read(where: Where) -> KeyFile:
 
 def _warn_of_plaintext(source: Path, old: KeyFile, *, replaced: bool) -> None:
     if replaced:
-        click.echo(f"warning: {source} held the keys themselves; copies and backups of it still do", err=True)
+        click.echo(f"warning: {source} contained plaintext keys; copies and backups of it still do", err=True)
     else:
-        click.echo(f"warning: {source} holds the keys themselves; remove it when all works", err=True)
-    click.echo("hint: whoever read it has the keys; `llama-gguf keys rotate` gives new ones", err=True)
+        click.echo(f"warning: {source} contains plaintext keys; remove it once the import is verified", err=True)
+    click.echo("hint: anyone who has read it has the keys; replace them with `llama-gguf keys rotate`", err=True)
     if short := [record.id for record in old.records if is_short(record.prefix)]:
         click.echo(f"warning: short keys can be guessed from their digest: rotate {', '.join(short)} first", err=True)
 

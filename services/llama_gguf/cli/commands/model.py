@@ -1,4 +1,4 @@
-"""`llama-gguf model`: what is in the model file, and fetching it before the first start."""
+"""`llama-gguf model`: the metadata of the model file, and downloading it before the first start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LINE_SECONDS = 5.0
 
 @click.group()
 def model() -> None:
-    """Download the model, or show what is in it."""
+    """Download the model, or show its metadata."""
 
 
 @model.command()
@@ -46,7 +46,7 @@ def model() -> None:
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(*, path: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Show what is in the GGUF file PATH, by default the configured model."""
+    """Show the metadata of the GGUF file PATH, by default the configured model."""
     file = path or _configured(config, sets)
     check_readable(file, "model")
     facts = describe(read_header(file))
@@ -71,7 +71,7 @@ def _configured(config: Path | None, sets: tuple[str, ...]) -> Path:
 
 
 def describe(header: Header) -> dict[str, Any]:
-    """Return what a header says, as JSON values."""
+    """Return the metadata in a header, as JSON values."""
     architecture = read_architecture(header)
     tensors = all_tensors(header.path)
     types: Counter[str] = Counter()
@@ -110,7 +110,7 @@ def _text(name: str, value: object) -> str:
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def download(*, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Have the configured model on disk, checked; resumes what an earlier try began."""
+    """Download and verify the configured model; resumes an interrupted download."""
     settings = load_or_exit(config, sets).settings
     logs.configure("model", format="text", level="warning", stream=sys.stderr)
     logging.getLogger("httpx2").setLevel(logging.ERROR)
@@ -130,7 +130,7 @@ def _paths(files: ModelFiles) -> dict[str, str]:
 
 @contextmanager
 def _reporting(console: Console) -> Iterator[Reporter]:
-    """Yield a reporter: a moving bar on a terminal, a line every few seconds elsewhere."""
+    """Yield a reporter: a progress bar on a terminal, otherwise a line every few seconds."""
     if not console.is_terminal:
         yield Lines(lambda line: console.print(Text(line)))
         return
@@ -146,7 +146,7 @@ def _reporting(console: Console) -> Iterator[Reporter]:
 
 
 class Bar:
-    """Shows one moving bar for the current step."""
+    """Shows a progress bar for the current step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -157,7 +157,7 @@ class Bar:
         self._progress.reset(self._task, total=None, description=f"{phase}: {detail}")
 
     def progress(self, done: int, total: int | None) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self._progress.update(self._task, completed=done, total=total)
 
 
@@ -175,7 +175,7 @@ class Lines:
         self._last = self._tick()
 
     def progress(self, done: int, total: int | None) -> None:
-        """Write how far it is, if the last line is old enough."""
+        """Write the progress, if the last line is old enough."""
         if self._tick() - self._last < _LINE_SECONDS:
             return
         self._last = self._tick()

@@ -1,4 +1,4 @@
-"""`llama-gguf plan`: what `up` would run here, and whether the model fits, without starting anything."""
+"""`llama-gguf plan`: what `up` would run here, and whether the model fits in memory, without starting anything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes: `24GiB`, `24G` (the same, as GPU makers count), `16000MB`."""
+    """A number of bytes: `24GiB`, `24G` (the same, as for GPUs), `16000MB`."""
 
     name = "size"
 
@@ -41,16 +41,16 @@ class Size(click.ParamType[int]):
             return value
         match = _SIZE.fullmatch(value.strip())
         if match is None:
-            self.fail(f"{value!r} is no size; write 24GiB, 16000MiB or a number of bytes", param, ctx)
+            self.fail(f"{value!r} is not a size; write 24GiB, 16000MiB or a number of bytes", param, ctx)
         decimal = value.strip().upper().endswith("B") and not match["binary"] and match["unit"]
         return int(float(match["number"]) * (1000 if decimal else 1024) ** _POWERS[match["unit"].upper()])
 
 
 @click.command()
 @config_argument
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print.")
-@click.option("--vram", type=Size(), help="Plan for GPUs with this much memory together, as in 24GiB; 0 = no GPU.")
-@click.option("--ram", type=Size(), help="Plan for this much main memory, as in 64GiB.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Format of the output.")
+@click.option("--vram", type=Size(), help="Total GPU memory to plan for, as in 24GiB; 0 = no GPU.")
+@click.option("--ram", type=Size(), help="Main memory to plan for, as in 64GiB.")
 def plan(
     *,
     file: Path | None,
@@ -60,7 +60,7 @@ def plan(
     vram: int | None,
     ram: int | None,
 ) -> None:
-    """Print what `up` would run with FILE, and how much memory it takes, without running it."""
+    """Print what `up` would run with FILE, and the memory it needs, without running it."""
     loaded = load_or_exit(chosen(file, config), sets)
     facts, problems = gather(loaded, os.environ, vram=vram, ram=ram), on_this_machine(loaded, os.environ)
     if problems:
@@ -73,7 +73,7 @@ def plan(
 
 
 def show(facts: PlanFacts, console: Console) -> None:
-    """Print the facts for a person."""
+    """Print the facts as text."""
     for title, rows in _sections(facts):
         console.print(Text(title, style="bold"))
         width = max(len(name) for name, _ in rows)
@@ -108,7 +108,7 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             ("program", str(facts.engine.binary or "none")),
             ("version", facts.engine.version or "unknown"),
             ("CPU variant", _cpu_variant(facts)),
-            ("GPUs", "; ".join(gpus) or ("none seen" if not facts.engine.problem else "unknown")),
+            ("GPUs", "; ".join(gpus) or ("none detected" if not facts.engine.problem else "unknown")),
             *([("problem", facts.engine.problem)] if facts.engine.problem else []),
         ],
     )
@@ -125,7 +125,7 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _cpu_variant(facts: PlanFacts) -> str:
-    """Say which variant of the CPU code would run, and why."""
+    """Return which variant of the CPU code would run, and why."""
     variant = facts.engine.variant
     if variant is None:
         return "unknown" if facts.engine.problem else "llama-server's own choice"
@@ -138,14 +138,14 @@ def _cpu_variant(facts: PlanFacts) -> str:
 def _origin_note(file: ModelFileStatus) -> str:
     origin = file.wanted.origin
     if file.present:
-        said = f"{human(file.bytes_on_disk)} on disk"
+        state = f"{human(file.bytes_on_disk)} on disk"
     else:
-        said = "does not exist" if isinstance(origin, OnDisk | Named) else "not on disk yet"
-    return said if isinstance(origin, OnDisk) else f"{said}; from {file.wanted.description}"
+        state = "does not exist" if isinstance(origin, OnDisk | Named) else "not on disk yet"
+    return state if isinstance(origin, OnDisk) else f"{state}; from {file.wanted.description}"
 
 
 def command_lines(program: str, argv: tuple[str, ...]) -> list[str]:
-    """Return a command to paste into a shell, one argument with its value a line."""
+    """Return a command to paste into a shell, one argument with its value per line."""
     words = [shlex.quote(program)]
     for item in argv:
         if item.startswith("--") or not words[-1].startswith("--") or " " in words[-1]:
@@ -164,8 +164,8 @@ def _show_memory(facts: PlanFacts, console: Console) -> None:
     table = Table("", "GPU", "main memory", box=None, padding=(0, 2, 0, 2))
     for item in memory.items:
         table.add_row(item.name, human(item.device) if item.device else "", human(item.host) if item.host else "")
-    table.add_row("together", human(memory.device), human(memory.host), style="bold")
-    table.add_row("there is", _capacity(memory.device_capacity), _capacity(memory.host_capacity))
+    table.add_row("total", human(memory.device), human(memory.host), style="bold")
+    table.add_row("available", _capacity(memory.device_capacity), _capacity(memory.host_capacity))
     console.print(table)
     console.print(Text(f"  {verdict(memory)}", style="red" if memory.verdict == "does not fit" else "green"))
     for line in memory.advice:
@@ -175,7 +175,7 @@ def _show_memory(facts: PlanFacts, console: Console) -> None:
 
 
 def verdict(memory: MemoryPlan) -> str:
-    """Return one sentence: does it fit, and where the layers are."""
+    """Return whether it fits, and where the layers are, in one sentence."""
     layers = (
         f"{memory.layers_on_device} of {memory.layers} layers on the GPU" if memory.layers_on_device else "on the CPU"
     )

@@ -1,7 +1,7 @@
-"""`llama-gguf render`: one configuration as launch specs for a platform.
+"""`llama-gguf render`: launch specs for a platform, from one configuration.
 
-Owns options, output and the writing of files. What is rendered depends only on the file, `--set` and the options: the
-environment of the machine that renders does not leak into a spec.
+Owns options, output and the writing of files. A spec depends only on the file, `--set` and the options, not on the
+environment of the machine that renders it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from llama_gguf.cli.config_options import chosen, config_argument, find_config, tell
+from llama_gguf.cli.config_options import chosen, config_argument, find_config, report_warnings
 from llama_gguf.errors import ConfigError, LaunchError
 from llama_gguf.platforms import (
     Bundle,
@@ -55,7 +55,7 @@ def _shared(command: Command) -> Command:
     @functools.wraps(command)
     def run(file: Path | None, config: Path | None, sets: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - click's options by name
         loaded = load(find_config(chosen(file, config), os.environ), {}, sets)
-        tell(loaded)
+        report_warnings(loaded)
         request = RenderRequest(
             name=given.pop("name"),
             image=given.pop("image"),
@@ -74,11 +74,15 @@ def _shared(command: Command) -> Command:
 
 _SHARED_OPTIONS = (
     click.option("--name", default=RenderRequest().name, show_default=True, help="Name of the deployment."),
-    click.option("--image", metavar="REF", help="Image to run; pin it by digest for repeatable launches."),
+    click.option("--image", metavar="REF", help="Image to run; pin it by digest for reproducible launches."),
     click.option(
-        "--variant", type=click.Choice(get_args(Variant)), help="Image variant; default by engine.gpu_layers."
+        "--variant",
+        type=click.Choice(get_args(Variant)),
+        help="Image variant; the default depends on engine.gpu_layers.",
     ),
-    click.option("--secret", "secrets", multiple=True, metavar="VARIABLE", help="Pass one more secret, as HF_TOKEN."),
+    click.option(
+        "--secret", "secrets", multiple=True, metavar="VARIABLE", help="Pass an additional secret, such as HF_TOKEN."
+    ),
     click.option("--config-in-image", is_flag=True, help="The image contains config.yaml; pass only the differences."),
     click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory to write the files to."),
     click.option("--print", "only_file", metavar="NAME", help="Print only this file."),
@@ -87,7 +91,7 @@ _SHARED_OPTIONS = (
 
 
 class _Output:
-    """Where rendered files go: a directory, or standard output."""
+    """The destination of rendered files: a directory, or standard output."""
 
     def __init__(self, folder: Path | None, only: str | None, as_json: bool) -> None:
         self._folder, self._only, self._as_json = folder, only, as_json
@@ -142,12 +146,12 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 def _run(
     loaded: Loaded,
     output: _Output,
-    how: Callable[[Settings, RenderRequest, Options], Bundle],
+    renderer: Callable[[Settings, RenderRequest, Options], Bundle],
     request: RenderRequest,
     options: Options,
 ) -> None:
     try:
-        bundle = how(loaded.settings, request, options)
+        bundle = renderer(loaded.settings, request, options)
     except ConfigError as error:
         raise InvalidConfigError(loaded.with_origins(error.problems), text=loaded.text, file=loaded.file) from None
     output.emit(bundle, loaded)
@@ -292,7 +296,7 @@ def kubernetes(
 )
 @click.option("--check", is_flag=True, help="Write nothing; fail if a file is stale.")
 def render_all(root: Path, *, check: bool) -> None:
-    """The repository's ready-made specs, one directory for each example of config/examples."""
+    """The repository's specs, one directory for each example in config/examples."""
     files = ready_made(root)
     if not check:
         write_files(root, files)

@@ -1,4 +1,4 @@
-"""`llama-gguf status`: the programs, how ready the appliance is, and the last error."""
+"""`llama-gguf status`: the programs, the readiness of the appliance, and the last error."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llama_gguf.states import ServiceState
 from llama_gguf.timestamps import utc_text
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
-"""Text as it is: a terminal wraps long lines itself, and what reads a pipe wants each in one piece."""
+"""Text unchanged: a terminal wraps long lines itself, and readers of a pipe expect whole lines."""
 
 
 @click.command()
 @config_options
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Run directory; default: where `up` puts it.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Run directory; default: that of `up`.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def status(
@@ -45,7 +45,7 @@ def status(
 
 
 def as_dict(facts: Facts) -> dict[str, Any]:
-    """Return the facts as JSON values; the shape is stable."""
+    """Return the facts as JSON values; the structure is stable."""
     return {
         "state": facts.state,
         "run_dir": str(facts.run.root),
@@ -79,7 +79,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
 
 
 def show(facts: Facts, console: Console) -> None:
-    """Print the facts for a person."""
+    """Print the facts as text."""
     console.print(f"{facts.state}: {_readiness(facts)}", **_PLAIN)
     if facts.programs:
         table = Table("program", "state", "pid", "uptime", "restarts", "last end", box=None, pad_edge=False)
@@ -117,7 +117,7 @@ def _readiness(facts: Facts) -> str:
 
 
 def _cpu_variant(facts: Facts) -> str:
-    """Return the line about the engine's CPU code: what runs, and what was better but crashed."""
+    """Return the line about the engine's CPU variant: which one runs, and which better ones crashed."""
     shown = engine_variant.summary(facts.variant)
     if shown is None:
         return ""
@@ -136,7 +136,7 @@ def _memory_as_dict(memory: ProcessMemory | None) -> dict[str, int] | None:
 
 
 def _memory_as_text(memory: ProcessMemory) -> str:
-    text = f"{memory.anonymous >> 20} MiB of its own, {memory.mapped >> 20} MiB of mapped files"
+    text = f"{memory.anonymous >> 20} MiB anonymous, {memory.mapped >> 20} MiB of mapped files"
     return f"{text}, {memory.swapped >> 20} MiB swapped out" if memory.swapped else text
 
 

@@ -1,4 +1,4 @@
-"""`llama-gguf up`: load, refuse what is wrong, see to the first key, and run the appliance to its end."""
+"""`llama-gguf up`: load and check the configuration, ensure the first key, and run the appliance until it stops."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ NVIDIA = Path("/proc/driver/nvidia/gpus")
 def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> None:
     """Start the appliance and stay until it stops.
 
-    SIGTERM or Ctrl-C stops it: running requests may finish first; a second one stops it at once. SIGHUP reloads the
-    API keys. Exits 0 after such a stop, 69 when a program could not stay up, 75 when another appliance uses the run
-    directory, 78 when the configuration is wrong or names what cannot be used; the reason is on stderr and in
+    SIGTERM or Ctrl-C stops it after the requests in flight; a second one stops it at once. SIGHUP reloads the API keys.
+    Exits 0 after such a stop, 69 when a program could not stay up, 75 when another appliance uses the run directory, 78
+    when the configuration is invalid or refers to something unusable; the reason is on stderr and in
     RUN_DIR/failure.json.
     """
     loaded = load_or_exit(config, sets)
@@ -58,7 +58,7 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
 
 
 def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
-    """Return the settings with platform and instance made concrete: programs don't look at the environment."""
+    """Return the settings with platform and instance resolved: programs do not read the environment."""
     platform = resolve_platform(settings.health.platform, env)
     given = env.get(INSTANCE_VARIABLES.get(platform, ""), "").strip()
     instance = settings.logging.instance_id or given or socket.gethostname()
@@ -71,22 +71,22 @@ def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
 
 
 def first_key(snapshot: Snapshot, env: Mapping[str, str]) -> BootstrapResult | None:
-    """See to the first API key where `auth.bootstrap` asks for one."""
+    """Ensure the first API key, if `auth.bootstrap` is set."""
     auth = snapshot.settings.auth
     if not auth.enabled or not (auth.bootstrap.env or auth.bootstrap.file or auth.bootstrap.generate):
         return None
-    from llama_gguf.keys.bootstrap import bootstrap  # noqa: PLC0415 - the key store costs 80 ms of every start
+    from llama_gguf.keys.bootstrap import bootstrap  # noqa: PLC0415 - the key store costs 80 ms
 
     return bootstrap(auth, snapshot.locations, env)
 
 
 def programs_environment(env: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Return what of the environment the programs get: all but the first API key, which is stored by now."""
+    """Return the environment of the programs: without the first API key, which is stored already."""
     return {name: value for name, value in env.items() if name != settings.auth.bootstrap.env}
 
 
 def log_boot(snapshot: Snapshot, file: Path | None, *, dump: bool = True) -> None:
-    """Log version, device and where things lie; with `dump` also the whole configuration, secrets masked."""
+    """Log version, device and directories; with `dump` also the whole configuration, secrets masked."""
     locations = snapshot.locations
     log.info(
         "starting",
@@ -116,20 +116,21 @@ def describe_device(gpus: Path) -> str:
 
 
 def greet(snapshot: Snapshot, first: BootstrapResult | None, *, engine_log: bool = False) -> None:
-    """Tell a person the address, the new key (the only time it is shown) and a call that works when pasted.
+    """Show the URL, the new key (the only time it is shown) and a sample request to paste into a shell.
 
-    With `engine_log` also where llama-server's own lines are, which a terminal does not get.
-
-    On stderr, so that stdout holds nothing but log lines.
+    With `engine_log` also the path of llama-server's log, which is not shown on a terminal. On stderr, so that stdout
+    contains only log lines.
     """
     if first is not None and first.outcome not in {"off", "present"}:
         log.info("first API key", extra=logs.fields(outcome=first.outcome, id=first.key_id))
     secret = first.secret if first is not None else ""
     lines = [f"API: {public_url(snapshot)}"]
     if secret:
-        lines.append(f"API key, shown only this once: {secret}")
+        lines.append(f"API key, shown only once: {secret}")
     if snapshot.settings.auth.enabled and not snapshot.locations.keys_file.exists():
-        lines.append("There is no API key yet, so every call is refused; make one: llama-gguf keys generate")
+        lines.append(
+            "There are no API keys yet, so every request is rejected; create one: llama-gguf keys generate NAME"
+        )
     lines.append(f"Try: {sample_call(snapshot, secret)}")
     if engine_log:
         lines.append(f"Log of llama-server: {snapshot.locations.run.log(ENGINE)}")

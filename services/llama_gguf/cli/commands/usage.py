@@ -1,4 +1,4 @@
-"""`llama-gguf usage`: what each key has used of each model, as the gateway wrote it down."""
+"""`llama-gguf usage`: each key's use of each model, as recorded by the gateway."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ COLUMNS = ("Requests", "Errors", "Prompt tokens", "of which cached", "Completion
 
 
 class _Since(click.ParamType[dt.date]):
-    """A day: so long ago (`7d`, `12h`), or a date."""
+    """A day: a duration before now (`7d`, `12h`), or a date."""
 
     name = "when"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dt.date:
-        """Read a span back from now, or a date; both become a UTC day."""
+        """Parse a duration before now, or a date; both become a UTC day."""
         text = str(value)
         try:
             return (dt.datetime.now(dt.UTC) - parse_span(text)).date()
         except (KeysError, OverflowError):
-            pass  # no span, then; perhaps a date
+            pass  # not a duration; perhaps a date
         try:
             return parse_moment(text).date()
         except KeysError:
-            raise click.BadParameter(f"{text!r} is no time: write 7d, 12h or 2030-01-31", ctx, param) from None
+            raise click.BadParameter(
+                f"{text!r} is not a duration or date: write 7d, 12h or 2030-01-31", ctx, param
+            ) from None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,10 +50,10 @@ class _Since(click.ParamType[dt.date]):
     default="30d",
     show_default=True,
     metavar="WHEN",
-    help="From which day on (UTC, that whole day included): 7d, 12h or 2030-01-31.",
+    help="First day (UTC, the whole day): 7d, 12h or 2030-01-31.",
 )
 @click.option("--by", type=click.Choice(["key", "model", "day"]), default="key", show_default=True, help="Group by.")
-@click.option("--file", type=click.Path(path_type=Path), help="Usage file; default: what the configuration says.")
+@click.option("--file", type=click.Path(path_type=Path), help="Usage file; default: the configured one.")
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def usage(
@@ -59,14 +61,14 @@ def usage(
 ) -> None:
     """Show tokens and requests by key, model or day.
 
-    The gateway writes the figures once a second, so the newest may be missing. Errors are requests that ended in one;
-    those whose client went away are none.
+    The gateway writes the figures once per second, so the newest can be missing. Errors are requests that ended in one;
+    those whose client disconnected do not count.
     """
     path = file if file is not None else locate(load_or_exit(config, sets).settings, os.environ).usage_file
     rows = read(path, by=cast("By", by), since=str(since))
     if as_json:
-        said = [{by: row.name, **_numbers(row)} for row in rows]
-        click.echo(json.dumps({"since": str(since), "by": by, "file": str(path), "usage": said}, indent=2))
+        groups = [{by: row.name, **_numbers(row)} for row in rows]
+        click.echo(json.dumps({"since": str(since), "by": by, "file": str(path), "usage": groups}, indent=2))
         return
     if not rows:
         click.echo(f"{path}: no usage since {since}")

@@ -1,1 +1,1 @@
-"""What `llama-gguf gen` writes: sections of the reference and the API description."""
+"""What `llama-gguf gen` writes: the reference and the OpenAPI description."""

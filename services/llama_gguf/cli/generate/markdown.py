@@ -12,5 +12,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def text(value: str) -> str:
-    """Return `value` fit for a cell of a table."""
+    """Return `value` escaped for a cell of a table."""
     return value.replace("|", "\\|").replace("\n", " ")

@@ -1,7 +1,7 @@
-"""schema/openapi.json: the gateway's document with the health server's answers laid into it.
+"""schema/openapi.json: the gateway's document with the health server's responses merged into it.
 
 The two servers share some paths, and OpenAPI has one entry for a path: such an operation names both servers, and its
-responses say which is whose. The health server's are found by asking its own pure answer for every state there is.
+responses say which server they belong to. The health server's are those of its pure function for every state.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Object = dict[str, Any]
 
 _SUMMARIES = {
     PING: "The platform's health check, under the path `health.path`",
-    LIVE: "Is anything but a new container pointless",
-    READY: "Can it take requests",
-    STARTUP: "Has it been ready once",
+    LIVE: "Liveness: fails only when a restart is required",
+    READY: "Readiness: whether it accepts requests",
+    STARTUP: "Startup: whether it has been ready once",
     DETAILS: "State, phase, reason and progress as JSON",
 }
 
@@ -36,14 +36,14 @@ def openapi() -> str:
     tree = document(__version__)
     health = server("The health server", Health.model_fields["port"].default)
     for path, summary in _SUMMARIES.items():
-        _lay_in(tree, path, summary, health)
+        _merge(tree, path, summary, health)
     return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
 
 
-def _lay_in(tree: Object, path: str, summary: str, health: Object) -> None:
-    """Add the health server's answers on `path`; operations that name no server are the gateway's alone."""
+def _merge(tree: Object, path: str, summary: str, health: Object) -> None:
+    """Add the health server's responses on `path`; operations without `servers` are the gateway's only."""
     paths = tree["paths"]
-    responses = {str(status): _response(answers) for status, answers in sorted(health_answers(path).items())}
+    responses = {str(status): _response(by_state) for status, by_state in sorted(health_responses(path).items())}
     own = paths.get(path, {}).get("get")
     if own is None:
         paths.setdefault(path, {})["get"] = {
@@ -58,16 +58,16 @@ def _lay_in(tree: Object, path: str, summary: str, health: Object) -> None:
     own["summary"] += f". On the health server: {summary[0].lower()}{summary[1:]}"
     own["tags"].append("health")
     own["servers"] = [*tree["servers"], health]
-    for status, theirs in responses.items():
-        ours = own["responses"].setdefault(status, theirs)
-        if ours is not theirs:
-            ours["description"] = f"Gateway: {ours['description']} {theirs['description']}"
-            ours |= {"content": theirs["content"]} if "content" in theirs and "content" not in ours else {}
+    for status, added in responses.items():
+        existing = own["responses"].setdefault(status, added)
+        if existing is not added:
+            existing["description"] = f"Gateway: {existing['description']} {added['description']}"
+            existing |= {"content": added["content"]} if "content" in added and "content" not in existing else {}
     own["responses"] = dict(sorted(own["responses"].items()))
 
 
-def health_answers(path: str) -> dict[int, dict[str, Answer]]:
-    """Return what the health server can answer to a GET of `path`: status -> state, with its platform if it matters."""
+def health_responses(path: str) -> dict[int, dict[str, Answer]]:
+    """Return the health server's responses to a GET of `path`: status -> state, with its platform if it matters."""
     found: dict[int, dict[str, Answer]] = {}
     for status in _statuses():
         by_platform: dict[Platform, Answer] = {
@@ -82,7 +82,7 @@ def health_answers(path: str) -> dict[int, dict[str, Answer]]:
 
 
 def _statuses() -> Iterator[Status]:
-    """Every state, before and after the first time ready; `starting` is before, `ready` and `unready` are after it."""
+    """Yield every state, before and after the first `ready`; `starting` is only before it, `unready` only after it."""
     impossible = {(ServiceState.STARTING, True), (ServiceState.READY, False), (ServiceState.UNREADY, False)}
     for state, was_ready in itertools.product(ServiceState, (False, True)):
         if (state, was_ready) in impossible:
@@ -96,12 +96,12 @@ def _name(status: Status) -> str:
     return f"{status.state}, {'after' if status.was_ready else 'before'} it was ready"
 
 
-def _response(answers: dict[str, Answer]) -> Object:
-    states = dict.fromkeys(answers)
+def _response(by_state: dict[str, Answer]) -> Object:
+    states = dict.fromkeys(by_state)
     for state in (ServiceState.DRAINING, ServiceState.FAILED):
         both = [f"{state}, {when} it was ready" for when in ("before", "after")]
         if all(name in states for name in both):
             states = dict.fromkeys(state if name == both[0] else name for name in states if name != both[1])
     response: Object = {"description": f"Health server: {'; '.join(states)}."}
-    content: Object = {found.content_type.partition(";")[0]: {} for found in answers.values() if found.body}
+    content: Object = {found.content_type.partition(";")[0]: {} for found in by_state.values() if found.body}
     return response | {"content": content} if content else response

@@ -1,4 +1,4 @@
-"""Sections of schema/reference.md about what goes wrong outside the gateway: keys, rendering, the engine."""
+"""Sections of schema/reference.md about problems outside the gateway: keys, rendering, the engine."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from llama_gguf.rundir.notices import NOTICE_CODES
 from llama_gguf.settings.messages.codes import PROBLEM_CODES
 
 ENGINE_PROBLEMS = ("context-over-training", "no-pooling", "no-reranker", "no-chat-template")
-"""Problems of the configuration that the model's file shows, so that the engine's program finds them at its start."""
+"""Configuration problems that depend on the model's file, so that the engine's program reports them at its start."""
 _PLACEHOLDERS = re.compile(r"(?:\{\w+\})+")
-"""Where a rule's sentence takes in what the engine said."""
+"""Where a rule's sentence quotes the engine's log."""
 
 
 def keys_section() -> str:
-    """Return the table of the codes of problems with keys."""
+    """Return the table of codes of problems with keys."""
     return _codes("Problems with keys and the audit log", KEYS_CODES)
 
 
 def rendering_section() -> str:
-    """Return the table of the codes of problems of rendering."""
-    return _codes("Problems of rendering", RENDER_CODES)
+    """Return the table of codes of rendering problems."""
+    return _codes("Rendering problems", RENDER_CODES)
 
 
 def notices_section() -> str:
     """Return the table of the warnings of a running appliance."""
     codes = {**{code: PROBLEM_CODES[code] for code in ENGINE_PROBLEMS}, **NOTICE_CODES}
     head, _, rows = _codes("Warnings of a running appliance", codes).partition("\n\n")
-    said = "In `warnings` of `/health` and of `status --json`, each with a message and a hint, and in the log."
-    return f"{head}\n\n{said}\n\n{rows}"
+    intro = "In `warnings` of `/health` and of `status --json`, each with a message and a hint, and in the log."
+    return f"{head}\n\n{intro}\n\n{rows}"
 
 
 def _codes(title: str, codes: Mapping[str, str]) -> str:
@@ -42,7 +42,7 @@ def _codes(title: str, codes: Mapping[str, str]) -> str:
 
 
 def failures_section() -> str:
-    """Return the table of the engine's failures that are explained."""
+    """Return the table of the engine's known failures."""
     known = [(rule.cause, rule.fix) for rule in RULES] + [(one.cause, one.fix) for one in SIGNALS.values()]
     rows = [tuple(text(_PLACEHOLDERS.sub("…", sentence)) for sentence in pair) for pair in known]
-    return f"## Failures of the engine that are explained\n\n{table(('cause', 'what to do'), rows)}"
+    return f"## Known failures of the engine\n\n{table(('cause', 'what to do'), rows)}"

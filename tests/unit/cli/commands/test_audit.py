@@ -32,7 +32,7 @@ def test_a_sound_log(log: Path) -> None:
     result = run(log, "verify")
     assert result.exception is None
     first, second = result.stdout.splitlines()
-    assert first == f"{log}: 3 entries, all as they were written"
+    assert first == f"{log}: 3 entries, all intact"
     head = second.removeprefix("head ")
     assert run(log, "verify", "--head", head).exception is None
     assert json.loads(run(log, "verify", "--json").stdout) == {

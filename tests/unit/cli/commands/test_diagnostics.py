@@ -88,4 +88,4 @@ def test_as_text_into_a_private_file(run: RunDir, tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     done = CliRunner().invoke(diagnostics, ["--run-dir", str(tmp_path / "absent")])
     assert done.exit_code == 0, done.output
-    assert "reason: no settings to say which\n" in done.stdout
+    assert "reason: the settings are unknown\n" in done.stdout

@@ -30,4 +30,4 @@ def test_writing_and_checking(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads((out / "config.schema.json").read_text())["title"] == "llama-gguf configuration"
     capsys.readouterr()
     assert run(["gen", "--out", str(out)]) == 0
-    assert "(as it was)" in capsys.readouterr().out
+    assert "(unchanged)" in capsys.readouterr().out

@@ -101,13 +101,13 @@ def test_generate_with_every_option(cli: Cli) -> None:
 def test_rotate_keeps_the_limits_and_the_old_key_for_its_grace(cli: Cli) -> None:
     old = cli.out("generate", "alice", "-q", "--rate-limit", "5", "--expires", "30d").strip()
     shown = cli.out("rotate", "alice", "--grace", "24h")
-    assert "the earlier one works until" in shown
+    assert "the earlier one is valid until" in shown
     assert cli.json("show", "alice")["requests_per_minute"] == 5
     assert cli.json("show", "alice")["state"] == "rotating"
-    assert "earlier key  works until" in cli.out("show", "alice")
+    assert "earlier key  valid until" in cli.out("show", "alice")
     verdict = cli.json("verify", stdin=old + "\n")
     assert (verdict["valid"], verdict["id"], verdict["previous"]) == (True, "alice", True)
-    assert "no longer good" in cli.out("rotate", "alice")
+    assert "no longer valid" in cli.out("rotate", "alice")
     assert cli.run("verify", stdin=old + "\n").return_value == 1
 
 
@@ -171,12 +171,12 @@ def test_remove(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("generate",), "say which key"),
-        (("generate", "a", "--name", "b"), "say which key"),
-        (("generate", "a b"), "an id is 1 to 64 characters"),
+        (("generate",), "give the key as ID"),
+        (("generate", "a", "--name", "b"), "give the key as ID"),
+        (("generate", "a b"), "must be 1 to 64 characters"),
         (("generate", "a", "--rate-limit", "0"), "must be a whole number from 1"),
         (("generate", "a", "--tpm", "many"), "must be a whole number from 1"),
-        (("generate", "a", "--models", " , "), "names no model"),
+        (("generate", "a", "--models", " , "), "must name at least one model"),
         (("generate", "a", "--scopes", "root"), "must be one or more of inference, metrics, admin"),
         (("generate", "a", "--priority", "urgent"), "must be one of high, normal, low"),
         (("generate", "a", "--expires", "soon"), "write it like 30d, 24h, 60m, never"),
@@ -207,7 +207,7 @@ def test_verify_reads_the_key_from_stdin(cli: Cli) -> None:
     key = cli.out("generate", "alice", "-q", "--expires", "1h")
     assert re.fullmatch(r"valid until \S+Z: the current secret of alice\n", cli.out("verify", stdin=key))
     unknown = cli.run("verify", stdin=BOB + "\n")
-    assert (unknown.return_value, unknown.stdout) == (1, "unknown: no key in the keys file is this one\n")
+    assert (unknown.return_value, unknown.stdout) == (1, "unknown: the key is not in the keys file\n")
     empty = cli.run("verify", "--json", stdin="")
     assert json.loads(empty.stdout) == {
         "valid": False,
@@ -217,7 +217,7 @@ def test_verify_reads_the_key_from_stdin(cli: Cli) -> None:
         "valid_until": None,
     }
     cli.out("update", "alice", "--expires", "never")
-    assert cli.out("verify", stdin=key) == "valid with no end: the current secret of alice\n"
+    assert cli.out("verify", stdin=key) == "valid without expiry: the current secret of alice\n"
 
 
 def test_verify_takes_no_key_on_the_command_line(cli: Cli) -> None:
@@ -229,7 +229,7 @@ def test_import_of_an_old_file_warns_of_plaintext(cli: Cli, tmp_path: Path) -> N
     old.write_text(f"# ours\nalice:{ALICE}:60\nbob:short-key-16-chr:5:2099-01-01T00:00:00+02:00\n")
     result = cli.run("import", str(old))
     assert result.stdout == f"Imported 2 keys into {cli.file}.\n"
-    assert f"warning: {old} holds the keys themselves; remove it when all works" in result.stderr
+    assert f"warning: {old} contains plaintext keys; remove it once the import is verified" in result.stderr
     assert "rotate bob first" in result.stderr
     assert ALICE not in result.output
     again = cli.json("import", str(old))
@@ -250,8 +250,8 @@ def test_an_old_keys_file_is_read_with_a_warning_and_converted_by_import(cli: Cl
     assert result.stdout == f"Imported 1 key into {cli.file}.\n"
     assert "copies and backups of it still do" in result.stderr
     assert ALICE not in cli.file.read_text()
-    assert "1 known already" not in cli.out("generate", "bob")
-    assert "1 known already" in cli.out("import", str(cli.file)) or "2 known already" in cli.out("import")
+    assert "1 already present" not in cli.out("generate", "bob")
+    assert "1 already present" in cli.out("import", str(cli.file)) or "2 already present" in cli.out("import")
 
 
 def test_a_broken_keys_file_is_an_error_for_every_command(cli: Cli) -> None:
@@ -278,4 +278,4 @@ def test_without_keys_file_the_configuration_says_where(tmp_path: Path) -> None:
     assert made.exception is None
     assert where.keys_file.exists()
     removed = runner.invoke(keys.keys, ["remove", "bootstrap", "--config", str(config)], standalone_mode=False)
-    assert "auth.bootstrap still names FIRST_KEY" in removed.stderr
+    assert "auth.bootstrap still refers to FIRST_KEY" in removed.stderr

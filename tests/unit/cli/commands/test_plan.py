@@ -260,7 +260,7 @@ def test_sizes(text: str, size: int) -> None:
 def test_a_size_that_is_none(config: Path) -> None:
     result = CliRunner().invoke(plan, [str(config), "--vram", "lots"])
     assert result.exit_code == 2
-    assert "'lots' is no size; write 24GiB" in result.output
+    assert "'lots' is not a size; write 24GiB" in result.output
 
 
 def test_a_command_to_paste() -> None:

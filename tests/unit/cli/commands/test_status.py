@@ -65,7 +65,7 @@ def test_a_cause_is_never_broken_by_the_width_of_the_terminal(length: int) -> No
 
 def test_memory_that_can_be_dropped_is_shown_apart() -> None:
     found = ProcessMemory(4027 << 20, 282 << 20, 0)
-    assert "\nmemory of the engine: 4027 MiB of its own, 282 MiB of mapped files" in text(
+    assert "\nmemory of the engine: 4027 MiB anonymous, 282 MiB of mapped files" in text(
         facts(memory={"engine": found})
     )
     shown = facts(memory={"engine": replace(found, swapped=50 << 20)})

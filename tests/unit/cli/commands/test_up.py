@@ -93,7 +93,7 @@ def test_a_new_key_is_shown_once_on_stderr(tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr()
     assert out.out == ""
     assert "API: http://localhost:8000\n" in out.err
-    assert "API key, shown only this once: sk-new\n" in out.err
+    assert "API key, shown only once: sk-new\n" in out.err
     assert "Authorization: Bearer sk-new" in out.err
 
 

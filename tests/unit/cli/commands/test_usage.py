@@ -73,7 +73,7 @@ def test_nothing_used_yet(tmp_path: Path) -> None:
 def test_a_time_that_is_none_is_a_usage_error(file: Path, since: str) -> None:
     done = invoke("--file", file, "--since", since)
     assert done.exit_code == 2
-    assert "is no time" in done.output
+    assert "is not a duration or date" in done.output
 
 
 def test_a_broken_file_is_told_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from llama_gguf.api_errors import ERROR_CODES
-from llama_gguf.cli.generate.openapi import health_answers, openapi
+from llama_gguf.cli.generate.openapi import health_responses, openapi
 from llama_gguf.cli.generate.reference_gateway import errors_section, metrics_section, routes_section
 from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.telemetry.metric_definitions import SERIES
@@ -65,9 +65,9 @@ def test_every_answer_of_the_health_server_is_there(tree: dict[str, Any], path: 
 
 
 def test_platforms_that_differ_are_named() -> None:
-    assert "starting" in health_answers(PING)[204]
-    assert "starting on kubernetes" in health_answers(PING)[503]
-    assert not [name for answers in health_answers(READY).values() for name in answers if " on " in name]
+    assert "starting" in health_responses(PING)[204]
+    assert "starting on kubernetes" in health_responses(PING)[503]
+    assert not [name for by_state in health_responses(READY).values() for name in by_state if " on " in name]
 
 
 def test_sections_of_the_reference() -> None:
