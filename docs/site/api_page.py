@@ -9,7 +9,7 @@ from typing import Any
 
 Object = Mapping[str, Any]
 
-_SERVERS = {"own": "The gateway itself", "health": "The health server"}
+HEADINGS = {"builtin": "The gateway itself", "health": "The health server"}
 """Groups of routes that no setting opens."""
 _MEDIA = {
     "application/json": "JSON",
@@ -50,7 +50,7 @@ def markdown(description: Object) -> str:
     for operation in operations:
         if operation.group != group:
             group = operation.group
-            lines += ["", f"## {_SERVERS.get(group, f'Group `{group}`')}"]
+            lines += ["", f"## {HEADINGS.get(group, f'Group `{group}`')}"]
         lines += ["", *_section(operation, common)]
     return "\n".join(lines) + "\n"
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from docs.site import api_page
 from docs.site.check import defects
+
+from llama_gguf.settings.sections.gateway import RouteGroup
 
 ROOT = Path(__file__).resolve().parents[2]
 built = pytest.mark.skipif(
@@ -92,6 +96,12 @@ def test_routes_that_differ_by_their_path_alone_are_one() -> None:
     assert text.count("### ") == 1
     assert "### POST /v1/talk\n\nTalk. Also `/talk`.\n\n- Needs a key with the scope `inference`.\n" in text
     assert "- 200: Done. JSON.\n- Errors: 500 `too_odd`, `too_even`.\n" in text
+
+
+def test_every_group_of_routes_has_a_heading() -> None:
+    description = json.loads((ROOT / "schema" / "openapi.json").read_text(encoding="utf-8"))
+    tags = {tag for path in description["paths"].values() for operation in path.values() for tag in operation["tags"]}
+    assert tags - set(get_args(RouteGroup)) - {"admin"} == set(api_page.HEADINGS)
 
 
 GOOD = '<link href="a.css"><script src="a.js"></script><a href="b.html#there">x</a><a href="https://else.where/">y</a>'

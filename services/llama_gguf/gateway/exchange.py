@@ -54,6 +54,7 @@ class Exchange:
     usage_query: asyncio.Future[None] | None = None  # done when the estimate has been replaced with the engine's count
     # Written here, when the response is sent.
     started = False  # the status line was sent; no other response is possible
+    complete = False  # all of the response has been sent; nothing can follow, not even an error
     status = 0
     bytes_sent = 0
     id_name = "X-Request-Id: "  # what precedes the request id in the response's headers
@@ -70,7 +71,7 @@ class Exchange:
 
     def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Send a complete response."""
-        self.started = True
+        self.started = self.complete = True
         self.status = status
         self.bytes_sent += len(body)
         self.sink.send(status, f"{lines}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}", body)
@@ -82,6 +83,11 @@ class Exchange:
         self.bytes_sent += len(first)
         lines = f"{_STREAM_LINES}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}"
         return self.sink.open(200, lines, first, framed=framed)
+
+    def end_stream(self, *, framed: bool = False) -> None:
+        """Finish the stream; `framed`: its last chunk has been sent."""
+        self.complete = True
+        self.sink.end(framed=framed)
 
     def write_event(self, event: bytes) -> bool:
         """Write one of the gateway's own events to the stream, which it starts if necessary."""

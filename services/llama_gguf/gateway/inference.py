@@ -96,11 +96,14 @@ class InferenceRoutes:
             relay = await self._caller.call(exchange, self._request_bytes(exchange, route))
             self._finish(exchange, route, relay, cost)
         finally:
-            used = self._settlement.settle(exchange, reservation, cost)
-            if ticket is not None:
-                ticket.release(used)
             if keep_alive is not None:
                 self._deadlines.discard(keep_alive)
+            used = None
+            try:
+                used = self._settlement.settle(exchange, reservation, cost)
+            finally:  # a slot that is lost stays lost
+                if ticket is not None:
+                    ticket.release(used)
 
     async def _audit_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log first; if that fails, the call is refused."""

@@ -191,7 +191,7 @@ class Pipeline:
         self._close(exchange)
 
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        """Respond with an error: with its status, or as an event if a stream has started."""
+        """Respond with an error: with its status, as an event if a stream has started, or not if all has been sent."""
         exchange.error_code = error.code
         exchange.outcome = error.outcome
         dialect = exchange.route.dialect if exchange.route is not None else dialect_of(exchange.request.path)
@@ -202,9 +202,9 @@ class Pipeline:
             exchange.send(error.status, fields, error_body(error, dialect, exchange.request_id))
         elif exchange.partial_event_sent or error.code == "client_stalled":
             exchange.sink.abort()
-        else:
+        elif not exchange.complete:
             exchange.write_event(error_event(error, dialect, exchange.request_id))
-            exchange.sink.end()
+            exchange.end_stream()
         self._close(exchange)
 
     def disconnected(self, exchange: Exchange) -> None:

@@ -40,9 +40,11 @@ def read(path: Path) -> Failure | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values["log_tail"] = tuple(values["log_tail"])
-        return Failure(**values)
+        failure = Failure(**values)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    texts = (failure.program, failure.summary, failure.cause, failure.fix)
+    return failure if all(isinstance(text, str) for text in texts) else None
 
 
 def render(

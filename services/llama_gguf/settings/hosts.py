@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - compared with, and a default
 LOOPBACK = "127.0.0.1"
@@ -16,9 +17,15 @@ def is_wildcard(host: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Return whether only programs on the same machine, or in the same container, can connect to `host`."""
+    if host == "localhost":
+        return True
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
+        pass
+    try:  # what a socket takes too, such as 127.1
+        return ipaddress.IPv4Address(socket.inet_aton(host)).is_loopback
+    except OSError:
         return False
 
 

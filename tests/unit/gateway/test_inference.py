@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from llama_gguf.gateway.api.multipart import read_form
 from support.gateway_box import KEY, key_record
-from support.http_client import Answer, request_bytes
+from support.http_client import Answer, read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
 
 TYPE = "multipart/form-data; boundary=B"
@@ -109,3 +110,30 @@ async def test_rate_limit_headers_are_on_every_answer_of_a_key(start: Start) -> 
     refused = await running.chat()
     assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_defect_behind_a_complete_response_costs_no_slot_and_adds_nothing_to_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    running = await start({"engine": {"slots": 1}})
+    limiter = running.gateway.limiter
+    settle, calls = limiter.settle, []
+
+    def fails_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError("a defect")
+        return settle(*arguments)
+
+    monkeypatch.setattr(limiter, "settle", fails_once)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for _ in range(2):  # on one connection, so whatever follows the first response would be read as the second
+        writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=stream)))
+        answer = await read_answer(reader)
+        assert answer.status == 200
+        assert (b"[DONE]" in answer.body) is stream
+    writer.close()
+    assert running.gateway.admission.active == 0
+    assert len(calls) == 2
+    assert "a defect" in caplog.text

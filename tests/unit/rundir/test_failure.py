@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,14 @@ def test_unreadable_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "failure.json"
     assert read(path) is None
     path.write_text(text)
+    assert read(path) is None
+
+
+@pytest.mark.parametrize("name", ["program", "summary", "cause", "fix"])
+@pytest.mark.parametrize("value", [5, None, ["a"]])
+def test_one_with_other_types_is_none(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "failure.json"
+    path.write_text(json.dumps({**asdict(FAILURE), name: value}))
     assert read(path) is None
 
 

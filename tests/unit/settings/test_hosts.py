@@ -5,13 +5,13 @@ import pytest
 from llama_gguf.settings.hosts import from_here, is_loopback, is_wildcard
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "127.1", "::1", "0:0:0:0:0:0:0:1"])
 def test_loopback(host: str) -> None:
     assert is_loopback(host)
     assert from_here(host) == host
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.example.com", "box"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.example.com", "box", "", "10.1"])
 def test_what_others_can_reach(host: str) -> None:
     assert not is_loopback(host)
 

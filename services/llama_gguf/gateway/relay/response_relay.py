@@ -112,7 +112,7 @@ class ResponseRelay(Completion):
                 data = self._on_first_event(data)
             self._forward(data, complete)
             if complete:
-                exchange.sink.end(framed=self.raw)
+                exchange.end_stream(framed=self.raw)
         if complete:
             self.set()
 
