@@ -15,13 +15,14 @@ from pathlib import Path
 
 from llama_gguf.runtime.programs import build_programs
 from llama_gguf.settings import RunDir, Settings
+from llama_gguf.settings.locations import RunFile
 
 from .import_graph import PACKAGE, graph, imported_names, reachable, sources
 
 _UP = "up"
 _WRITING = {"write_text", "write_bytes", "touch", "symlink_to", "replace", "rename"}
 _REMOVING = {"unlink"}
-_FILES = {name for name, value in vars(RunDir).items() if isinstance(value, property)}
+_FILES = {name for name, value in vars(RunDir).items() if isinstance(value, RunFile)}
 _HOLDERS = {"run", "_run", "run_dir"}
 """Names under which the code holds a RunDir."""
 

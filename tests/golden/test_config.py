@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.json_schema import json_schema
-from llama_gguf.settings.loading.load import InvalidConfigError, load, loads, read_text
+from llama_gguf.settings.loading.load import InvalidConfigError, load, loads
 from llama_gguf.settings.loading.yaml_document import parse
 from llama_gguf.settings.messages.codes import PROBLEM_CODES
 from llama_gguf.settings.messages.report import count, explain
@@ -77,10 +77,9 @@ def test_corpus_is_large_and_each_file_is_a_different_mistake() -> None:
 
 def schema_could_see(file: Path) -> bool:
     """Return whether a JSON Schema can know that `file` is wrong: it parses, and something in it is wrong alone."""
-    text, unreadable = read_text(file)
-    if unreadable or file.with_suffix(".env").exists() or parse(text, "").problems:
+    problems, text = problems_of(file)  # no text: it could not be read
+    if not text or file.with_suffix(".env").exists() or parse(text, "").problems:
         return False
-    problems, _ = problems_of(file)
     return any(problem.severity == "error" and problem.code not in NOT_IN_A_SCHEMA for problem in problems)
 
 

@@ -34,81 +34,49 @@ RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable in which `up` passes the run directory to its programs."""
 
 
+class RunFile:
+    """The name of one file in the run directory; as an attribute of a RunDir, its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunDir, _: type[RunDir] | None = None) -> Path:
+        return run.root / self.name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """The private directory (0700) of one running appliance, and the name of every file in it."""
 
     root: Path
-
-    @property
-    def snapshot(self) -> Path:
-        """Settings and locations as `up` resolved them; read by the programs."""
-        return self.root / "settings.json"
-
-    @property
-    def supervisord_ini(self) -> Path:
-        """Configuration of supervisord, written by `up`."""
-        return self.root / "supervisord.ini"
-
-    @property
-    def supervisord_pid(self) -> Path:
-        """Process id of supervisord, written by supervisord."""
-        return self.root / "supervisord.pid"
-
-    @property
-    def supervisord_log(self) -> Path:
-        """supervisord's own log: exit statuses and signals of the programs."""
-        return self.root / "supervisord.log"
-
-    @property
-    def supervisord_socket(self) -> Path:
-        """supervisord's RPC, a Unix socket (0600)."""
-        return self.root / "supervisord.sock"
-
-    @property
-    def lock(self) -> Path:
-        """Held (flock) by `up` for as long as the appliance runs."""
-        return self.root / "up.lock"
-
-    @property
-    def engine_socket(self) -> Path:
-        """llama-server listens here."""
-        return self.root / "engine.sock"
-
-    @property
-    def engine_key(self) -> Path:
-        """API key between gateway and engine (0600), new at every `up`; a symlink if the directory is on disk."""
-        return self.root / "engine.key"
-
-    @property
-    def engine_phase(self) -> Path:
-        """JSON: what the engine program does before llama-server responds (phase, bytes)."""
-        return self.root / "engine.json"
-
-    @property
-    def engine_variant(self) -> Path:
-        """JSON: which CPU variant the engine runs, and which ones crashed here."""
-        return self.root / "engine-variant.json"
-
-    @property
-    def failure(self) -> Path:
-        """JSON: why the appliance gave up; exists only after that."""
-        return self.root / "failure.json"
-
-    @property
-    def draining(self) -> Path:
-        """Exists once a stop was requested; health responds unready from then on."""
-        return self.root / "draining"
-
-    @property
-    def ready(self) -> Path:
-        """Exists once the appliance has been ready; created by the health server."""
-        return self.root / "ready"
-
-    @property
-    def crashes(self) -> Path:
-        """JSON: when and how each program exited unexpectedly; the listener's state, and the count of restarts."""
-        return self.root / "crashes.json"
+    snapshot = RunFile("settings.json")
+    """Settings and locations as `up` resolved them; read by the programs."""
+    supervisord_ini = RunFile("supervisord.ini")
+    """Configuration of supervisord, written by `up`."""
+    supervisord_pid = RunFile("supervisord.pid")
+    """Process id of supervisord, written by supervisord."""
+    supervisord_log = RunFile("supervisord.log")
+    """supervisord's own log: exit statuses and signals of the programs."""
+    supervisord_socket = RunFile("supervisord.sock")
+    """supervisord's RPC, a Unix socket (0600)."""
+    lock = RunFile("up.lock")
+    """Held (flock) by `up` for as long as the appliance runs."""
+    engine_socket = RunFile("engine.sock")
+    """llama-server listens here."""
+    engine_key = RunFile("engine.key")
+    """API key between gateway and engine (0600), new at every `up`; a symlink if the directory is on disk."""
+    engine_phase = RunFile("engine.json")
+    """JSON: what the engine program does before llama-server responds (phase, bytes)."""
+    engine_variant = RunFile("engine-variant.json")
+    """JSON: which CPU variant the engine runs, and which ones crashed here."""
+    failure = RunFile("failure.json")
+    """JSON: why the appliance gave up; exists only after that."""
+    draining = RunFile("draining")
+    """Exists once a stop was requested; health responds unready from then on."""
+    ready = RunFile("ready")
+    """Exists once the appliance has been ready; created by the health server."""
+    crashes = RunFile("crashes.json")
+    """JSON: when and how each program exited unexpectedly; the listener's state, and the count of restarts."""
 
     def log(self, program: str) -> Path:
         """Return the newest output of `program` (a link into the logs directory)."""

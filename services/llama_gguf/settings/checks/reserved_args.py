@@ -166,7 +166,7 @@ def hoist(args: Sequence[str]) -> tuple[dict[SettingPath, str], list[str]]:
         index += 1
         if name == "--metrics":
             continue
-        if rule is None or rule.kind != "setting" or rule.instead not in _PLAIN:
+        if rule is None or rule.kind != "setting" or not rule.instead.startswith(_HOISTED):
             rest.append(args[index - 1])
             continue
         if rule.value is None and value is None and following is not None:
@@ -180,21 +180,5 @@ def hoist(args: Sequence[str]) -> tuple[dict[SettingPath, str], list[str]]:
 
 
 _BOOLEAN = {"on": "true", "off": "false"}
-_PLAIN = {
-    "engine.context_per_slot",
-    "engine.slots",
-    "engine.gpu_layers",
-    "engine.threads",
-    "engine.batch_size",
-    "engine.ubatch_size",
-    "engine.flash_attention",
-    "engine.cache_type_k",
-    "engine.cache_type_v",
-    "engine.fit",
-    "engine.prompt_cache_mib",
-    "engine.sleep_idle_seconds",
-    "engine.task",
-    "engine.pooling",
-    "model.aliases",
-    "model.chat_template",
-}
+_HOISTED = ("engine.", "model.aliases", "model.chat_template")
+"""Settings with a scalar value, by the beginnings of their names."""

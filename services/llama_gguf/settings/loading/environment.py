@@ -6,10 +6,10 @@ pydantic-settings turns a nested name into a path in the tree (`nested_variables
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.checks.reserved_args import hoist
@@ -22,40 +22,37 @@ from llama_gguf.settings.platform import RUNPOD_ENDPOINT_ID
 from llama_gguf.settings.schema_tree import ENV_DELIMITER, ENV_PREFIX, SettingPath, SettingsSchema, dotted, env_name
 from llama_gguf.settings.words import closest
 
-Layer = tuple[list[Assignment], list[Problem]]
+Found = Iterator[Assignment | Problem]
+"""What a layer sets, and what is wrong with it."""
 _SERVICE_LINK = re.compile(r"^[a-z]+://|^\d{1,3}(\.\d{1,3}){3}$")  # what Kubernetes sets for each Service
 _CONTEXT: SettingPath = ("engine", "context_per_slot")
 _SLOTS: SettingPath = ("engine", "slots")
 
 
-def nested_variables(env: Mapping[str, str], schema: SettingsSchema) -> Layer:
+def nested_variables(env: Mapping[str, str], schema: SettingsSchema) -> Found:
     """Read `LLAMA_GGUF__A__B=…`. Empty values count as unset, because templates leave them blank."""
-    assignments: list[Assignment] = []
-    problems: list[Problem] = []
     names = [name for name in sorted(env) if name.upper().startswith(ENV_PREFIX) and env[name].strip()]
     if names:
         from llama_gguf.settings.loading.nested_variables import nested  # noqa: PLC0415 - see there
     for name in names:
         if name != name.upper():
-            problems.append(_problem(name, "no such variable", f'did you mean "{name.upper()}"?'))
+            yield _problem(name, "no such variable", f'did you mean "{name.upper()}"?')
             continue
         leaves = list(flatten(nested(name, env[name]), Origin("environment", name)))
         if not leaves or schema.at(leaves[0].path) is None:
-            problems.append(_unknown_variable(name, schema))
-            continue
-        _convert(assignments, problems, leaves[0], schema)
-    return assignments, problems
+            yield _unknown_variable(name, schema)
+        else:
+            yield from _convert(leaves[0], schema)
 
 
-def _convert(assignments: list[Assignment], problems: list[Problem], raw: Assignment, schema: SettingsSchema) -> None:
-    """Append `raw`, whose value is text, with a value of the type that the setting expects."""
+def _convert(raw: Assignment, schema: SettingsSchema) -> Found:
+    """Yield `raw`, whose value is text, with a value of the type that the setting expects."""
     try:
         value = from_text(str(raw.value), raw.path, schema)
     except ValueError as error:
-        message = f"{dotted(raw.path)}: {error}"
-        problems.append(Problem("bad-value", message, dotted(raw.path), raw.origin.source))
+        yield Problem("bad-value", f"{dotted(raw.path)}: {error}", dotted(raw.path), raw.origin.source)
     else:
-        assignments += flatten(value, raw.origin, raw.path)
+        yield from flatten(value, raw.origin, raw.path)
 
 
 def _unknown_variable(name: str, schema: SettingsSchema) -> Problem:
@@ -65,119 +62,98 @@ def _unknown_variable(name: str, schema: SettingsSchema) -> Problem:
     return _problem(name, "no such setting", hint)
 
 
-def _problem(
-    name: str,
-    message: str,
-    hint: str = "",
-    *,
-    code: str = "unknown-variable",
-    severity: Literal["error", "warning"] = "error",
-) -> Problem:
-    source = f"environment variable {name}"
-    return Problem(
-        code,
-        f"{name} {message}" if message.startswith(("is ", "has ")) else f"{name}: {message}",
-        source=source,
-        hint=hint,
-        severity=severity,
-    )
+def _problem(name: str, message: str, hint: str, code: str = "unknown-variable") -> Problem:
+    text = f"{name} {message}" if message.startswith(("is ", "has ")) else f"{name}: {message}"
+    return Problem(code, text, source=f"environment variable {name}", hint=hint)
 
 
-def platform_variables(env: Mapping[str, str], schema: SettingsSchema) -> Layer:
+def _warning(code: str, name: str, message: str, hint: str) -> Problem:
+    return dataclasses.replace(_problem(name, message, hint, code), severity="warning")
+
+
+def platform_variables(env: Mapping[str, str], schema: SettingsSchema) -> Found:
     """Read the settings that a platform sets: ports and health path on RunPod serverless."""
-    assignments: list[Assignment] = []
-    problems: list[Problem] = []
     if not env.get(RUNPOD_ENDPOINT_ID):
-        return assignments, problems
+        return
     for name, traffic in (("PORT", "requests"), ("PORT_HEALTH", "health checks")):
         if not env.get(name, "").strip():
             message = f"RunPod sends {traffic} to port {env.get('PORT', '').strip() or '80'}, because {name} is not set"
             hint = "set PORT and PORT_HEALTH in the endpoint, and expose both ports"
-            problems.append(_problem(RUNPOD_ENDPOINT_ID, message, hint, code="platform-ports", severity="warning"))
+            yield _warning("platform-ports", RUNPOD_ENDPOINT_ID, message, hint)
     for variable in PLATFORM_VARIABLES:
         if variable.setting and (text := env.get(variable.name, "").strip()):
-            origin = Origin("platform", variable.name)
-            _convert(assignments, problems, Assignment(variable.setting, text, origin), schema)
-    return assignments, problems
+            yield from _convert(Assignment(variable.setting, text, Origin("platform", variable.name)), schema)
 
 
-def legacy_variables(env: Mapping[str, str], schema: SettingsSchema, *, slots_set: bool) -> Layer:
+def legacy_variables(env: Mapping[str, str], schema: SettingsSchema, *, slots_set: bool) -> Found:
     """Read the legacy variables. `slots_set`: whether engine.slots is set anywhere else."""
-    assignments: list[Assignment] = []
-    problems: list[Problem] = []
+    assignments: dict[SettingPath, Assignment] = {}
+    for found in _legacy_variables(env, schema):
+        if isinstance(found, Problem):
+            yield found
+        else:
+            assignments[found.path] = found
+    _total_context(assignments, slots_set=slots_set)
+    yield from assignments.values()
+
+
+def _legacy_variables(env: Mapping[str, str], schema: SettingsSchema) -> Found:
     for legacy in LEGACY_VARIABLES:
         text = env.get(legacy.name, "")
         if not text.strip() or (legacy.name == "MODEL_NAME" and env.get("MODEL_PATH", "").strip()):
             continue
         if not legacy.setting:
-            problems.append(
-                _problem(legacy.name, "no longer has an effect", legacy.note, code="retired", severity="warning")
-            )
+            yield _warning("retired", legacy.name, "no longer has an effect", legacy.note)
         elif legacy.name == "EXTRA_ARGS":
-            _extra_args(assignments, problems, text, schema)
+            yield from _extra_args(text, schema)
         else:
             value = legacy.convert(text) if legacy.convert else text
-            origin = Origin("old name", legacy.name)
-            if isinstance(value, str):
-                _convert(assignments, problems, Assignment(legacy.setting, value, origin), schema)
-            else:
-                assignments.append(Assignment(legacy.setting, value, origin))
-    _total_context(assignments, slots_set=slots_set)
-    return assignments, problems
+            raw = Assignment(legacy.setting, value, Origin("old name", legacy.name))
+            yield from _convert(raw, schema) if isinstance(value, str) else (raw,)
 
 
-def _extra_args(assignments: list[Assignment], problems: list[Problem], text: str, schema: SettingsSchema) -> None:
+def _extra_args(text: str, schema: SettingsSchema) -> Found:
     origin = Origin("old name", "EXTRA_ARGS")
     try:
         settings, rest = hoist(shlex.split(text))
     except ValueError as error:
-        problems.append(_problem("EXTRA_ARGS", str(error).lower(), "balance the quotes", code="bad-value"))
+        yield _problem("EXTRA_ARGS", str(error).lower(), "balance the quotes", "bad-value")
         return
     for path, value in settings.items():
-        _convert(assignments, problems, Assignment(path, value, origin), schema)
+        yield from _convert(Assignment(path, value, origin), schema)
     if settings:
         names = ", ".join(f"{dotted(path)}={value}" for path, value in settings.items())
-        problems.append(
-            _problem(
-                "EXTRA_ARGS", f"converted to settings: {names}", "set these instead", code="moved", severity="warning"
-            )
-        )
+        yield _warning("moved", "EXTRA_ARGS", f"converted to settings: {names}", "set these instead")
     if rest:
-        assignments.append(Assignment(("engine", "extra_args"), rest, origin))
+        yield Assignment(("engine", "extra_args"), rest, origin)
 
 
-def _total_context(assignments: list[Assignment], *, slots_set: bool) -> None:
+def _total_context(assignments: dict[SettingPath, Assignment], *, slots_set: bool) -> None:
     """Preserve a legacy deployment's use of memory: its context was a total, and it had one slot by default."""
-    by_path = {assignment.path: index for index, assignment in enumerate(assignments)}
-    if _CONTEXT not in by_path:
+    context, slots = assignments.get(_CONTEXT), assignments.get(_SLOTS)
+    if context is None:
         return
-    context = assignments[by_path[_CONTEXT]]
-    if _SLOTS not in by_path:
+    if slots is None:
         if not slots_set:
-            assignments.append(Assignment(_SLOTS, 1, context.origin))
+            assignments[_SLOTS] = Assignment(_SLOTS, 1, context.origin)
         return
-    slots = assignments[by_path[_SLOTS]].value
     total_in_arguments = context.origin.detail == "EXTRA_ARGS"
-    if total_in_arguments and isinstance(slots, int) and isinstance(context.value, int) and slots > 0:
-        share = context.value // slots
-        assignments[by_path[_CONTEXT]] = Assignment(_CONTEXT, share, context.origin)
+    if total_in_arguments and isinstance(slots.value, int) and isinstance(context.value, int) and slots.value > 0:
+        assignments[_CONTEXT] = dataclasses.replace(context, value=context.value // slots.value)
 
 
-def doubtful_names(env: Mapping[str, str], schema: SettingsSchema) -> list[Problem]:
-    """Return warnings about variables that resemble those that are read, but are not."""
-    problems = []
+def doubtful_names(env: Mapping[str, str], schema: SettingsSchema) -> Iterator[Problem]:
+    """Yield warnings about variables that resemble those that are read, but are not."""
     read = {legacy.name for legacy in LEGACY_VARIABLES} | {variable.name for variable in PLATFORM_VARIABLES}
     for name in sorted(env):
         text = env[name].strip()
         if not text or name in read or name.upper().startswith(ENV_PREFIX) or _SERVICE_LINK.match(text):
             continue
         if right := _near_name(name, read, schema):
-            hint = f'did you mean "{right}"?'
-            problems.append(_problem(name, "is not read", hint, code="ignored-variable", severity="warning"))
+            yield _warning("ignored-variable", name, "is not read", f'did you mean "{right}"?')
         elif name.startswith("LLAMA_ARG_"):
             hint = "llama-server's own variables are not passed on; use the settings, or engine.extra_args"
-            problems.append(_problem(name, "is not read", hint, code="ignored-variable", severity="warning"))
-    return problems
+            yield _warning("ignored-variable", name, "is not read", hint)
 
 
 def _near_name(name: str, read: Iterable[str], schema: SettingsSchema) -> str | None:
@@ -208,22 +184,16 @@ def _common_start(left: str, right: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
-def flags(overrides: Sequence[str], schema: SettingsSchema) -> Layer:
+def flags(overrides: Sequence[str], schema: SettingsSchema) -> Found:
     """Read `--set a.b=value` flags."""
-    assignments: list[Assignment] = []
-    problems: list[Problem] = []
     for override in overrides:
         name, equals, text = override.partition("=")
         path: SettingPath = tuple(name.strip().split("."))
         detail = f"--set {name.strip()}"
         if not equals or not name.strip():
             message = f"--set: expected NAME=VALUE, got {show(override)}"
-            problems.append(
-                Problem("bad-override", message, source="--set", hint="write it as in --set gateway.port=9000")
-            )
+            yield Problem("bad-override", message, source="--set", hint="write it as in --set gateway.port=9000")
         elif schema.at(path) is None:
-            unknown = unknown_key(path, schema)
-            problems.append(Problem(unknown.code, unknown.message, unknown.path, detail, hint=unknown.hint))
+            yield dataclasses.replace(unknown_key(path, schema), source=detail)
         else:
-            _convert(assignments, problems, Assignment(path, text, Origin("flag", detail)), schema)
-    return assignments, problems
+            yield from _convert(Assignment(path, text, Origin("flag", detail)), schema)

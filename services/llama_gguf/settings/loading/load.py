@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,46 +60,28 @@ class InvalidConfigError(ConfigError):
         self.file = file
 
 
-@dataclass
-class _Reading:
-    """What has been read so far; one use."""
-
-    schema: SettingsSchema
-    document: document.Document = field(default_factory=document.Document)
-    problems: list[Problem] = field(default_factory=list)
-
-    def add(self, layer: environment.Layer) -> list[Assignment]:
-        assignments, problems = layer
-        self.problems += problems
-        return assignments
-
-
 def load(path: Path | None, env: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
     """Read and validate everything. Raises InvalidConfigError with all problems when there is an error among them."""
-    text, unreadable = ("", None) if path is None else read_text(path)
-    if unreadable:
-        raise InvalidConfigError([unreadable], file=path)
-    return loads(text, path, env, overrides)
+    return loads(_read_text(path) if path else "", path, env, overrides)
 
 
 def loads(text: str, path: Path | None, env: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
     """Do what `load` does with a text already read; `path` only names it. Pure."""
-    reading = _Reading(settings_schema())
-    if path is not None:
-        reading.document = document.parse(text, str(path))
-        reading.problems += reading.document.problems
-    merged = _merge(reading, env, overrides, str(path))
-    reading.problems += merged.problems
-    broken = any(problem.code.startswith(_UNREADABLE) for problem in reading.problems)
+    schema, file = settings_schema(), str(path) if path else ""
+    read = document.parse(text, file) if path else document.Document()
+    problems = list(read.problems)
+    merged = _merge(read, problems, env, overrides, str(path))
+    problems += merged.problems
     settings = None
-    if not broken:
-        settings, problems = _validate(merged, reading, str(path) if path else "")
-        reading.problems += problems
-    reading.problems += environment.doubtful_names(env, reading.schema)
-    problems = _sorted(reading.problems)
+    if not any(problem.code.startswith(_UNREADABLE) for problem in problems):
+        settings, invalid = _validate(merged, schema, read, file)
+        problems += invalid
+    problems += environment.doubtful_names(env, schema)
+    # In the order of the file, then those of variables and flags.
+    problems.sort(key=lambda problem: (problem.line == 0, problem.line, problem.column, problem.source))
     if settings is None or any(problem.severity == "error" for problem in problems):
         raise InvalidConfigError(problems, text=text, file=path)
-    return Loaded(settings, _origins(merged, reading.document, str(path)), tuple(problems), text, path)
+    return Loaded(settings, _origins(merged, read, str(path)), tuple(problems), text, path)
 
 
 def _origins(merged: Merged, read: document.Document, source: str) -> dict[str, Origin]:
@@ -123,27 +105,28 @@ _UNREADABLE = (
 )
 
 
-def read_text(path: Path) -> tuple[str, Problem | None]:
-    """Read a configuration file: UTF-8, at most a megabyte."""
-    source = str(path)
+def _read_text(path: Path) -> str:
+    """Read a configuration file: UTF-8, at most a megabyte. Raises InvalidConfigError."""
+
+    def failed(code: str, message: str, hint: str = "") -> InvalidConfigError:
+        return InvalidConfigError([Problem(code, message, source=str(path), hint=hint)], file=path)
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        hint = "set the path with --config or LLAMA_GGUF_CONFIG"
-        return "", Problem("file-missing", "no such file", source=source, hint=hint)
+        raise failed("file-missing", "no such file", "set the path with --config or LLAMA_GGUF_CONFIG") from None
     except IsADirectoryError:
-        return "", Problem("file-unreadable", "is a directory, not a file", source=source)
+        raise failed("file-unreadable", "is a directory, not a file") from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        return "", Problem("file-unreadable", f"cannot be read: {reason}", source=source)
+        raise failed("file-unreadable", f"cannot be read: {(error.strerror or str(error)).lower()}") from None
     if len(data) > MAX_FILE_BYTES:
         message = f"larger than {MAX_FILE_BYTES} bytes; a configuration is a few kilobytes"
-        return "", Problem("file-too-large", message, source=source, hint="is this the right file?")
+        raise failed("file-too-large", message, "is this the right file?")
     try:
-        return data.decode("utf-8-sig"), None
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return "", _not_utf8(data, error, source)
+        raise InvalidConfigError([_not_utf8(data, error, str(path))], file=path) from None
 
 
 def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> Problem:
@@ -159,14 +142,23 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> Problem:
     return Problem("not-utf8", message, source=source, line=line, column=column, hint=hint)
 
 
-def _merge(reading: _Reading, env: Mapping[str, str], overrides: Sequence[str], source: str) -> Merged:
-    schema = reading.schema
-    file = _file_layer(reading.document, source)
-    nested = reading.add(environment.nested_variables(env, schema))
-    flagged = reading.add(environment.flags(overrides, schema))
+def _merge(
+    read: document.Document, problems: list[Problem], env: Mapping[str, str], overrides: Sequence[str], source: str
+) -> Merged:
+    """Merge all layers; what is wrong with a variable or a flag is added to `problems`."""
+    schema = settings_schema()
+
+    def layer(found: environment.Found) -> list[Assignment]:
+        both = list(found)
+        problems.extend(one for one in both if isinstance(one, Problem))
+        return [one for one in both if isinstance(one, Assignment)]
+
+    file = _file_layer(read, source)
+    nested = layer(environment.nested_variables(env, schema))
+    flagged = layer(environment.flags(overrides, schema))
     slots_set = any(assignment.path == ("engine", "slots") for layer in (file, nested, flagged) for assignment in layer)
-    legacy = reading.add(environment.legacy_variables(env, schema, slots_set=slots_set))
-    platform = reading.add(environment.platform_variables(env, schema))
+    legacy = layer(environment.legacy_variables(env, schema, slots_set=slots_set))
+    platform = layer(environment.platform_variables(env, schema))
     return merge([file, legacy, platform, nested, flagged])
 
 
@@ -178,9 +170,10 @@ def _file_layer(read: document.Document, source: str) -> list[Assignment]:
     return layer
 
 
-def _validate(merged: Merged, reading: _Reading, file: str) -> tuple[Settings | None, list[Problem]]:
+def _validate(
+    merged: Merged, schema: SettingsSchema, read: document.Document, file: str
+) -> tuple[Settings | None, list[Problem]]:
     """Validate, then check between settings; if there are errors, check the rest without the invalid values."""
-    schema, read = reading.schema, reading.document
     unread = {dotted(path) for path in read.unread}
     try:
         settings = parse(merged.tree)
@@ -216,8 +209,3 @@ def _without(tree: dict[str, Any], paths: set[SettingPath]) -> dict[str, Any]:
     pruned = prune(tree, ())
     pruned.setdefault("model", {})
     return pruned
-
-
-def _sorted(problems: Sequence[Problem]) -> list[Problem]:
-    """Return errors and warnings in the order of the file, then those of variables and flags."""
-    return sorted(problems, key=lambda problem: (problem.line == 0, problem.line, problem.column, problem.source))

@@ -11,6 +11,7 @@ from llama_gguf.settings.redaction import mask_line
 
 _WIDTH = 100
 _VALUE_CODES = ("bad-value", "wrong-type")
+_FIELDS = ("code", "severity", "path", "message", "hint", "source", "line", "column", "end_column")
 
 
 def explain(problems: Iterable[Problem], text: str = "") -> str:
@@ -21,20 +22,7 @@ def explain(problems: Iterable[Problem], text: str = "") -> str:
 
 def as_data(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     """Return `problems` as JSON values."""
-    return [
-        {
-            "code": problem.code,
-            "severity": problem.severity,
-            "path": problem.path,
-            "message": problem.message,
-            "hint": problem.hint,
-            "source": problem.source,
-            "line": problem.line,
-            "column": problem.column,
-            "end_column": problem.end_column,
-        }
-        for problem in problems
-    ]
+    return [{name: getattr(problem, name) for name in _FIELDS} for problem in problems]
 
 
 def count(problems: Sequence[Problem]) -> str:
