@@ -7,6 +7,7 @@ is a warning that is returned with the files.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from llama_gguf.errors import ConfigError, Problem
 
@@ -28,17 +29,15 @@ class Findings:
 
     def error(self, code: str, path: str, message: str, hint: str) -> None:
         """Report that the platform cannot express the setting at `path` ("": an option of the command)."""
-        self._add(Problem(code, message, path=path, source=self._source(path), hint=hint))
+        self._add(code, path, message, hint, "error")
 
     def warn(self, code: str, path: str, message: str, hint: str = "") -> None:
         """Report that the platform treats the setting at `path` differently than expected."""
-        self._add(Problem(code, message, path=path, source=self._source(path), hint=hint, severity="warning"))
+        self._add(code, path, message, hint, "warning")
 
-    def _source(self, path: str) -> str:
-        """Return where the problem is; "" for a setting, whose line in the file is looked up later."""
-        return "" if path else f"render {self.platform}"
-
-    def _add(self, problem: Problem) -> None:
+    def _add(self, code: str, path: str, message: str, hint: str, severity: Literal["error", "warning"]) -> None:
+        source = "" if path else f"render {self.platform}"  # the line of a setting is looked up later
+        problem = Problem(code, message, path=path, source=source, hint=hint, severity=severity)
         if problem not in self.problems:
             self.problems.append(problem)
 

@@ -18,6 +18,7 @@ from llama_gguf.platforms.environment import Patch, patched, variables
 from llama_gguf.settings import Settings
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
+from llama_gguf.settings.platform import Platform
 from llama_gguf.settings.sections.model import Artifact
 
 Variant = Literal["cpu", "cuda", "cuda12"]
@@ -92,6 +93,17 @@ def prepare(settings: Settings, request: RenderRequest, findings: Findings, patc
         config_in_image=request.config_in_image,
         adapted=frozenset(changes),
     )
+
+
+def check_health_contract(settings: Settings, own: Platform, findings: Findings) -> None:
+    """Report that health.platform is set to another platform than `own`."""
+    if settings.health.platform not in ("auto", own, "plain"):
+        findings.error(
+            "health-contract",
+            "health.platform",
+            f"health.platform is {settings.health.platform}, which is another platform",
+            "set health.platform: auto",
+        )
 
 
 def default_variant(settings: Settings) -> Variant:

@@ -6,17 +6,16 @@ inverse of what `settings.loading.load` reads. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 from llama_gguf.platforms.serialize import Tree, to_flat_json, to_yaml
 from llama_gguf.settings import Settings, parse
-from llama_gguf.settings.schema_tree import dotted, env_name, settings_schema
+from llama_gguf.settings.loading.layers import Origin, flatten
+from llama_gguf.settings.schema_tree import dotted, env_name
 
 Patch = Mapping[str, object]
 """Settings by dotted name that a platform overrides, as in {"paths.data_dir": "/data"}."""
-
-_UNSET = object()
 
 
 def document(settings: Settings) -> Tree:
@@ -54,30 +53,16 @@ def patched(settings: Settings, patch: Patch) -> Settings:
     return parse(tree)
 
 
-def differing(settings: Settings) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yield path and value of every setting that differs from its default; a list is one value."""
-    tree = document(settings)
-    for leaf in settings_schema().leaves():
-        value = _at(tree, leaf.path)
-        if value is not _UNSET:
-            yield leaf.path, value
-
-
-def _at(tree: Tree, path: tuple[str, ...]) -> object:
-    node: object = tree
-    for part in path:
-        if not isinstance(node, dict) or part not in node:
-            return _UNSET
-        node = node[part]
-    return node
-
-
 def variables(
     settings: Settings, *, without: frozenset[str] = frozenset(), only: frozenset[str] | None = None
 ) -> dict[str, str]:
     """Return the `LLAMA_GGUF__…` variables that load as `settings`, limited by dotted names."""
-    found = {dotted(path): (env_name(path), variable_text(value)) for path, value in differing(settings)}
-    return dict(pair for name, pair in found.items() if name not in without and (only is None or name in only))
+    leaves = {dotted(leaf.path): leaf for leaf in flatten(document(settings), Origin("default"))}
+    return {
+        env_name(leaf.path): variable_text(leaf.value)
+        for name, leaf in leaves.items()
+        if name not in without and (only is None or name in only)
+    }
 
 
 def variable_text(value: object) -> str:

@@ -7,9 +7,9 @@ when the files of the repository are stale.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from llama_gguf.platforms import compose, kubernetes, runpod, vast
 from llama_gguf.platforms.bundle import Bundle
@@ -19,44 +19,32 @@ from llama_gguf.settings.loading.load import load
 
 FOLDER = "image/deploy"
 HUB_DOCKERFILE = ".runpod/Dockerfile"
-_Render = Callable[[Settings, RenderRequest], Bundle]
 
 
-@dataclass(frozen=True, slots=True)
-class _Spec:
+class _Spec(NamedTuple):
     """One folder of ready-made files."""
 
     platform: str
     example: str
-    render: _Render
-
-    @property
-    def folder(self) -> str:
-        return f"{FOLDER}/{self.platform}/{self.example}"
+    render: Callable[[Settings, RenderRequest], Bundle]
 
 
 def _specs() -> tuple[_Spec, ...]:
     """Return which example suits which platform. A ready-made endpoint has no network volume."""
+    composed = partial(compose.render, options=compose.ComposeOptions())
+    on_vast = partial(vast.render, options=vast.VastOptions(gpu_memory=24))
     autoscaled = kubernetes.KubernetesOptions(max_replicas=4, autoscaler="keda")
     return (
-        _Spec("compose", "cpu-small", _compose),
-        _Spec("compose", "gpu-24gb", _compose),
-        _Spec("compose", "many-users", _compose),
+        _Spec("compose", "cpu-small", composed),
+        _Spec("compose", "gpu-24gb", composed),
+        _Spec("compose", "many-users", composed),
         _Spec("kubernetes", "gpu-24gb", partial(kubernetes.render, options=kubernetes.KubernetesOptions())),
         _Spec("kubernetes", "many-users", partial(kubernetes.render, options=autoscaled)),
         _Spec("runpod", "gpu-24gb", partial(runpod.render, options=runpod.RunPodOptions())),
         _Spec("runpod", "runpod-serverless", partial(runpod.render, options=runpod.RunPodOptions(only="endpoint"))),
-        _Spec("vast", "gpu-24gb", _vast),
-        _Spec("vast", "vast", _vast),
+        _Spec("vast", "gpu-24gb", on_vast),
+        _Spec("vast", "vast", on_vast),
     )
-
-
-def _compose(settings: Settings, request: RenderRequest) -> Bundle:
-    return compose.render(settings, request, compose.ComposeOptions())
-
-
-def _vast(settings: Settings, request: RenderRequest) -> Bundle:
-    return vast.render(settings, request, vast.VastOptions(gpu_memory=24))
 
 
 def ready_made(root: Path) -> dict[str, str]:
@@ -65,7 +53,7 @@ def ready_made(root: Path) -> dict[str, str]:
     for spec in _specs():
         settings = _settings(root / f"config/examples/{spec.example}.yaml")
         bundle = spec.render(settings, RenderRequest(name=f"llama-gguf-{spec.example}"))
-        files |= {f"{spec.folder}/{name}": text for name, text in bundle.files.items()}
+        files |= {f"{FOLDER}/{spec.platform}/{spec.example}/{name}": text for name, text in bundle.files.items()}
     for name in ("hub.json", "tests.json"):  # RunPod's Hub looks for one listing, at the top of the repository
         listed = files[f"{FOLDER}/runpod/runpod-serverless/{name}"]
         files = {path: text for path, text in files.items() if not path.endswith(f"/{name}")}

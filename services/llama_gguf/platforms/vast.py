@@ -10,7 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llama_gguf.platforms.container import MINIMUM_COMPUTE, MINIMUM_CUDA, Launch, RenderRequest, pinned, prepare
+from llama_gguf.platforms.container import (
+    MINIMUM_COMPUTE,
+    MINIMUM_CUDA,
+    Launch,
+    RenderRequest,
+    check_health_contract,
+    pinned,
+    prepare,
+)
 from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import Tree, to_json
 from llama_gguf.settings import Settings
@@ -163,10 +171,4 @@ def _check(launch: Launch, findings: Findings) -> None:
             f"Vast cannot mount the secret file {settings.auth.bootstrap.file}",
             "set auth.bootstrap.env instead, and set the variable when you rent an instance",
         )
-    if settings.health.platform not in ("auto", "vast", "plain"):
-        findings.error(
-            "health-contract",
-            "health.platform",
-            f"health.platform is {settings.health.platform}, which is another platform",
-            "set health.platform: auto",
-        )
+    check_health_contract(settings, "vast", findings)

@@ -9,7 +9,7 @@ from llama_gguf.platforms.kubernetes.parameters import Values
 from llama_gguf.platforms.serialize import Tree
 
 from .options import QUEUE_METRIC, KubernetesOptions
-from .workload import labels, secret_name
+from .workload import labels, object_of, secret_name
 
 METRICS_KEY = "METRICS_API_KEY"
 """Key of the Secret that holds an API key with the scope `metrics`, where metrics.require_key asks for one."""
@@ -17,12 +17,7 @@ METRICS_KEY = "METRICS_API_KEY"
 
 def config_map(values: Values) -> Tree:
     """Return the ConfigMap with config.yaml."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(values, "-config"),
-        "data": {"config.yaml": values.config()},
-    }
+    return object_of("v1", "ConfigMap", values, "-config", data={"config.yaml": values.config()})
 
 
 def claims(launch: Launch, options: KubernetesOptions, values: Values) -> dict[str, Tree]:
@@ -43,36 +38,23 @@ def _claim(purpose: str, mode: str, options: KubernetesOptions, values: Values) 
     }
     if options.storage_class is not None:
         spec["storageClassName"] = values.value(f"storage.{purpose}.className", options.storage_class)
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(values, f"-{purpose}"),
-        "spec": spec,
-    }
+    return object_of("v1", "PersistentVolumeClaim", values, f"-{purpose}", spec=spec)
 
 
 def service(values: Values) -> Tree:
     """Return the Service of the API. The health port is for the kubelet only."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(values),
-        "spec": {
-            "type": values.value("service.type", "ClusterIP"),
-            "selector": labels(values),
-            "ports": [{"name": "http", "port": values.port("gateway"), "targetPort": "http"}],
-        },
+    spec: Tree = {
+        "type": values.value("service.type", "ClusterIP"),
+        "selector": labels(values),
+        "ports": [{"name": "http", "port": values.port("gateway"), "targetPort": "http"}],
     }
+    return object_of("v1", "Service", values, spec=spec)
 
 
 def disruption_budget(values: Values) -> Tree:
     """Return the PodDisruptionBudget: draining nodes evicts one pod at a time, even if it is the only one."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": _metadata(values),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels(values)}},
-    }
+    spec: Tree = {"maxUnavailable": 1, "selector": {"matchLabels": labels(values)}}
+    return object_of("policy/v1", "PodDisruptionBudget", values, spec=spec)
 
 
 def secret_keys(launch: Launch) -> list[str]:
@@ -106,7 +88,7 @@ def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) 
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
-        "metadata": {**_metadata(values), "labels": labels(values) | {"release": release}},
+        "metadata": {"name": values.name(), "labels": labels(values) | {"release": release}},
         "spec": {"selector": {"matchLabels": labels(values)}, "endpoints": [endpoint]},
     }
 
@@ -123,17 +105,13 @@ def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
             },
         },
     }
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": _metadata(values),
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": values.name()},
-            "minReplicas": _min_replicas(options, values),
-            "maxReplicas": _max_replicas(options, values),
-            "metrics": [metric],
-        },
+    spec: Tree = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": values.name()},
+        "minReplicas": _min_replicas(options, values),
+        "maxReplicas": _max_replicas(options, values),
+        "metrics": [metric],
     }
+    return object_of("autoscaling/v2", "HorizontalPodAutoscaler", values, spec=spec)
 
 
 def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
@@ -148,18 +126,14 @@ def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
             "threshold": values.value("autoscaling.queueTarget", str(options.queue_target)),
         },
     }
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": _metadata(values),
-        "spec": {
-            "scaleTargetRef": {"name": name},
-            "pollingInterval": 15,
-            "minReplicaCount": _min_replicas(options, values),
-            "maxReplicaCount": _max_replicas(options, values),
-            "triggers": [trigger],
-        },
+    spec: Tree = {
+        "scaleTargetRef": {"name": name},
+        "pollingInterval": 15,
+        "minReplicaCount": _min_replicas(options, values),
+        "maxReplicaCount": _max_replicas(options, values),
+        "triggers": [trigger],
     }
+    return object_of("keda.sh/v1alpha1", "ScaledObject", values, spec=spec)
 
 
 def _min_replicas(options: KubernetesOptions, values: Values) -> object:
@@ -168,7 +142,3 @@ def _min_replicas(options: KubernetesOptions, values: Values) -> object:
 
 def _max_replicas(options: KubernetesOptions, values: Values) -> object:
     return values.value("autoscaling.maxReplicas", options.max_replicas, former_key="most")
-
-
-def _metadata(values: Values, suffix: str = "") -> Tree:
-    return {"name": values.name(suffix), "labels": labels(values)}

@@ -6,7 +6,7 @@ the weights, because several writers would corrupt keys, usage and logs.
 
 from __future__ import annotations
 
-from llama_gguf.platforms.container import Launch, RenderRequest, data_dir, models_dir, prepare
+from llama_gguf.platforms.container import Launch, RenderRequest, check_health_contract, data_dir, models_dir, prepare
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.kubernetes.parameters import HelmValues, ManifestValues, Values
 from llama_gguf.platforms.mounts import Mounts, check_mounts
@@ -125,13 +125,7 @@ def _check(settings: Settings, options: KubernetesOptions, findings: Findings) -
             f"the autoscaler scales on {QUEUE_METRIC}, which metrics.enabled: false disables",
             "set metrics.enabled: true",
         )
-    if settings.health.platform not in ("auto", "kubernetes", "plain"):
-        findings.error(
-            "health-contract",
-            "health.platform",
-            f"health.platform is {settings.health.platform}, which is another platform",
-            "set health.platform: auto",
-        )
+    check_health_contract(settings, "kubernetes", findings)
     if not options.replicated:
         return
     bootstrap = settings.auth.bootstrap

@@ -19,6 +19,12 @@ def labels(values: Values) -> Tree:
     return {"app.kubernetes.io/name": REPOSITORY, "app.kubernetes.io/instance": values.name()}
 
 
+def object_of(version: str, kind: str, values: Values, suffix: str = "", **content: Tree) -> Tree:
+    """Return an object of one installation, with its name and labels."""
+    metadata = {"name": values.name(suffix), "labels": labels(values)}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
+
+
 def deployment(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:
     """Return the Deployment. A single pod holds the volume and the GPU, so an update recreates it without overlap."""
     spec: Tree = {}
@@ -36,12 +42,7 @@ def deployment(launch: Launch, options: KubernetesOptions, values: Values) -> Tr
             "spec": _pod(launch, options, values),
         },
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": values.name(), "labels": labels(values)},
-        "spec": spec,
-    }
+    return object_of("apps/v1", "Deployment", values, spec=spec)
 
 
 def _pod(launch: Launch, options: KubernetesOptions, values: Values) -> Tree:

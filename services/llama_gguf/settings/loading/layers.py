@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import JsonValue
-
 from llama_gguf.errors import Problem
 from llama_gguf.settings.schema_tree import SettingPath, dotted, env_name
 from llama_gguf.settings.sections.sources import SOURCES
@@ -64,7 +62,7 @@ class Merged:
     problems: list[Problem] = field(default_factory=list)
 
 
-def flatten(value: JsonValue, origin: Origin, path: SettingPath = ()) -> Iterator[Assignment]:
+def flatten(value: object, origin: Origin, path: SettingPath = ()) -> Iterator[Assignment]:
     """Yield an assignment for every leaf below `value`; lists are leaves."""
     if isinstance(value, dict) and value:
         for key, child in value.items():
