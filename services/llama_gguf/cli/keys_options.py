@@ -38,13 +38,9 @@ class KeyPaths:
     audit_file: Path
     bootstrap: Bootstrap | None = None
 
-    def store(self) -> KeyStore:
-        """Return the keys file."""
-        return KeyStore(self.keys_file)
-
     def admin(self) -> KeyAdmin:
         """Return the KeyAdmin, which changes the keys file and records that in the audit log."""
-        return KeyAdmin(self.store(), AuditLog(self.audit_file), actor=actor("cli"))
+        return KeyAdmin(KeyStore(self.keys_file), AuditLog(self.audit_file), actor=actor("cli"))
 
 
 @dataclass(frozen=True, slots=True)

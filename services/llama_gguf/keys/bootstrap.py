@@ -19,7 +19,7 @@ from llama_gguf.settings.locations import Locations
 from .admin import KeyAdmin, actor
 from .record import KeyFile
 from .secret import check_secret, digest
-from .store import KeyStore
+from .store import KeyStore, load_if_exists
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.auth import Auth, Bootstrap
@@ -47,11 +47,10 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
     A configured variable or file that is missing is an error only while the keys file has no key: a deployment can
     remove it afterwards.
     """
-    if not auth.enabled or not _wanted(auth.bootstrap):
+    if not auth.enabled or not auth.bootstrap.has_source:
         return BootstrapResult("off")
-    keys = KeyStore(locations.keys_file)
-    admin = KeyAdmin(keys, AuditLog(locations.audit_file), actor=actor("bootstrap"))
-    present = _present(keys)
+    admin = KeyAdmin(KeyStore(locations.keys_file), AuditLog(locations.audit_file), actor=actor("bootstrap"))
+    present = load_if_exists(locations.keys_file).keys
     given = _given(auth.bootstrap, env)
     if given is not None:
         source, secret = given
@@ -66,19 +65,6 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
         )
     change = admin.generate(KEY_ID, scopes=frozenset(auth.bootstrap.scopes), note="generated at the first start")
     return BootstrapResult("generated", KEY_ID, "", change.secret)
-
-
-def _wanted(settings: Bootstrap) -> bool:
-    return bool(settings.env or settings.file or settings.generate)
-
-
-def _present(keys: KeyStore) -> KeyFile:
-    try:
-        return keys.read().keys
-    except KeysError as error:
-        if error.code == "keys-missing":
-            return KeyFile()
-        raise
 
 
 def _given(settings: Bootstrap, env: Mapping[str, str]) -> tuple[str, str] | None:

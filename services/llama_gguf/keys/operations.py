@@ -82,7 +82,7 @@ def issue(keys: KeyFile, key_id: str, secret: str, now: dt.datetime, **given: Un
 
 def update(keys: KeyFile, key_id: str, now: dt.datetime, **given: Unpack[KeyFields]) -> Change:
     """Change a key's fields; its secret remains."""
-    old = _find(keys, key_id)
+    old = find_key(keys, key_id)
     record = check(replace(old, **given))
     if record.expires != old.expires:
         _reject_past(record.expires, now)
@@ -91,7 +91,7 @@ def update(keys: KeyFile, key_id: str, now: dt.datetime, **given: Unpack[KeyFiel
 
 def remove(keys: KeyFile, key_id: str) -> Change:
     """Remove a key: its secret and earlier ones are invalid at once."""
-    record = _find(keys, key_id)
+    record = find_key(keys, key_id)
     return Change(replace(keys, records=tuple(other for other in keys.records if other is not record)), record)
 
 
@@ -112,7 +112,7 @@ def rotate(
     from it and `nonce` (see `secret.derive_secret`), and repeating the last request returns the same change. A request
     older than the last is rejected: its secret is no longer the current one.
     """
-    old = _find(keys, key_id)
+    old = find_key(keys, key_id)
     mark = request_mark(request.pepper, key_id, request.id) if request else ""
     if request and mark in [rotation.request for rotation in old.rotations]:
         return _repeat(keys, old, request, mark)
@@ -144,7 +144,7 @@ def rotate(
 
 def replace_secret(keys: KeyFile, key_id: str, secret: str, now: dt.datetime) -> Change:
     """Replace all secrets of a key by one, as if it had been issued with it now. This is not a rotation."""
-    old = _find(keys, key_id)
+    old = find_key(keys, key_id)
     new = digest(check_secret(secret))
     _reject_duplicate(keys, new)
     created = now.replace(microsecond=0)
@@ -184,7 +184,8 @@ def import_records(keys: KeyFile, others: Sequence[KeyRecord]) -> Imported:
     )
 
 
-def _find(keys: KeyFile, key_id: str) -> KeyRecord:
+def find_key(keys: KeyFile, key_id: str) -> KeyRecord:
+    """Return the record with this id. Raises KeysError if there is none."""
     record = keys.find(key_id)
     if record is None:
         raise KeysError(

@@ -52,6 +52,16 @@ def load(path: Path) -> LoadedKeys:
     return LoadedKeys(keys, hashlib.sha256(content).digest(), not text.strip(), warnings)
 
 
+def load_if_exists(path: Path) -> LoadedKeys:
+    """Do what `load` does; a missing file has no keys."""
+    try:
+        return load(path)
+    except KeysError as error:
+        if error.code == "keys-missing":
+            return LoadedKeys(KeyFile(), b"", blank=True)
+        raise
+
+
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a fifo must not block
@@ -155,10 +165,6 @@ class KeyStore:
         self._timeout = lock_timeout_seconds
         self._at = at
 
-    def read(self) -> LoadedKeys:
-        """Read the file. Raises KeysError, also if it is missing."""
-        return load(self.path)
-
     @contextmanager
     def locked(self, *, convert: bool = False) -> Iterator[Session]:
         """Hold the lock and yield the current keys; a missing file has none.
@@ -170,7 +176,7 @@ class KeyStore:
             with atomic_file.exclusive(real, timeout_seconds=self._timeout, at=self._at):
                 if atomic_file.resolve(self.path) != real:
                     continue  # the link was changed meanwhile
-                keys = self._current(real)
+                keys = load_if_exists(real).keys
                 if keys.plaintext and not convert:
                     raise KeysError(
                         f"{self.path} is in the old format, with keys in plaintext; it is read-only",
@@ -180,11 +186,3 @@ class KeyStore:
                 self._at("read")
                 yield Session(real, keys, self._at)
                 return
-
-    def _current(self, real: Path) -> KeyFile:
-        try:
-            return load(real).keys
-        except KeysError as error:
-            if error.code == "keys-missing":
-                return KeyFile()
-            raise

@@ -135,10 +135,7 @@ def _check_reachable(settings: Settings, findings: Findings) -> None:
 
 def _first_key(settings: Settings, findings: Findings) -> Patch:
     """Return the patch by which a container gets its first key, where the configuration names no source of keys."""
-    bootstrap = settings.auth.bootstrap
-    if not settings.auth.enabled or settings.auth.keys_file:
-        return {}
-    if bootstrap.env or bootstrap.file or bootstrap.generate:
+    if not settings.auth.enabled or settings.auth.keys_file or settings.auth.bootstrap.has_source:
         return {}
     findings.warn(
         "first-key-variable",

@@ -40,7 +40,7 @@ def test_a_file_is_made_private_with_its_parents(tmp_path: Path) -> None:
         assert session.keys == KeyFile()
         session.write(KEYS)
         assert session.keys == KEYS
-    assert KeyStore(path).read().keys == KEYS
+    assert load(path).keys == KEYS
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
     assert modes == {"keys.json": 0o600, "keys.json.lock": 0o600}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -12,11 +12,10 @@ import click
 
 from llama_gguf.cli import keys_view as view
 from llama_gguf.cli.keys_options import SPAN, Given, KeyPaths, field_options, key_id_argument, key_paths_options
-from llama_gguf.errors import KeysError
 from llama_gguf.keys import store
 from llama_gguf.keys.bootstrap import KEY_ID as BOOTSTRAP_ID
 from llama_gguf.keys.keyring import Keyring
-from llama_gguf.keys.operations import Change, KeyFields
+from llama_gguf.keys.operations import Change, KeyFields, find_key
 from llama_gguf.keys.record import KeyFile
 from llama_gguf.keys.secret import is_short
 from llama_gguf.timestamps import utc_text
@@ -69,11 +68,7 @@ def list_(paths: KeyPaths, *, as_json: bool, quiet: bool) -> None:
 @json_option
 def show_(key_id: str, paths: KeyPaths, *, as_json: bool) -> None:
     """Show one key: its scopes, limits and dates."""
-    record = _read(paths).find(key_id)
-    if record is None:
-        raise KeysError(
-            f"there is no key with the id {key_id}", code="key-unknown", hint="`llama-gguf keys list` shows the ids"
-        )
+    record = find_key(_read(paths), key_id)
     if as_json:
         _print_json(view.as_json(record, _now()))
     else:
@@ -210,12 +205,7 @@ def _hand_over(change: Change, heading: str, *, as_json: bool, quiet: bool) -> N
 
 def _read(paths: KeyPaths) -> KeyFile:
     """Read the keys file and report its warnings on stderr. A missing one has no keys."""
-    try:
-        loaded = paths.store().read()
-    except KeysError as error:
-        if error.code == "keys-missing":
-            return KeyFile()
-        raise
+    loaded = store.load_if_exists(paths.keys_file)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning.message}\nhint: {warning.hint}", err=True)
     return loaded.keys

@@ -73,7 +73,7 @@ def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
 def first_key(snapshot: Snapshot, env: Mapping[str, str]) -> BootstrapResult | None:
     """Ensure the first API key, if `auth.bootstrap` is set."""
     auth = snapshot.settings.auth
-    if not auth.enabled or not (auth.bootstrap.env or auth.bootstrap.file or auth.bootstrap.generate):
+    if not auth.enabled or not auth.bootstrap.has_source:
         return None
     from llama_gguf.keys.bootstrap import bootstrap  # noqa: PLC0415 - the key store costs 80 ms
 

@@ -56,17 +56,13 @@ def _weights(settings: Settings, locations: Locations) -> Iterator[Problem]:
             setting, file = f"{path}.name", named_file(locations.models_dir, artifact.name)
             if not locations.models_dir.is_dir():
                 message = f"{setting}: the models directory {locations.models_dir} does not exist"
-                yield Problem("models-dir-missing", message, setting, hint=_models_dir_hint(settings))
+                unset = settings.paths.models_dir is None
+                hint = "set paths.models_dir, or the whole path in model.path" if unset else "see paths.models_dir"
+                yield Problem("models-dir-missing", message, setting, hint=hint)
                 continue
         else:
             continue
         yield from _gguf(setting, file, artifact)
-
-
-def _models_dir_hint(settings: Settings) -> str:
-    if settings.paths.models_dir is not None:
-        return "see paths.models_dir"
-    return "set paths.models_dir, or the whole path in model.path"
 
 
 def _gguf(setting: str, file: Path, artifact: Artifact) -> Iterator[Problem]:
@@ -143,11 +139,11 @@ def _directories(settings: Settings, locations: Locations) -> Iterator[Problem]:
 def _keys(settings: Settings, locations: Locations) -> Iterator[Problem]:
     if not settings.auth.enabled:
         return
-    file, first = locations.keys_file, settings.auth.bootstrap
+    file = locations.keys_file
     if file.is_dir():
         yield Problem("keys-file-unreadable", f"auth.keys_file: {file} is a directory", "auth.keys_file")
     elif not file.exists():
-        if not (first.env or first.file or first.generate):
+        if not settings.auth.bootstrap.has_source:
             message = f"auth.keys_file: {file} does not exist, so every request will be rejected"
             hint = "create a key with `llama-gguf keys generate`, or set auth.bootstrap"
             yield Problem("no-keys", message, "auth.keys_file", hint=hint, severity="warning")
