@@ -6,7 +6,7 @@ kernel's flags omit those. Names, features and order are those of ggml's CMakeLi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 Table = Mapping[str, frozenset[str]]
@@ -85,7 +85,8 @@ TABLES: Mapping[str, Table] = {"x86_64": X86_64, "aarch64": AARCH64}
 
 def supported(table: Table, flags: frozenset[str]) -> tuple[str, ...]:
     """Return the variants of `table` that a CPU with `flags` supports, best first, as ggml ranks them."""
-    return tuple(sorted((name for name in table if not missing(table, name, flags)), key=_by_score(table)))
+    found = (name for name in table if not missing(table, name, flags))
+    return tuple(sorted(found, key=lambda name: -score(table[name])))
 
 
 def missing(table: Table, name: str, flags: frozenset[str]) -> list[str]:
@@ -96,10 +97,6 @@ def missing(table: Table, name: str, flags: frozenset[str]) -> list[str]:
 def score(features: Iterable[str]) -> int:
     """Return ggml's score of a variant on a CPU that supports it."""
     return 1 + sum(FEATURES[feature].weight for feature in features)
-
-
-def _by_score(table: Table) -> Callable[[str], int]:
-    return lambda name: -score(table[name])
 
 
 def _flags(features: Iterable[str]) -> frozenset[str]:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
+from llama_gguf.errors import ConfigError
 from llama_gguf.models.checksum import VerifiedFiles
+from llama_gguf.models.download.lock import hold
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.models.source import Wanted
+from llama_gguf.states import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +24,21 @@ class FetchContext:
     verified: VerifiedFiles
     reporter: Reporter
     connections: int = 1
+
+    def token(self, wanted: Wanted) -> str | None:
+        """Return the token for `wanted`, None if it needs none. Raises ConfigError if its variable is not set."""
+        if wanted.token_env is None:
+            return None
+        token = self.env.get(wanted.token_env, "").strip()
+        if not token:
+            raise ConfigError(
+                f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",
+                hint="set the variable to the token, or remove the setting",
+            )
+        return token
+
+    def lock(self, file: Path, name: str) -> AbstractContextManager[None]:
+        """Hold the lock of downloading `file`, also across machines; a wait is reported with `name`."""
+        message = f"waiting for another worker that downloads {name}"
+        on_wait = partial(self.reporter.phase, Phase.DOWNLOADING, message)
+        return hold(file.with_name(file.name + ".lock"), on_wait=on_wait)

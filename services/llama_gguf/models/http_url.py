@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from llama_gguf.errors import ConfigError
 from llama_gguf.logs import fields
 from llama_gguf.models.checksum import file_sha256
 from llama_gguf.models.download.download import download, prepare_directory
-from llama_gguf.models.download.lock import hold
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
@@ -25,7 +22,8 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
 
     A file on disk is not requested again, because a URL names one file for ever; a new version has a new URL.
     """
-    headers = _authorization(wanted, context.env)
+    token = context.token(wanted)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     prepare_directory(origin.path.parent)
     for number, name in enumerate(split_names(origin.path.name)):
         path = origin.path.with_name(name)
@@ -51,26 +49,11 @@ def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:
 
 
 def _fetch_one(remote: Remote, path: Path, context: FetchContext) -> None:
-    def report_wait() -> None:
-        context.reporter.phase(Phase.DOWNLOADING, f"waiting for another worker that downloads {path.name}")
-
-    with hold(path.with_name(path.name + ".lock"), on_wait=report_wait):
+    with context.lock(path, path.name):
         if not _is_present(path, remote.sha256, context):  # the other worker can have downloaded it
             download(remote, path, context.reporter, context.connections)
             if remote.sha256:
                 context.verified.add(path, remote.sha256)
-
-
-def _authorization(wanted: Wanted, env: Mapping[str, str]) -> dict[str, str]:
-    if wanted.token_env is None:
-        return {}
-    token = env.get(wanted.token_env, "").strip()
-    if not token:
-        raise ConfigError(
-            f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",
-            hint="set the variable to the token, or remove the setting",
-        )
-    return {"Authorization": f"Bearer {token}"}
 
 
 def _sibling(url: str, name: str) -> str:

@@ -34,12 +34,10 @@ class ModelFileStatus:
 def file_status(wanted: Wanted) -> ModelFileStatus:
     """Return where `wanted` is or will be. Reads only the disk."""
     match wanted.origin:
-        case OnDisk(path):
+        case OnDisk(path) | AtUrl(_, path):
             return ModelFileStatus(wanted, path, path.is_file())
         case Named(directory, name):
             path = named_file(directory, name)
-            return ModelFileStatus(wanted, path, path.is_file())
-        case AtUrl(_, path):
             return ModelFileStatus(wanted, path, path.is_file())
         case OnHub() as origin:
             cached = find_cached(origin)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 
 from aiohttp import ClientResponse
@@ -21,7 +21,7 @@ from llama_gguf.models.download.spec import Tuning
 
 log = logging.getLogger(__name__)
 
-Write = Callable[[list[bytes], int], Awaitable[None]]
+Write = Callable[[list[bytes], int], Coroutine[None, None, None]]
 """Writes chunks consecutively at a position of the file, and returns when they are written."""
 
 _WRITE_BYTES = 1024 * 1024
@@ -76,7 +76,7 @@ class _Batch:
         """Start to write what was added; return the position up to which everything is written."""
         written = await self._written()
         if self._chunks:
-            self._writing = asyncio.create_task(self._write_out(self._chunks, self.start))
+            self._writing = asyncio.create_task(self._write(self._chunks, self.start))
             self._chunks, self.start = [], self.end
         return written
 
@@ -95,9 +95,6 @@ class _Batch:
             await self._writing
             self._writing = None
         return self.start
-
-    async def _write_out(self, chunks: list[bytes], position: int) -> None:
-        await self._write(chunks, position)
 
 
 class DownloadWorkers:

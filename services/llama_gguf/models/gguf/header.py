@@ -32,20 +32,7 @@ _DEFAULT_ALIGNMENT = 32
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
-    number: struct.Struct("<" + code)
-    for number, code in {
-        0: "B",
-        1: "b",
-        2: "H",
-        3: "h",
-        4: "I",
-        5: "i",
-        6: "f",
-        7: "?",
-        10: "Q",
-        11: "q",
-        12: "d",
-    }.items()
+    number: struct.Struct("<" + code) for number, code in zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True)
 }
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_gguf.errors import ConfigError, ModelError
+from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
 from llama_gguf.models.download.download import download, prepare_directory
-from llama_gguf.models.download.lock import hold
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, repository
@@ -68,7 +67,7 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
             code="model_not_found",
             hint=f"unset HF_HUB_OFFLINE to download it; searched {' and '.join(map(str, origin.caches))}",
         )
-    token = _token(wanted, context.env)
+    token = context.token(wanted) or context.env.get("HF_TOKEN", "").strip() or None
     first, *others = split_names(origin.file)
     try:
         path, commit = _fetch_one(_HubFile(wanted, origin, first, origin.revision, token), context)
@@ -80,18 +79,6 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
         log.warning("using the files on disk", extra=fields(reason=error.message, path=str(cached)))
         return cached
     return path
-
-
-def _token(wanted: Wanted, env: Mapping[str, str]) -> str | None:
-    if wanted.token_env is None:
-        return env.get("HF_TOKEN", "").strip() or None
-    token = env.get(wanted.token_env, "").strip()
-    if not token:
-        raise ConfigError(
-            f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",
-            hint="set the variable to the token, or remove the setting",
-        )
-    return token
 
 
 def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
@@ -107,10 +94,7 @@ def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
     blob = repository(file.origin.caches[0], file.origin) / "blobs" / etag
     prepare_directory(blob.parent)
 
-    def report_wait() -> None:
-        context.reporter.phase(Phase.DOWNLOADING, f"waiting for another worker that downloads {file.name}")
-
-    with hold(blob.with_name(blob.name + ".lock"), on_wait=report_wait):
+    with context.lock(blob, file.name):
         if not blob.exists():
             _fetch_blob(file, metadata, blob, context)
         return publish(file.origin, commit, file.name, blob), commit

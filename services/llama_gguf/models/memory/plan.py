@@ -43,8 +43,8 @@ class MemoryPlan:
     context_per_slot: int
     device_capacity: int | None
     host_capacity: int | None
-    advice: tuple[str, ...]
-    assumptions: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
     @property
     def device(self) -> int:
@@ -107,16 +107,13 @@ def plan_memory(
     )
     top = len(model.architecture.layers) + 1
     layers = _layers_on_device(inputs, machine, top)
-    items = count_items(inputs, layers)
     plan = MemoryPlan(
-        items=items,
+        items=count_items(inputs, layers),
         layers=top,
         layers_on_device=layers,
         context_per_slot=cells_per_slot(engine, model.architecture),
         device_capacity=machine.device_bytes,
         host_capacity=machine.host_bytes,
-        advice=(),
-        assumptions=(),
     )
     return replace(plan, advice=_advice(inputs, plan), assumptions=_assumptions(inputs, machine, plan))
 
@@ -141,9 +138,13 @@ def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
         return top
     room = machine.device_bytes - _FIT_MARGIN_BYTES
     for layers in range(top, 0, -1):
-        if sum(item.device for item in count_items(inputs, layers)) <= room:
+        if _device_bytes(inputs, layers) <= room:
             return layers
     return 0
+
+
+def _device_bytes(inputs: Inputs, layers: int) -> int:
+    return sum(item.device for item in count_items(inputs, layers))
 
 
 def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
@@ -168,9 +169,7 @@ def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
         if not slots:
             advice.append("use a smaller model or a smaller quantisation of it")
     elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
-        missing = (
-            sum(item.device for item in count_items(inputs, plan.layers)) + _FIT_MARGIN_BYTES - plan.device_capacity
-        )
+        missing = _device_bytes(inputs, plan.layers) + _FIT_MARGIN_BYTES - plan.device_capacity
         advice.append(
             f"{plan.layers_on_device} of {plan.layers} layers fit on the GPU, the rest is slow; "
             f"{missing / MIB:.0f} MiB more would fit all"
@@ -197,12 +196,8 @@ def _max_layers(inputs: Inputs, plan: MemoryPlan) -> int:
     capacity = plan.device_capacity or 0
     if plan.device <= capacity:
         return 0
-    fitting = (
-        layers
-        for layers in range(plan.layers_on_device - 1, 0, -1)
-        if sum(item.device for item in count_items(inputs, layers)) <= capacity
-    )
-    return next(fitting, 0)
+    fewer = range(plan.layers_on_device - 1, 0, -1)
+    return next((layers for layers in fewer if _device_bytes(inputs, layers) <= capacity), 0)
 
 
 _SUPPORTED_ARGS = frozenset(
