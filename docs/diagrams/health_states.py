@@ -6,15 +6,15 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import product
 
-from llama_gguf.health.state import Seen, Status, advance
+from llama_gguf.health.state import Observation, Status, advance
 from llama_gguf.states import Phase, ServiceState
 
-_NOTHING = Seen()
+_NOTHING = Observation()
 _FAILURE = "any"
 _FEW = 2  # states with a change in common that need no frame
 _ENGINE = (None, Phase.LOADING, Phase.SERVING, Phase.SILENT, Phase.BROKEN)
 _SIGHTS = tuple(
-    Seen(engine=engine, gateway=gateway, draining=draining, failure=failure)
+    Observation(engine=engine, gateway=gateway, draining=draining, failure=failure)
     for engine, gateway, draining, failure in product(_ENGINE, (False, True), (False, True), (None, _FAILURE))
 )
 
@@ -54,9 +54,9 @@ def _labels() -> dict[tuple[ServiceState, ServiceState], str]:
     return found
 
 
-def _steps() -> dict[tuple[ServiceState, ServiceState], list[Seen]]:
+def _steps() -> dict[tuple[ServiceState, ServiceState], list[Observation]]:
     """Return which state can follow which, and the sights that lead to it. A failure and a stop last."""
-    steps: dict[tuple[ServiceState, ServiceState], list[Seen]] = defaultdict(list)
+    steps: dict[tuple[ServiceState, ServiceState], list[Observation]] = defaultdict(list)
     open_ = [(Status(ServiceState.STARTING, 0.0), False, False)]
     known = set(open_)
     while open_:
@@ -73,7 +73,7 @@ def _steps() -> dict[tuple[ServiceState, ServiceState], list[Seen]]:
     return steps
 
 
-def _common(sights: list[Seen]) -> list[str]:
+def _common(sights: list[Observation]) -> list[str]:
     """Return which values all `sights` share, as far as they are not those of nothing seen."""
     words = []
     for name in ("failure", "draining", "engine", "gateway"):

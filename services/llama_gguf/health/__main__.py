@@ -10,7 +10,7 @@ import sys
 
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
-from llama_gguf.health.responses import Answer, answer
+from llama_gguf.health.responses import Response, respond
 from llama_gguf.rundir.snapshot import Snapshot, read_from_environment
 from llama_gguf.settings.platform import resolve_platform
 
@@ -37,28 +37,28 @@ async def serve(snapshot: Snapshot) -> None:
     settings = snapshot.settings
     health = settings.health
     platform = resolve_platform(health.platform, os.environ)
-    monitor = Monitor(snapshot.locations.run, settings, tell=_tell)
+    monitor = Monitor(snapshot.locations.run, settings, print_line=_print_line)
 
-    def respond(path: str) -> Answer:
-        return answer(path, health.path, platform, monitor.current())
+    def respond_to(path: str) -> Response:
+        return respond(path, health.path, platform, monitor.current())
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if snapshot.locations.run.ready.exists():
-        await monitor.look()  # started anew beside a ready appliance: the first answer must not be a wrong "unready"
-    async with HealthServer(respond).listening(health.host, health.port):
-        log.info("health server listens", extra=logs.fields(host=health.host, port=health.port, platform=platform))
-        looking = asyncio.create_task(monitor.run())
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({looking, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if looking.done():
-            looking.result()  # a defect: end with its traceback, supervisord starts us anew
-        looking.cancel()
+        await monitor.check()  # restarted beside a ready appliance: the first response must not be a wrong "unready"
+    async with HealthServer(respond_to).listening(health.host, health.port):
+        log.info("health server listening", extra=logs.fields(host=health.host, port=health.port, platform=platform))
+        checking = asyncio.create_task(monitor.run())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if checking.done():
+            checking.result()  # a defect: exit with its traceback; supervisord restarts us
+        checking.cancel()
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(logs.clean(line) + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The rim that looks: the engine's /health over its socket, the gateway's port, and the files of the run directory."""
+"""The probes: the engine's /health over its socket, the gateway's TCP port, and the files of the run directory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llama_gguf.states import Phase
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 
 
-async def ask_engine(socket: Path, timeout_seconds: float) -> Phase | None:
-    """Ask llama-server how it is, None where no one is on the socket; never raises, nor takes longer than told."""
+async def probe_engine(socket: Path, timeout_seconds: float) -> Phase | None:
+    """Return the phase of llama-server by its /health, None where nothing listens on the socket; never raises."""
     try:
         async with asyncio.timeout(timeout_seconds):
             reader, writer = await asyncio.open_unix_connection(str(socket))
@@ -27,7 +27,7 @@ async def ask_engine(socket: Path, timeout_seconds: float) -> Phase | None:
                 writer.close()
     except TimeoutError:
         return Phase.SILENT
-    except (OSError, ValueError):  # ValueError: a line without end
+    except (OSError, ValueError):  # ValueError: a line longer than the buffer
         return None
     return _engine_phase(line)
 
@@ -40,8 +40,8 @@ def _engine_phase(status_line: bytes) -> Phase:
     return Phase.LOADING if code == b"503" else Phase.BROKEN
 
 
-async def accepts(host: str, port: int, timeout_seconds: float) -> bool:
-    """Return whether somebody accepts TCP connections there; sends nothing."""
+async def accepts_connections(host: str, port: int, timeout_seconds: float) -> bool:
+    """Return whether a TCP connection is accepted there; sends nothing."""
     try:
         async with asyncio.timeout(timeout_seconds):
             _reader, writer = await asyncio.open_connection(from_here(host), port)
@@ -54,12 +54,12 @@ async def accepts(host: str, port: int, timeout_seconds: float) -> bool:
 
 
 def read_cpu_variant(run: RunDir) -> dict[str, Any] | None:
-    """Return which variant of its CPU code the engine runs and which ones crashed; None where it has no choice."""
+    """Return which variant of its CPU code the engine runs and which ones crashed; None where there is only one."""
     return engine_variant.summary(engine_variant.read(run.engine_variant))
 
 
 def read_failure(run: RunDir) -> tuple[str | None, str]:
-    """Return that the appliance gave up (None while it has not), and why."""
+    """Return that the appliance gave up, in one sentence (None while it has not), and the cause."""
     if not run.failure.exists():
         return None, ""
     found = failure.read(run.failure)

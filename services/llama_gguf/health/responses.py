@@ -1,7 +1,7 @@
-"""Status -> HTTP answers, for each platform's own question. Pure.
+"""Status -> HTTP responses: liveness, readiness and startup probes, and the ping of each platform. Pure.
 
 RunPod counts a cold start from the first 204 to the first 200, so 204 means only `starting` and never comes after a
-200. Kubernetes takes any 2xx for a yes, so there the same path says 503 while starting.
+200. For Kubernetes any 2xx is a success, so there the same path says 503 while starting.
 """
 
 from __future__ import annotations
@@ -26,37 +26,36 @@ _PING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer; a 204 has no body."""
+class Response:
+    """An HTTP response; a 204 has no body."""
 
     status: int
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
 
 
-def answer(path: str, ping_path: str, platform: Platform, status: Status) -> Answer:
-    """Answer a GET of `path`; `ping_path` is the platform's health check as configured, and wins over the others."""
+def respond(path: str, ping_path: str, platform: Platform, status: Status) -> Response:
+    """Respond to a GET of `path`; `ping_path` is the platform's health check as configured, and takes precedence."""
     if path == ping_path:
         starting = status.state is ServiceState.STARTING
-        return Answer(503 if platform == "kubernetes" and starting else _PING[status.state])
+        return Response(503 if platform == "kubernetes" and starting else _PING[status.state])
     if path == LIVE:
-        # Not alive only when nothing but a new container can help. Loading and draining are alive.
-        return _verdict(status, ok=status.state is not ServiceState.FAILED)
+        # Liveness: fails only when a restart is required. Loading and draining are alive.
+        return _probe_result(status, ok=status.state is not ServiceState.FAILED)
     if path == READY:
-        return _verdict(status, ok=status.state is ServiceState.READY)
+        return _probe_result(status, ok=status.state is ServiceState.READY)
     if path == STARTUP:
-        return _verdict(status, ok=status.was_ready and status.state is not ServiceState.FAILED)
+        return _probe_result(status, ok=status.was_ready and status.state is not ServiceState.FAILED)
     if path == DETAILS:
-        return Answer(
-            200 if status.state is ServiceState.READY else _not_ready(status), details(status), "application/json"
-        )
-    return Answer(404, b"no such path\n")
+        code = 200 if status.state is ServiceState.READY else _not_ready(status)
+        return Response(code, details(status), "application/json")
+    return Response(404, b"not found\n")
 
 
-def _verdict(status: Status, *, ok: bool) -> Answer:
+def _probe_result(status: Status, *, ok: bool) -> Response:
     if ok:
-        return Answer(200, b"ok\n")
-    return Answer(_not_ready(status), f"{status.state}: {status.reason}\n".encode())
+        return Response(200, b"ok\n")
+    return Response(_not_ready(status), f"{status.state}: {status.reason}\n".encode())
 
 
 def _not_ready(status: Status) -> int:
@@ -64,7 +63,7 @@ def _not_ready(status: Status) -> int:
 
 
 def details(status: Status) -> bytes:
-    """Return the status as JSON, read without a key: state, phase, model, reason, since, progress, warnings, CPU."""
+    """Return the status as JSON. It is public: `detail`, which can name files, is not in it."""
     progress = None
     if status.bytes_done is not None:
         progress = {"bytes_done": status.bytes_done, "bytes_total": status.bytes_total, "percent": percent(status)}
@@ -90,15 +89,15 @@ def percent(status: Status) -> float | None:
     return round(min(100.0, 100 * status.bytes_done / status.bytes_total), 1)
 
 
-VAST_READY = "llama-gguf-on-load:"
-VAST_ERROR = "llama-gguf-on-error:"
-"""What Vast's PyWorker looks for at the beginning of a log line (its on_load and on_error)."""
+PYWORKER_READY = "llama-gguf-on-load:"
+PYWORKER_ERROR = "llama-gguf-on-error:"
+"""Prefixes of a log line that Vast's PyWorker waits for (its on_load and on_error)."""
 
 
-def vast_line(before: Status, after: Status) -> str | None:
-    """Return the line that tells PyWorker of a change, or None where it is none of its business."""
+def pyworker_line(before: Status, after: Status) -> str | None:
+    """Return the log line that notifies PyWorker of a change, or None for changes it does not wait for."""
     if after.state is ServiceState.READY and not before.was_ready:
-        return f"{VAST_READY} model ready"
+        return f"{PYWORKER_READY} model ready"
     if after.state is ServiceState.FAILED and before.state is not ServiceState.FAILED:
-        return f"{VAST_ERROR} {after.reason}" + (f": {after.detail}" if after.detail else "")
+        return f"{PYWORKER_ERROR} {after.reason}" + (f": {after.detail}" if after.detail else "")
     return None

@@ -1,7 +1,7 @@
-"""The readiness state machine: what was seen, and what was so before -> what is so now. Pure.
+"""The readiness state machine: the status before and what was observed -> the status now. Pure.
 
-There is no timeout: an engine that loads for an hour is starting for an hour. Having been ready is never forgotten:
-after it the appliance can be ready or unready, but not starting.
+There is no timeout: an engine that loads for an hour is starting for an hour. Once it has been ready,
+the appliance can be ready or unready, but not starting again.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from llama_gguf.rundir.engine_phase import EnginePhase
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.states import Phase, ServiceState
 
-SILENT_CHECKS = 3
-"""Checks without an answer before a ready engine counts as unready: one may just be a busy moment."""
+FAILURE_THRESHOLD = 3
+"""Checks in a row without a response after which a ready engine is unready: one may just be a busy moment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One look at the appliance."""
+class Observation:
+    """What one check of the appliance found."""
 
-    engine: Phase | None = None  # by its /health: SERVING, LOADING, SILENT, BROKEN; None with no one on the socket
+    engine: Phase | None = None  # by its /health: SERVING, LOADING, SILENT, BROKEN; None where nothing listens
     step: EnginePhase | None = None
     gateway: bool = False  # accepts connections
     draining: bool = False
     cpu_variant: dict[str, Any] | None = None  # `engine_variant.summary`
-    failure: str | None = None  # that it gave up, in one sentence
-    cause: str = ""  # why
+    failure: str | None = None  # why it gave up, in one sentence
+    cause: str = ""  # of the failure
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is so, since when, and why. All of it may be told to strangers but `detail`, which may name files."""
+    """The state, since when, and why. All of it is public but `detail`, which can name files."""
 
     state: ServiceState
     since: float  # epoch seconds at which `state` began
     phase: Phase = Phase.STARTING
     model: str = ""  # its name for clients
-    detail: str = ""  # for the log only
+    detail: str = ""  # for the log and PyWorker only
     reason: str = ""  # why it is not ready
     bytes_done: int | None = None
     bytes_total: int | None = None
     was_ready: bool = False
     silent_checks: int = 0
-    notices: tuple[Notice, ...] = ()  # what works, but not as it should
+    notices: tuple[Notice, ...] = ()  # warnings of this engine
     cpu_variant: dict[str, Any] | None = None  # of the engine's code, and which ones crashed
 
 
-def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> Status:
-    """Return the status that follows from `seen`; `again` says that its probes were counted before."""
-    silent = before.silent_checks + (0 if again else 1) if seen.engine is Phase.SILENT else 0
-    if before.state is ServiceState.READY and 0 < silent < SILENT_CHECKS:
+def advance(before: Status, seen: Observation, now: float, *, probed: bool = True) -> Status:
+    """Return the status that follows from `seen`; `probed` is False for probes of an earlier check, counted then."""
+    silent = before.silent_checks + probed if seen.engine is Phase.SILENT else 0
+    if before.state is ServiceState.READY and 0 < silent < FAILURE_THRESHOLD:
         seen = replace(seen, engine=Phase.SERVING)
     after = _judge(seen, was_ready=before.was_ready)
     since = before.since if after.state == before.state else now
@@ -61,7 +61,7 @@ def advance(before: Status, seen: Seen, now: float, *, again: bool = False) -> S
     return replace(after, notices=notices, cpu_variant=seen.cpu_variant)
 
 
-def _judge(seen: Seen, *, was_ready: bool) -> Status:
+def _judge(seen: Observation, *, was_ready: bool) -> Status:
     if seen.failure is not None:
         return Status(
             ServiceState.FAILED, 0.0, Phase.FAILED, detail=seen.cause, reason=seen.failure, was_ready=was_ready
@@ -75,16 +75,16 @@ def _judge(seen: Seen, *, was_ready: bool) -> Status:
 
 
 _REASONS = {
-    Phase.SERVING: (Phase.GATEWAY, "the gateway does not accept connections yet"),
-    Phase.LOADING: (Phase.LOADING, "the engine loads the model"),
-    Phase.SILENT: (Phase.SILENT, "the engine does not answer in time"),
-    Phase.BROKEN: (Phase.BROKEN, "the engine answers with an error"),
+    Phase.SERVING: (Phase.GATEWAY, "the gateway is not accepting connections yet"),
+    Phase.LOADING: (Phase.LOADING, "the engine is loading the model"),
+    Phase.SILENT: (Phase.SILENT, "the engine does not respond in time"),
+    Phase.BROKEN: (Phase.BROKEN, "the engine responds with an error"),
 }
-"""What the engine answers -> what is missing."""
+"""Phase of the engine by its /health -> the phase of the service, and why it is not ready."""
 
 
-def _unfinished(seen: Seen, state: ServiceState) -> Status:
-    """Name the step that is missing."""
+def _unfinished(seen: Observation, state: ServiceState) -> Status:
+    """Return the status of a service that is not ready: what is still to be done."""
     if seen.engine is not None:
         phase, reason = _REASONS[seen.engine]
         return Status(state, 0.0, phase, reason=reason)

@@ -80,7 +80,7 @@ def test_serves_and_stops(run: RunDir, marker: bool) -> None:
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=10)
     assert process.returncode == 0
-    assert "health server listens" in out
+    assert "health server listening" in out
     assert err == ""
 
 

@@ -60,47 +60,47 @@ class Parts:
 
 
 async def test_looks_until_ready_and_remembers(run: RunDir) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     async with Parts(run) as parts:
         parts.code = 503
-        monitor = Monitor(run, parts.settings("vast"), tell=told.append)
-        await monitor.look()
+        monitor = Monitor(run, parts.settings("vast"), print_line=lines.append)
+        await monitor.check()
         assert monitor.current().state == "starting"
         assert not run.ready.exists()
         parts.code = 200
-        await monitor.look()
+        await monitor.check()
         assert monitor.current().state == "ready"
         assert run.ready.exists()
-        assert told == ["llama-gguf-on-load: model ready"]
+        assert lines == ["llama-gguf-on-load: model ready"]
 
-        reborn = Monitor(run, parts.settings(), tell=told.append)
+        reborn = Monitor(run, parts.settings(), print_line=lines.append)
         assert reborn.current().state == "unready"  # not `starting`: it has been ready before
-        await reborn.look()
+        await reborn.check()
         assert reborn.current().state == "ready"
 
 
 async def test_a_stop_and_a_failure_are_seen_without_a_new_look(run: RunDir) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     async with Parts(run) as parts:
-        monitor = Monitor(run, parts.settings("vast"), tell=told.append)
-        await monitor.look()
+        monitor = Monitor(run, parts.settings("vast"), print_line=lines.append)
+        await monitor.check()
         assert monitor.current().state == "ready"
         run.draining.touch()
         assert monitor.current().state == "draining"
         failure = Failure("engine", 1, None, "engine died", "/m is no model", "", (), 0.0)
         failures.write(failure, run.failure)
         assert monitor.current().state == "failed"
-        assert told == ["llama-gguf-on-load: model ready", "llama-gguf-on-error: engine died: /m is no model"]
+        assert lines == ["llama-gguf-on-load: model ready", "llama-gguf-on-error: engine died: /m is no model"]
 
 
 async def test_other_platforms_get_no_lines(run: RunDir) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     async with Parts(run) as parts:
-        monitor = Monitor(run, parts.settings("runpod"), tell=told.append)
+        monitor = Monitor(run, parts.settings("runpod"), print_line=lines.append)
         task = asyncio.create_task(monitor.run())
         while monitor.current().state != "ready":  # noqa: ASYNC110 - what is waited for is the polling itself
             await asyncio.sleep(0.01)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-    assert told == []
+    assert lines == []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llama_gguf.health.responses import answer, details, percent, vast_line
+from llama_gguf.health.responses import details, percent, pyworker_line, respond
 from llama_gguf.health.state import Status
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings.platform import Platform
@@ -34,31 +34,31 @@ def status(state: ServiceState) -> Status:
     ],
 )
 def test_statuses(path: str, platform: Platform, expected: tuple[int, ...]) -> None:
-    assert tuple(answer(path, "/ping", platform, status(state)).status for state in STATES) == expected
+    assert tuple(respond(path, "/ping", platform, status(state)).status for state in STATES) == expected
 
 
 @pytest.mark.parametrize("path", ["/ping", "/livez", "/readyz", "/startupz", "/health"])
 def test_no_detail_is_told_to_strangers(path: str) -> None:
-    assert not any(b"secret" in answer(path, "/ping", "plain", status(state)).body for state in STATES)
+    assert not any(b"secret" in respond(path, "/ping", "plain", status(state)).body for state in STATES)
 
 
 def test_once_started_always_started() -> None:
     drained = Status(ServiceState.DRAINING, 0.0, was_ready=True)
-    assert answer("/startupz", "/ping", "kubernetes", drained).status == 200
+    assert respond("/startupz", "/ping", "kubernetes", drained).status == 200
 
 
 def test_ping_has_no_body() -> None:
     for state in STATES:
-        assert answer("/ping", "/ping", "runpod", status(state)).body == b""
+        assert respond("/ping", "/ping", "runpod", status(state)).body == b""
 
 
 def test_the_configured_path_wins() -> None:
-    assert answer("/health", "/health", "runpod", status(ServiceState.STARTING)).status == 204
-    assert answer("/ping", "/health", "runpod", status(ServiceState.STARTING)).status == 404
+    assert respond("/health", "/health", "runpod", status(ServiceState.STARTING)).status == 204
+    assert respond("/ping", "/health", "runpod", status(ServiceState.STARTING)).status == 404
 
 
 def test_a_no_says_why() -> None:
-    assert answer("/readyz", "/ping", "plain", status(ServiceState.UNREADY)).body == b"unready: because\n"
+    assert respond("/readyz", "/ping", "plain", status(ServiceState.UNREADY)).body == b"unready: because\n"
 
 
 def test_details() -> None:
@@ -94,9 +94,9 @@ def test_vast_lines_come_once_for_each_change() -> None:
         Status(ServiceState.READY, 0.0, was_ready=True),
         status(ServiceState.FAILED),
     )
-    assert vast_line(starting, ready) == "llama-gguf-on-load: model ready"
-    assert vast_line(ready, ready) is None
-    assert vast_line(status(ServiceState.UNREADY), ready) is None  # ready again is no second load
-    assert vast_line(starting, failed) == "llama-gguf-on-error: because: /secret/m.gguf"
-    assert vast_line(starting, Status(ServiceState.FAILED, 0.0, reason="because")) == "llama-gguf-on-error: because"
-    assert vast_line(failed, failed) is None
+    assert pyworker_line(starting, ready) == "llama-gguf-on-load: model ready"
+    assert pyworker_line(ready, ready) is None
+    assert pyworker_line(status(ServiceState.UNREADY), ready) is None  # ready again is no second load
+    assert pyworker_line(starting, failed) == "llama-gguf-on-error: because: /secret/m.gguf"
+    assert pyworker_line(starting, Status(ServiceState.FAILED, 0.0, reason="because")) == "llama-gguf-on-error: because"
+    assert pyworker_line(failed, failed) is None

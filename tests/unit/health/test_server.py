@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from llama_gguf.health import server as server_module
-from llama_gguf.health.responses import Answer
+from llama_gguf.health.responses import Response
 from llama_gguf.health.server import HealthServer, render
 
 
-def respond(path: str) -> Answer:
-    return Answer(204) if path == "/ping" else Answer(200, path.encode())
+def respond(path: str) -> Response:
+    return Response(204) if path == "/ping" else Response(200, path.encode())
 
 
 async def talk(request: bytes, *, eof: bool = False) -> bytes:
@@ -65,7 +65,7 @@ async def test_half_a_request_gets_no_answer() -> None:
 
 
 async def test_a_silent_client_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(server_module, "_HEADER_TIMEOUT_SECONDS", 0.1)
     assert await talk(b"GET /ping") == b""  # and not never
 
 
@@ -85,5 +85,5 @@ async def test_too_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_render_keeps_the_content_type() -> None:
-    assert b"Content-Type: application/json\r\n" in render(Answer(200, b"{}", "application/json"))
-    assert b"Content-Type" not in render(Answer(503))
+    assert b"Content-Type: application/json\r\n" in render(Response(200, b"{}", "application/json"))
+    assert b"Content-Type" not in render(Response(503))

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from llama_gguf import __version__
 from llama_gguf.cli.generate.gateway_openapi import document, server
-from llama_gguf.health.responses import Answer, answer
+from llama_gguf.health.responses import Response, respond
 from llama_gguf.health.state import Status
 from llama_gguf.settings.health_paths import DETAILS, LIVE, PING, READY, STARTUP
 from llama_gguf.settings.platform import Platform
@@ -66,12 +66,12 @@ def _merge(tree: Object, path: str, summary: str, health: Object) -> None:
     own["responses"] = dict(sorted(own["responses"].items()))
 
 
-def health_responses(path: str) -> dict[int, dict[str, Answer]]:
+def health_responses(path: str) -> dict[int, dict[str, Response]]:
     """Return the health server's responses to a GET of `path`: status -> state, with its platform if it matters."""
-    found: dict[int, dict[str, Answer]] = {}
+    found: dict[int, dict[str, Response]] = {}
     for status in _statuses():
-        by_platform: dict[Platform, Answer] = {
-            platform: answer(path, PING, platform, status) for platform in get_args(Platform)
+        by_platform: dict[Platform, Response] = {
+            platform: respond(path, PING, platform, status) for platform in get_args(Platform)
         }
         usual = by_platform["plain"]
         found.setdefault(usual.status, {})[_name(status)] = usual
@@ -96,7 +96,7 @@ def _name(status: Status) -> str:
     return f"{status.state}, {'after' if status.was_ready else 'before'} it was ready"
 
 
-def _response(by_state: dict[str, Answer]) -> Object:
+def _response(by_state: dict[str, Response]) -> Object:
     states = dict.fromkeys(by_state)
     for state in (ServiceState.DRAINING, ServiceState.FAILED):
         both = [f"{state}, {when} it was ready" for when in ("before", "after")]

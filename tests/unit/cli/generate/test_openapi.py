@@ -13,7 +13,7 @@ from llama_gguf.cli.generate.openapi import health_responses, openapi
 from llama_gguf.cli.generate.reference_gateway import errors_section, metrics_section, routes_section
 from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.telemetry.metric_definitions import SERIES
-from llama_gguf.health.responses import answer
+from llama_gguf.health.responses import respond
 from llama_gguf.health.state import Status
 from llama_gguf.settings.health_paths import DETAILS, LIVE, PING, READY, STARTUP
 from llama_gguf.settings.platform import Platform
@@ -57,7 +57,7 @@ def test_every_answer_of_the_health_server_is_there(tree: dict[str, Any], path: 
     responses = tree["paths"][path]["get"]["responses"]
     for state in ServiceState:
         for platform in get_args(Platform):
-            found = answer(path, PING, platform, Status(state, 0.0, was_ready=state not in ("starting", "failed")))
+            found = respond(path, PING, platform, Status(state, 0.0, was_ready=state not in ("starting", "failed")))
             response = responses[str(found.status)]
             assert state in response["description"].partition("Health server: ")[2]
             if found.body:
