@@ -1,6 +1,6 @@
-"""The words for how things are, the same ones in /health, metrics, logs and `status`.
+"""The states and phases, the same in /health, metrics, logs and `status`.
 
-A state says whether requests can be served. A phase stands beside it and says what is being done, or what is missing.
+A state says whether requests can be served. The phase beside it says what is being done, or what is missing.
 The states of single programs, which `status` lists too, are supervisord's.
 """
 
@@ -10,11 +10,11 @@ from enum import StrEnum
 
 
 class EngineState(StrEnum):
-    """llama-server, as those see it who send it requests."""
+    """llama-server, as the gateway sees it."""
 
-    LOADING = "loading"  # on its way: the model is fetched or loaded
+    LOADING = "loading"  # the model is being downloaded or loaded
     READY = "ready"
-    DOWN = "down"  # it does not run; supervisord starts it again
+    DOWN = "down"  # not running; supervisord restarts it
     FAILED = "failed"  # given up for good
 
 
@@ -24,25 +24,25 @@ class ServiceState(StrEnum):
     STARTING = "starting"  # has not been ready yet
     READY = "ready"
     UNREADY = "unready"  # was ready before
-    DRAINING = "draining"  # a stop was asked for
+    DRAINING = "draining"  # a stop was requested
     FAILED = "failed"  # given up for good
 
 
 STOPPED = "stopped"
-"""What `status` says where there is no service that could be in a state."""
+"""The state in `status` where nothing runs."""
 
 
 class Phase(StrEnum):
-    """What is being done, or what is missing. The engine's program writes down the first four of itself."""
+    """What is being done, or what is missing. The engine's program records the first four."""
 
     RESOLVING = "resolving"  # looking for the model's files
     DOWNLOADING = "downloading"
     VERIFYING = "verifying"
-    STARTING = "starting"  # a program is on its way to becoming llama-server
-    LOADING = "loading"  # llama-server loads the model
-    SILENT = "silent"  # llama-server does not answer in time
-    BROKEN = "broken"  # llama-server answers with an error
-    GATEWAY = "gateway"  # all but the gateway is there
+    STARTING = "starting"  # before llama-server runs
+    LOADING = "loading"  # llama-server is loading the model
+    SILENT = "silent"  # llama-server does not respond in time
+    BROKEN = "broken"  # llama-server responds with an error
+    GATEWAY = "gateway"  # only the gateway is missing
     SERVING = "serving"
     DRAINING = "draining"
     FAILED = "failed"

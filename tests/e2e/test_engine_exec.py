@@ -177,7 +177,7 @@ def test_without_a_run_directory(tmp_path: Path) -> None:
             timeout=60,
         )
         assert done.returncode == 78
-        assert "hint: programs are started by `llama-gguf up`" in done.stderr
+        assert "hint: only `llama-gguf up` starts the programs" in done.stderr
 
 
 @pytest.mark.parametrize("source", ["url", "hf"])

@@ -186,8 +186,8 @@ kill -s $SIGNAL $$
 @pytest.mark.parametrize(
     ("case", "status", "told"),
     [
-        ("ILL", 69, ("ended by SIGILL", "cause: this llama-server uses instructions")),
-        ("SEGV", 69, ("ended by SIGSEGV", "cause: llama-server crashed")),
+        ("ILL", 69, ("terminated by SIGILL", "cause: this llama-server uses instructions")),
+        ("SEGV", 69, ("terminated by SIGSEGV", "cause: llama-server crashed")),
         ("model", 78, ("cause: ", "is not a valid GGUF file", "fix: download it again")),
         ("port", 69, ("cannot listen on", "fix: ")),
         ("config", 78, ("unknown-key", 'did you mean "slots"?')),

@@ -97,7 +97,7 @@ def test_an_engine_that_cannot_run_here_is_no_wrong_configuration(
     overrides = {"engine": {"binary": str(engine)}, "supervisor": {"start_retries": retries}}
     with running(tmp_path, model=tiny_model, overrides=overrides) as appliance:
         assert appliance.wait_exit() == 69
-        assert f"ended by SIG{number}" in appliance.stderr
+        assert f"terminated by SIG{number}" in appliance.stderr
         assert "argv=[" in appliance.stdout  # nobody's terminal: everything is there for machines
         assert "configuration | settings={" in appliance.stdout
     lives = len((tmp_path / "lives").read_text().splitlines())

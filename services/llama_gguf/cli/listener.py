@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_gguf.engine.known_failures import Diagnosis
-    from llama_gguf.rundir.exits import Exit
+    from llama_gguf.rundir.exits import ExitStatus
     from llama_gguf.rundir.snapshot import Snapshot
     from llama_gguf.runtime.fatal_listener import FatalListener
     from llama_gguf.settings import RunDir
@@ -43,13 +43,13 @@ def _listener() -> FatalListener:
 def _diagnose(run: RunDir, tail: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis | None:
     from llama_gguf.engine.diagnose import diagnose, name_variants  # noqa: PLC0415
     from llama_gguf.rundir import engine_variant  # noqa: PLC0415
-    from llama_gguf.rundir.exits import Exit  # noqa: PLC0415
+    from llama_gguf.rundir.exits import ExitStatus  # noqa: PLC0415
 
     found = diagnose(tail, exit_code, signal)
-    return name_variants(found, Exit(exit_code, signal), engine_variant.read(run.engine_variant))
+    return name_variants(found, ExitStatus(exit_code, signal), engine_variant.read(run.engine_variant))
 
 
-def _gave_up(snapshot: Snapshot, program: str, ended: Exit) -> None:
+def _gave_up(snapshot: Snapshot, program: str, ended: ExitStatus) -> None:
     from llama_gguf.engine.variant_choice import withdraw  # noqa: PLC0415
     from llama_gguf.runtime.programs import ENGINE  # noqa: PLC0415
 

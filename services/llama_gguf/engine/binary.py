@@ -33,7 +33,7 @@ _DEVICE = re.compile(r"^\s+(?P<id>\w+): (?P<name>.+?) \((?P<total>\d+) MiB, (?P<
 
 
 class IllegalInstructionError(LaunchError):
-    """A query of llama-server ended by SIGILL: its CPU code does not run on this machine."""
+    """A query of llama-server terminated by SIGILL: its CPU code does not run on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _query(binary: Path, argument: str, env: Mapping[str, str]) -> str:
     output = done.stdout + done.stderr
     if done.returncode in _ILLEGAL_INSTRUCTION:
         raise IllegalInstructionError(
-            f"{binary} {argument} was ended by SIGILL: it uses instructions that this CPU does not have",
+            f"{binary} {argument} was terminated by SIGILL: it uses instructions that this CPU does not have",
             hint=_INSTALL_HINT,
         )
     if done.returncode != 0:

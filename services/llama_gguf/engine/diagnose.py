@@ -10,7 +10,7 @@ from dataclasses import replace
 from llama_gguf.engine.known_failures import RULES, SIGNALS, Diagnosis
 from llama_gguf.errors import ExitCode
 from llama_gguf.rundir.engine_variant import EngineVariant
-from llama_gguf.rundir.exits import Exit
+from llama_gguf.rundir.exits import ExitStatus
 
 _UNLOGGED = {"SIGKILL", "SIGILL"}
 _SHELL_CODES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"}
@@ -52,7 +52,7 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
     return _unknown(lines, exit_code, signal)
 
 
-def name_variants(found: Diagnosis, ended: Exit, record: EngineVariant | None) -> Diagnosis:
+def name_variants(found: Diagnosis, ended: ExitStatus, record: EngineVariant | None) -> Diagnosis:
     """Return the diagnosis of an illegal instruction, with the CPU variants that were tried."""
     if record is None or not ended.illegal_instruction:
         return found

@@ -22,7 +22,7 @@ from llama_gguf.errors import ExitCode, KeysError, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
-from llama_gguf.rundir.exits import ends, read_supervisord_log
+from llama_gguf.rundir.exits import process_exits, read_supervisord_log
 from llama_gguf.rundir.notices import Notice
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _check_pin(
 
 
 class VariantSteps:
-    """How the engine program uses variants: `settle` first, then `choose`, and `step_down` after a crash.
+    """How the engine program uses variants: `apply_exits` first, then `choose`, and `step_down` after a crash.
 
     Steps down one by one: it is unknown which instruction was illegal, and so which other variants contain it.
     """
@@ -137,10 +137,10 @@ class VariantSteps:
         self._machine = machine
         self._record = EngineVariant()
 
-    def settle(self) -> None:
+    def apply_exits(self) -> None:
         """Evaluate how the engine before this one ended, and record that none runs now."""
         before = engine_variant.read(self._run.engine_variant) or EngineVariant()
-        self._record = engine_variant.settle(before, ends(read_supervisord_log(self._run), _PROGRAM))
+        self._record = engine_variant.apply_exits(before, process_exits(read_supervisord_log(self._run), _PROGRAM))
         # Also when nothing has changed: a process that ends before `choose` must not be taken for the one before.
         engine_variant.write(self._record, self._run.engine_variant)
         if self._record.rejected != before.rejected:
@@ -173,7 +173,7 @@ class VariantSteps:
         if not self._record.can_step_down:
             return False
         following = self._record.lower[0]
-        self._record = engine_variant.reject(self._record, engine_variant.ASKED)
+        self._record = engine_variant.reject(self._record, engine_variant.QUERY_PID)
         self._remember(self._record.rejected[-1], following=following)
         return True
 

@@ -1,1 +1,1 @@
-"""The records in the run directory by which the programs know of one another: each with its writer and its reader."""
+"""The records in the run directory through which the programs communicate: each with its writer and its reader."""

@@ -1,4 +1,4 @@
-"""RunDir.crashes: when and how each program ended unasked. The listener's memory, and the count of restarts."""
+"""RunDir.crashes: when and how each program exited unexpectedly. The listener counts restarts by it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from pathlib import Path
 
 from llama_gguf.atomic_file import write_private_json
 
-_KEPT = 500
+_MAX_CRASHES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """One end that nobody asked for."""
+    """One unexpected exit."""
 
     program: str
     pid: int
     at: float  # epoch seconds
     code: int | None
     signal: str | None
-    healed: bool = False  # the next start avoided the cause, so it does not count towards giving up
+    mitigated: bool = False  # the next start avoided the cause, so it does not count towards giving up
 
 
 class CrashFile:
-    """Remembers crashes across a restart of the listener itself."""
+    """Stores crashes, so that a restart of the listener itself loses none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> list[Crash]:
-        """Return all crashes, oldest first; a missing or damaged file holds none."""
+        """Return all crashes, oldest first; none where the file is missing or damaged."""
         try:
             return [Crash(**item) for item in json.loads(self._path.read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError):
             return []
 
     def add(self, crash: Crash) -> list[Crash]:
-        """Record `crash`, once (supervisord repeats an event that its listener did not live to answer); return all."""
+        """Record `crash` once (supervisord repeats an event that its listener did not acknowledge); return all."""
         crashes = self.read()
         if any((known.program, known.pid) == (crash.program, crash.pid) for known in crashes):
             return crashes
-        crashes = [*crashes, crash][-_KEPT:]
+        crashes = [*crashes, crash][-_MAX_CRASHES:]
         write_private_json([asdict(item) for item in crashes], self._path)
         return crashes

@@ -1,6 +1,6 @@
-"""RunDir.engine_phase: what the engine's program does before llama-server answers.
+"""RunDir.engine_phase: what the engine's program is doing before llama-server responds.
 
-Written by that program, each time whole; read by whoever judges or shows the engine.
+Written by that program; read by the gateway, the health server and commands.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MIN_INTERVAL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EnginePhase:
-    """One step of the engine's program. `detail` may hold paths and URLs, so strangers are not told it."""
+    """One phase of the engine's program. `detail` can hold paths and URLs, so it is not public."""
 
     phase: Phase
-    model: str = ""  # the name clients know it by
+    model: str = ""  # its name for clients
     detail: str = ""
     bytes_done: int | None = None
     bytes_total: int | None = None
@@ -35,12 +35,12 @@ class EnginePhase:
     warnings: tuple[Notice, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as JSON values: the file's form, which `status --json` shows too."""
+        """Return it as JSON values: the content of the file, which `status --json` shows too."""
         return asdict(self)
 
 
 class PhaseFile:
-    """Writes the file, each time whole and by rename; progress of a step at once, then twice a second."""
+    """Writes the file, atomically; the first progress of a phase immediately, then at most twice a second."""
 
     def __init__(
         self,
@@ -59,20 +59,20 @@ class PhaseFile:
         self._written_at = 0.0  # of `tick`
 
     def phase(self, phase: Phase, detail: str) -> None:
-        """Record that a new step begins."""
+        """Record that a new phase begins."""
         now, pid = self._clock(), os.getpid()
         self._write(EnginePhase(phase, self._model, detail, since=now, pid=pid, warnings=self._warnings))
-        self._written_at = -_MIN_INTERVAL_SECONDS  # so that the first progress, with its total, is told at once
+        self._written_at = -_MIN_INTERVAL_SECONDS  # so that the first progress, with its total, is written immediately
 
     def progress(self, done: int, total: int | None) -> None:
-        """Record how far the step is."""
+        """Record the progress of the phase."""
         finished = total is not None and done >= total
         if self._current is None or (self._tick() - self._written_at < _MIN_INTERVAL_SECONDS and not finished):
             return
         self._write(replace(self._current, bytes_done=done, bytes_total=total))
 
     def warn(self, notice: Notice) -> None:
-        """Record a warning that stands for as long as this engine runs; the next step's record has it."""
+        """Add a warning that stays for as long as this engine runs; the next phase's record has it."""
         self._warnings += (notice,)
 
     def _write(self, record: EnginePhase) -> None:
@@ -82,7 +82,7 @@ class PhaseFile:
 
 
 def read(path: Path) -> EnginePhase | None:
-    """Return what was written last, None when that is nothing usable; a field of another type counts as left out."""
+    """Return the last record, None where there is none or it is unusable; a field of a wrong type counts as absent."""
     try:
         found = json.loads(path.read_bytes())
         phase = Phase(found["phase"])

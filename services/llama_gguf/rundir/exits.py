@@ -1,6 +1,6 @@
-"""How the programs ended, from supervisord's log: its RPC tells neither signals nor exits within the first second.
+"""How the programs exited, from supervisord's log: its RPC reports neither signals nor exits within the first second.
 
-supervisord writes an end down before it starts the program again, so whoever is started may rely on what stands there.
+supervisord logs an exit before it restarts the program, so a program that starts finds the exit before it there.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ _LINE = re.compile(
     r"(?:not )?expected\)"
 )
 _LOG_BYTES = 262_144
-_ILLEGAL_INSTRUCTION_CODE = 132  # a shell's word for a child that SIGILL ended
+_ILLEGAL_INSTRUCTION_CODE = 132  # 128 + 4: the exit status of a shell whose child SIGILL terminated
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
-    """How a program ended: one of the two is None."""
+class ExitStatus:
+    """How a process exited: by itself with a code, or terminated by a signal; both None where unknown."""
 
     code: int | None
     signal: str | None
 
     def __str__(self) -> str:
         if self.signal:
-            return f"ended by {self.signal}"
+            return f"terminated by {self.signal}"
         return f"exit status {self.code}" if self.code is not None else "exited, cause unknown"
 
     @property
     def illegal_instruction(self) -> bool:
-        """Whether the CPU refused an instruction: SIGILL, also where a shell in between made a status of it."""
+        """Whether the CPU refused an instruction: SIGILL, also where a shell in between made an exit code of it."""
         return self.signal == "SIGILL" or self.code == _ILLEGAL_INSTRUCTION_CODE
 
 
-UNKNOWN = Exit(None, None)
+UNKNOWN_STATUS = ExitStatus(None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """The end of one process. `pid` is 0 where its start is no longer in the log."""
+class ProcessExit:
+    """The exit of one process. `pid` is 0 where its start is no longer in the log."""
 
     pid: int
-    exit: Exit
+    status: ExitStatus
 
 
-def ends(supervisord_log: str, program: str) -> list[End]:
-    """Return the ends of `program` that nobody asked for, oldest first."""
-    found: list[End] = []
+def process_exits(supervisord_log: str, program: str) -> list[ProcessExit]:
+    """Return the unexpected exits of `program`, oldest first."""
+    found: list[ProcessExit] = []
     pid = 0
     for line in supervisord_log.splitlines():
         match = _LINE.search(line)
@@ -61,7 +61,7 @@ def ends(supervisord_log: str, program: str) -> list[End]:
         if match["spawned"] == program:
             pid = int(match["pid"])
         elif match["exited"] == program:
-            found.append(End(pid, Exit(int(match["code"]) if match["code"] else None, match["signal"])))
+            found.append(ProcessExit(pid, ExitStatus(int(match["code"]) if match["code"] else None, match["signal"])))
             pid = 0
     return found
 

@@ -12,7 +12,7 @@ from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ExitCode
 
 _LINES_SHOWN = 12
-"""Of the log, to people: with the cause and the fix it fits on a screen. The record holds more, the log file all."""
+"""Lines of the log that `up` prints: with cause and fix they fit on a screen. The record has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Failure:
     """One program that could not stay up, why, and what to do about it."""
 
     program: str
-    exit_code: int | None  # of the program; None when a signal ended it, or it never ran
+    exit_code: int | None  # of the program; None where a signal terminated it, or it never ran
     signal: str | None
     summary: str
     cause: str
@@ -31,12 +31,12 @@ class Failure:
 
 
 def write(failure: Failure, path: Path) -> None:
-    """Write `failure` atomically, for `up`, the health server and people to read."""
+    """Write `failure` atomically."""
     write_private_json(asdict(failure), path, indent=1)
 
 
 def read(path: Path) -> Failure | None:
-    """Return the recorded failure, or None when there is none or it is unreadable."""
+    """Return the recorded failure, None where there is none or it is unusable."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values["log_tail"] = tuple(values["log_tail"])
@@ -56,20 +56,19 @@ def render(
 ) -> str:
     """Return the failure as several lines for stderr: what, cause, fix, and the last lines of the program's log.
 
-    `columns` is the width of a terminal: longer lines are wrapped, those of the log cut. `seen` tells which of a
-    program's log lines stand on it already; they are not repeated, nor is what the cause and the fix say.
+    `columns` is the width of a terminal: longer lines are wrapped, those of the log truncated. `seen` says which of a
+    program's log lines it shows already; they are not repeated, nor are those that cause and fix repeat.
     """
-    said = {failure.cause, f"error: {failure.cause}", f"hint: {failure.fix}"}
-    tail = [line for line in failure.log_tail if line not in said and not seen(failure.program, line)]
+    repeated = {failure.cause, f"error: {failure.cause}", f"hint: {failure.fix}"}
+    tail = [line for line in failure.log_tail if line not in repeated and not seen(failure.program, line)]
     lines = _wrapped("llama-gguf: ", failure.summary, columns)
     if failure.cause:
         lines += _wrapped("  cause: ", failure.cause, columns)
     if failure.fix:
         lines += _wrapped("  fix: ", failure.fix, columns)
-    place = f" ({log})" if log else ""
     if tail:
-        lines.append(f"  last output of {failure.program}{place}:")
-        lines += [_cut(f"    {line}", columns) for line in tail[-_LINES_SHOWN:]]
+        lines.append(f"  last output of {failure.program}" + (f" ({log}):" if log else ":"))
+        lines += [_truncated(f"    {line}", columns) for line in tail[-_LINES_SHOWN:]]
     elif failure.log_tail and log:
         lines.append(f"  log of {failure.program}: {log}")
     return "\n".join(lines) + "\n"
@@ -78,7 +77,7 @@ def render(
 def _wrapped(label: str, text: str, columns: int | None) -> list[str]:
     if columns is None or len(label) + len(text) <= columns:
         return [label + text]
-    # Paths and commands are there to be copied, so words are never broken.
+    # Users copy paths and commands, so words are never broken.
     return textwrap.wrap(
         text,
         columns,
@@ -89,5 +88,5 @@ def _wrapped(label: str, text: str, columns: int | None) -> list[str]:
     )
 
 
-def _cut(line: str, columns: int | None) -> str:
+def _truncated(line: str, columns: int | None) -> str:
     return line if columns is None or len(line) <= columns else line[: columns - 3] + "..."

@@ -1,7 +1,7 @@
-"""Warnings that a program leaves in its record in the run directory, for `status` and the health server to pass on.
+"""Warnings of a running appliance, which `status` and the health server show.
 
-The engine's program writes them into RunDir.engine_phase as `warnings`, a list of {code, message, hint}. Strangers may
-read them in /health, so they name settings, not files.
+The engine's program writes them into RunDir.engine_phase as `warnings`, a list of {code, message, hint}. They are
+public in /health, so they name settings, not files.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass
 
 NOTICE_CODES: Mapping[str, str] = {
     "cpu-variant-crashed": "A variant of the engine's CPU code crashed on this machine: a lower, slower one runs.",
-    "no-gpu": "The engine could use a GPU, or was asked to, but sees none: the model runs on the CPU.",
+    "no-gpu": "The engine can use a GPU, or is configured to, but finds none: the model runs on the CPU.",
 }
-"""Code -> what it means, of those that are no problems of the configuration (codes.PROBLEM_CODES has the others)."""
+"""Code -> meaning, without the problems of the configuration (codes.PROBLEM_CODES)."""
 
-_KEPT = 32
+_MAX_NOTICES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing that works, but not as it should. `code` is stable: machines match on it."""
+    """A warning: something works, but not as intended. `code` is stable, for machines to match."""
 
     code: str
     message: str
@@ -33,7 +33,7 @@ def notices_as_data(notices: Iterable[Notice]) -> list[dict[str, str]]:
 
 
 def read_notices(value: object) -> tuple[Notice, ...]:
-    """Return the notices in a record's `warnings`; what has another form is left out."""
+    """Return the notices in a record's `warnings`, without the malformed ones."""
     if not isinstance(value, list):
         return ()
     texts = [
@@ -41,6 +41,6 @@ def read_notices(value: object) -> tuple[Notice, ...]:
     ]
     return tuple(
         Notice(code, message, hint)
-        for code, message, hint in texts[:_KEPT]
+        for code, message, hint in texts[:_MAX_NOTICES]
         if isinstance(code, str) and isinstance(message, str) and isinstance(hint, str) and code and message
     )

@@ -1,7 +1,7 @@
-"""What `up` resolved, as one JSON file that the programs read instead of YAML and environment.
+"""The resolved settings as one JSON file, which the programs read instead of YAML and environment.
 
-Holds no secret, because Settings holds none. Written 0600 all the same. `up` has validated everything, so the programs
-take it as it stands: making pydantic's models anew would cost each of them 0.15 s and 12 MB of every start.
+Holds no secret, because Settings holds none; mode 0600 all the same. `up` has validated everything, so the programs do
+not validate again: building the pydantic models would cost each of them 0.15 s and 12 MB at every start.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The settings and where everything lies: all a program needs to start."""
+    """The settings and all paths: what a program needs to start."""
 
     settings: Settings
     locations: Locations
 
 
 class PlainSection(SimpleNamespace):
-    """A section of the settings as `read` returns it: the fields and values of the real one, and nothing else of it."""
+    """A section of the settings as `read` returns it: its fields and values, without pydantic's methods."""
 
     def __setattr__(self, name: str, _value: object) -> NoReturn:
         raise AttributeError(f"{name}: settings are read-only")
@@ -51,7 +51,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
 
 
 def read(path: Path) -> Snapshot:
-    """Read what `write` wrote. Raises ConfigError when it is missing or not what this version writes.
+    """Read what `write` wrote. Raises ConfigError when it is missing or another version wrote it.
 
     The settings have all the fields of `Settings` but none of pydantic's methods.
     """
@@ -60,16 +60,16 @@ def read(path: Path) -> Snapshot:
 
 
 def read_from_environment(env: Mapping[str, str]) -> Snapshot:
-    """Read the snapshot of the run directory that `up` has named in `env`. Raises ConfigError."""
+    """Read the snapshot of the run directory that `env` names. Raises ConfigError."""
     root = env.get(RUN_DIR_VARIABLE)
     if not root:
-        raise ConfigError(f"{RUN_DIR_VARIABLE} is not set", hint="programs are started by `llama-gguf up`")
+        raise ConfigError(f"{RUN_DIR_VARIABLE} is not set", hint="only `llama-gguf up` starts the programs")
     return read(RunDir(root=Path(root)).snapshot)
 
 
 def read_validated(path: Path) -> Snapshot:
-    """Read like `read`, with settings that are a `Settings` indeed; for commands, which have the time."""
-    from llama_gguf.settings.sections.settings import parse  # noqa: PLC0415 - pydantic, which `read` is to do without
+    """Read like `read`, with validated `Settings`; for commands, where the cost does not matter."""
+    from llama_gguf.settings.sections.settings import parse  # noqa: PLC0415 - pydantic, which `read` does without
 
     settings, locations = _load(path)
     return Snapshot(parse(settings), locations)
@@ -83,7 +83,7 @@ def _load(path: Path) -> tuple[dict[str, object], Locations]:
             return document["settings"], Locations.from_json(document["locations"])
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no snapshot of the settings", hint="programs are started by `llama-gguf up`"
+            f"{path}: no snapshot of the settings", hint="only `llama-gguf up` starts the programs"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: the snapshot of the settings is unusable: {error!r}") from error

@@ -16,7 +16,7 @@ from llama_gguf.logs import fields
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.crashes import Crash, CrashFile
-from llama_gguf.rundir.exits import UNKNOWN, End, Exit, ends, read_supervisord_log
+from llama_gguf.rundir.exits import UNKNOWN_STATUS, ExitStatus, ProcessExit, process_exits, read_supervisord_log
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.settings import RunDir
 
@@ -67,7 +67,7 @@ class SupervisordCalls(Protocol):
         """Start one program that supervisord itself has given up."""
 
 
-def _nothing_more(_program: str, _ended: Exit) -> None:
+def _nothing_more(_program: str, _ended: ExitStatus) -> None:
     """Do nothing besides."""
 
 
@@ -85,7 +85,7 @@ class FatalListener:
         supervisord: SupervisordCalls,
         diagnose: Diagnose,
         *,
-        gave_up: Callable[[str, Exit], None] = _nothing_more,
+        gave_up: Callable[[str, ExitStatus], None] = _nothing_more,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
@@ -102,19 +102,19 @@ class FatalListener:
         program = payload["processname"]
         if self._run.draining.exists():
             return  # asked to stop: how programs end now is no failure
-        history = ends(read_supervisord_log(self._run), program)
-        ended = history[-1].exit if history else UNKNOWN
-        healed = program == ENGINE and self._is_healed(event, history)
+        history = process_exits(read_supervisord_log(self._run), program)
+        ended = history[-1].status if history else UNKNOWN_STATUS
+        mitigated = program == ENGINE and self._is_mitigated(event, history)
         now = self._clock()
         crashes = self._crashes.read()
         if event == "EXITED":
             pid = int(payload.get("pid", 0))
-            crashes = self._crashes.add(Crash(program, pid, now, ended.code, ended.signal, healed))
+            crashes = self._crashes.add(Crash(program, pid, now, ended.code, ended.signal, mitigated))
         if event != "FATAL":
             log.warning("program ended, will be restarted", extra=fields(name=program, how=str(ended), state=event))
         if program == LISTENER or self._run.failure.exists():
             return
-        if healed:
+        if mitigated:
             if event == "FATAL":
                 self._supervisord.start_program(program)
                 self._restarted_after = history[-1].pid
@@ -129,22 +129,22 @@ class FatalListener:
         if reason is not None:
             self._give_up(program, ended, reason, tail, diagnosis)
 
-    def _is_healed(self, event: str, history: Sequence[End]) -> bool:
+    def _is_mitigated(self, event: str, history: Sequence[ProcessExit]) -> bool:
         """Return whether the engine's next start avoids what ended it."""
         if not history or (event == "FATAL" and history[-1].pid == self._restarted_after):
             return False  # nothing has run since: supervisord could not even start it
         record = engine_variant.read(self._run.engine_variant)
-        ended = history[-1].exit
-        if engine_variant.is_healed(record, history[-1]):
+        ended = history[-1].status
+        if engine_variant.is_mitigated(record, history[-1]):
             return True
         if event != "FATAL" or ended.illegal_instruction or ended.code == ExitCode.CONFIG:
             return False
-        # supervisord has counted healed ends in before it gave up: what came after them is owed all its tries.
+        # supervisord has counted mitigated ends in before it gave up: what came after them is owed all its tries.
         counted = history[-self._rules.start_retries - 1 :]
-        return any(engine_variant.is_healed(record, end) for end in counted)
+        return any(engine_variant.is_mitigated(record, end) for end in counted)
 
     def _give_up(
-        self, program: str, ended: Exit, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None
+        self, program: str, ended: ExitStatus, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None
     ) -> None:
         # Not the same as what a restart cannot mend: an engine built for another CPU is no fault of the configuration.
         configuration = diagnosis.configuration if diagnosis else ended.code == ExitCode.CONFIG

@@ -144,7 +144,7 @@ def test_the_steps_of_engines_one_after_the_other(
     seen = []
     for how in ("SIGILL", "SIGSEGV", "SIGILL", "SIGILL", "SIGILL"):
         steps = VariantSteps(snapshot, MACHINE)
-        steps.settle()
+        steps.apply_exits()
         assert json.loads(run.engine_variant.read_text())["pid"] == 0
         seen.append(steps.choose(engine.binary))
         assert json.loads(run.engine_variant.read_text())["pid"] == os.getpid()
@@ -161,12 +161,12 @@ def test_withdrawing_leaves_what_earlier_runs_learnt(tmp_path: Path, engine: Var
     snapshot = snapshot_for(tmp_path)
     withdraw(snapshot)
     steps = VariantSteps(snapshot, MACHINE)
-    steps.settle()
+    steps.apply_exits()
     steps.choose(engine.binary)
     assert steps.step_down()
     snapshot.locations.run.engine_variant.unlink()  # another run
     later = VariantSteps(snapshot, MACHINE)
-    later.settle()
+    later.apply_exits()
     assert later.choose(engine.binary) == "zen4"
     assert later.step_down()
     assert later.choose(engine.binary) == "haswell"
@@ -177,7 +177,7 @@ def test_withdrawing_leaves_what_earlier_runs_learnt(tmp_path: Path, engine: Var
 
 def test_a_question_that_crashes_steps_down_to_the_last_and_no_further(tmp_path: Path, engine: VariantEngine) -> None:
     steps = VariantSteps(snapshot_for(tmp_path), MACHINE)
-    steps.settle()
+    steps.apply_exits()
     seen = [steps.choose(engine.binary)]
     while steps.step_down():
         seen.append(steps.choose(engine.binary))
@@ -189,14 +189,14 @@ def test_a_process_that_ends_before_its_choice_is_not_taken_for_the_one_before(
 ) -> None:
     snapshot = snapshot_for(tmp_path)
     first = VariantSteps(snapshot, MACHINE)
-    first.settle()
+    first.apply_exits()
     first.choose(engine.binary)
     ended(snapshot, os.getpid(), "exit status 1")
     second = VariantSteps(snapshot, MACHINE)
-    second.settle()
+    second.apply_exits()
     ended(snapshot, os.getpid(), "terminated by SIGILL")  # the same pid again, and no variant was in use
     third = VariantSteps(snapshot, MACHINE)
-    third.settle()
+    third.apply_exits()
     assert third.choose(engine.binary) == "sapphirerapids"
 
 
@@ -206,12 +206,12 @@ def test_a_data_directory_that_cannot_be_written_costs_only_the_memory(
     snapshot = snapshot_for(tmp_path)
     snapshot.locations.cpu_variants_file.mkdir(parents=True)
     steps = VariantSteps(snapshot, MACHINE)
-    steps.settle()
+    steps.apply_exits()
     steps.choose(engine.binary)
     ended(snapshot, os.getpid(), "terminated by SIGILL")
     for _ in range(2):
         later = VariantSteps(snapshot, MACHINE)
-        later.settle()
+        later.apply_exits()
         assert later.choose(engine.binary) == "zen4"
         ended(snapshot, os.getpid(), "exit status 1")
     assert caplog.text.count("the crash cannot be stored beyond this run") == 1
@@ -220,7 +220,7 @@ def test_a_data_directory_that_cannot_be_written_costs_only_the_memory(
 def test_without_a_choice_nothing_is_shown(tmp_path: Path) -> None:
     snapshot = snapshot_for(tmp_path)
     steps = VariantSteps(snapshot, MACHINE)
-    steps.settle()
+    steps.apply_exits()
     assert steps.choose(VariantEngine.make(tmp_path / "native", ()).binary) is None
     assert not steps.step_down()
     record = engine_variant.read(snapshot.locations.run.engine_variant)

@@ -7,15 +7,23 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.rundir import engine_variant
-from llama_gguf.rundir.engine_variant import ASKED, EngineVariant, Rejected, is_healed, reject, settle, summary
-from llama_gguf.rundir.exits import End, Exit
+from llama_gguf.rundir.engine_variant import (
+    QUERY_PID,
+    EngineVariant,
+    Rejected,
+    apply_exits,
+    is_mitigated,
+    reject,
+    summary,
+)
+from llama_gguf.rundir.exits import ExitStatus, ProcessExit
 
-SIGILL, SIGSEGV = Exit(None, "SIGILL"), Exit(None, "SIGSEGV")
+SIGILL, SIGSEGV = ExitStatus(None, "SIGILL"), ExitStatus(None, "SIGSEGV")
 RUNS = EngineVariant("zen4", 70, "z" * 64, "cpu", lower=("haswell", "x64"), rejected=(Rejected("icelake", "i", 60),))
 
 
 def test_an_illegal_instruction_of_that_very_process_rejects_its_variant() -> None:
-    after = settle(RUNS, [End(60, SIGILL), End(70, SIGILL)])
+    after = apply_exits(RUNS, [ProcessExit(60, SIGILL), ProcessExit(70, SIGILL)])
     assert after.rejected == (Rejected("icelake", "i", 60), Rejected("zen4", "z" * 64, 70))
     assert (after.variant, after.pid, after.lower, after.cpu) == ("", 0, (), "cpu")
 
@@ -24,54 +32,57 @@ def test_an_illegal_instruction_of_that_very_process_rejects_its_variant() -> No
     ("record", "history"),
     [
         (RUNS, []),
-        (RUNS, [End(70, SIGSEGV)]),
-        (RUNS, [End(70, Exit(1, None))]),
-        (RUNS, [End(60, SIGILL)]),  # another process
-        (RUNS, [End(0, SIGILL)]),  # nobody knows which
-        (RUNS, [End(70, SIGILL), End(70, SIGSEGV)]),  # the pid was given out twice, and this is the later one
-        (replace(RUNS, pid=0, variant=""), [End(0, SIGILL)]),
-        (replace(RUNS, pinned=True), [End(70, SIGILL)]),
-        (replace(RUNS, lower=()), [End(70, SIGILL)]),
-        (EngineVariant(), [End(0, SIGILL)]),
+        (RUNS, [ProcessExit(70, SIGSEGV)]),
+        (RUNS, [ProcessExit(70, ExitStatus(1, None))]),
+        (RUNS, [ProcessExit(60, SIGILL)]),  # another process
+        (RUNS, [ProcessExit(0, SIGILL)]),  # nobody knows which
+        (
+            RUNS,
+            [ProcessExit(70, SIGILL), ProcessExit(70, SIGSEGV)],
+        ),  # the pid was reused, and this is the later process
+        (replace(RUNS, pid=0, variant=""), [ProcessExit(0, SIGILL)]),
+        (replace(RUNS, pinned=True), [ProcessExit(70, SIGILL)]),
+        (replace(RUNS, lower=()), [ProcessExit(70, SIGILL)]),
+        (EngineVariant(), [ProcessExit(0, SIGILL)]),
     ],
 )
-def test_nothing_else_rejects_it(record: EngineVariant, history: list[End]) -> None:
-    after = settle(record, history)
+def test_nothing_else_rejects_it(record: EngineVariant, history: list[ProcessExit]) -> None:
+    after = apply_exits(record, history)
     assert after.rejected == record.rejected
     assert (after.variant, after.pid) == ("", 0)
 
 
 def test_healed_on_both_sides_of_the_next_start() -> None:
-    end = End(70, SIGILL)
-    assert is_healed(RUNS, end)
-    after = settle(RUNS, [end])
-    assert is_healed(after, end)
-    assert is_healed(replace(after, variant="haswell", pid=71), end)
+    end = ProcessExit(70, SIGILL)
+    assert is_mitigated(RUNS, end)
+    after = apply_exits(RUNS, [end])
+    assert is_mitigated(after, end)
+    assert is_mitigated(replace(after, variant="haswell", pid=71), end)
 
 
 @pytest.mark.parametrize(
     ("record", "end"),
     [
-        (None, End(70, SIGILL)),
-        (RUNS, End(70, SIGSEGV)),
-        (RUNS, End(71, SIGILL)),
-        (RUNS, End(0, SIGILL)),
-        (replace(RUNS, lower=()), End(70, SIGILL)),
-        (replace(RUNS, pinned=True), End(70, SIGILL)),
-        (replace(RUNS, rejected=(Rejected("old", "o", 0), Rejected("asked", "a", ASKED))), End(0, SIGILL)),
+        (None, ProcessExit(70, SIGILL)),
+        (RUNS, ProcessExit(70, SIGSEGV)),
+        (RUNS, ProcessExit(71, SIGILL)),
+        (RUNS, ProcessExit(0, SIGILL)),
+        (replace(RUNS, lower=()), ProcessExit(70, SIGILL)),
+        (replace(RUNS, pinned=True), ProcessExit(70, SIGILL)),
+        (replace(RUNS, rejected=(Rejected("old", "o", 0), Rejected("asked", "a", QUERY_PID))), ProcessExit(0, SIGILL)),
         # rejected by a question that this process asked, and now its last variant crashes too
-        (replace(reject(RUNS, ASKED), variant="x64", lower=()), End(70, SIGILL)),
+        (replace(reject(RUNS, QUERY_PID), variant="x64", lower=()), ProcessExit(70, SIGILL)),
     ],
 )
-def test_not_healed(record: EngineVariant | None, end: End) -> None:
-    assert not is_healed(record, end)
+def test_not_healed(record: EngineVariant | None, end: ProcessExit) -> None:
+    assert not is_mitigated(record, end)
 
 
 def test_what_is_shown() -> None:
     assert summary(None) is None
     assert summary(EngineVariant()) is None
     assert summary(RUNS) == {"name": "zen4", "pinned": False, "rejected": ["icelake"]}
-    assert summary(settle(RUNS, [])) == {"name": None, "pinned": False, "rejected": ["icelake"]}
+    assert summary(apply_exits(RUNS, [])) == {"name": None, "pinned": False, "rejected": ["icelake"]}
 
 
 def test_written_privately_and_read_back(tmp_path: Path) -> None:

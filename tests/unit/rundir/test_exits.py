@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.rundir.exits import End, Exit, ends, read_supervisord_log
+from llama_gguf.rundir.exits import ExitStatus, ProcessExit, process_exits, read_supervisord_log
 from llama_gguf.settings import RunDir
 
 LOG = """\
@@ -29,42 +29,46 @@ LOG = """\
 @pytest.mark.parametrize(
     ("program", "expected", "words"),
     [
-        ("engine", End(8060, Exit(None, "SIGILL")), "ended by SIGILL"),
-        ("gateway", End(8043, Exit(None, "SIGKILL")), "ended by SIGKILL"),
-        ("health", End(0, Exit(None, "SIGSEGV")), "ended by SIGSEGV"),  # its start is no longer there
-        ("other", End(0, Exit(0, None)), "exit status 0"),
-        ("odd", End(0, Exit(None, None)), "exited, cause unknown"),
+        ("engine", ProcessExit(8060, ExitStatus(None, "SIGILL")), "terminated by SIGILL"),
+        ("gateway", ProcessExit(8043, ExitStatus(None, "SIGKILL")), "terminated by SIGKILL"),
+        (
+            "health",
+            ProcessExit(0, ExitStatus(None, "SIGSEGV")),
+            "terminated by SIGSEGV",
+        ),  # its start is no longer there
+        ("other", ProcessExit(0, ExitStatus(0, None)), "exit status 0"),
+        ("odd", ProcessExit(0, ExitStatus(None, None)), "exited, cause unknown"),
     ],
 )
-def test_the_last_end(program: str, expected: End, words: str) -> None:
-    found = ends(LOG, program)[-1]
+def test_the_last_end(program: str, expected: ProcessExit, words: str) -> None:
+    found = process_exits(LOG, program)[-1]
     assert found == expected
-    assert str(found.exit) == words
+    assert str(found.status) == words
 
 
 def test_all_ends_that_nobody_asked_for_with_their_pids() -> None:
-    assert [(end.pid, end.exit.code) for end in ends(LOG, "engine")] == [(8042, 1), (8050, 78), (8060, None)]
-    assert ends(LOG, "absent") == []
-    assert ends("", "engine") == []
+    assert [(end.pid, end.status.code) for end in process_exits(LOG, "engine")] == [(8042, 1), (8050, 78), (8060, None)]
+    assert process_exits(LOG, "absent") == []
+    assert process_exits("", "engine") == []
 
 
 def test_a_start_belongs_to_one_end() -> None:
     """Lines lost in between must not give one process's pid to another's end."""
     text = "spawned: 'engine' with pid 7\n" + "exited: engine (terminated by SIGILL; not expected)\n" * 2
-    assert [end.pid for end in ends(text, "engine")] == [7, 0]
+    assert [end.pid for end in process_exits(text, "engine")] == [7, 0]
 
 
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (Exit(None, "SIGILL"), True),
-        (Exit(132, None), True),  # a shell in between
-        (Exit(4, None), False),
-        (Exit(None, "SIGSEGV"), False),
-        (Exit(None, None), False),
+        (ExitStatus(None, "SIGILL"), True),
+        (ExitStatus(132, None), True),  # a shell in between
+        (ExitStatus(4, None), False),
+        (ExitStatus(None, "SIGSEGV"), False),
+        (ExitStatus(None, None), False),
     ],
 )
-def test_what_an_illegal_instruction_is(found: Exit, *, expected: bool) -> None:
+def test_what_an_illegal_instruction_is(found: ExitStatus, *, expected: bool) -> None:
     assert found.illegal_instruction is expected
 
 
@@ -73,4 +77,4 @@ def test_the_log_is_read_through_its_rotation(tmp_path: Path) -> None:
     assert read_supervisord_log(run) == ""
     (tmp_path / "supervisord.log.1").write_bytes(b"x" * 1_000_000 + b"\nspawned: 'engine' with pid 9\n\xff\n")
     run.supervisord_log.write_text("exited: engine (terminated by SIGILL; not expected)\n")
-    assert ends(read_supervisord_log(run), "engine") == [End(9, Exit(None, "SIGILL"))]
+    assert process_exits(read_supervisord_log(run), "engine") == [ProcessExit(9, ExitStatus(None, "SIGILL"))]

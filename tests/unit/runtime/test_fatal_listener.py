@@ -11,7 +11,7 @@ from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.crashes import CrashFile
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
-from llama_gguf.rundir.exits import Exit
+from llama_gguf.rundir.exits import ExitStatus
 from llama_gguf.runtime.event_protocol import serve
 from llama_gguf.runtime.fatal_listener import FatalListener
 from llama_gguf.settings import RunDir
@@ -46,7 +46,7 @@ class Scene:
         self.calls = Calls()
         self.asked: list[tuple[list[str], int | None, str | None]] = []
         self.found = found
-        self.gave_up: list[tuple[str, Exit]] = []
+        self.gave_up: list[tuple[str, ExitStatus]] = []
         self.listener = FatalListener(
             self.run,
             rules or Supervisor(),
@@ -172,7 +172,7 @@ def test_an_illegal_instruction_that_heals_is_no_failure_and_does_not_count(tmp_
     scene.event("BACKOFF", "engine")
     assert scene.calls.made == []
     assert not scene.run.failure.exists()
-    assert [crash.healed for crash in CrashFile(scene.run.crashes).read()] == [True]
+    assert [crash.mitigated for crash in CrashFile(scene.run.crashes).read()] == [True]
     scene.event("FATAL", "engine")
     assert scene.calls.made == ["start engine"]  # supervisord has given up, we have not
     assert not scene.run.failure.exists()
@@ -208,7 +208,7 @@ def test_one_that_does_not_heal_is_the_failure_it_always_was(
     scene.event("BACKOFF", program)
     assert scene.calls.made == ["shutdown"]
     assert scene.run.failure.exists()
-    assert scene.gave_up == [(program, Exit(None, "SIGILL"))]
+    assert scene.gave_up == [(program, ExitStatus(None, "SIGILL"))]
 
 
 def test_other_programs_have_no_variants(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_other_programs_have_no_variants(tmp_path: Path) -> None:
 
 
 def test_what_fails_after_healing_has_all_its_tries(tmp_path: Path) -> None:
-    """supervisord has counted the healed ends in when it gives up; the second time it has counted only others."""
+    """supervisord has counted the mitigated ends in when it gives up; the second time it has counted only others."""
     scene = Scene(tmp_path, Supervisor(start_retries=1), found=Found())
     after = EngineVariant("haswell", 8, "h", "cpu", lower=("x64",), rejected=(Rejected("zen4", "z", 7),))
     engine_variant.write(after, scene.run.engine_variant)

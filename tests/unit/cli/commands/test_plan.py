@@ -107,7 +107,7 @@ def test_the_variant_of_the_cpu_code_and_what_crashed_before(
     engine = VariantEngine.make(tmp_path / "engine", ("sapphirerapids", "zen4", "x64"), crashes=crashes)
     options = (config, "--set", f"engine.binary={engine.binary}")
     assert "  CPU variant  unknown\n" in run(*options).stdout
-    assert "was ended by SIGILL" in data(*options)["engine"]["problem"]
+    assert "was terminated by SIGILL" in data(*options)["engine"]["problem"]
     cpu = read_cpu(machine.cpuinfo)
     assert cpu is not None
     entry = CrashedVariant(cpu.fingerprint, "sapphirerapids", sha256(engine.library("sapphirerapids")))
