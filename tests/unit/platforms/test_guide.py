@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from llama_gguf.cli.commands.render import render
-from llama_gguf.health.responses import VAST_ERROR, VAST_READY
+from llama_gguf.health.responses import PYWORKER_ERROR, PYWORKER_READY
 from llama_gguf.platforms.container import FIRST_KEY_VARIABLE, MINIMUM_CUDA
 from support.gpu_table import table
 from support.rendering import ROOT
@@ -51,7 +51,7 @@ def test_the_guide_has_a_command_for_each_platform() -> None:
 
 
 def test_names_in_the_guide_are_those_of_the_code() -> None:
-    for name in (FIRST_KEY_VARIABLE, VAST_READY, VAST_ERROR, *MINIMUM_CUDA):
+    for name in (FIRST_KEY_VARIABLE, PYWORKER_READY, PYWORKER_ERROR, *MINIMUM_CUDA):
         assert f"`{name}`" in TEXT or f"`{name}" in TEXT
 
 
