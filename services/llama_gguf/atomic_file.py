@@ -157,8 +157,9 @@ def _open_anew(path: Path) -> int:
 
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of `data`, however many calls that takes."""
-    while data:
-        data = data[os.write(descriptor, data) :]
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_directory(directory: Path) -> None:

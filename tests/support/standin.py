@@ -96,7 +96,7 @@ def listen() -> None:
     rules = snapshots.read(run.snapshot).settings.supervisor
     logs.configure("listener", format="text", level="info", stream=sys.stderr)
     supervisord = Supervisord(run.supervisord_socket)
-    judge = FatalListener(run, rules, supervisord, lambda *_: None)
+    judge = FatalListener(run, rules, supervisord, lambda *_: None, gave_up=lambda *_: None)
     serve(sys.stdin.buffer, sys.stdout.buffer, judge.handle)
 
 

@@ -1,7 +1,7 @@
-"""supervisord's event protocol: lines and counted payloads on stdin, answers on stdout.
+"""supervisord's event listener protocol: header lines and payloads of a stated length on stdin, results on stdout.
 
-Imports nothing of ours: the listener waits here for its first event, which in a good run never comes, so it may cost
-neither start-up time nor memory before.
+Imports nothing of ours: the listener waits here for its first event, which never comes while no program exits, so until
+then it must cost neither start-up time nor memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import BinaryIO
 def serve(stdin: BinaryIO, stdout: BinaryIO, handle: Callable[[str, dict[str, str]], None]) -> None:
     """Call `handle` with each event's state (as in `EXITED`) and payload, until supervisord closes stdin.
 
-    An event counts as handled when `handle` returns; if this process dies before, supervisord repeats it.
+    An event is acknowledged when `handle` returns; if this process exits before, supervisord sends it again.
     """
     while True:
         stdout.write(b"READY\n")

@@ -1,7 +1,7 @@
-"""supervisord's event listener: notices the program that cannot stay up, says why, and ends the appliance.
+"""supervisord's event listener: detects a program that cannot stay up, records why, and stops the appliance.
 
-Gets its events from event_protocol; what it has to tell goes to stderr, its log. Keeps the crashes in a file, so that
-being killed itself loses none.
+Gets its events from event_protocol and logs to stderr. Stores the crashes in a file, so that none is lost when it is
+killed itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Diagnosis(Protocol):
-    """What an exit means."""
+    """Why a program exited."""
 
     @property
     def cause(self) -> str:
@@ -43,7 +43,7 @@ class Diagnosis(Protocol):
 
     @property
     def permanent(self) -> bool:
-        """Whether trying again cannot help."""
+        """Whether a restart cannot help."""
 
     @property
     def configuration(self) -> bool:
@@ -51,31 +51,27 @@ class Diagnosis(Protocol):
 
 
 Diagnose = Callable[[Sequence[str], int | None, str | None], Diagnosis | None]
-"""Takes the engine's last output lines, its exit code and its signal."""
+"""Called with the engine's last output lines, its exit code and its signal."""
 
 
 class SupervisordCalls(Protocol):
-    """What the listener asks of supervisord."""
+    """The calls to supervisord that the listener makes."""
 
     def shutdown(self) -> None:
         """Stop everything."""
 
     def stop_program(self, name: str) -> None:
-        """Stop one program for good."""
+        """Stop one program; supervisord does not restart it."""
 
     def start_program(self, name: str) -> None:
-        """Start one program that supervisord itself has given up."""
-
-
-def _nothing_more(_program: str, _ended: ExitStatus) -> None:
-    """Do nothing besides."""
+        """Start one program that is FATAL for supervisord."""
 
 
 class FatalListener:
-    """Judges each end of a program; on a fatal one records the failure and stops the appliance, or the program.
+    """Decides after each exit of a program; a fatal one it records as failure and stops the appliance, or the program.
 
-    An engine that ends by an illegal instruction while another variant of its CPU code is left is not judged: it is
-    restarted as often as there are variants, past supervisord's own count. `gave_up` is called before everything ends.
+    An engine that exits by an illegal instruction while another variant of its CPU code is left is restarted as often
+    as there are variants, past supervisord's own retries. `gave_up` is called before anything is stopped.
     """
 
     def __init__(
@@ -85,7 +81,7 @@ class FatalListener:
         supervisord: SupervisordCalls,
         diagnose: Diagnose,
         *,
-        gave_up: Callable[[str, ExitStatus], None] = _nothing_more,
+        gave_up: Callable[[str, ExitStatus], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
@@ -95,23 +91,23 @@ class FatalListener:
         self._gave_up = gave_up
         self._clock = clock
         self._crashes = CrashFile(run.crashes)
-        self._restarted_after = 0  # pid of the engine in whose place another was started past supervisord's count
+        self._restarted_after = 0  # pid of the engine after whose exit one was started past supervisord's retries
 
     def handle(self, event: str, payload: dict[str, str]) -> None:
-        """Judge one event: EXITED, BACKOFF or FATAL of one program."""
+        """Handle one event: EXITED, BACKOFF or FATAL of one program."""
         program = payload["processname"]
         if self._run.draining.exists():
-            return  # asked to stop: how programs end now is no failure
+            return  # a stop was requested: no exit is a failure now
         history = process_exits(read_supervisord_log(self._run), program)
-        ended = history[-1].status if history else UNKNOWN_STATUS
+        status = history[-1].status if history else UNKNOWN_STATUS
         mitigated = program == ENGINE and self._is_mitigated(event, history)
         now = self._clock()
         crashes = self._crashes.read()
         if event == "EXITED":
             pid = int(payload.get("pid", 0))
-            crashes = self._crashes.add(Crash(program, pid, now, ended.code, ended.signal, mitigated))
+            crashes = self._crashes.add(Crash(program, pid, now, status.code, status.signal, mitigated))
         if event != "FATAL":
-            log.warning("program ended, will be restarted", extra=fields(name=program, how=str(ended), state=event))
+            log.warning("program exited, will be restarted", extra=fields(name=program, how=str(status), state=event))
         if program == LISTENER or self._run.failure.exists():
             return
         if mitigated:
@@ -120,38 +116,38 @@ class FatalListener:
                 self._restarted_after = history[-1].pid
             return
         was_ready = self._run.ready.exists()
-        reason = reason_to_give_up(event, program, ended, crashes, self._rules, was_ready=was_ready, now=now)
+        reason = reason_to_give_up(event, program, status, crashes, self._rules, was_ready=was_ready, now=now)
         tail = tail_lines(self._run.log(program))
-        diagnosis = self._diagnose(tail, ended.code, ended.signal) if program == ENGINE else None
+        diagnosis = self._diagnose(tail, status.code, status.signal) if program == ENGINE else None
         if reason is None and diagnosis is not None and diagnosis.permanent:
             what = "cannot stay up" if was_ready else "cannot start"
-            reason = f"{program} {what} ({ended}): a restart cannot help"
+            reason = f"{program} {what} ({status}): a restart cannot help"
         if reason is not None:
-            self._give_up(program, ended, reason, tail, diagnosis)
+            self._give_up(program, status, reason, tail, diagnosis)
 
     def _is_mitigated(self, event: str, history: Sequence[ProcessExit]) -> bool:
-        """Return whether the engine's next start avoids what ended it."""
+        """Return whether the engine's next start avoids the cause of its exit."""
         if not history or (event == "FATAL" and history[-1].pid == self._restarted_after):
-            return False  # nothing has run since: supervisord could not even start it
+            return False  # nothing has run since: supervisord could not start it
         record = engine_variant.read(self._run.engine_variant)
-        ended = history[-1].status
+        status = history[-1].status
         if engine_variant.is_mitigated(record, history[-1]):
             return True
-        if event != "FATAL" or ended.illegal_instruction or ended.code == ExitCode.CONFIG:
+        if event != "FATAL" or status.illegal_instruction or status.code == ExitCode.CONFIG:
             return False
-        # supervisord has counted mitigated ends in before it gave up: what came after them is owed all its tries.
+        # supervisord counted mitigated exits as well, so those after them have not had all their retries.
         counted = history[-self._rules.start_retries - 1 :]
         return any(engine_variant.is_mitigated(record, end) for end in counted)
 
     def _give_up(
-        self, program: str, ended: ExitStatus, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None
+        self, program: str, status: ExitStatus, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None
     ) -> None:
-        # Not the same as what a restart cannot mend: an engine built for another CPU is no fault of the configuration.
-        configuration = diagnosis.configuration if diagnosis else ended.code == ExitCode.CONFIG
+        # Not the same as `permanent`: an engine built for another CPU is no error in the configuration.
+        configuration = diagnosis.configuration if diagnosis else status.code == ExitCode.CONFIG
         failure = Failure(
             program=program,
-            exit_code=ended.code,
-            signal=ended.signal,
+            exit_code=status.code,
+            signal=status.signal,
             summary=reason,
             cause=diagnosis.cause if diagnosis else last_error(tail),
             fix=diagnosis.fix if diagnosis else last_hint(tail),
@@ -160,7 +156,7 @@ class FatalListener:
             exit_status=ExitCode.CONFIG if configuration else ExitCode.UNAVAILABLE,
         )
         failures.write(failure, self._run.failure)
-        self._gave_up(program, ended)
+        self._gave_up(program, status)
         log.error("giving up", extra=fields(name=program, reason=reason, cause=failure.cause, fix=failure.fix))
         if self._rules.exit_on_failure:
             self._supervisord.shutdown()

@@ -1,4 +1,4 @@
-"""The last lines of a program's log, and what it said itself about its end."""
+"""The last lines of a program's log, and the error and hint that it wrote before it exited."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TAIL_BYTES = 65_536
 
 
 def tail_lines(path: Path, count: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of a log, control characters replaced; none when it can't be read."""
+    """Return the last lines of a log, control characters replaced; none where it cannot be read."""
     return [clean(line) for line in read_tails((path,), _TAIL_BYTES).splitlines() if line.strip()][-count:]
 
 
 def last_error(tail: Sequence[str]) -> str:
-    """Return the last line that states an error, as our programs write it, else the very last line."""
+    """Return the last error that one of our programs wrote, otherwise the last line."""
     for line in reversed(tail):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
@@ -26,5 +26,5 @@ def last_error(tail: Sequence[str]) -> str:
 
 
 def last_hint(tail: Sequence[str]) -> str:
-    """Return the last hint that a program of ours gave, or nothing."""
+    """Return the last hint that one of our programs wrote, or ""."""
     return next((line.removeprefix("hint: ") for line in reversed(tail) if line.startswith("hint: ")), "")

@@ -1,4 +1,4 @@
-"""The run directory of one `up`: made private, locked, freed of what an earlier one left, tidied at the end."""
+"""The run directory of one `up`: created private, locked, cleared of an earlier run's files, cleaned up at the end."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - the one place for files that never reach a disk
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs: files here are never written to a disk
 _MEMORY_TYPES = {"tmpfs", "ramfs"}
-_KEEP_SECONDS = 86_400.0
+_MIN_AGE_SECONDS = 86_400.0
 
 
 def prepare(run: RunDir) -> int:
-    """Make the directory (0700, ours), lock it and clear it; return the descriptor that holds the lock.
+    """Create the directory (0700), lock it and clear it; return the file descriptor that holds the lock.
 
-    Raises LaunchError: a directory that is somebody else's or a link, a path too long for sockets, or another
-    appliance that uses it.
+    Raises LaunchError where it is a link or another user's, its path is too long for sockets, or another appliance
+    uses it.
     """
     root = run.root
     if len(os.fsencode(root)) > MAX_RUN_DIR_BYTES:
         raise LaunchError(
-            f"{root}: too long a path for the unix sockets in it",
+            f"{root}: the path is too long for the unix sockets in this directory",
             hint=f"set paths.run_dir to a directory of at most {MAX_RUN_DIR_BYTES} bytes",
             exit_code=ExitCode.CONFIG,
         )
@@ -51,7 +51,7 @@ def prepare(run: RunDir) -> int:
     except OSError as error:
         raise LaunchError(
             f"{root}: cannot be used as run directory: {error.strerror or error}",
-            hint="set paths.run_dir to a directory this user may make",
+            hint="set paths.run_dir to a directory that this user can create",
             exit_code=ExitCode.CONFIG,
         ) from error
     _clear(run)
@@ -65,8 +65,8 @@ def _check_private(root: Path) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else f"owned by uid {status.st_uid}"
         raise LaunchError(
-            f"{root}: cannot be used as run directory, because it is {kind}",
-            hint="remove it, or set paths.run_dir to a directory below one that this user may write",
+            f"{root}: cannot be used as run directory: it is {kind}",
+            hint="remove it, or set paths.run_dir to a path whose parent this user can write",
             exit_code=ExitCode.CONFIG,
         )
     if stat.S_IMODE(status.st_mode) != 0o700:
@@ -81,8 +81,8 @@ def _lock(run: RunDir) -> int:
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise LaunchError(
-            f"{run.root}: another appliance runs here, or still stops (`llama-gguf up` had pid {holder})",
-            hint="stop it first, or give this one its own paths.run_dir and ports",
+            f"{run.root}: another appliance runs here, or is still stopping (`llama-gguf up` has pid {holder})",
+            hint="stop it first, or set another paths.run_dir and other ports for this one",
             exit_code=ExitCode.TEMPORARY,
         ) from None
     os.ftruncate(descriptor, 0)
@@ -107,30 +107,29 @@ def _clear(run: RunDir) -> None:
         path.unlink(missing_ok=True)
 
 
-def tidy(run: RunDir) -> None:
-    """Remove what has no meaning once everything has stopped; the reason of a failure and the logs stay."""
+def clean_up(run: RunDir) -> None:
+    """Remove everything but the logs and the failure, once all programs have stopped."""
     _clear(run)
     run.snapshot.unlink(missing_ok=True)
     (run.root / CWD_LINK).unlink(missing_ok=True)
 
 
-def write_engine_key(run: RunDir, memory: Path = MEMORY, mounts: Path = Path("/proc/self/mountinfo")) -> None:
-    """Write a new random key, 0600, in memory if that can be had: else in the run directory itself."""
-    place = run.engine_key
+def write_engine_key(run: RunDir, memory: Path = SHARED_MEMORY, mounts: Path = Path("/proc/self/mountinfo")) -> None:
+    """Write a new random key, 0600, to a file system in memory where possible, otherwise to the run directory."""
     if filesystem_type(mounts.read_text(), run.root.resolve()) not in _MEMORY_TYPES:
-        place = memory / f"llama-gguf-{os.geteuid()}-{secrets.token_hex(8)}.key"
+        file = memory / f"llama-gguf-{os.geteuid()}-{secrets.token_hex(8)}.key"
         try:
-            _write_private(place, secrets.token_urlsafe(32) + "\n")
+            _write_private(file, secrets.token_urlsafe(32) + "\n")
         except OSError as error:
-            log.warning("the engine's key is on disk: no memory-backed directory", extra=fields(reason=error.strerror))
+            log.warning("the engine's key is on disk: no tmpfs is available", extra=fields(reason=error.strerror))
         else:
-            run.engine_key.symlink_to(place)
+            run.engine_key.symlink_to(file)
             return
     _write_private(run.engine_key, secrets.token_urlsafe(32) + "\n")
 
 
-def remove_engine_key(run: RunDir, memory: Path = MEMORY) -> None:
-    """Remove the key and, if it is a link of ours into memory, what it points at."""
+def remove_engine_key(run: RunDir, memory: Path = SHARED_MEMORY) -> None:
+    """Remove the key, and its target where it is our link to a file in memory."""
     if run.engine_key.is_symlink():
         target = run.engine_key.readlink()
         if target.parent == memory and target.name.startswith(f"llama-gguf-{os.geteuid()}-"):
@@ -145,7 +144,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def filesystem_type(mountinfo: str, path: Path) -> str:
-    """Return the type of the file system that `path` (absolute, without links) is on; "" when it can't be told."""
+    """Return the type of the file system that `path` (absolute, without links) is on; "" where unknown."""
     best, kind = "", ""
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -167,41 +166,43 @@ def _unescape(text: str) -> str:
 def link_logs(
     locations: Locations, settings: Logging, programs: tuple[str, ...], *, clock: Callable[[], float] = time.time
 ) -> Path:
-    """Make the directory for this start's log files and the links to it; return the directory.
+    """Create the directory for this start's log files and the links to it; return the directory.
 
     LOGS_DIR/WORKER_TYPE/NAME-UTC_TIME/PROGRAM.log, with `latest` beside it. Falls back to the run directory, with a
-    warning, where the logs directory can't be written.
+    warning, where the logs directory cannot be written.
     """
     run = locations.run
     parent = locations.logs_dir / settings.worker_type
     try:
-        directory = _make_log_dir(parent, f"{settings.name}-{utc_file_stamp(clock())}")
-        _point(parent / "latest", Path(directory.name))
+        directory = _create_log_dir(parent, f"{settings.name}-{utc_file_stamp(clock())}")
+        _symlink(parent / "latest", Path(directory.name))
         _prune(parent, settings, clock())
     except OSError as error:
-        shutil.rmtree(run.root / "log-files", ignore_errors=True)  # an earlier start's, which is not to be repeated
-        directory = _make_log_dir(run.root / "log-files", "current")
+        shutil.rmtree(
+            run.root / "log-files", ignore_errors=True
+        )  # an earlier start's, which must not be copied to stdout again
+        directory = _create_log_dir(run.root / "log-files", "current")
         log.warning(
             "logs directory cannot be written; logs go to the run directory",
-            extra=fields(logs_dir=str(parent), reason=error.strerror or str(error), instead=str(directory)),
+            extra=fields(logs_dir=str(parent), reason=error.strerror or str(error), fallback=str(directory)),
         )
-    _point(run.root / LOGS_LINK, directory)
+    _symlink(run.root / LOGS_LINK, directory)
     for program in programs:
-        _point(run.log(program), Path(LOGS_LINK) / f"{program}.log")
+        _symlink(run.log(program), Path(LOGS_LINK) / f"{program}.log")
     return directory
 
 
-def _make_log_dir(parent: Path, name: str) -> Path:
+def _create_log_dir(parent: Path, name: str) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     directory = parent / name
     directory.mkdir(exist_ok=True)
-    (directory / ".writable").touch()  # a directory that exists already may still not be ours to write
+    (directory / ".writable").touch()  # an existing directory can be read-only
     (directory / ".writable").unlink()
     return directory
 
 
-def _point(link: Path, target: Path) -> None:
-    """Make `link` point at `target`, replacing in one step what it pointed at before."""
+def _symlink(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to `target`, atomically."""
     temporary = link.with_name(f".{link.name}.new-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
@@ -209,23 +210,23 @@ def _point(link: Path, target: Path) -> None:
 
 
 def _prune(parent: Path, settings: Logging, now: float) -> None:
-    """Remove log directories of earlier starts beyond `backups`, but none that was written to in the last day.
+    """Remove log directories of earlier starts beyond `backups`, except those modified in the last day.
 
-    Other workers may log beside us on a shared volume: what they still write is never a day old.
+    Other workers can log to the same shared volume: a directory still in use has been modified since.
     """
     earlier = sorted(
         (path for path in parent.glob(f"{settings.name}-*Z") if path.is_dir() and not path.is_symlink()), reverse=True
     )
     for path in earlier[settings.backups + 1 :]:
         newest = max((file.stat().st_mtime for file in path.iterdir()), default=path.stat().st_mtime)
-        if now - newest > _KEEP_SECONDS:
+        if now - newest > _MIN_AGE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def link_cwd(run: RunDir) -> None:
-    """Let the programs run where `up` was started, so that relative paths mean the same to them."""
+    """Link the working directory of `up`, in which the programs run, so that they resolve relative paths alike."""
     try:
         target = Path.cwd()
-    except FileNotFoundError:  # removed under us
+    except FileNotFoundError:  # deleted since
         target = Path("/")
-    _point(run.root / CWD_LINK, target)
+    _symlink(run.root / CWD_LINK, target)

@@ -1,7 +1,7 @@
-"""Linux processes: spawn one that dies with us, adopt and reap orphans, find and kill a whole session.
+"""Linux processes: parent-death signal, subreaper, reaping of orphans, killing a whole session.
 
-supervisord runs in a session of its own, and so does everything it starts: the session is how `up` finds what is left,
-whoever the parent is by then.
+supervisord and everything it starts run in a session of their own, by which `up` finds the remaining processes,
+whatever their parent.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _OPEN_FILES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """The part of /proc/PID/stat that we need."""
+    """The fields of /proc/PID/stat in use."""
 
     pid: int
-    state: str  # Z is a zombie: dead, not yet waited for
+    state: str  # Z is a zombie
     parent: int
     session: int
 
 
 def parse_stat(text: str) -> ProcessStat:
-    """Parse /proc/PID/stat; the command name in it may hold spaces and parentheses."""
+    """Parse /proc/PID/stat; the command name in it can contain spaces and parentheses."""
     pid, _, rest = text.partition(" (")
     state, parent, _group, session = rest.rpartition(") ")[2].split()[:4]
     return ProcessStat(int(pid), state, int(parent), int(session))
 
 
 def all_processes(proc: Path = Path("/proc")) -> Iterator[ProcessStat]:
-    """Yield every live process that can be seen; zombies are left out."""
+    """Yield every visible process without zombies."""
     for entry in proc.iterdir():
         if not entry.name.isdigit():
             continue
-        with contextlib.suppress(OSError):  # it may end while we look
+        with contextlib.suppress(OSError):  # it can exit meanwhile
             stat = parse_stat((entry / "stat").read_text(errors="replace"))
             if stat.state != "Z":
                 yield stat
@@ -57,19 +57,19 @@ def session_members(session: int) -> list[int]:
 
 
 def kill_all(pids: Sequence[int]) -> None:
-    """Send SIGKILL to each; those that are gone already don't matter."""
+    """Send SIGKILL to each process that still exists."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def become_subreaper() -> None:
-    """Have orphans of our descendants handed to us instead of to PID 1, as far as the kernel lets us."""
+    """Become the parent of orphaned descendants instead of PID 1, where the kernel allows it."""
     _prctl_function()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_orphans(keep: int) -> None:
-    """Collect every dead child but `keep`, whose exit status somebody else waits for."""
+    """Wait for every exited child but `keep`, whose exit status the caller waits for."""
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -81,7 +81,7 @@ def reap_orphans(keep: int) -> None:
 
 
 def raise_open_files_limit() -> None:
-    """Lift the soft limit of open files, which programs inherit: every client connection takes one."""
+    """Raise the soft limit of open files, which programs inherit: every client connection uses one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -91,9 +91,9 @@ def raise_open_files_limit() -> None:
 def spawn(
     argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], keep_fds: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    """Start `argv` in a session of its own, such that it gets SIGTERM should we die without a word (kill -9).
+    """Start `argv` in a new session; it gets SIGTERM when this process dies, even by SIGKILL.
 
-    Call it from the main thread, before any other runs: the signal comes at the end of the *thread* that spawned.
+    Call it from the main thread, before others are started: the signal is sent when the spawning *thread* exits.
     """
     try:
         return subprocess.Popen(
@@ -103,7 +103,7 @@ def spawn(
             stdin=subprocess.DEVNULL,
             pass_fds=keep_fds,
             start_new_session=True,
-            preexec_fn=_die_with_parent(os.getpid(), _prctl_function()),  # noqa: PLW1509 - no other thread runs yet
+            preexec_fn=_set_parent_death_signal(os.getpid(), _prctl_function()),  # noqa: PLW1509 - no other thread runs yet
         )
     except OSError as error:
         raise LaunchError(f"{argv[0]} cannot be started: {error.strerror or error}") from error
@@ -114,14 +114,14 @@ def _prctl_function() -> Callable[..., int]:
     return function
 
 
-def _die_with_parent(parent: int, prctl: Callable[..., int]) -> Callable[[], None]:
+def _set_parent_death_signal(parent: int, prctl: Callable[..., int]) -> Callable[[], None]:
     def prepare() -> None:
-        # A process blocks and ignores what its parent did; `up` may itself run under something that ignores SIGTERM.
+        # A child inherits the signal mask and ignored signals; the parent of `up` can have ignored SIGTERM.
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # the parent died before the prctl
             os._exit(1)
 
     return prepare

@@ -1,7 +1,7 @@
-"""Whose environment holds what: each program sees only what it needs, and so does supervisord. Pure.
+"""The environment of supervisord and of each program: only the variables it needs. Pure.
 
-supervisord hands its own environment on to every program. So it gets what is common, and what some program asks for
-(a hub token, a password); in the environment of all others that is blanked, by name: no value gets into its ini file.
+Every program inherits supervisord's environment. That has the common variables and those that single programs need (a
+hub token, a password); for all other programs the ini file sets these to "", so it holds names but no values.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from llama_gguf.runtime.programs import Program
 from llama_gguf.settings.environment_filter import DEVICES, SYSTEM, filter_environment, matches
 
 COMMON = (*SYSTEM, *DEVICES, "PYTHON*", "COVERAGE_*")
-"""What every program may see: of the system, and of the interpreter and what measures it."""
+"""Variables for every program: of the system, of the devices, of Python and its coverage."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def supervised_environment(env: Mapping[str, str], programs: Sequence[Program]) -> dict[str, str]:
     """Return what of `env` supervisord gets: what is common, and what at least one program asks for."""
-    asked = [pattern for program in programs for pattern in program.variables]
-    special = {name: value for name, value in env.items() if matches(name, asked) and _NAME.fullmatch(name)}
+    needed = [pattern for program in programs for pattern in program.variables]
+    special = {name: value for name, value in env.items() if matches(name, needed) and _NAME.fullmatch(name)}
     return filter_environment(env, COMMON) | special
 
 

@@ -1,7 +1,7 @@
 """Settings -> the programs that supervisord runs, as plain values.
 
-Owns names, priorities and stop times. Pure: starts nothing, looks at nothing. No text of the user's gets into an
-argv: what a program needs to know it reads from the snapshot in the run directory.
+Owns names, priorities and stop timeouts. Pure. No user input gets into an argv: programs read the snapshot in the run
+directory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Program:
     """One supervised program.
 
     Started in ascending order of `priority` without waiting; stopped in descending order, each after the one before
-    it is gone. `stop_seconds` after the stop signal it is killed. A `listener` speaks supervisord's event protocol on
-    its stdin and stdout instead of logging there. `variables` are those of the environment that it gets beyond what
-    all programs get, as patterns of `settings.environment_filter`.
+    it has exited. It gets SIGKILL `stop_seconds` after the stop signal. A `listener` uses stdin and stdout for
+    supervisord's event protocol instead of logging to stdout. `variables` are the environment variables it gets beyond
+    the common ones, as patterns of `settings.environment_filter`.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Program:
 def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
     """Return the appliance's programs; `python` is the interpreter's bare name, found through PATH.
 
-    The gateway stops first and the engine only when the gateway is done, so that running requests can end; health goes
-    last and says `draining` to the end. The listener outlives them all: it must see how they end.
+    The gateway stops first and the engine only after it, so that running requests can finish; the health server reports
+    `draining` until it stops after the engine. The listener is last: it handles the exits of the others.
     """
     supervisor = settings.supervisor
     stop_seconds = math.ceil(supervisor.stop_seconds)
@@ -57,7 +57,7 @@ def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
             (python, "-P", "-m", "llama_gguf.cli.listener"),
             priority=1,
             stop_seconds=2,
-            start_seconds=0,  # events reach it only once it counts as running, so it must count at once
+            start_seconds=0,  # it gets events only while RUNNING, so it must be RUNNING immediately
             start_retries=100,
             listener=True,
         ),
@@ -73,6 +73,6 @@ def _gateway_variables(settings: Settings) -> tuple[str, ...]:
 
 
 def _engine_variables(settings: Settings) -> tuple[str, ...]:
-    """Return what downloads need: the hub's variables, its token among them, the proxies, and tokens by name."""
+    """Return what downloads need: the hub's variables with its token, the proxies, and the configured tokens."""
     tokens = [artifact.token_env for _, artifact in artifacts_of(settings.model) if artifact.token_env]
     return ("HF_*", "XDG_CACHE_HOME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", *PROXIES, *tokens)

@@ -1,8 +1,6 @@
-"""What a person at a terminal gets to see of the log: one row a line, no data, and llama-server's own lines only where
-they explain a failure.
+"""The log on a terminal: one row per line, without data, and without llama-server's own lines.
 
-Where output goes elsewhere, or `logging` asks for JSON or debug lines, nothing is held back. The log files always hold
-everything.
+Where stdout is no terminal, or `logging` sets JSON or debug, all lines are written. The log files always have all.
 """
 
 from __future__ import annotations
@@ -17,41 +15,41 @@ from .programs import ENGINE
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.logging import Logging
 
-_LEAST_COLUMNS = 40
-_USUAL = (80, 24)
+_MIN_COLUMNS = 40
+_DEFAULT_SIZE = (80, 24)
 
 
-def watching(descriptor: int, logging: Logging) -> Screen | None:
-    """Return the terminal behind `descriptor`, or None where lines go out as they are."""
+def open_screen(descriptor: int, logging: Logging) -> Screen | None:
+    """Return the terminal on `descriptor`, None where lines are written unchanged."""
     if logging.format != "text" or logging.level == "debug" or not os.isatty(descriptor):
         return None
     return Screen(descriptor)
 
 
 class Screen:
-    """A terminal, as wide as it is at the time."""
+    """A terminal, at its present width."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @property
     def columns(self) -> int:
-        """How many characters fit on a row."""
+        """The number of characters in a row."""
         try:
             found = os.get_terminal_size(self._descriptor)
-        except OSError:  # it is gone
-            found = os.terminal_size(_USUAL)
-        return max(_LEAST_COLUMNS, found.columns or _USUAL[0])
+        except OSError:  # it is closed
+            found = os.terminal_size(_DEFAULT_SIZE)
+        return max(_MIN_COLUMNS, found.columns or _DEFAULT_SIZE[0])
 
     def shows(self, program: str, line: str) -> bool:
-        """Return whether this line of a program's log is shown as it comes."""
+        """Return whether this line of a program's log is shown when it is written."""
         return program != ENGINE or is_ours(line)
 
     def shorten(self, line: str) -> str:
-        """Return a log line of ours as it is shown."""
+        """Return our own log line in the form that is shown."""
         return shorten(line, self.columns)
 
     def render(self, program: str, line: bytes) -> bytes | None:
-        """Return what the log's follower is to write for `line`, None for nothing."""
+        """Return what the log follower writes for `line`, None for nothing."""
         text = line.decode("utf-8", "replace")
         return self.shorten(text).encode() if self.shows(program, text) else None

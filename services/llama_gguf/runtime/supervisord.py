@@ -1,8 +1,8 @@
 """Programs -> the text of supervisord's ini file.
 
-Pure. supervisord cuts a value at ` ;` even inside quotes, expands `%` and splits commands like a shell, so every value
-written here is checked against a small alphabet, and all paths are relative to the run directory, which is
-supervisord's working directory: `logs` and `cwd` are links there, whatever the real names look like.
+Pure. supervisord truncates a value at ` ;` even inside quotes, expands `%` and splits commands like a shell. So every
+value is checked against a small set of characters, and all paths are relative to the run directory, which is
+supervisord's working directory: `logs` and `cwd` are symbolic links there, so the real names do not matter.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _EVENTS = "PROCESS_STATE_EXITED,PROCESS_STATE_BACKOFF,PROCESS_STATE_FATAL"
 def render_ini(
     programs: Sequence[Program], logging: Logging, *, variables: Collection[str] = (), as_root: bool = False
 ) -> str:
-    """Return supervisord's configuration. Raises ValueError for a program that can't be written safely.
+    """Return supervisord's configuration. Raises ValueError for a program that cannot be written safely.
 
-    `variables` are the names in supervisord's environment. `as_root` says that root is meant to run it, which spares
-    a critical line in supervisord's log.
+    `variables` are the names in supervisord's environment. `as_root` avoids supervisord's warning about running as
+    root.
     """
     sections: list[tuple[str, Mapping[str, object]]] = [
         (
@@ -75,7 +75,7 @@ def _program_section(program: Program, logging: Logging, blanked: list[str]) -> 
         raise ValueError(f"not a program name: {program.name!r}")
     for word in (*program.argv, program.stop_signal, *blanked):
         if not _WORD.fullmatch(word):
-            raise ValueError(f"{program.name}: {word!r} can't be written into supervisord's configuration")
+            raise ValueError(f"{program.name}: {word!r} cannot be written to supervisord's configuration")
     values: dict[str, object] = {
         "command": " ".join(program.argv),
         "directory": CWD_LINK,

@@ -1,4 +1,4 @@
-"""supervisord's RPC: the few calls we make, typed."""
+"""A client of supervisord's XML-RPC interface: the calls in use, typed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 
 class SupervisordError(Exception):
-    """supervisord did not answer, or refused the call."""
+    """supervisord did not respond, or returned a fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What supervisord knows about one program."""
+    """The state of one program, as supervisord reports it."""
 
     name: str
     state: str  # STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN
     pid: int  # 0 when it is not running
     uptime_seconds: int
-    problem: str  # supervisord's own words, "" when there is none
+    problem: str  # supervisord's message, "" where there is none
 
 
 class Supervisord:
-    """A client of supervisord; one short connection a call. Every call may raise SupervisordError."""
+    """A client of supervisord; one short connection per call. Every call may raise SupervisordError."""
 
     def __init__(self, path: Path, *, timeout_seconds: float = 5.0) -> None:
         self._path = path
@@ -36,34 +36,34 @@ class Supervisord:
         return [_info(item) for item in self._call("getAllProcessInfo")]
 
     def shutdown(self) -> None:
-        """Begin to stop all programs and then supervisord itself; returns at once."""
+        """Start the shutdown of all programs and then supervisord itself, without waiting for it."""
         self._call("shutdown")
 
     def stop_program(self, name: str) -> None:
-        """Stop one program for good, without waiting for its end."""
+        """Stop one program, without waiting for its exit; supervisord does not restart it."""
         self._call("stopProcess", name, False)
 
     def start_program(self, name: str) -> None:
-        """Start a program that supervisord has given up, without waiting until it is up; else do nothing."""
+        """Start a program that is FATAL, without waiting for it; otherwise do nothing."""
         if any(info.name == name and info.state == "FATAL" for info in self.programs()):
             self._call("startProcess", name, False)
 
     def signal_program(self, name: str, signal: str) -> None:
-        """Send a signal, as in `HUP`, to one program."""
+        """Send a signal, such as `HUP`, to one program."""
         self._call("signalProcess", name, signal)
 
     def state(self) -> str:
-        """Return RUNNING, or what else supervisord is in."""
+        """Return the state of supervisord itself, such as RUNNING."""
         return str(self._call("getState")["statename"])
 
-    def nudge(self) -> None:
-        """Make supervisord's loop turn now, by a connection that says nothing; else it turns once a second."""
+    def wake(self) -> None:
+        """Make supervisord's loop run now, by an empty connection; otherwise it runs once a second."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(0.1)
             connection.connect(str(self._path))
 
-    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the method answers
-        from llama_gguf.runtime import unix_xmlrpc  # noqa: PLC0415 - costs 50 ms, which `up` spends while supervisord comes up
+    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - the result of any method
+        from llama_gguf.runtime import unix_xmlrpc  # noqa: PLC0415 - costs 50 ms, which `up` spends while supervisord starts
 
         try:
             return unix_xmlrpc.call(self._path, f"supervisor.{method}", arguments, self._timeout)

@@ -1,4 +1,4 @@
-"""XML-RPC over a unix socket, one short connection a call."""
+"""XML-RPC over a unix socket, one short connection per call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class CallError(Exception):
-    """Nobody answered, or the answer was a refusal."""
+    """There was no response, or it was a fault."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -36,17 +36,17 @@ class _Transport(xmlrpc.client.Transport):
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - as the base has it
         connection = _Connection(self._path, self._timeout)
-        self._connection = host, connection  # where the base class looks for what to close
+        self._connection = host, connection  # the attribute of the base class that it closes
         return connection
 
 
-def call(path: Path, method: str, arguments: tuple[object, ...], timeout_seconds: float) -> Any:  # noqa: ANN401 - whatever it answers
-    """Call a method, as in `supervisor.getState`, and return what it answers. Raises CallError."""
+def call(path: Path, method: str, arguments: tuple[object, ...], timeout_seconds: float) -> Any:  # noqa: ANN401 - the result of any method
+    """Call a method, such as `supervisor.getState`, and return its result. Raises CallError."""
     proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(path, timeout_seconds))
     try:
         with proxy:
             return getattr(proxy, method)(*arguments)
     except xmlrpc.client.Fault as error:
-        raise CallError(f"supervisord refused {method}: {error.faultString}") from error
+        raise CallError(f"supervisord rejected {method}: {error.faultString}") from error
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
-        raise CallError(f"supervisord does not answer on {path}: {error}") from error
+        raise CallError(f"supervisord does not respond on {path}: {error}") from error

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from supervisor.loggers import RotatingFileHandler
 
-from llama_gguf.runtime.log_follower import FileTail, Follower, Gap, wrap_foreign
+from llama_gguf.runtime.log_follower import FileTail, Follower, Gap, to_json_line
 
 LINE = re.compile(rb"<(\d+)>\n")
 
@@ -317,7 +317,7 @@ def test_the_follower_copies_and_renders(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     paths = {"a": tmp_path / "a", "b": tmp_path / "b"}
     tails = {name: FileTail(path, backups=1) for name, path in paths.items()}
-    follower = Follower(tails, writer, form="json", interval_seconds=0.01)
+    follower = Follower(tails, writer, log_format="json", interval_seconds=0.01)
     follower.start()
     append(paths["a"], b"one\n")
     assert b'"program": "a", "event": "one"' in read_line(reader)
@@ -337,7 +337,7 @@ def test_lost_lines_are_said_in_the_stream(tmp_path: Path, form: Literal["text",
     append(path, b"seen\n")
     assert tail.lines() == [b"seen"]
     path.write_bytes(b"x\n")
-    follower = Follower({"a": tail}, writer, form=form)
+    follower = Follower({"a": tail}, writer, log_format=form)
     follower.start()
     said, line = read_line(reader).decode(), read_line(reader).decode()
     follower.stop()
@@ -400,7 +400,7 @@ def test_a_reader_that_does_not_read_does_not_hold_us_up(tmp_path: Path) -> None
     ],
 )
 def test_foreign_lines_are_wrapped(line: bytes, level: str, event: str) -> None:
-    assert json.loads(wrap_foreign("engine", line, clock=lambda: 0.0)) == {
+    assert json.loads(to_json_line("engine", line, clock=lambda: 0.0)) == {
         "ts": "1970-01-01T00:00:00.000Z",
         "level": level,
         "program": "engine",
@@ -410,7 +410,7 @@ def test_foreign_lines_are_wrapped(line: bytes, level: str, event: str) -> None:
 
 def test_our_own_lines_pass_untouched() -> None:
     ours = b'{"ts": "x", "program": "engine", "event": "x"}'
-    assert wrap_foreign("engine", ours) is ours
+    assert to_json_line("engine", ours) is ours
 
 
 def test_a_thread_that_is_left_behind_writes_to_nobody_else(tmp_path: Path) -> None:

@@ -232,5 +232,5 @@ def test_tidy_keeps_what_explains(run: RunDir) -> None:
     run.root.mkdir(parents=True)
     for path in (run.snapshot, run.engine_key, run.failure, run.supervisord_log, run.lock, run.supervisord_ini):
         path.touch()
-    prepare_rundir.tidy(run)
+    prepare_rundir.clean_up(run)
     assert {path.name for path in run.root.iterdir()} == {"failure.json", "supervisord.log", "up.lock"}

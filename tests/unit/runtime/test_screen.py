@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.runtime.screen import Screen, watching
+from llama_gguf.runtime.screen import Screen, open_screen
 from llama_gguf.settings.sections.logging import Logging
 from support.terminal import terminal
 
@@ -20,11 +20,11 @@ LINE = "2026-01-01T00:00:00.000Z | INFO | engine | starting llama-server | binar
 )
 def test_whom_it_is_for(tmp_path: Path, logging: dict[str, str], watched: bool) -> None:
     with terminal(tmp_path / "screen", columns=90) as tty:
-        found = watching(tty, Logging.model_validate(logging))
+        found = open_screen(tty, Logging.model_validate(logging))
         assert (found is not None) is watched
         assert found is None or found.columns == 90
     with (tmp_path / "file").open("wb") as file:
-        assert watching(file.fileno(), Logging.model_validate(logging)) is None
+        assert open_screen(file.fileno(), Logging.model_validate(logging)) is None
 
 
 def test_llama_servers_own_lines_are_held_back_and_nobody_elses(tmp_path: Path) -> None:

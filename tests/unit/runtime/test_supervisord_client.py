@@ -87,10 +87,10 @@ def test_calls(server: Server) -> None:
 
 
 def test_a_refusal_is_told(server: Server) -> None:
-    with pytest.raises(SupervisordError, match=r"refused supervisor\.stopProcess: BAD_NAME"):
+    with pytest.raises(SupervisordError, match=r"rejected supervisor\.stopProcess: BAD_NAME"):
         client(server).stop_program("x")
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(SupervisordError, match="does not answer"):
+    with pytest.raises(SupervisordError, match="does not respond"):
         Supervisord(tmp_path / "absent.sock").state()

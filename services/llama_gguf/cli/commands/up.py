@@ -20,7 +20,7 @@ from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.launch import LaunchInputs, launch
 from llama_gguf.runtime.programs import ENGINE, build_programs
-from llama_gguf.runtime.screen import watching
+from llama_gguf.runtime.screen import open_screen
 from llama_gguf.settings import Settings, locate
 from llama_gguf.settings.platform import INSTANCE_VARIABLES, resolve_platform
 from llama_gguf.settings.redaction import mask_value
@@ -46,7 +46,7 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
     """
     loaded = load_or_exit(config, sets)
     settings = with_platform(loaded.settings, os.environ)
-    screen = watching(sys.stdout.fileno(), settings.logging)
+    screen = open_screen(sys.stdout.fileno(), settings.logging)
     shape = screen.shorten if screen else str
     logs.configure("up", format=settings.logging.format, level=settings.logging.level, shape=shape)
     snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
