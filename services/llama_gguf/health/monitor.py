@@ -1,4 +1,4 @@
-"""Checks the appliance every `health.check_interval_seconds`, and holds the status that the server responds with."""
+"""Checks the appliance periodically, and holds the status that the server responds with."""
 
 from __future__ import annotations
 
