@@ -1,8 +1,8 @@
-"""Replacing a small private file, so that whoever reads it finds the old content or the new, never a third thing.
+"""Replacing a small private file atomically: a reader finds the old content or the new.
 
-Owns the order of the system calls: lock, write a neighbour, fsync it, rename it over the file, fsync the directory.
-`at` is told each step that is done; tests kill the process there. What need not survive a crash of the machine does
-without lock and fsync: `write_private_json`. Knows nothing of keys but the errors it raises.
+Owns the order of the system calls: lock, write a temporary file, fsync it, rename it over the file, fsync the
+directory. `failpoint` is called after each; tests kill the process there. `write_private_json` is for what need not
+survive a crash of the machine: without lock and fsync.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from pathlib import Path
 
 from llama_gguf.errors import ExitCode, KeysError
 
-Steps = Callable[[str], None]
+Failpoint = Callable[[str], None]
 
 _CHUNK = 65_536
 _POLL_SECONDS = 0.02
 _HINTS = {
-    errno.EACCES: "this process runs as uid {uid}; give it the directory, or run the command as the file's owner",
-    errno.EPERM: "this process runs as uid {uid}; give it the directory, or run the command as the file's owner",
-    errno.EROFS: "it lies on a read-only mount, such as a Kubernetes Secret; change it where it comes from",
-    errno.EBUSY: "it is mounted as a single file, which cannot be replaced; mount the directory that holds it instead",
-    errno.ENOSPC: "free some space; the old content is untouched",
-    errno.EDQUOT: "free some space; the old content is untouched",
-    errno.ELOOP: "a symbolic link stands where a file of ours belongs; remove it",
-    errno.ENOLCK: "this file system has no locks; put the file on one that has",
-    errno.EOPNOTSUPP: "this file system has no locks; put the file on one that has",
+    errno.EACCES: "this process runs as uid {uid}; chown the directory to it, or run the command as the file's owner",
+    errno.EPERM: "this process runs as uid {uid}; chown the directory to it, or run the command as the file's owner",
+    errno.EROFS: "it is on a read-only mount, such as a Kubernetes Secret; change the source of the mount",
+    errno.EBUSY: "it is mounted as a single file, which cannot be replaced; mount its directory instead",
+    errno.ENOSPC: "free some space; the old content is unchanged",
+    errno.EDQUOT: "free some space; the old content is unchanged",
+    errno.ELOOP: "it is a symbolic link, where a regular file is required; remove the link",
+    errno.ENOLCK: "this file system does not support locks; move the file to one that does",
+    errno.EOPNOTSUPP: "this file system does not support locks; move the file to one that does",
 }
 
 
-def no_steps(_name: str) -> None:
-    """Take no notice of steps."""
+def no_failpoint(_name: str) -> None:
+    """Do nothing."""
 
 
 def io_error(error: OSError, doing: str, path: Path) -> KeysError:
-    """Turn an OSError into one that says what cannot be done, to which file, and what to do about it."""
+    """Return the error that says what failed, for which file, and what to do about it."""
     hint = _HINTS.get(error.errno or 0, "").format(uid=os.geteuid())
     return KeysError(f"cannot {doing} {path}: {os.strerror(error.errno or 0)}", code="keys-io", hint=hint)
 
 
 def resolve(path: Path) -> Path:
-    """Return the file behind `path`: links are followed, so that a change goes into the file and the link stays."""
+    """Return the target of `path` with symbolic links resolved, so that a change replaces the target and not a link."""
     return Path(os.path.realpath(path))
 
 
 def make_parents(path: Path) -> None:
-    """Make the directories above `path` that are missing, each 0700."""
+    """Create the missing parent directories of `path`, each 0700."""
     missing = []
     parent = path.parent
     while not parent.exists():
@@ -60,17 +60,17 @@ def make_parents(path: Path) -> None:
     try:
         for directory in reversed(missing):
             directory.mkdir(mode=0o700, exist_ok=True)
-            give_to_owner_of(directory.parent, directory)
+            chown_like(directory.parent, directory)
             sync_directory(directory.parent)
     except OSError as error:
-        raise io_error(error, "make the directory of", path) from error
+        raise io_error(error, "create the directory of", path) from error
 
 
 @contextmanager
-def exclusive(path: Path, *, timeout_seconds: float = 10.0, at: Steps = no_steps) -> Iterator[None]:
-    """Hold the lock that belongs to `path`, the file `<path>.lock`, which stays. Blocks for `timeout_seconds` at most.
+def exclusive(path: Path, *, timeout_seconds: float = 10.0, failpoint: Failpoint = no_failpoint) -> Iterator[None]:
+    """Hold the lock of `path`, on the file `<path>.lock`, which is not removed. Blocks for at most `timeout_seconds`.
 
-    Raises KeysError with the exit code TEMPORARY if somebody else holds it all that time.
+    Raises KeysError with the exit code TEMPORARY at the timeout.
     """
     lock = path.with_name(path.name + ".lock")
     make_parents(lock)
@@ -79,9 +79,9 @@ def exclusive(path: Path, *, timeout_seconds: float = 10.0, at: Steps = no_steps
     except OSError as error:
         raise io_error(error, "lock", lock) from error
     try:
-        give_to_owner_of(lock.parent, lock)
+        chown_like(lock.parent, lock)
         _wait_for(descriptor, lock, timeout_seconds)
-        at("locked")
+        failpoint("locked")
         yield
     finally:
         os.close(descriptor)  # closing releases the lock
@@ -108,75 +108,74 @@ def _wait_for(descriptor: int, lock: Path, timeout_seconds: float) -> None:
             return
 
 
-def replace(path: Path, data: bytes, *, at: Steps = no_steps) -> None:
-    """Make `data` the content of `path`, 0600. The caller holds the lock; returns when the disk has it.
+def replace(path: Path, data: bytes, *, failpoint: Failpoint = no_failpoint) -> None:
+    """Replace the content of `path` with `data`, 0600, durably (fsync). The caller holds the lock.
 
-    Run as root, the file goes to whom it belonged, or else to the owner of its directory: a key made by
-    `docker exec -u root` must not lock out the gateway, which runs as somebody else.
+    As root, the file keeps its owner, a new one gets that of its directory: a key created by `docker exec -u root` must
+    stay readable for the gateway, which runs as another user.
     """
-    neighbour = _neighbour(path)
+    temporary = _temporary_path(path)
     try:
-        descriptor = _open_anew(neighbour)
+        descriptor = _create_exclusive(temporary)
         try:
-            at("created")
-            give_to_owner_of(path if path.exists() else path.parent, neighbour)
+            failpoint("created")
+            chown_like(path if path.exists() else path.parent, temporary)
             for start in range(0, len(data), _CHUNK):
                 write_all(descriptor, data[start : start + _CHUNK])
-                at("written")
+                failpoint("written")
             os.fsync(descriptor)
-            at("synced")
+            failpoint("synced")
         finally:
             os.close(descriptor)
-        neighbour.replace(path)
-        at("renamed")
+        temporary.replace(path)
+        failpoint("renamed")
         sync_directory(path.parent)
-        at("directory-synced")
+        failpoint("directory-synced")
     except OSError as error:
         with suppress(OSError):
-            neighbour.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise io_error(error, "replace", path) from error
 
 
 def write_private_json(value: object, path: Path, *, indent: int | None = None) -> None:
-    """Make `value` the content of `path`, 0600; it may be lost if the machine crashes. Raises OSError."""
+    """Replace the content of `path` with `value`, 0600; a crash of the machine can lose it. Raises OSError."""
     data = json.dumps(value, indent=indent).encode("ascii")
-    neighbour = _neighbour(path)
-    with os.fdopen(_open_anew(neighbour), "wb") as file:
+    temporary = _temporary_path(path)
+    with os.fdopen(_create_exclusive(temporary), "wb") as file:
         file.write(data)
-    neighbour.replace(path)
+    temporary.replace(path)
 
 
-def _neighbour(path: Path) -> Path:
-    return path.with_name(path.name + ".new")  # one name: what a crash leaves is swept by the next change
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(path.name + ".new")  # a fixed name, so that the next change removes what a crash left
 
 
-def _open_anew(path: Path) -> int:
+def _create_exclusive(path: Path) -> int:
     path.unlink(missing_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, however many calls that takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    """Write all of `data`, also where one call writes only a part."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def sync_directory(directory: Path) -> None:
-    """Put a directory's entries on the disk."""
+    """fsync a directory, so that renames in it are durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems cannot sync a directory; there is nothing better to do on them.
+        # Some network file systems cannot fsync a directory.
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
     finally:
         os.close(descriptor)
 
 
-def give_to_owner_of(model: Path, path: Path) -> None:
-    """As root, let `path` belong to whom `model` does; otherwise do nothing."""
+def chown_like(reference: Path, path: Path) -> None:
+    """As root, give `path` the owner and group of `reference`; otherwise do nothing."""
     if os.geteuid() == 0:
-        owner = model.stat()
+        owner = reference.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -1,10 +1,10 @@
-"""The audit log: one JSON line for every change of keys and every admin call, each chained to the one before.
+"""The audit log: one JSON line for every change of keys and every admin call, in a hash chain.
 
 A line is {seq, ts, actor, action, target, details, prev, hash}; `hash` is the SHA-256 of the rest in canonical JSON
-and `prev` the hash of the line before (64 zeros in the first). `verify` so finds an edited, inserted, removed or moved
-line and a missing beginning. A missing end shows only against a head kept elsewhere: `<file>.head` holds the last seq
-and hash, written after each line. Who may write both files can forge the whole log, as with any log that holds no key
-of somebody else; `audit verify` prints the head, to be noted off the machine and given back as `--head`.
+and `prev` the hash of the line before (64 zeros in the first). So `verify` finds an edited, inserted, removed or moved
+line and a missing beginning. Truncation shows only by a head stored elsewhere: `<file>.head` holds the last seq and
+hash, written after each line. Whoever can write both files can forge the whole log, as the chain has no secret key; to
+detect that, store the head that `audit verify` prints on another machine and pass it as `--head`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from llama_gguf.timestamps import utc_text
 Detail = str | int | float | bool | None | list[str]
 
 _FIRST = "0" * 64
-_TAIL_BYTES = 1 << 20  # no line comes near this
+_TAIL_BYTES = 1 << 20  # more than any line
 _FIELDS = frozenset({"seq", "ts", "actor", "action", "target", "details", "prev", "hash"})
 
 
 @dataclass(frozen=True, slots=True)
 class AuditHead:
-    """The last line of a log: where the chain has got to."""
+    """The last entry of a log: the end of the chain."""
 
     seq: int = 0
     hash: str = _FIRST
@@ -42,7 +42,7 @@ class AuditHead:
 
     @classmethod
     def read(cls, text: str) -> AuditHead:
-        """Read what `str` wrote. Raises ValueError."""
+        """Parse the text form. Raises ValueError."""
         seq, _, digest = text.strip().partition(":")
         if not (seq.isascii() and seq.isdigit() and len(digest) == 64):
             raise ValueError("a head is SEQ:HASH, as `llama-gguf audit verify` prints it")
@@ -72,13 +72,13 @@ class AuditEntry:
         return AuditHead(self.seq, self.hash)
 
     def line(self) -> bytes:
-        """Return the line as it stands in the file."""
+        """Return the line as in the file."""
         return _canonical({name: getattr(self, name) for name in _FIELDS}) + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify` found: the entries in order up to the first bad line (0 = none), and what is wrong there."""
+    """The result of `verify`: the valid entries before the first bad line (0 = none), and what is wrong there."""
 
     entries: int
     head: AuditHead
@@ -100,32 +100,36 @@ def _now() -> dt.datetime:
 
 
 class AuditLog:
-    """Appends to one log; safe between processes (a lock beside the file) and on the disk when `append` returns."""
+    """Appends to one log; safe between processes (a lock file), and durable when `append` returns."""
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], dt.datetime] = _now, at: atomic_file.Steps = atomic_file.no_steps
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], dt.datetime] = _now,
+        failpoint: atomic_file.Failpoint = atomic_file.no_failpoint,
     ) -> None:
         self.path = path
         self._clock = clock
-        self._at = at
+        self._failpoint = failpoint
 
     def append(
         self, *, actor: str, action: str, target: str = "", details: Mapping[str, Detail] | None = None
     ) -> AuditEntry:
-        """Write one line. `details` must hold no secret. Blocks on the disk: from an event loop, call it in a thread.
+        """Write one line, durably. `details` must contain no secret. Blocking: from an event loop, call it in a thread.
 
-        Raises KeysError if the log cannot be written, or has lost its end, which a new line would hide.
+        Raises KeysError if the log cannot be written, or is truncated, which a new line would hide.
         """
         real = atomic_file.resolve(self.path)
-        with atomic_file.exclusive(real, at=self._at):
+        with atomic_file.exclusive(real, failpoint=self._failpoint):
             try:
                 descriptor = os.open(real, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 with os.fdopen(descriptor, "r+b", buffering=0) as file:
                     last, end, torn = _last(file, real)
                     _compare_with_head(last, real)
-                    if torn:  # a crash cut this line off before anybody was told that it is written
+                    if torn:  # a crash interrupted `append`: no caller relies on this line
                         file.truncate(end)
-                        recovery = self._after(last, "audit", "audit.recover", "unfinished line", {"bytes": torn})
+                        recovery = self._after(last, "audit", "audit.recover", "incomplete line", {"bytes": torn})
                         last = self._write(file, real, recovery).head()
                     return self._write(file, real, self._after(last, actor, action, target, details or {}))
             except OSError as error:
@@ -139,19 +143,19 @@ class AuditLog:
 
     def _write(self, file: io.FileIO, real: Path, entry: AuditEntry) -> AuditEntry:
         if entry.seq == 1:
-            atomic_file.give_to_owner_of(real.parent, real)
+            atomic_file.chown_like(real.parent, real)
             atomic_file.sync_directory(real.parent)
         size = os.fstat(file.fileno()).st_size
         try:
             atomic_file.write_all(file.fileno(), entry.line())
-            self._at("appended")
+            self._failpoint("appended")
             os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
                 file.truncate(size)
             raise
-        self._at("append-synced")
-        atomic_file.replace(_head_path(real), str(entry.head()).encode() + b"\n", at=self._at)
+        self._failpoint("append-synced")
+        atomic_file.replace(_head_path(real), str(entry.head()).encode() + b"\n", failpoint=self._failpoint)
         return entry
 
 
@@ -160,7 +164,7 @@ def _head_path(path: Path) -> Path:
 
 
 def _read_head(path: Path) -> AuditHead | None:
-    """Return the head that was written beside the log, or None if there is none."""
+    """Return the head from the file beside the log, None if there is none."""
     try:
         return AuditHead.read(_head_path(path).read_text(encoding="ascii"))
     except FileNotFoundError:
@@ -174,7 +178,7 @@ def _read_head(path: Path) -> AuditHead | None:
 
 
 def _last(file: io.FileIO, path: Path) -> tuple[AuditHead, int, int]:
-    """Return the last complete line's head, where that line ends, and how many bytes of an unfinished one follow."""
+    """Return the last complete line's head, where that line ends, and how many bytes of an incomplete one follow."""
     size = os.fstat(file.fileno()).st_size
     start = max(0, size - _TAIL_BYTES)
     tail = os.pread(file.fileno(), size - start, start)
@@ -203,7 +207,7 @@ def _compare_with_head(last: AuditHead, path: Path) -> None:
 
 
 def _parse(line: bytes) -> AuditEntry:
-    """Read one line as it was written. Raises ValueError; the message says what is wrong and quotes nothing."""
+    """Parse one line. Raises ValueError with what is wrong, which does not quote the line."""
     try:
         plain = json.loads(line)
     except ValueError:
@@ -216,14 +220,14 @@ def _parse(line: bytes) -> AuditEntry:
 
 
 def entries(path: Path) -> Iterator[AuditEntry]:
-    """Yield the entries that can be read, in the order of the file; `verify` is what tells whether to believe them."""
+    """Yield the valid entries, in the order of the file; only `verify` checks the chain."""
     for _, line in _lines(path):
         with suppress(ValueError):
             yield _parse(line)
 
 
 def verify(path: Path, *, expected: AuditHead | None = None) -> Verification:
-    """Check the whole log against itself, against its head file and against a head noted elsewhere.
+    """Check the hash chain, against the head file and the `expected` head too.
 
     Stops at the first bad line. Raises KeysError if there is no log to check.
     """
@@ -238,19 +242,19 @@ def verify(path: Path, *, expected: AuditHead | None = None) -> Verification:
     if furthest > last.seq:
         return Verification(last.seq, last, last.seq + 1, f"is missing, and with it all up to entry {furthest}")
     if not recorded and last.seq > 1:
-        return Verification(last.seq, last, 0, f"{_head_path(path).name} is missing, so a missing end would not show")
+        return Verification(last.seq, last, 0, f"{_head_path(path).name} is missing, so truncation cannot be detected")
     return Verification(last.seq, last)
 
 
 def _problem(line: bytes, last: AuditHead, recorded: list[AuditHead]) -> str:
     if not line.endswith(b"\n"):
-        return "is unfinished: a crash, or somebody truncated it; the next entry drops it"
+        return "is incomplete: a crash, or it was truncated; the next entry replaces it"
     try:
         entry = _parse(line)
     except ValueError as error:
         return str(error)
     if entry.sealed().hash != entry.hash or entry.line() != line:
-        return "was changed: its hash does not fit its content"
+        return "was changed: its hash does not match its content"
     if entry.seq != last.seq + 1 or entry.prev != last.hash:
         return "does not follow the line before: lines were removed, inserted or moved"
     if any(head.seq == entry.seq and head.hash != entry.hash for head in recorded):

@@ -1,4 +1,4 @@
-"""The machine's CPU as the kernel tells it: model and flags, which leave out what the system has not enabled. Pure."""
+"""The machine's CPU as the kernel reports it: model and flags, only those that the system has enabled. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MODEL = ("model name", "CPU implementer", "CPU architecture", "CPU variant", "C
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """What the kernel says of the machine's CPU."""
+    """What the kernel reports about the machine's CPU."""
 
     flags: frozenset[str] = frozenset()
     model: str = ""
 
     @property
     def fingerprint(self) -> str:
-        """Short text that differs for CPUs that do."""
+        """A short hash of model and flags."""
         text = "\n".join((self.model, *sorted(self.flags)))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -26,10 +26,10 @@ class Cpu:
 def read_cpu(cpuinfo: str) -> Cpu | None:
     """Return the CPU that /proc/cpuinfo describes: the model of its first core, and the flags that all cores have.
 
-    None where it names no flags, so that nothing can be said.
+    None where it lists no flags.
     """
     model: dict[str, str] = {}
-    texts: set[str] = set()  # of all cores, which are mostly alike
+    texts: set[str] = set()  # of all cores, mostly equal
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         name = name.strip()

@@ -1,7 +1,7 @@
-"""Every error the appliance raises on purpose, with the exit code it leads to.
+"""The exceptions that the appliance raises, with their exit codes.
 
-Owns the hierarchy and the exit codes. Imports nothing of ours and renders nothing: `cli` turns these into terminal
-output. Those that clients of the gateway get stand in `api_errors`.
+Owns the hierarchy and the exit codes. Imports nothing of ours and renders nothing: `cli` prints them. The errors that
+clients of the gateway get are in `api_errors`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ class ExitCode(enum.IntEnum):
     """Exit codes of `llama-gguf` and of the programs it supervises (the numbers of BSD's sysexits.h)."""
 
     OK = 0
-    USAGE = 64  # the command line itself is wrong
+    USAGE = 64  # the command line is wrong
     UNAVAILABLE = 69  # a program could not stay up, or a model could not be obtained
-    INTERNAL = 70  # a defect of ours
+    INTERNAL = 70  # a bug in the appliance
     TEMPORARY = 75  # another instance holds the run directory or a lock; try again
-    CONFIG = 78  # the configuration is wrong or names what cannot be used; restarting cannot help
+    CONFIG = 78  # the configuration is wrong or names what cannot be used; a restart cannot help
 
     @property
     def meaning(self) -> str:
@@ -40,16 +40,16 @@ _EXIT_MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong (or doubtful) in a configuration, with its place.
+    """One error or warning in a configuration, with its location.
 
-    `line` and `column` count from 1; both are 0 where the place is not a line of a file (an environment variable,
-    a command-line flag), and `source` then names it.
+    `line` and `column` count from 1; both are 0 where the source is no file (an environment variable, a command-line
+    flag), and `source` names it.
     """
 
     code: str
     message: str
     path: str = ""  # dotted path of the setting, "" for the document as a whole
-    source: str = ""  # file name as the user gave it, "environment variable X", "--set"
+    source: str = ""  # file name as given by the user, "environment variable X", "--set"
     line: int = 0
     column: int = 0
     end_column: int = 0  # exclusive; 0 = one character
@@ -58,7 +58,7 @@ class Problem:
 
 
 class LlamaGgufError(Exception):
-    """Base of every deliberate error: what went wrong, and what to do about it."""
+    """Base class of all of them: what went wrong, and what to do about it."""
 
     exit_code: ExitCode = ExitCode.INTERNAL
 
@@ -79,7 +79,7 @@ class ConfigError(LlamaGgufError):
 
 
 class KeysError(LlamaGgufError):
-    """The keys file cannot be read or changed, or an operation on it makes no sense."""
+    """The keys file cannot be read or changed, or an operation on it is invalid."""
 
     exit_code = ExitCode.CONFIG
 
@@ -89,7 +89,7 @@ class KeysError(LlamaGgufError):
 
 
 class ModelError(LlamaGgufError):
-    """The weights cannot be obtained or used. `permanent` says whether trying again could help."""
+    """The weights cannot be obtained or used. `permanent` says that a retry cannot help."""
 
     exit_code = ExitCode.UNAVAILABLE
 

@@ -1,6 +1,6 @@
 """Logging set-up, called by program mains only: JSON lines or text, one line an event, to stdout.
 
-Owns the two formatters, and the form of a program's last words, which the fatal listener and the diagnosis read. A
+Owns the two formatters, and the `error:` and `hint:` lines of a program that exits, which the listener reads. A
 log line is a fact with fields: `log.info("engine ready", extra=fields(load_seconds=4.2))`. Control characters never
 reach a line, so no value can forge one.
 """
@@ -17,10 +17,10 @@ from typing import Any, Literal, TextIO
 from .timestamps import utc_text
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_LEFT_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+_NOT_ESCAPED_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 _TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+Z \| (?P<level>[A-Z]+) \| (?P<program>[a-z]+) \| ")
-_FOR_MACHINES = re.compile(r" (?:\| )?\w+=[\[{].*", re.DOTALL)
-_LAST_WORDS = ("error: ", "hint: ")
+_STRUCTURED_FIELDS = re.compile(r" (?:\| )?\w+=[\[{].*", re.DOTALL)
+_FATAL_PREFIXES = ("error: ", "hint: ")
 
 
 def fields(**values: object) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def clean(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, program, event, then the fields."""
+    """One JSON object per line: ts, level, program, event, then the fields."""
 
     def __init__(self, program: str) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps(line, ensure_ascii=False, default=str)
-        return _LEFT_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class TextFormatter(logging.Formatter):
-    """`ts | LEVEL | program | event | k=v k=v`, control characters replaced; `shape` may change a finished line."""
+    """`ts | LEVEL | program | event | k=v k=v`, control characters replaced, then passed through `shape`."""
 
     def __init__(self, program: str, shape: Callable[[str], str] = str) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def configure(
 ) -> None:
     """Send every log record of this process to `stream` (default stdout) in the chosen format.
 
-    `shape` may change the finished lines of the text format.
+    `shape` is applied to each line of the text format.
     """
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter(program) if format == "json" else TextFormatter(program, shape))
@@ -92,26 +92,26 @@ def configure(
     root.setLevel(level.upper())
 
 
-def last_words(message: str, hint: str) -> None:
-    """Say on stderr why a program ends: a line for what is wrong, and one for what to do where that is known."""
+def report_fatal(message: str, hint: str) -> None:
+    """Write to stderr why a program exits: an `error:` line, and a `hint:` line where there is one."""
     sys.stderr.write(f"error: {clean(message)}\n" + (f"hint: {clean(hint)}\n" if hint else ""))
 
 
-def is_ours(line: str) -> bool:
-    """Return whether `line` is what a program of ours said: a log line in text, or its last words."""
-    return _TEXT_LINE.match(line) is not None or line.startswith(_LAST_WORDS)
+def is_own_line(line: str) -> bool:
+    """Return whether one of our programs wrote `line`: a log line in text, or a line of `report_fatal`."""
+    return _TEXT_LINE.match(line) is not None or line.startswith(_FATAL_PREFIXES)
 
 
 def shorten(line: str, columns: int) -> str:
-    """Return a log line in text as a person at a terminal wants it: on one row of `columns`, without data dumps.
+    """Return a log line in text shortened for a terminal: one row of `columns`, without lists and objects.
 
-    Warnings and errors stay whole: what to do stands at their end. But for the listener's error: what it gives up on
-    is told in full when all has ended. What is no log line of ours stays as it is.
+    Warnings and errors are not shortened, because the hint is at their end; except the listener's error, because the
+    failure is printed in full at the end. A line that is not our own is unchanged.
     """
     found = _TEXT_LINE.match(line)
     if found is None:
         return line
     if found["level"] in {"WARNING", "CRITICAL"} or (found["level"] == "ERROR" and found["program"] != "listener"):
         return line
-    line = _FOR_MACHINES.sub("", line)
+    line = _STRUCTURED_FIELDS.sub("", line)
     return line if len(line) <= columns else line[: columns - 3] + "..."

@@ -1,4 +1,4 @@
-"""A time as UTC text, the one way it is written everywhere: ISO 8601 that ends in Z, as RFC 3339 has it."""
+"""Timestamps as text: UTC, in the form of RFC 3339 that ends in Z."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Precision = Literal["auto", "seconds", "milliseconds"]
 
 
 def utc_text(moment: dt.datetime | float, precision: Precision = "auto") -> str:
-    """Write a moment (aware, or epoch seconds) in UTC: `2030-01-31T12:00:00Z`.
+    """Return a moment (aware, or epoch seconds) in UTC: `2030-01-31T12:00:00Z`.
 
     `auto` writes whole seconds without a fraction, and any other with microseconds.
     """
@@ -24,5 +24,5 @@ def utc_day(moment: float) -> str:
 
 
 def utc_file_stamp(moment: float) -> str:
-    """Write epoch seconds for a file's name, so that names sort by time: `20300131T120000.000000Z`."""
+    """Return epoch seconds for a file name, so that names sort by time: `20300131T120000.000000Z`."""
     return dt.datetime.fromtimestamp(moment, dt.UTC).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -28,7 +28,7 @@ def change(path: Path, what: str, last: int, steps: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    admin = KeyAdmin(KeyStore(path, at=at), AuditLog(path.with_name("audit.jsonl"), at=at), actor="test")
+    admin = KeyAdmin(KeyStore(path, failpoint=at), AuditLog(path.with_name("audit.jsonl"), failpoint=at), actor="test")
     if what == "generate":
         admin.generate("carol", secret="sk-" + "c" * 40)
     elif what == "update":

@@ -38,7 +38,7 @@ def test_parents_are_made_private(tmp_path: Path) -> None:
 
 def test_a_parent_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
-    with pytest.raises(KeysError, match="cannot make the directory of"):
+    with pytest.raises(KeysError, match="cannot create the directory of"):
         atomic_file.make_parents(tmp_path / "a" / "b" / "file")
 
 
@@ -83,9 +83,9 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
             raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(KeysError) as caught:
-        atomic_file.replace(path, b"new", at=full)
+        atomic_file.replace(path, b"new", failpoint=full)
     assert caught.value.message == f"cannot replace {path}: No space left on device"
-    assert caught.value.hint == "free some space; the old content is untouched"
+    assert caught.value.hint == "free some space; the old content is unchanged"
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
@@ -95,8 +95,8 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     [
         (errno.EACCES, f"this process runs as uid {os.geteuid()}"),
         (errno.EROFS, "read-only mount, such as a Kubernetes Secret"),
-        (errno.EBUSY, "mount the directory that holds it instead"),
-        (errno.ENOLCK, "this file system has no locks"),
+        (errno.EBUSY, "mount its directory instead"),
+        (errno.ENOLCK, "this file system does not support locks"),
         (errno.EIO, ""),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_file_that_is_mounted_by_itself_cannot_be_replaced(tmp_path: Path) -> 
     if done.returncode and done.stderr.startswith(("unshare:", "mount:")):
         pytest.skip(f"no mount namespaces here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("mount the directory that holds it instead")
+    assert done.stdout.strip().endswith("mount its directory instead")
     assert (tmp_path / "source").read_text() == "old"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["keys.json", "source"]
 

@@ -94,7 +94,7 @@ def resealed(lines: list[bytes]) -> list[bytes]:
         (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "does not follow"),
         (lambda lines: lines[:-1], 5, "is missing, and with it all up to entry 5"),
         (lambda lines: [], 1, "is missing, and with it all up to entry 5"),
-        (lambda lines: [*lines[:-1], lines[-1][:-1]], 5, "is unfinished"),
+        (lambda lines: [*lines[:-1], lines[-1][:-1]], 5, "is incomplete"),
         (lambda lines: [*lines, b"garbage\n"], 6, "is not JSON"),
         (lambda lines: [*lines, b"[]\n"], 6, "is not an entry"),
         (lambda lines: [*lines[:-1], lines[-1].replace(b'"seq":5', b'"seq":"5"')], 5, "is not an entry"),
@@ -146,7 +146,7 @@ def test_a_log_that_was_rewritten_shows_against_a_noted_head(path: Path) -> None
 def test_a_log_without_its_head_file_is_not_vouched_for(path: Path) -> None:
     fill(path)
     path.with_name("audit.jsonl.head").unlink()
-    assert verify(path).problem == "audit.jsonl.head is missing, so a missing end would not show"
+    assert verify(path).problem == "audit.jsonl.head is missing, so truncation cannot be detected"
     assert verify(path, expected=AuditHead(5, verify(path).head.hash)).ok
     fill(path, 1)
     assert verify(path).ok
@@ -211,7 +211,7 @@ def test_a_write_that_fails_is_taken_back(path: Path, monkeypatch: pytest.Monkey
             raise OSError(28, "full")
 
     with pytest.raises(KeysError, match=r"cannot append to .*: No space left"):
-        AuditLog(path, at=full).append(actor="a", action="b")
+        AuditLog(path, failpoint=full).append(actor="a", action="b")
     assert path.read_bytes() == before
     assert verify(path).ok
 

@@ -64,9 +64,9 @@ def test_an_exception_is_told(format: Literal["text", "json"]) -> None:  # noqa:
 
 
 def test_last_words_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.last_words("bad\nthing", "mend\x1b it")
+    logs.report_fatal("bad\nthing", "mend\x1b it")
     assert capsys.readouterr().err == "error: bad?thing\nhint: mend? it\n"
-    logs.last_words("gone", "")
+    logs.report_fatal("gone", "")
     assert capsys.readouterr().err == "error: gone\n"
 
 
@@ -100,9 +100,9 @@ def test_what_a_terminal_gets_of_a_line(line: str, shown: str) -> None:
 
 
 def test_our_lines_are_known_by_their_form() -> None:
-    assert logs.is_ours(f"{STAMP} | INFO | engine | x")
-    assert logs.is_ours("error: x")
-    assert logs.is_ours("hint: x")
-    assert not logs.is_ours("0.00.001.000 I srv: error: x")
-    assert not logs.is_ours("")
-    assert not logs.is_ours(f" {STAMP} | INFO | engine | x")
+    assert logs.is_own_line(f"{STAMP} | INFO | engine | x")
+    assert logs.is_own_line("error: x")
+    assert logs.is_own_line("hint: x")
+    assert not logs.is_own_line("0.00.001.000 I srv: error: x")
+    assert not logs.is_own_line("")
+    assert not logs.is_own_line(f" {STAMP} | INFO | engine | x")

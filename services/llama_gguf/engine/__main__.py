@@ -18,7 +18,7 @@ def main() -> int:
         logs.configure("engine", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
         engine_exec.run(snapshot, os.environ)
     except LlamaGgufError as error:
-        logs.last_words(error.message, error.hint)
+        logs.report_fatal(error.message, error.hint)
         return error.exit_code
 
 

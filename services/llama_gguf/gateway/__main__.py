@@ -29,7 +29,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(snapshot, inputs))
     except LlamaGgufError as error:
-        logs.last_words(error.message, error.hint)
+        logs.report_fatal(error.message, error.hint)
         return error.exit_code
     return ExitCode.OK
 

@@ -27,7 +27,7 @@ def main() -> int:
         logs.configure("health", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
         asyncio.run(serve(snapshot))
     except LlamaGgufError as error:
-        logs.last_words(error.message, error.hint)
+        logs.report_fatal(error.message, error.hint)
         return error.exit_code
     return ExitCode.OK
 

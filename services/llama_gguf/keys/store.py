@@ -118,10 +118,10 @@ def _warnings(path: Path, keys: KeyFile, mode: int) -> Iterator[Problem]:
 class Session:
     """The keys file while its lock is held: its keys, and the right to replace it."""
 
-    def __init__(self, path: Path, keys: KeyFile, at: atomic_file.Steps) -> None:
+    def __init__(self, path: Path, keys: KeyFile, failpoint: atomic_file.Failpoint) -> None:
         self.keys = keys
         self._path = path
-        self._at = at
+        self._failpoint = failpoint
 
     def write(self, keys: KeyFile) -> None:
         """Replace the file. Returns when the new content is on disk."""
@@ -131,7 +131,7 @@ class Session:
         )
         if written.records != keys.records:
             raise KeysError("the keys would not be read back as they are written", code="keys-syntax")
-        atomic_file.replace(self._path, text.encode("utf-8"), at=self._at)
+        atomic_file.replace(self._path, text.encode("utf-8"), failpoint=self._failpoint)
         self.keys = written
 
     def pepper(self) -> bytes:
@@ -142,7 +142,7 @@ class Session:
             mode = path.stat().st_mode
         except FileNotFoundError:
             pepper = secrets.token_bytes(PEPPER_BYTES)
-            atomic_file.replace(path, pepper, at=self._at)
+            atomic_file.replace(path, pepper, failpoint=self._failpoint)
             return pepper
         except OSError as error:
             raise atomic_file.io_error(error, "read", path) from error
@@ -159,11 +159,15 @@ class KeyStore:
     """One keys file. A symbolic link is followed: its target is replaced, not the link."""
 
     def __init__(
-        self, path: Path, *, lock_timeout_seconds: float = 10.0, at: atomic_file.Steps = atomic_file.no_steps
+        self,
+        path: Path,
+        *,
+        lock_timeout_seconds: float = 10.0,
+        failpoint: atomic_file.Failpoint = atomic_file.no_failpoint,
     ) -> None:
         self.path = path
         self._timeout = lock_timeout_seconds
-        self._at = at
+        self._failpoint = failpoint
 
     @contextmanager
     def locked(self, *, convert: bool = False) -> Iterator[Session]:
@@ -173,7 +177,7 @@ class KeyStore:
         """
         while True:
             real = atomic_file.resolve(self.path)
-            with atomic_file.exclusive(real, timeout_seconds=self._timeout, at=self._at):
+            with atomic_file.exclusive(real, timeout_seconds=self._timeout, failpoint=self._failpoint):
                 if atomic_file.resolve(self.path) != real:
                     continue  # the link was changed meanwhile
                 keys = load_if_exists(real).keys
@@ -183,6 +187,6 @@ class KeyStore:
                         code="keys-plaintext",
                         hint="run `llama-gguf keys import` first: it replaces the keys by digests",
                     )
-                self._at("read")
-                yield Session(real, keys, self._at)
+                self._failpoint("read")
+                yield Session(real, keys, self._failpoint)
                 return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from llama_gguf.logs import is_ours, shorten
+from llama_gguf.logs import is_own_line, shorten
 
 from .programs import ENGINE
 
@@ -43,7 +43,7 @@ class Screen:
 
     def shows(self, program: str, line: str) -> bool:
         """Return whether this line of a program's log is shown when it is written."""
-        return program != ENGINE or is_ours(line)
+        return program != ENGINE or is_own_line(line)
 
     def shorten(self, line: str) -> str:
         """Return our own log line in the form that is shown."""

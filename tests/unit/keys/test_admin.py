@@ -94,7 +94,7 @@ def test_a_change_that_the_disk_refuses_is_recorded_as_failed(tmp_path: Path) ->
         if step == "written":
             raise OSError(errno.ENOSPC, "full")
 
-    place = Place(tmp_path, at=full)
+    place = Place(tmp_path, failpoint=full)
     with pytest.raises(KeysError, match="No space left"):
         place.admin.generate("alice")
     assert place.actions() == [("keys.generate", "alice"), ("keys.failed", "alice")]

@@ -161,7 +161,7 @@ def test_a_link_that_moves_while_we_wait_is_followed_anew(tmp_path: Path) -> Non
             link.unlink()
             link.symlink_to("two")
 
-    with KeyStore(link, at=at).locked() as session:
+    with KeyStore(link, failpoint=at).locked() as session:
         session.write(KeyFile())
     assert load(tmp_path / "one").keys == KEYS
     assert load(tmp_path / "two").keys == KeyFile()

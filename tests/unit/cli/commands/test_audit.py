@@ -48,7 +48,7 @@ def test_a_tampered_line_is_found(log: Path) -> None:
     log.write_bytes(log.read_bytes().replace(b"key\\n1", b"key\\n9"))
     error = run(log, "verify").exception
     assert isinstance(error, KeysError)
-    assert error.message == f"{log}:2: this line was changed: its hash does not fit its content"
+    assert error.message == f"{log}:2: this line was changed: its hash does not match its content"
     assert error.exit_code is ExitCode.CONFIG
     told = json.loads(run(log, "verify", "--json").stdout)
     assert (told["ok"], told["bad_line"], told["entries"]) == (False, 2, 1)
@@ -58,7 +58,7 @@ def test_a_missing_head_file_has_no_line(log: Path) -> None:
     log.with_name("audit.jsonl.head").unlink()
     error = run(log, "verify").exception
     assert isinstance(error, KeysError)
-    assert error.message == f"{log}: audit.jsonl.head is missing, so a missing end would not show"
+    assert error.message == f"{log}: audit.jsonl.head is missing, so truncation cannot be detected"
 
 
 def test_a_head_that_is_none(log: Path) -> None:
