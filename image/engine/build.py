@@ -3,11 +3,10 @@
     python image/engine/build.py --variant native --install-into .venv
     python image/engine/build.py --variant cpu --print-path
 
-A wheel is kept in the user's cache under version, variant and a hash of everything that shapes it, so a machine
-compiles each once. What is in the cache has been proven on this machine's CPU (proof.py); an engine for one's own
-machine that fails is built again without the instructions that failed. Standard output carries only what was asked for
-(key or path); progress goes to standard error. Two builders of the same key wait for each other; the wheel appears in
-the cache whole or not at all.
+Wheels are cached in the user's cache directory by version, variant and a hash of all inputs, so a machine compiles each
+once. A cached wheel has been proven on this machine's CPU (proof.py); an engine for this machine alone that fails is
+built again without the instructions that failed. stdout has only the result (key or path); progress goes to stderr. Two
+builds of the same key wait for each other; the wheel is moved into the cache atomically.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One build, fully named: what will be made and where it will lie."""
+    """One build: its inputs, its cache key and its location."""
 
     recipes: recipe.Recipes
     variant: recipe.Variant
@@ -51,21 +50,21 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where the finished wheel lies."""
+        """The folder of the finished wheel."""
         return self.cache / self.key
 
     @property
     def toolkits(self) -> Path:
-        """Where CUDA toolkits lie, beside the engines."""
+        """The folder of CUDA toolkits, beside the engines."""
         return self.cache.parent / "toolkits"
 
     @property
     def sources(self) -> Path:
-        """Where source archives lie, beside the engines."""
+        """The folder of source archives, beside the engines."""
         return self.cache.parent / "sources"
 
     def wheel(self) -> Path | None:
-        """Return the finished wheel if it is there."""
+        """Return the finished wheel if there is one."""
         return next(iter(sorted(self.folder.glob("*.whl"))), None)
 
 
@@ -83,7 +82,7 @@ def this_machine() -> recipe.Machine:
 
 
 def make_plan(name: str, cache: Path, architectures: tuple[str, ...] | None = None) -> Plan:
-    """Work out what building variant `name` on this machine means."""
+    """Return the plan for building variant `name` on this machine."""
     recipes = recipe.load()
     variant = recipes.variant(name)
     arguments = recipe.cmake_arguments(variant, architectures=architectures)
@@ -93,7 +92,7 @@ def make_plan(name: str, cache: Path, architectures: tuple[str, ...] | None = No
 
 
 def compile_engine(plan: Plan, without: tuple[Fallback, ...]) -> Path:
-    """Compile and slim the wheel, less the instructions in `without`; return it, below the build's own folder."""
+    """Compile and slim the wheel without the features in `without`; return it, below the build folder."""
     log = plan.cache / f"{plan.key}.log"
     log.unlink(missing_ok=True)
     cmake = list(plan.arguments)
@@ -102,10 +101,10 @@ def compile_engine(plan: Plan, without: tuple[Fallback, ...]) -> Path:
         cmake += cuda_toolkit.assemble(toolkit, plan.toolkits).cmake_arguments()
     cmake += [argument for feature in without for argument in feature.cmake]
     flags = tuple(dict.fromkeys(flag for feature in without for flag in feature.compiler_flags))
-    order = compiler.Order(f"engine {plan.variant.name}", tuple(cmake), flags, plan.recipes.build_constraints)
+    job = compiler.CompileJob(f"engine {plan.variant.name}", tuple(cmake), flags, plan.recipes.build_constraints)
     say(f"building llama.cpp (llama-cpp-python {plan.version}, variant {plan.variant.name}); log: {log}")
     folder = plan.cache / f"{plan.key}.build"
-    built = compiler.compile_wheel(order, folder, plan.sources, log)
+    built = compiler.compile_wheel(job, folder, plan.sources, log)
     finished = folder / built.name
     wheel.slim(built, finished)
     return finished
@@ -114,10 +113,10 @@ def compile_engine(plan: Plan, without: tuple[Fallback, ...]) -> Path:
 def build_proven(plan: Plan) -> Path:
     """Compile, prove on this machine, and move the wheel into the cache. Raises BuildError.
 
-    An engine for this CPU alone is built again without what failed; one for every machine has to be right.
+    An engine for this CPU alone is built again without what failed; one for every machine must pass.
     """
     plan.cache.mkdir(parents=True, exist_ok=True)
-    if plan.folder.exists():  # without a wheel, or with one that is no good: in the way of what is made now
+    if plan.folder.exists():  # without a wheel, or with one that failed the proof
         shutil.rmtree(plan.folder)
     without: tuple[Fallback, ...] = ()
     try:
@@ -136,7 +135,7 @@ def build_proven(plan: Plan) -> Path:
                     f"the engine was built but does not work on this machine ({plan.machine.model}):\n{proven.text()}"
                 )
             say(f"the engine built for this CPU ({plan.machine.model}) does not work on it:\n{proven.text()}")
-            say(f"building it once more without {feature.name}; it will be slower than this CPU could be")
+            say(f"building again without {feature.name}; this engine is slower than one that uses it")
             without += (feature,)
         with tempfile.TemporaryDirectory(prefix=f"{plan.key}.", dir=plan.cache) as scratch:
             out = Path(scratch, "out")
@@ -146,11 +145,11 @@ def build_proven(plan: Plan) -> Path:
             out.rename(plan.folder)
     finally:
         shutil.rmtree(plan.cache / f"{plan.key}.build", ignore_errors=True)
-    return store_check(plan)
+    return checked_wheel(plan)
 
 
-def store_check(plan: Plan) -> Path:
-    """Return the wheel in the cache, which must be there now."""
+def checked_wheel(plan: Plan) -> Path:
+    """Return the wheel in the cache. Raises BuildError where it is missing."""
     wheel = plan.wheel()
     if wheel is None:
         raise BuildError(f"no wheel in {plan.folder}; remove that folder and build again")
@@ -165,7 +164,9 @@ def ensure_wheel(plan: Plan) -> Path:
         found = plan.wheel()
         if found is None:
             return build_proven(plan)
-        if not proof_record.is_proven(plan.folder, plan.machine):  # built elsewhere, or before the proof was as strict
+        if not proof_record.is_proven(
+            plan.folder, plan.machine
+        ):  # built on another machine, or proven by an older proof
             proven = proof_record.prove_wheel(found, plan.machine, plan.cache)
             if proven.failures:
                 if plan.variant.per_cpu:
@@ -179,11 +180,11 @@ def ensure_wheel(plan: Plan) -> Path:
 
 
 def install(plan: Plan, venv: Path) -> None:
-    """Put the wheel into `venv`; idempotent."""
+    """Install the wheel into `venv`; idempotent."""
     marker = venv / MARKER
     site = next(iter(sorted(venv.glob("lib/python3*/site-packages"))), None)
     if site is None:
-        raise BuildError(f"{venv} is no virtual environment; make one with: python3 -m venv {venv}")
+        raise BuildError(f"{venv} is no virtual environment; create one with: python3 -m venv {venv}")
     server = site / "bin/llama-server"
     installed = f"{plan.key}\nproven by {proof_record.state()}\n"
     if os.access(server, os.X_OK) and marker.exists() and marker.read_text(encoding="utf-8") == installed:
@@ -194,11 +195,11 @@ def install(plan: Plan, venv: Path) -> None:
     if subprocess.run(command, check=False).returncode != 0:
         raise BuildError(f"pip could not install {found} into {venv}")
     marker.write_text(installed, encoding="utf-8")
-    say(f"engine {plan.key} is in {venv}")
+    say(f"engine {plan.key} is installed in {venv}")
 
 
 def disk_problem(error: OSError) -> str:
-    """Say what is wrong with the cache, or whatever else on the disk, and what to do about it."""
+    """Return what went wrong on the disk, and what to do about it."""
     what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     if error.errno in _FULL:
         return f"{what}; engines are built in the user's cache: free some space, or set XDG_CACHE_HOME to a larger disk"
@@ -207,13 +208,17 @@ def disk_problem(error: OSError) -> str:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="image/engine/build.py", description="Build llama-server, once.")
+    parser = argparse.ArgumentParser(
+        prog="image/engine/build.py", description="Build llama-server, or reuse a cached build."
+    )
     parser.add_argument("--variant", required=True, help="a variant of image/variants.yaml: native, cpu, cuda, …")
-    parser.add_argument("--cache", type=Path, help="folder of finished builds (default: in the user's cache)")
+    parser.add_argument("--cache", type=Path, help="folder of finished builds (default: in the user's cache directory)")
     parser.add_argument("--cuda-architectures", help="override the list, e.g. `89-real` for one kind of GPU")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--print-key", action="store_true", help="print the build's name and build nothing")
-    action.add_argument("--print-path", action="store_true", help="print the wheel's path, building it if need be")
+    action.add_argument("--print-key", action="store_true", help="print the cache key and build nothing")
+    action.add_argument(
+        "--print-path", action="store_true", help="print the wheel's path; build it if it is not cached"
+    )
     action.add_argument("--print-flags", action="store_true", help="print the CMake arguments and build nothing")
     action.add_argument("--install-into", type=Path, metavar="VENV", help="install the wheel into this environment")
     return parser.parse_args(argv)
@@ -241,18 +246,18 @@ def main(argv: list[str] | None = None) -> int:
         say(f"error: {disk_problem(error)}")
         return 1
     except KeyboardInterrupt:
-        say("stopped")
+        say("interrupted")
         return 130
     return 0
 
 
-def stop_like_ctrl_c() -> None:
-    """Let a terminal that is closed, or a plain `kill`, stop the compilers too, which are in a session of their own."""
+def handle_like_sigint() -> None:
+    """Handle SIGTERM and SIGHUP like SIGINT, so that the compilers, in a session of their own, are stopped too."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
 
 
 if __name__ == "__main__":
-    stop_like_ctrl_c()
+    handle_like_sigint()
     sys.exit(main())

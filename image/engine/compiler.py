@@ -1,7 +1,7 @@
-"""Compile the engine's wheel: the source by hash, our CMake arguments and nothing of the user's, progress as it goes.
+"""Compile the engine's wheel: the source pinned by hash, our CMake arguments without the user's, with progress.
 
-Source and build lie in the same folder each time, so that ccache, which llama.cpp uses where it is installed, finds
-what it has compiled before.
+Source and build are in the same folder each time, so that ccache, which llama.cpp uses where it is installed, has cache
+hits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from image.engine import progress, recipe
 
-_BYTES_PER_JOB = 1_500_000_000  # what the fattest translation unit takes, with some room
+_BYTES_PER_JOB = 1_500_000_000  # memory of the largest translation unit, with some margin
 _PACKAGE = "llama-cpp-python"
 
 
@@ -33,8 +33,8 @@ class BuildError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What to compile: CMake arguments, flags that leave instructions out, pins of the build's own packages."""
+class CompileJob:
+    """What to compile: CMake arguments, flags that disable instructions, pins of the build dependencies."""
 
     title: str
     cmake: tuple[str, ...]
@@ -43,7 +43,7 @@ class Order:
 
 
 def job_count() -> int:
-    """Return how many compilers fit this machine's processors and memory."""
+    """Return how many compilers can run in parallel with this machine's CPUs and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(len(os.sched_getaffinity(0)), memory // _BYTES_PER_JOB))
 
@@ -67,19 +67,19 @@ def say(text: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`, waiting (and saying so) while another builder has it."""
+    """Hold the lock at `path`; while another process holds it, print that and wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is at the same; waiting for it ({path})")
+            say(f"another process builds the same; waiting for its lock ({path})")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def run_with_progress(command: list[str], env: Mapping[str, str], log: Path, title: str) -> int:
-    """Run `command` with its output in `log`, showing the steps it tells; stop it whole when we are stopped."""
+    """Run `command` with its output in `log`, showing its progress; terminate its process group when interrupted."""
     with (
         log.open("ab") as sink,
         progress.reporter(title) as report,
@@ -116,18 +116,18 @@ def run_with_progress(command: list[str], env: Mapping[str, str], log: Path, tit
 
 
 def pip_has_build_constraints() -> bool:
-    """Return whether this Python's pip takes constraints for build environments apart."""
+    """Return whether this Python's pip has PIP_BUILD_CONSTRAINT."""
     major, minor = metadata.version("pip").split(".")[:2]
     return (int(major), int(minor)) >= (25, 3)
 
 
-def build_environment(order: Order, scratch: Path) -> dict[str, str]:
-    """Return the environment for pip: our arguments and flags, and nothing the user's own would add to them.
+def build_environment(job: CompileJob, scratch: Path) -> dict[str, str]:
+    """Return the environment for pip: our arguments and flags, without the user's.
 
-    Writes into `scratch` what they refer to, because the path of our own tree may hold blanks.
+    Writes the files they refer to into `scratch`, because the path of our own tree can contain spaces.
     """
     constraints = scratch / "constraints.txt"
-    constraints.write_text("\n".join(order.constraints) + "\n", encoding="utf-8")
+    constraints.write_text("\n".join(job.constraints) + "\n", encoding="utf-8")
     patches = Path(shutil.copy(recipe.PATCHES_FILE, scratch))
     flags = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS")
     env = {
@@ -135,20 +135,22 @@ def build_environment(order: Order, scratch: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("SKBUILD_", "CMAKE_")) and name not in flags
     }
-    arguments = (*order.cmake, f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={patches}")
+    arguments = (*job.cmake, f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={patches}")
     if any(" " in argument for argument in arguments):
-        raise BuildError("a CMake argument holds a blank, which CMAKE_ARGS cannot carry; use a cache path without one")
+        raise BuildError(
+            "a CMake argument contains a space, which CMAKE_ARGS does not support; use a cache path without spaces"
+        )
     env["CMAKE_ARGS"] = " ".join(arguments)
     env["CMAKE_BUILD_PARALLEL_LEVEL"] = str(job_count())
-    if order.compiler_flags:
-        env["CFLAGS"] = env["CXXFLAGS"] = " ".join(order.compiler_flags)
-    # The variable's name changed with pip 25.3; each pip ignores the other's.
+    if job.compiler_flags:
+        env["CFLAGS"] = env["CXXFLAGS"] = " ".join(job.compiler_flags)
+    # pip 25.3 renamed the variable; each pip ignores the other name.
     env["PIP_BUILD_CONSTRAINT" if pip_has_build_constraints() else "PIP_CONSTRAINT"] = str(constraints)
     return env
 
 
 def fetch_source(sources: Path, env: Mapping[str, str], log: Path) -> Path:
-    """Return the source archive that image/engine/requirements.lock pins, fetched by pip unless it is in `sources`."""
+    """Return the source archive that image/engine/requirements.lock pins, from `sources` or downloaded by pip."""
     lock = recipe.ENGINE_LOCK.read_text(encoding="utf-8")
     hashes = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", lock))
     name = f"{_PACKAGE.replace('-', '_')}-{recipe.engine_version(lock)}.tar.gz"
@@ -158,9 +160,9 @@ def fetch_source(sources: Path, env: Mapping[str, str], log: Path) -> Path:
             return archive
         command = [sys.executable, "-m", "pip", "download", "-v", "--no-deps", "--require-hashes", "--no-cache-dir"]
         command += ["--no-binary", _PACKAGE, "-r", str(recipe.ENGINE_LOCK), "-d", str(sources)]
-        _check(run_with_progress(command, env, log, "engine source"), log, "fetching the engine's source")
+        _check(run_with_progress(command, env, log, "engine source"), log, "downloading the engine's source")
         if not (archive.is_file() and _sha256(archive) in hashes):
-            raise BuildError(f"pip fetched something else than {archive}; run `make lock` if the version has changed")
+            raise BuildError(f"pip did not download {archive}; run `make lock` if the version has changed")
     return archive
 
 
@@ -169,15 +171,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def compile_wheel(order: Order, folder: Path, sources: Path, log: Path) -> Path:
-    """Compile in `folder`, which is made anew, and return the wheel below it. Raises BuildError, keeping the log."""
+def compile_wheel(job: CompileJob, folder: Path, sources: Path, log: Path) -> Path:
+    """Compile in `folder`, which is created again, and return the wheel below it. Raises BuildError."""
     check_compiler(os.environ)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    env = build_environment(order, folder)
+    env = build_environment(job, folder)
     archive = fetch_source(sources, env, log)
     with tarfile.open(archive) as opened:
-        # Its hash is pinned, so its names are known; Pythons before 3.11.4 have no filter.
+        # Its hash is pinned, so its member names are trusted; Python before 3.11.4 has no filter.
         opened.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
         opened.extractall(folder)  # noqa: S202
     source = folder / archive.name.removesuffix(".tar.gz")
@@ -185,7 +187,7 @@ def compile_wheel(order: Order, folder: Path, sources: Path, log: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-cache-dir", "--no-deps", "-w", str(out)]
     command += [f"--config-settings=build-dir={folder / 'build'}", str(source)]
     env |= {"CCACHE_BASEDIR": str(folder), "CCACHE_NOHASHDIR": "1"}
-    _check(run_with_progress(command, env, log, order.title), log, "building the engine")
+    _check(run_with_progress(command, env, log, job.title), log, "building the engine")
     wheel = next(iter(sorted(out.glob("*.whl"))), None)
     if wheel is None:
         raise BuildError(f"pip built no wheel in {out}; see {log}")

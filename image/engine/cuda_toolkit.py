@@ -1,8 +1,8 @@
-"""A CUDA toolkit on plain Debian, put together from NVIDIA's packages on PyPI.
+"""A CUDA toolkit on plain Debian, assembled from NVIDIA's packages on PyPI.
 
-The packages leave three things out that CMake and the linker expect: `lib64`, the unversioned names of the libraries,
-and libcuda.so.1, which belongs to the host's driver. The last is stood in for by an empty library with its soname, for
-the linker only: it never goes into an image.
+The packages lack three things that CMake and the linker expect: `lib64`, the unversioned names of the libraries, and
+libcuda.so.1, which belongs to the host's driver. For that one there is a stub library with its soname, for the linker
+only: it never goes into an image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from image.engine.recipe import Toolkit
 
 
 class ToolkitError(Exception):
-    """The toolkit could not be put together."""
+    """The toolkit could not be assembled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Installed:
 
     @property
     def stub(self) -> Path:
-        """The stand-in for the driver's library."""
+        """The stub of the driver's library."""
         return self.root / "lib/stubs/libcuda.so"
 
     def cmake_arguments(self) -> tuple[str, ...]:
-        """Return what points CMake at this toolkit; paths only, so no part of the cache key."""
+        """Return the arguments that point CMake to this toolkit; paths only, so not part of the cache key."""
         return (
             f"-DCUDAToolkit_ROOT={self.root}",
             f"-DCMAKE_CUDA_COMPILER={self.root / 'bin/nvcc'}",
@@ -60,7 +60,7 @@ def _run(command: list[str], doing: str) -> None:
 
 
 def complete(root: Path) -> Installed:
-    """Add to the unpacked packages at `root` what they leave out. Idempotent."""
+    """Add what the unpacked packages at `root` lack. Idempotent."""
     lib = root / "lib"
     lib64 = root / "lib64"
     if not lib64.exists():
@@ -77,7 +77,7 @@ def complete(root: Path) -> Installed:
         source = installed.stub.with_suffix(".c")
         source.write_text(driver_stub_source(), encoding="utf-8")
         command = ["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(installed.stub), str(source)]
-        _run(command, "making the stand-in for libcuda.so.1")
+        _run(command, "compiling the stub of libcuda.so.1")
     return installed
 
 
@@ -93,7 +93,7 @@ def driver_stub_source() -> str:
 
 
 def _install(packages: tuple[str, ...], folder: Path) -> None:
-    """Install `packages` into `folder`, whole or not at all."""
+    """Install `packages` into `folder`, atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="toolkit.", dir=folder.parent) as scratch:
         target = Path(scratch, "site")
@@ -108,23 +108,23 @@ def _folder(toolkit: Toolkit, packages: tuple[str, ...], cache: Path) -> Path:
 
 
 def assemble(toolkit: Toolkit, cache: Path) -> Installed:
-    """Return the toolkit from `cache`, installing it there first if need be (about 1.5 GB unpacked)."""
+    """Return the toolkit from `cache`, installed there first if missing (about 1.5 GB unpacked)."""
     folder = _folder(toolkit, toolkit.packages, cache)
     if not folder.exists():
-        sys.stderr.write(f"fetching the CUDA {toolkit.version} toolkit from PyPI (about 700 MB)\n")
+        sys.stderr.write(f"downloading the CUDA {toolkit.version} toolkit from PyPI (about 700 MB)\n")
         _install(toolkit.packages, folder)
     return complete(folder / toolkit.folder)
 
 
 def runtime_library_folder(toolkit: Toolkit, cache: Path) -> Path:
-    """Return a folder that holds the runtime libraries: the whole toolkit's if it is there, else only theirs."""
+    """Return a folder with the runtime libraries: of the toolkit if it is installed, otherwise of their packages."""
     whole = _folder(toolkit, toolkit.packages, cache)
     if whole.exists():
         return whole / toolkit.folder / "lib"
     packages = tuple(package for package in toolkit.packages if package.split("==")[0] in toolkit.runtime_packages)
     folder = _folder(toolkit, packages, cache)
     if not folder.exists():
-        sys.stderr.write(f"fetching the CUDA {toolkit.version} runtime libraries from PyPI\n")
+        sys.stderr.write(f"downloading the CUDA {toolkit.version} runtime libraries from PyPI\n")
         _install(packages, folder)
     return folder / toolkit.folder / "lib"
 

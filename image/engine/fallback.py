@@ -1,7 +1,7 @@
-"""Which part of a CPU's instructions to leave out after an engine that was built for them has failed. Pure.
+"""Which CPU feature to disable after an engine that was built with it has failed. Pure.
 
-One's own build uses everything the CPU has. Where that crashes or computes nonsense (a compiler's fault, a hypervisor
-that names what it does not let through), a slower engine is worth more than none.
+The native build uses all features of the CPU. Where that crashes or gives wrong results (a compiler bug, a hypervisor
+that lists a feature but does not support it), a slower engine is better than none.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """One feature to build without: its name, the CPU flag that says it is there, and how to leave it out.
+    """One feature to disable: its name, the CPU flag that it needs, and the flags that disable it.
 
-    `extra_buffers` are the features that work on weights laid out anew, which llama-server can be told not to do.
+    `extra_buffers` are the features that use repacked weights, which llama-server's `--no-repack` disables.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Fallback:
     extra_buffers: bool = False
 
 
-# From what is left out first to last. An option to leave out beats -march=native, whatever their order.
+# In the order in which they are disabled. -mno-FEATURE overrides -march=native, whatever their order.
 _AMX = Fallback("AMX", "amx_tile", ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"), extra_buffers=True)
 _REPACKING = Fallback("repacked weights", "", (), ("-DGGML_CPU_REPACK=OFF",), extra_buffers=True)
 _AVX512 = Fallback("AVX-512", "avx512f", (*_AMX.compiler_flags, "-mno-avx512f"))
@@ -36,10 +36,10 @@ FALLBACKS = (_AMX, _REPACKING, _AVX512, _AVX, _ARM)
 def choose(
     cpu_flags: Collection[str], tried: Collection[Fallback], *, works_without_extra_buffers: bool
 ) -> Fallback | None:
-    """Return what to leave out next, or None where nothing is left.
+    """Return what to disable next, None where nothing is left.
 
-    `cpu_flags` as the kernel lists them; `works_without_extra_buffers` is whether the engine that failed is right when
-    it leaves weights as they are, which tells whose fault it was.
+    `cpu_flags` as the kernel lists them; `works_without_extra_buffers` says whether the failed engine passes with
+    `--no-repack`, and so which group of features failed.
     """
     for fallback in FALLBACKS:
         if fallback in tried or (fallback.cpu_flag and fallback.cpu_flag not in cpu_flags):

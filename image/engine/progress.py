@@ -1,6 +1,6 @@
-"""Progress of a long build, from the compiler driver's own output: a bar on a terminal, else a line every few seconds.
+"""Progress of a long build, from the build tool's output: a bar on a terminal, otherwise a line every few seconds.
 
-Ninja prints `[12/511] …`, make `[ 12%] …`; both are understood, so nothing has to be told how many files there are.
+Ninja prints `[12/511] …`, make `[ 12%] …`; both are parsed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Kind = type[BaseException] | None
 
 
 def parse_step(line: str) -> tuple[int, int] | None:
-    """Return (done, total) when `line` tells how far the build is."""
+    """Return (done, total) where `line` reports progress."""
     if match := _NINJA.match(line):
         return int(match[1]), int(match[2])
     if match := _MAKE.match(line):
@@ -37,7 +37,7 @@ def clock(seconds: float) -> str:
 
 
 class Reporter(Protocol):
-    """Shows how far a build is."""
+    """Shows the progress of a build."""
 
     def __enter__(self) -> Reporter: ...
 
@@ -46,7 +46,7 @@ class Reporter(Protocol):
     ) -> None: ...
 
     def step(self, done: int, total: int) -> None:
-        """Take note of `done` of `total` steps."""
+        """Record that `done` of `total` steps are finished."""
 
     def tick(self) -> None:
         """Called about once a second, whether or not anything happened."""
@@ -74,7 +74,7 @@ class BarReporter:
         self._progress.update(self._task, completed=done, total=total)
 
     def tick(self) -> None:
-        """Nothing to do: rich redraws by itself."""
+        """Do nothing: rich redraws automatically."""
 
 
 class LineReporter:
@@ -83,7 +83,7 @@ class LineReporter:
     def __init__(self, title: str, write: Callable[[str], object], now: Callable[[], float] = time.monotonic) -> None:
         self._title, self._write, self._now = title, write, now
         self._started = now()
-        self._said = self._started - PLAIN_INTERVAL_SECONDS
+        self._written_at = self._started - PLAIN_INTERVAL_SECONDS
         self._state: tuple[int, int] | None = None
 
     def __enter__(self) -> LineReporter:
@@ -93,18 +93,18 @@ class LineReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write(f"{self._title}: {'stopped' if error else 'done'} after {clock(self._now() - self._started)}\n")
+        self._write(f"{self._title}: {'aborted' if error else 'done'} after {clock(self._now() - self._started)}\n")
 
     def step(self, done: int, total: int) -> None:
-        """Remember where the build is; `tick` says it."""
+        """Record the progress; `tick` prints it."""
         self._state = (done, total)
 
     def tick(self) -> None:
         """Write a line if the last one is old enough."""
         now = self._now()
-        if now - self._said < PLAIN_INTERVAL_SECONDS:
+        if now - self._written_at < PLAIN_INTERVAL_SECONDS:
             return
-        self._said = now
+        self._written_at = now
         elapsed = now - self._started
         if self._state is None:
             self._write(f"{self._title}: preparing, {clock(elapsed)} elapsed\n")

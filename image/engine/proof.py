@@ -2,11 +2,11 @@
 
     python image/engine/proof.py --server .venv/lib/python3.11/site-packages/bin/llama-server
 
-An engine may compile, start, and then die of an instruction that this CPU refuses, or compute nonsense: only running it
-tells. Each model (proof_model.py) reads a prompt long enough for the kernels that multiply matrices, then token after
-token for those that multiply vectors; the token read is always the same, so that an answer cannot lead astray.
-proof_expected.json holds the log-probabilities that the plain kernels gave (variant x64, no repacking), and how far
-others may be off. Talks to nothing but a unix socket of its own; what it starts is gone when it returns.
+An engine can compile, start, and then crash by an illegal instruction on this CPU, or give wrong results: only running
+it shows that. Each model (proof_model.py) processes a prompt long enough for the matrix-matrix kernels, then single
+tokens for the matrix-vector kernels; the tokens are fixed, so that a wrong output does not change the next input.
+proof_expected.json has the log-probabilities of the plain kernels (variant x64, no repacking) and the tolerance.
+Connects only to its own unix socket; its processes have exited when it returns.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ from image.engine.proof_model import WEIGHT_TYPES, WeightType
 
 EXPECTED_FILE = Path(__file__).with_name("proof_expected.json")
 VARIANT_VARIABLE = "GGML_CPU_VARIANT"
-"""Names the one CPU backend to load, of an engine that has several (patches.cmake, part 6)."""
+"""Selects the CPU backend of an engine that has several (patches.cmake, part 6)."""
 
 TOLERANCE, PLAIN_TOLERANCE = 0.3, 0.1
-"""How far a log-probability may be off, for quantised weights and for plain numbers; their deviation is 1.3. Of
-thirteen x86 variants (x64 to zen4) the worst were 0.088 and 0.017, by rounding; a wrong kernel is off by units."""
+"""Maximum difference of a log-probability, for quantised weights and for plain numbers; their standard deviation is
+1.3. Of thirteen x86 variants (x64 to zen4) the largest were 0.088 and 0.017, by rounding; a wrong kernel is off by
+units."""
 
 PROMPT_TOKENS, STEPS = 100, 4
-_START_SECONDS, _ANSWER_SECONDS = 60.0, 60.0
-_THREADS = 2  # more than one, so that what threads do for themselves is proven too
+_START_SECONDS, _RESPONSE_SECONDS = 60.0, 60.0
+_THREADS = 2  # more than one, so that the division of work among threads is proven too
 
 
 class EngineError(Exception):
-    """The engine died, hung or answered something else than it should; the message says which."""
+    """The engine crashed, hung or gave an invalid response; the message says which."""
 
 
 class BusyMachineError(EngineError):
-    """The engine said nothing in time, or was killed from outside: a machine that is busy or full does that too."""
+    """The engine timed out, or got SIGKILL: a busy machine, or one without free memory, causes that too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one weight type fared: the largest difference, or why there is none."""
+    """The result of one weight type: the largest difference, or why there is none."""
 
     weight_type: str
     deviation: float | None
@@ -74,19 +75,19 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether the engine can be trusted with this type."""
+        """Whether the engine is correct for this type."""
         return not self.failure
 
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+        super().__init__("localhost", timeout=_RESPONSE_SECONDS)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)  # a socket's address has no room for long paths
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)  # a socket address is limited to 107 bytes
         try:
             self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
         finally:
@@ -94,7 +95,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def load_expected(path: Path = EXPECTED_FILE) -> dict[str, Expectation]:
-    """Read what the plain kernels gave."""
+    """Read the expected values."""
     document = json.loads(path.read_text(encoding="utf-8"))
     return {
         name: Expectation(entry["tolerance"], tuple(tuple(step) for step in entry["log_probabilities"]))
@@ -103,7 +104,7 @@ def load_expected(path: Path = EXPECTED_FILE) -> dict[str, Expectation]:
 
 
 def prompt(length: int) -> list[int]:
-    """Return the first tokens of the one text that is read; never a special token."""
+    """Return the first `length` tokens of the fixed prompt, without special tokens."""
     return [4 + index * 37 % (proof_model.VOCABULARY - 4) for index in range(length)]
 
 
@@ -113,8 +114,8 @@ def run_type(
     """Return the log-probabilities by token at each step. Raises EngineError."""
     model = scratch / f"{kind.name}.gguf"
     model.write_bytes(proof_model.model(kind))
-    with _running(server, model, variant, options) as ask:
-        return [_probabilities(ask(prompt(PROMPT_TOKENS + step))) for step in range(STEPS)]
+    with _running(server, model, variant, options) as complete:
+        return [_probabilities(complete(prompt(PROMPT_TOKENS + step))) for step in range(STEPS)]
 
 
 @contextlib.contextmanager
@@ -123,22 +124,22 @@ def _running(server: Path, model: Path, variant: str | None, options: Sequence[s
     argv = [str(server.absolute()), "--model", str(model), "--host", path.name, "--ctx-size", str(proof_model.CONTEXT)]
     argv += ["--parallel", "1", "--threads", str(_THREADS), "--fit", "off", "--offline", "--no-ui", "--device", "none"]
     env = {"PATH": os.defpath, "HOME": str(model.parent), "XDG_CONFIG_HOME": str(model.parent)}
-    env["OMP_WAIT_POLICY"] = "passive"  # threads that wait by spinning stop each other on a busy machine
+    env["OMP_WAIT_POLICY"] = "passive"  # spinning threads block each other on a busy machine
     if variant:
         env[VARIANT_VARIABLE] = variant
-    path.unlink(missing_ok=True)  # of one that was killed: the next could not bind
+    path.unlink(missing_ok=True)  # left by a killed process: the next could not bind
     with log.open("wb") as sink, _started([*argv, *options], env, model.parent, sink) as child:
 
-        def ask(tokens: list[int]) -> dict[str, Any]:
+        def complete(tokens: list[int]) -> dict[str, Any]:
             body = {"prompt": tokens, "n_predict": 1, "n_probs": proof_model.VOCABULARY, "temperature": 0.0}
             try:
                 return _request(path, "POST", "/completion", body | {"cache_prompt": True})
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise _failure(child, log, f"no good answer: {error!r}") from error
+                raise _failure(child, log, f"invalid response: {error!r}") from error
 
         try:
             _wait_until_ready(child, path, log)
-            yield ask
+            yield complete
         finally:
             child.kill()
 
@@ -177,35 +178,33 @@ def _request(path: Path, method: str, url: str, body: object) -> dict[str, Any]:
 
 
 def _failure(child: subprocess.Popen[bytes], log: Path, otherwise: str) -> EngineError:
-    with contextlib.suppress(subprocess.TimeoutExpired):  # an answer that broke off: its end is a moment away
+    with contextlib.suppress(subprocess.TimeoutExpired):  # after an incomplete response it is about to exit
         child.wait(2.0)
     if child.returncode is None:
         return BusyMachineError(otherwise)
-    how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"exit code {child.returncode}"
+    killed = f"was terminated by {signal.Signals(-child.returncode).name}" if child.returncode < 0 else ""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    said = f"; its last line: {lines[-1].strip()[:200]}" if lines else ""
+    last_line = f"; its last line: {lines[-1].strip()[:200]}" if lines else ""
     kind = BusyMachineError if child.returncode == -signal.SIGKILL else EngineError
-    return kind(f"llama-server ended with {how}{said}")
+    return kind(f"llama-server {killed or f'exited with status {child.returncode}'}{last_line}")
 
 
-def _probabilities(answer: dict[str, Any]) -> list[float]:
+def _probabilities(response: dict[str, Any]) -> list[float]:
     try:
-        listed = answer["completion_probabilities"][0]["top_logprobs"]
+        listed = response["completion_probabilities"][0]["top_logprobs"]
         by_token = {int(item["id"]): float(item["logprob"]) for item in listed}
         return [by_token[token] for token in range(proof_model.VOCABULARY)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise EngineError(f"the answer lacks log-probabilities: {error!r}") from error
+        raise EngineError(f"the response lacks log-probabilities: {error!r}") from error
 
 
 def judge(kind: str, found: Sequence[Sequence[float]], expected: Expectation) -> Result:
-    """Compare what an engine gave with what is expected. Pure."""
+    """Compare an engine's values with the expected ones. Pure."""
     pairs = [pair for steps in zip(found, expected.log_probabilities, strict=True) for pair in zip(*steps, strict=True)]
     deviation = max((abs(a - b) if a == a else float("inf") for a, b in pairs), default=float("inf"))  # noqa: PLR0124 - NaN
     if deviation <= expected.tolerance:
         return Result(kind, deviation)
-    return Result(
-        kind, deviation, f"wrong numbers: off by {deviation:.3f}, at most {expected.tolerance:.3f} is allowed"
-    )
+    return Result(kind, deviation, f"wrong values: off by {deviation:.3f}, tolerance {expected.tolerance:.3f}")
 
 
 def prove(
@@ -215,20 +214,20 @@ def prove(
     options: Sequence[str] = (),
     expected: Mapping[str, Expectation] | None = None,
 ) -> tuple[Result, ...]:
-    """Run every weight type on `server` and judge it; `variant` is the CPU backend to take where there are several.
+    """Run every weight type on `server`; `variant` is the CPU backend to load where there are several.
 
-    A type that fails as on a busy machine is tried once more alone, until one fails alone too: then it is the engine.
+    A type that fails as on a busy machine is run once more alone, until one fails alone too: then it is the engine.
     """
     expected = load_expected() if expected is None else expected
 
-    doubtful: list[WeightType] = []
+    to_retry: list[WeightType] = []
 
     def one(kind: WeightType) -> Result:
         try:
             return judge(kind.name, run_type(server, kind, Path(scratch), variant, options), expected[kind.name])
         except EngineError as error:
             if isinstance(error, BusyMachineError):
-                doubtful.append(kind)
+                to_retry.append(kind)
             return Result(kind.name, None, str(error))
 
     kinds = [kind for kind in WEIGHT_TYPES if kind.name in expected]
@@ -237,7 +236,7 @@ def prove(
         ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool,
     ):
         results = {result.weight_type: result for result in pool.map(one, kinds)}
-        for kind in doubtful[:]:
+        for kind in to_retry[:]:
             results[kind.name] = one(kind)
             if not results[kind.name].passed:
                 break
@@ -247,19 +246,19 @@ def prove(
 def variants(server: Path) -> tuple[str, ...]:
     """Return the CPU backends beside `server` that this machine can run, by ggml's own scores; best first.
 
-    None for an engine with one that is linked in. Each is asked in a process of its own, since asking runs its code.
+    Empty for an engine with one that is linked in. Each is queried in a process of its own, since that runs its code.
     """
-    question = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).ggml_backend_score())"
+    query = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).ggml_backend_score())"
     scores: dict[str, int] = {}
     for library in server.parent.glob("libggml-cpu-*.so"):
-        command = [sys.executable, "-c", question, str(library)]
+        command = [sys.executable, "-c", query, str(library)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         scores[library.stem.removeprefix("libggml-cpu-")] = int(done.stdout) if done.returncode == 0 else 0
     return tuple(name for name in sorted(scores, key=lambda name: -scores[name]) if scores[name])
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return the results as lines for people."""
+    """Return the results as a text table."""
     return "".join(
         f"{result.weight_type:8} {'ok' if result.passed else 'FAILED':6} "
         + (result.failure or f"largest difference {result.deviation:.4f}")
@@ -269,7 +268,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def write_expected(server: Path, variant: str) -> None:
-    """Write EXPECTED_FILE anew from the plain kernels of `server`."""
+    """Write EXPECTED_FILE from the plain kernels of `server`."""
     with tempfile.TemporaryDirectory(prefix="proof.") as scratch:
         document = {}
         for kind in WEIGHT_TYPES:
@@ -289,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--server", type=Path, required=True)
     parser.add_argument("--variant", help="the CPU backend to load, of an engine that has several")
     parser.add_argument("--option", action="append", default=[], help="one more argument for llama-server")
-    parser.add_argument("--write-expected", action="store_true", help="make the expected values anew")
+    parser.add_argument("--write-expected", action="store_true", help="write the expected values again")
     options = parser.parse_args(argv)
     if options.write_expected:
         write_expected(options.server, options.variant)

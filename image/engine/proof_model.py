@@ -1,8 +1,8 @@
-"""Small models with random weights of each type, for proving an engine: written with the standard library alone.
+"""Small models with random weights of each type, for proving an engine: only the standard library.
 
-No quantiser is needed: nearly every bit pattern of a quantised block is a valid one, so blocks are random bytes with
-their scales put in. Bytes come from SHAKE-256 under the tensor's name, so the same model is written everywhere and for
-ever. The block layouts are ggml's (ggml-common.h); `gguf` reads them back in a test.
+No quantiser is needed: nearly every bit pattern of a quantised block is valid, so blocks are random bytes with fixed
+scales. The bytes are SHAKE-256 of the tensor's name, so the models are reproducible. The block layouts are
+ggml's (ggml-common.h); `gguf` reads them back in a test.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-VOCABULARY = 96  # rows of the output: a multiple of 32, as the AMX kernels want
+VOCABULARY = 96  # rows of the output: a multiple of 32, which the AMX kernels require
 WIDTH, FEED_FORWARD, LAYERS, HEADS, KV_HEADS = 256, 512, 2, 4, 2  # widths are multiples of the longest block, 256
 CONTEXT = 256
 _ALIGNMENT = 32
 _F32 = 0
-_U32, _FLOAT, _STRING, _ARRAY, _I32 = 4, 6, 8, 9, 5  # GGUF's types of values
+_U32, _FLOAT, _STRING, _ARRAY, _I32 = 4, 6, 8, 9, 5  # GGUF's value types
 
 
 @dataclass(frozen=True, slots=True)
 class WeightType:
-    """How weights of one type are made: blocks of `block_bytes` random bytes with `patches` written over each.
+    """How weights of one type are generated: blocks of `block_bytes` random bytes with `patches` written over each.
 
-    A patch is an offset in the block and the bytes to put there. `keep` and `put` are masks over each whole block for
+    A patch is an offset in the block and the bytes to write there. `keep` and `put` are masks over each whole block for
     types without a scale (plain numbers). Chosen so that weights have a mean near 0 and a deviation near 0.08.
     """
 
@@ -35,7 +35,7 @@ class WeightType:
     patches: tuple[tuple[int, bytes], ...] = ()
     keep: bytes = b""
     put: bytes = b""
-    alternate: bool = False  # the scale's sign from block to block, where the quants' mean is not 0
+    alternate: bool = False  # the scale's sign alternates by block, where the mean of the quants is not 0
 
 
 def _f16(*values: float) -> bytes:
@@ -77,11 +77,11 @@ WEIGHT_TYPES = (
     _scaled("TQ1_0", 34, 256, 54, (52, _f16(0.1))),
     _scaled("TQ2_0", 35, 256, 66, (64, _f16(0.07)), alternate=True),
 )
-"""Every type of weights that the CPU back end has kernels for and models come in."""
+"""Every weight type of published models that the CPU backend has kernels for."""
 
 
 def weights(kind: WeightType, name: str, elements: int) -> bytes:
-    """Return the data of a tensor called `name` with that many values (a multiple of the block's size)."""
+    """Return the data of the tensor `name` with that many elements (a multiple of the block size)."""
     blocks = elements // kind.block_size
     size = blocks * kind.block_bytes
     data = hashlib.shake_256(f"{kind.name} {name}".encode()).digest(size)
@@ -99,7 +99,7 @@ def weights(kind: WeightType, name: str, elements: int) -> bytes:
 
 
 def _shapes() -> Iterable[tuple[str, int, int]]:
-    """Yield name, inputs and outputs of every matrix of the type that is proven."""
+    """Yield name, inputs and outputs of every matrix of the type under test."""
     yield "output.weight", WIDTH, VOCABULARY
     head = WIDTH // HEADS
     for layer in range(LAYERS):

@@ -1,8 +1,7 @@
 """image/variants.yaml as typed values, and the CMake arguments and cache key that follow from it.
 
-Owns the shape of variants.yaml: an unknown or missing field is an error here, not a surprise in a build. Pure but for
-`load`, `pinned_version` and `current_key`, which read files. Needs only PyYAML, because it also runs inside the image's
-builder stage.
+Owns the schema of variants.yaml: an unknown or missing field is an error. Pure except `load`, `pinned_version` and
+`current_key`, which read files. Needs only PyYAML, because it also runs in the image's builder stage.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ ENGINE_LOCK = ROOT / "image/engine/requirements.lock"
 PATCHES_FILE = ROOT / "image/engine/patches.cmake"
 
 
-_WHEEL_FORMAT = 2  # goes up when wheels are made another way (wheel.py), so that the old ones are not taken
+_WHEEL_FORMAT = 2  # increase when wheel.py changes the wheels, so that old ones are not reused
 
 T = TypeVar("T")
 
 
 class RecipeError(Exception):
-    """variants.yaml, or a question asked of it, makes no sense."""
+    """variants.yaml, or a lock file, is invalid, or a variant is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base image: by digest when one is known, else by tag; `suite` is what debootstrap calls it."""
+    """A base image: by digest where there is one, otherwise by tag; `suite` is its Debian suite for debootstrap."""
 
     image: str
     tag: str
@@ -43,7 +42,7 @@ class Base:
 
     @property
     def reference(self) -> str:
-        """Return what a FROM line takes."""
+        """Return the reference for a FROM line."""
         return f"{self.image}:{self.tag}@{self.digest}" if self.digest else f"{self.image}:{self.tag}"
 
 
@@ -60,7 +59,7 @@ class Toolkit:
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """What a CUDA variant asks of its host."""
+    """What a CUDA variant requires of its host."""
 
     version: str
     minimum_driver: int
@@ -68,7 +67,7 @@ class Cuda:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to build the engine, and for those with `image` the image around it."""
+    """One build of the engine, and where `image` is set, its image."""
 
     name: str
     cmake: Mapping[str, str]
@@ -108,13 +107,13 @@ class Recipes:
     build_constraints: tuple[str, ...]
 
     def variant(self, name: str) -> Variant:
-        """Return the variant `name`. Raises RecipeError with the names there are."""
+        """Return the variant `name`. Raises RecipeError, which lists the known names."""
         if name not in self.variants:
-            raise RecipeError(f"no variant {name!r} in image/variants.yaml; there are {', '.join(self.variants)}")
+            raise RecipeError(f"no variant {name!r} in image/variants.yaml; known variants: {', '.join(self.variants)}")
         return self.variants[name]
 
     def images(self) -> tuple[Variant, ...]:
-        """Return the variants that become images."""
+        """Return the variants that have images."""
         return tuple(variant for variant in self.variants.values() if variant.image)
 
     def runtime_libraries(self, variant: Variant) -> tuple[str, ...]:
@@ -151,7 +150,7 @@ def _variant(name: str, tree: Mapping[str, Any], common: Mapping[str, str]) -> V
 
 
 def parse(tree: Mapping[str, Any]) -> Recipes:
-    """Turn the document into values. Raises RecipeError."""
+    """Convert the document to values. Raises RecipeError."""
     common = _cmake(tree["engine"]["cmake"])
     recipes = Recipes(
         image=_build(Image, "image", tree["image"]),
@@ -165,7 +164,9 @@ def parse(tree: Mapping[str, Any]) -> Recipes:
         if variant.toolkit and variant.toolkit not in recipes.toolkits:
             unknown.append(variant.toolkit)
         if unknown:
-            raise RecipeError(f"image/variants.yaml: variants.{variant.name} names {', '.join(unknown)}, not defined")
+            raise RecipeError(
+                f"image/variants.yaml: variants.{variant.name} names {', '.join(unknown)}, which is not defined"
+            )
     return recipes
 
 
@@ -198,7 +199,7 @@ def cmake_arguments(variant: Variant, *, architectures: tuple[str, ...] | None =
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What of the building machine shapes the binary: architecture, C library, and the CPU's model and features."""
+    """What the binary depends on in the building machine: architecture, C library, and the CPU's model and features."""
 
     architecture: str
     libc: str
@@ -216,7 +217,7 @@ class Machine:
 
     @property
     def cpu(self) -> str:
-        """The CPU in words: what another one differs in."""
+        """The CPU as text: its model and flags."""
         return " ".join([self.model, *self.cpu_flags]).strip()
 
 

@@ -1,8 +1,8 @@
-"""Whether a library configures AMX's tiles wholly, read from its machine code: needs no CPU that has AMX.
+"""Whether a library's AMX tile configurations are complete, read from its machine code: needs no CPU with AMX.
 
 A compiler once dropped most of the configuration (patches.cmake, part 5), which shows only on Intel Xeons, as an
-illegal instruction at the next tile. So what `ldtilecfg` loads is looked up in the file itself; that works for constant
-data, and a configuration on the stack counts as not proven.
+illegal instruction at the next tile. So the operand of `ldtilecfg` is read from the file; that works for constant
+data, and a configuration on the stack fails the proof.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Segment:
 
 
 def segments(elf: bytes) -> tuple[Segment, ...]:
-    """Return what of a 64-bit little-endian ELF file is loaded. Raises ValueError for any other file."""
+    """Return the loaded segments of a 64-bit little-endian ELF file. Raises ValueError for any other file."""
     if elf[:6] != b"\x7fELF\x02\x01" or len(elf) < 64:
         raise ValueError("not a 64-bit little-endian ELF file")
     start, size, count = (struct.unpack_from("<Q", elf, 32)[0], *struct.unpack_from("<HH", elf, 54))
@@ -46,7 +46,7 @@ def segments(elf: bytes) -> tuple[Segment, ...]:
 
 
 def incomplete(elf: bytes) -> tuple[str, ...]:
-    """Return what is wrong with each tile configuration that the library loads; empty when all are whole."""
+    """Return the defect of each incomplete tile configuration that the library loads."""
     loaded = segments(elf)
     problems = []
     for code, match in _matches(elf, loaded):

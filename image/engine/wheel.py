@@ -1,7 +1,7 @@
-"""The engine's wheel, with only what is installed and used: llama-server, its libraries once each, the package's code.
+"""The engine's wheel reduced to what is used: llama-server, its libraries once each, the package's code.
 
-As it is built, a wheel holds each library three times in two folders (a zip file cannot store links), headers, and
-files for CMake. The copies below llama_cpp/lib are for llama-cpp-python's bindings, which nothing here imports.
+As built, a wheel contains each library three times in two folders (a zip file cannot store links), headers, and files
+for CMake. The copies below llama_cpp/lib are for llama-cpp-python's bindings, which nothing here imports.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LIBRARY = re.compile(r"(?P<plain>lib.+?\.so)(?P<version>(?:\.\d+)*)")
 def keep(names: Iterable[str]) -> tuple[str, ...]:
     """Return those of a wheel's files that are needed. Pure.
 
-    Of a library's names (libx.so, libx.so.0, libx.so.0.5.0: the same bytes) the loader asks for the soname, which is
-    the one with one number; for the plain one of a library that has no other, and of a back end in `bin`, which ggml
-    looks for by its name.
+    Of a library's names (libx.so, libx.so.0, libx.so.0.5.0: the same bytes) the loader opens the soname, which is the
+    one with one number; the plain one of a library that has no other, and of a backend in `bin`, which ggml opens by
+    its file name.
     """
     names = tuple(names)
     present = set(names)
@@ -49,9 +49,9 @@ def _is_needed(path: PurePosixPath, present: set[str]) -> bool:
 
 
 def slim(source: Path, target: Path) -> None:
-    """Write the wheel `source` to `target` without what is not needed, its list of files corrected.
+    """Write the wheel `source` to `target` with only the needed files, its RECORD updated.
 
-    Programs and libraries get their execute bit, which the build leaves out and pip would keep.
+    Programs and libraries get the execute bit, which the build does not set and pip preserves.
     """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
         entries = {entry.filename: entry for entry in old.infolist() if not entry.is_dir()}
@@ -79,7 +79,7 @@ def _write(
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
-    """Unpack the engine of `wheel` into `folder`, as it will lie when installed; return llama-server's path."""
+    """Unpack the engine of `wheel` into `folder`, as when installed; return llama-server's path."""
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.infolist():
             if PurePosixPath(entry.filename).parts[0] in ("bin", "lib"):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Bootstrap a Debian root filesystem as a base image, for a machine that reaches a Debian mirror but no registry.
-# The image is called localhost/llama-gguf-base:SUITE; build_image.py takes it with `--local-base`.
+# The image is tagged localhost/llama-gguf-base:SUITE; build_image.py uses it (`--base auto` or `local`).
 #   image/scripts/base-image.sh [SUITE] [MIRROR]
 set -euo pipefail
 
@@ -9,7 +9,7 @@ mirror=${2:-http://deb.debian.org/debian}
 name=localhost/llama-gguf-base:$suite
 
 if buildah inspect --type image "$name" >/dev/null 2>&1; then
-    echo "$name is there already (remove it with: buildah rmi $name)"
+    echo "$name exists already (remove it with: buildah rmi $name)"
     exit 0
 fi
 
@@ -33,10 +33,10 @@ deb $mirror $suite-updates main
 deb $mirror-security $suite-security main
 LIST
 
-# What Debian's slim image leaves out as well: package lists, caches, documentation, translations.
+# What Debian's slim image omits too: package lists, caches, documentation, translations.
 rm -rf "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/cache/debconf/*-old \
     "$work"/rootfs/var/log/* "$work"/rootfs/usr/share/{doc,man,info,locale,lintian,linda,groff}/*
-# Device nodes are the runtime's business; copying them needs rights that a nested container lacks.
+# The container runtime creates device nodes; copying them needs privileges that a nested container lacks.
 find "$work/rootfs/dev" -mindepth 1 -delete
 
 container=$(buildah from scratch)

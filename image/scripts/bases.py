@@ -1,10 +1,10 @@
-"""Base images: which digest is behind each tag, and writing it into variants.yaml.
+"""Base images: resolve each tag to its digest and write it into variants.yaml.
 
-    python image/scripts/bases.py list          # what FROM takes, base by base
-    python image/scripts/bases.py pin           # ask the registry, write the digests into image/variants.yaml
+    python image/scripts/bases.py list          # the references for FROM
+    python image/scripts/bases.py pin           # query the registry, write the digests into image/variants.yaml
     python image/scripts/bases.py check         # exit 1 while a base has no digest
 
-Needs skopeo and a registry for `pin`. Edits the one line of each digest, so comments and order stay.
+Needs skopeo and a registry for `pin`. Edits only the line of each digest, so comments and order stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class BaseError(Exception):
-    """A digest cannot be had or cannot be written."""
+    """A digest cannot be resolved or cannot be written."""
 
 
 def with_digest(text: str, name: str, digest: str) -> str:
@@ -39,11 +39,11 @@ def with_digest(text: str, name: str, digest: str) -> str:
 
 
 def resolve(base: recipe.Base) -> str:
-    """Ask the registry for the digest behind the tag; of a multi-platform image the index's. Raises BaseError."""
+    """Query the registry for the digest of the tag; of a multi-platform image, that of the index. Raises BaseError."""
     command = ["skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{base.image}:{base.tag}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BaseError(f"cannot ask for {base.image}:{base.tag}: {done.stderr.strip()}")
+        raise BaseError(f"cannot query the registry for {base.image}:{base.tag}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     unpinned = [name for name, base in recipe.load().bases.items() if not base.digest]
     if action == "check" and unpinned:
         sys.stderr.write(
-            f"error: no digest for {', '.join(unpinned)}; run `make pin-bases` where there is a registry\n"
+            f"error: no digest for {', '.join(unpinned)}; run `make pin-bases` with access to the registry\n"
         )
         return 1
     return 0

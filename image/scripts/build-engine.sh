@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The engine stage of the Containerfile: a finished wheel from /engine-cache, or a build, unpacked into /out. What was
-# compiled here lies in /out/wheel as well, for the cache of the machine that builds the image.
+# The engine stage of the Containerfile: a wheel from /engine-cache, or a build, unpacked into /out. A wheel compiled here
+# is copied to /out/wheel, for the cache of the machine that builds the image.
 # Reads VARIANT, CUDA_ARCHITECTURES and CUDA_LIBRARIES, which the Containerfile declares.
 set -euo pipefail
 
@@ -15,9 +15,9 @@ mkdir -p /out/wheel
 compiled=
 if [ ! -d "/engine-cache/$key" ]; then
     compiled=yes
-    echo "no finished build $key in the cache; compiling it"
+    echo "$key is not in the cache; compiling it"
     apt-get update -qq
-    # git tells llama.cpp's build which commit it is.
+    # llama.cpp's build reads its commit from git.
     apt-get install -y -qq --no-install-recommends cmake g++ git ninja-build python3-pip python3-venv
 fi
 wheel=$(python3 image/engine/build.py "${arguments[@]}" --cache /engine-cache --print-path)

@@ -2,8 +2,8 @@
 
     python image/scripts/build_image.py --variant cpu [--base BASE] [--cuda-architectures 89-real]
 
-The image is called localhost/llama-gguf-inference:VARIANT. Finished engine wheels of the user's cache go into the
-build, and a wheel compiled there comes back, so the engine is compiled once a machine. Ends with the layers' sizes.
+The image is tagged localhost/llama-gguf-inference:VARIANT. The build uses engine wheels from the user's cache, and a
+wheel compiled there is copied to the cache, so each machine compiles the engine once. Prints the layer sizes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from image.scripts import image_size
 
 ROOT = recipe.ROOT
 MOUNTED_LIBRARIES = "/cuda-libraries"
-"""Where the Containerfile mounts the libraries that come with a toolkit from PyPI."""
+"""Where the Containerfile mounts the libraries of a toolkit from PyPI."""
 
 
 class ImageError(Exception):
@@ -37,7 +37,7 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which version of our code this is."""
+    """The version of the working tree."""
 
     version: str
     commit: str
@@ -50,7 +50,7 @@ def local_name(recipes: recipe.Recipes, variant: str) -> str:
 
 
 def local_base(base: recipe.Base) -> str | None:
-    """Return the name that base-image.sh gives the local stand-in for `base`."""
+    """Return the name of the local replacement for `base` that base-image.sh builds."""
     return f"localhost/llama-gguf-base:{base.suite}" if base.suite else None
 
 
@@ -59,7 +59,7 @@ def _output(command: list[str]) -> str:
 
 
 def identify() -> Identity:
-    """Return the version and commit of the working tree; uncommitted changes to what the image holds are told."""
+    """Return the version and commit of the working tree; the commit ends in `-dirty` with uncommitted changes."""
     text = (ROOT / "services/llama_gguf/__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
     if not match:
@@ -72,33 +72,33 @@ def identify() -> Identity:
 
 
 def choose_base(base: recipe.Base, mode: str, *, exists: bool) -> str:
-    """Return what FROM takes: the registry's image, or the local stand-in. Raises ImageError."""
+    """Return the reference for FROM: the registry's image, or the local replacement. Raises ImageError."""
     local = local_base(base)
     if mode == "local" or (mode == "auto" and exists):
         if not (local and exists):
-            raise ImageError(f"no local base image {local or 'for ' + base.reference}; make it with `make base-image`")
+            raise ImageError(f"no local base image {local or 'for ' + base.reference}; build it with `make base-image`")
         return local
     if mode == "pinned" and not base.digest:
         raise ImageError(
-            f"{base.reference} has no digest in image/variants.yaml; run `make pin-bases` where there is a registry"
+            f"{base.reference} has no digest in image/variants.yaml; run `make pin-bases` with access to the registry"
         )
     return f"{base.image}:{base.tag}" if mode == "newest" else base.reference
 
 
-def how_fixed(reference: str) -> str:
-    """Return what to say of a base that may be another one tomorrow."""
+def pinning_note(reference: str) -> str:
+    """Return a note for a base that is not pinned, otherwise ""."""
     return "" if "@sha256:" in reference or reference.startswith("localhost/") else " (by tag, not pinned by digest)"
 
 
 def cuda_libraries(variant: recipe.Variant) -> str:
-    """Return where the builder stage finds CUDA's runtime libraries: NVIDIA's devel image brings its own."""
+    """Return where the builder stage finds CUDA's runtime libraries: NVIDIA's devel image has its own."""
     if not variant.cuda:
         return ""
     return MOUNTED_LIBRARIES if variant.toolkit else "/usr/local/cuda/lib64"
 
 
 def link_cuda_libraries(recipes: recipe.Recipes, variant: recipe.Variant, cache: Path, into: Path) -> None:
-    """Link the runtime libraries of a toolkit from PyPI into `into`, fetching them first if need be."""
+    """Link the runtime libraries of a toolkit from PyPI into `into`, downloaded first if missing."""
     into.mkdir()
     if variant.toolkit:
         toolkit = recipes.toolkits[variant.toolkit]
@@ -134,7 +134,7 @@ def build_arguments(
 
 
 def isolation(env: Mapping[str, str]) -> list[str]:
-    """Return buildah's isolation: chroot inside a container, where namespaces cannot be made."""
+    """Return buildah's isolation: chroot inside a container, where namespaces cannot be created."""
     if "BUILDAH_ISOLATION" in env or Path("/run/systemd/system").exists():
         return []
     return ["--isolation", "chroot"]
@@ -143,7 +143,7 @@ def isolation(env: Mapping[str, str]) -> list[str]:
 def command_line(
     recipes: recipe.Recipes, arguments: Mapping[str, str], contexts: Path, target: str, output: list[str]
 ) -> list[str]:
-    """Return buildah's command line. The format is Docker's, because OCI's has no health check."""
+    """Return buildah's command line. Docker's format, because OCI's has no HEALTHCHECK."""
     command = ["buildah", "build", *isolation(os.environ), "--layers", "--format", "docker"]
     command += ["--timestamp", str(recipes.image.layer_timestamp), "--ignorefile", "image/containerignore"]
     if certificates := os.environ.get("PIP_CERT"):
@@ -166,22 +166,22 @@ def _run(command: list[str]) -> None:
         raise ImageError(f"{command[0]} failed; its messages are above")
 
 
-def keep_compiled(command: list[str], contexts: Path, cache: Path) -> list[Path]:
-    """Build the engine stage by `command`, which compiles only what no finished wheel fits.
+def cache_compiled(command: list[str], contexts: Path, cache: Path) -> list[Path]:
+    """Build the engine stage with `command`, which compiles the engine unless a cached wheel has its key.
 
-    A wheel that it did compile goes into the cache and into the build's context. Returns the folders of such wheels.
-    Only the stage knows the key of its own machine, so whether a wheel fits is not for us to say.
+    A compiled wheel is copied to the cache and to the build context. Returns the folders of such wheels. Only the stage
+    knows the key, because it depends on the stage's own machine.
     """
     fetched = contexts / "fetched"
     _run([*command[:-1], "--output", str(fetched), command[-1]])
-    kept = []
+    cached = []
     for folder in sorted(path.parent for path in fetched.glob("*/*.whl")):
         target = cache / folder.name
-        if not target.exists():  # two builds at once: the first one's is as good
+        if not target.exists():  # a parallel build has cached the same
             folder.rename(target)
         shutil.copytree(target, contexts / "engine-cache" / target.name, copy_function=os.link, dirs_exist_ok=True)
-        kept.append(target)
-    return kept
+        cached.append(target)
+    return cached
 
 
 def build_variant(options: argparse.Namespace) -> str:
@@ -191,7 +191,7 @@ def build_variant(options: argparse.Namespace) -> str:
     recipes = recipe.load()
     variant = recipes.variant(options.variant)
     if not variant.image:
-        raise ImageError(f"variant {variant.name} is for one's own machine, not for an image")
+        raise ImageError(f"variant {variant.name} has no image: it is for the machine that builds it")
     bases = {}
     for role, name in variant.bases.items():
         base = recipes.bases[name]
@@ -210,9 +210,9 @@ def build_variant(options: argparse.Namespace) -> str:
         link_cuda_libraries(recipes, variant, cache, contexts / "cuda-libraries")
         for folder in cached_builds(cache, variant.name):
             shutil.copytree(folder, contexts / "engine-cache" / folder.name, copy_function=os.link)
-        for folder in keep_compiled(command_line(recipes, arguments, contexts, "engine-wheel", []), contexts, cache):
-            compiler.say(f"kept the new engine for the next build: {folder}")
-        compiler.say(f"building {name} on {bases['runtime']}{how_fixed(bases['runtime'])}")
+        for folder in cache_compiled(command_line(recipes, arguments, contexts, "engine-wheel", []), contexts, cache):
+            compiler.say(f"cached the engine for the next build: {folder}")
+        compiler.say(f"building {name} on {bases['runtime']}{pinning_note(bases['runtime'])}")
         fresh = ["--no-cache"] if options.no_cache else []
         _run(command_line(recipes, arguments, contexts, variant.name, [*fresh, "--tag", name]))
     return name
@@ -226,8 +226,8 @@ def main(argv: list[str] | None = None) -> int:
         "--base",
         choices=("auto", "local", "registry", "pinned", "newest"),
         default="auto",
-        help="whence base images; auto: the local one if `make base-image` made it; registry: by digest where there is "
-        "one; pinned: by digest or not at all; newest: by tag",
+        help="source of base images; auto: the local one if `make base-image` built it; registry: by digest where "
+        "there is one; pinned: only by digest; newest: by tag",
     )
     parser.add_argument("--cuda-architectures", help="override the variant's list, to build for one kind of GPU")
     parser.add_argument("--no-cache", action="store_true", help="reuse no layer of an earlier build")

@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -IS
-"""The image's HEALTHCHECK: ask the health server, at whatever address the running configuration gave it.
+"""The image's HEALTHCHECK: query the health server at its address in the running configuration.
 
-Starts every few seconds for as long as the container lives, so it imports next to nothing and none of our code. The run
-directory is found where the appliance's programs were told of it: in their environment.
+Runs every few seconds for the lifetime of the container, so it imports almost nothing and none of our code. The run
+directory is read from the environment of the appliance's programs.
 """
 
 import json
@@ -22,23 +22,23 @@ def find_run_dir(proc: str = "/proc") -> str | None:
             with open(f"{proc}/{pid}/environ", "rb") as file:  # noqa: PTH123
                 variables = file.read().split(b"\0")
         except OSError:
-            continue  # another user's, or gone
+            continue  # another user's, or it has exited
         for variable in variables:
             if variable.startswith(VARIABLE):
                 return os.fsdecode(variable[len(VARIABLE) :])
     return None
 
 
-def ask(host: str, port: int, path: str) -> int:
-    """Return the status with which the health server answers. Raises OSError or ValueError."""
+def probe(host: str, port: int, path: str) -> int:
+    """Return the HTTP status of the health server. Raises OSError or ValueError."""
     with socket.create_connection((WILDCARDS.get(host, host), port), TIMEOUT_SECONDS) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        with connection.makefile("rb") as answer:
-            return int(answer.readline(1024).split()[1])
+        with connection.makefile("rb") as response:
+            return int(response.readline(1024).split()[1])
 
 
 def main() -> int:
-    """Print what was found and return Docker's verdict: 0 healthy, 1 not."""
+    """Print the status and return Docker's exit status: 0 healthy, 1 unhealthy."""
     run_dir = find_run_dir()
     if run_dir is None:
         print("the appliance is not running yet")  # noqa: T201 - what `docker inspect` shows
@@ -46,9 +46,9 @@ def main() -> int:
     try:
         with open(f"{run_dir}/settings.json", "rb") as file:  # noqa: PTH123
             health = json.load(file)["settings"]["health"]
-        status = ask(health["host"], health["port"], health["path"])
+        status = probe(health["host"], health["port"], health["path"])
     except (OSError, ValueError, KeyError, IndexError) as error:
-        print(f"no answer from the health server: {error}")  # noqa: T201
+        print(f"no response from the health server: {error}")  # noqa: T201
         return 1
     meaning = {200: "ready", 204: "starting"}.get(status, "not ready")
     print(f"{status} {meaning}")  # noqa: T201

@@ -1,9 +1,9 @@
-"""What an image weighs, layer by layer, and whose weight it is: `make image-size VARIANT=cpu`.
+"""The size of an image by layer and by owner: `make image-size VARIANT=cpu`.
 
     python image/scripts/image_size.py --variant cpu [--json] [--check]
 
-Measured on the layers as a registry would hold them (gzip) and as tar. `--check` fails when a limit is passed: what is
-ours (not Debian, not CUDA, not the engine) at most 60 MB unpacked, the CPU image at most 120 MB compressed.
+Sizes of the layers as in a registry (gzip) and as tar. `--check` fails where a limit is exceeded: our own layers (not
+Debian, not CUDA, not the engine) at most 60 MB unpacked, the CPU image at most 120 MB compressed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MEGABYTE = 1_000_000
 OWN_LIMIT_BYTES = 60 * MEGABYTE
 CPU_COMPRESSED_LIMIT_BYTES = 120 * MEGABYTE
 
-# Which layer is whose, told by the Containerfile's own instructions. CUDA's libraries go where the engine's go, a step
-# before them.
+# The owner of a layer, by the Containerfile's instruction. The layer of CUDA's libraries, with the same destination, is
+# the one before the engine's.
 _OWNERS = (
     ("apt-get install", "debian"),
     ("/opt/llama-gguf/engine/", "engine"),
@@ -50,7 +50,7 @@ class Layer:
 
 
 def owners(steps: Sequence[str]) -> list[str]:
-    """Return whose layer each instruction made; what we do not know is the base image's."""
+    """Return the owner of the layer of each instruction; unknown ones are the base image's."""
     found = [next((owner for text, owner in _OWNERS if text in step), "base") for step in steps]
     if "engine" in found:
         found[found.index("engine")] = "cuda"
@@ -88,19 +88,19 @@ def measure(name: str) -> list[Layer]:
 
 
 def own_bytes(layers: Sequence[Layer]) -> int:
-    """Return what of `layers` is ours, unpacked."""
+    """Return the unpacked size of our own layers."""
     return sum(layer.unpacked for layer in layers if layer.owner.startswith("ours"))
 
 
 def exceeded(layers: Sequence[Layer], variant: str) -> list[str]:
-    """Return a sentence for each limit that is passed."""
+    """Return a message for each exceeded limit."""
     wrong = []
     if (own := own_bytes(layers)) > OWN_LIMIT_BYTES:
-        wrong.append(f"ours is {own / MEGABYTE:.1f} MB unpacked, over {OWN_LIMIT_BYTES / MEGABYTE:.0f}")
+        wrong.append(f"our layers have {own / MEGABYTE:.1f} MB unpacked, limit {OWN_LIMIT_BYTES / MEGABYTE:.0f}")
     total = sum(layer.compressed for layer in layers)
     if variant == "cpu" and total > CPU_COMPRESSED_LIMIT_BYTES:
         wrong.append(
-            f"the CPU image is {total / MEGABYTE:.1f} MB compressed, over {CPU_COMPRESSED_LIMIT_BYTES / MEGABYTE:.0f}"
+            f"the CPU image has {total / MEGABYTE:.1f} MB compressed, limit {CPU_COMPRESSED_LIMIT_BYTES / MEGABYTE:.0f}"
         )
     return wrong
 
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="image/scripts/image_size.py", description="Report the size of an image.")
     parser.add_argument("--variant", required=True)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a limit is passed")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a limit is exceeded")
     options = parser.parse_args(argv)
     try:
         layers = measure(f"localhost/llama-gguf-inference:{options.variant}")

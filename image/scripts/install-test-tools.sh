@@ -12,7 +12,7 @@ for package in "${packages[@]}"; do
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
-# The tests start their own servers: a freshly installed one must not start by itself.
+# The tests start their own servers: a newly installed one must not start automatically.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what builds and runs images without a daemon, and set it up for a machine that is a container itself.
+# Install the tools that build and run images without a daemon, and configure them for a machine that is a container.
 # Debian or Ubuntu, as root (or with sudo). Idempotent. CI runs it through `make image-tools`.
 set -euo pipefail
 
@@ -7,7 +7,7 @@ sudo=()
 [ "$(id -u)" -eq 0 ] || sudo=(sudo)
 
 packages=(buildah podman skopeo debootstrap)
-# Docker's own packages bring a runc that Debian's would replace, and Docker with it.
+# Docker's packages contain a runc; Debian's package would replace it and remove Docker.
 command -v runc >/dev/null || packages+=(runc)
 missing=()
 for package in "${packages[@]}"; do
@@ -18,7 +18,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# Write a file only where there is none: an administrator's own settings win.
+# Write a file only where there is none: an administrator's settings take precedence.
 put() {
     if [ ! -e "$1" ]; then
         "${sudo[@]}" mkdir -p "$(dirname "$1")"
@@ -29,22 +29,22 @@ put() {
     fi
 }
 
-# Whether overlay mounts work here; in some containers they don't, and without them every layer is a full copy.
+# overlay where overlay mounts work; in some containers they do not, and vfs makes a full copy of every layer.
 storage_driver() {
-    local probe answer=vfs
+    local probe driver=vfs
     probe=$("${sudo[@]}" mktemp -d /var/lib/llama-gguf-probe.XXXXXX)
     "${sudo[@]}" mkdir "$probe"/{lower,upper,work,merged}
     if "${sudo[@]}" mount -t overlay overlay \
         -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work" "$probe/merged" 2>/dev/null; then
         "${sudo[@]}" umount "$probe/merged"
-        answer=overlay
+        driver=overlay
     fi
     "${sudo[@]}" rm -rf "$probe"
-    echo "$answer"
+    echo "$driver"
 }
 
-# crun and the default limits need rights that a nested container lacks; these settings need none. A machine with
-# systemd is taken for a real one and left as its packages set it up.
+# crun and the default limits need privileges that a nested container lacks; these settings need none. A machine with
+# systemd is assumed to be no container and keeps the configuration of its packages.
 if [ ! -d /run/systemd/system ]; then
     put /etc/containers/storage.conf <<CONF
 [storage]

@@ -1,12 +1,12 @@
-"""Write the lock files, with hashes: the image's packages, the engine's and the one that carries the starter model.
+"""Write the lock files, with hashes: of the image's packages, the engine and the starter model's package.
 
 The pins of image/requirements.lock and image/engine/requirements.lock are in pyproject.toml, that of
 image/engine/starter.lock is in image/engine/starter.py.
 
     python image/scripts/lock.py            # write them
-    python image/scripts/lock.py --check   # exit 1 when they say something else than the pins
+    python image/scripts/lock.py --check   # exit 1 where they differ from the pins
 
-Needs `uv` (`make lock` gets it) to write, nothing to check: the check compares pins, so it runs offline in a test.
+Writing needs `uv` (`make lock` installs it); the check only compares pins, so it runs offline in a test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUNTIME_LOCK = ROOT / "image/requirements.lock"
 ENGINE_LOCK = ROOT / "image/engine/requirements.lock"
 PYTHON = "3.11"
 EXTRAS = ("redis",)
-"""Extras that are in the image beside the plain dependencies."""
+"""Extras in the image besides the dependencies."""
 
 
 def pins(text: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ def wanted(pyproject: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def differences(want: dict[str, str], lock: dict[str, str], source: str = "pyproject.toml") -> list[str]:
-    """Return a line for each pin of `source` that the lock lacks or has otherwise."""
+    """Return a line for each pin of `source` that is missing or different in the lock."""
     return [
         f"{name}: {source} has {version}, the lock {lock.get(name, 'nothing')}"
         for name, version in want.items()
@@ -61,7 +61,7 @@ def unhashed(lock: str) -> list[str]:
 
 
 def check() -> list[str]:
-    """Return what is wrong with the lock files, nothing when they are current."""
+    """Return what is wrong with the lock files; empty where they are up to date."""
     runtime, engine = wanted((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wrong = []
     for path, want, source in (
@@ -85,7 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="image/scripts/lock.py", description="Write or check the lock files.")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest of what pyproject.toml leaves open")
+    parser.add_argument(
+        "--upgrade", action="store_true", help="resolve what pyproject.toml does not pin to the newest versions"
+    )
     options = parser.parse_args(argv)
     if not options.check:
         upgrade = ["--upgrade"] if options.upgrade else []

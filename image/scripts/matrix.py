@@ -1,9 +1,9 @@
 """The workflow's build matrix, from variants.yaml: one entry for each variant and architecture, with its engine's key.
 
-    python image/scripts/matrix.py [--hosted]       # prints `matrix={…}`, as GITHUB_OUTPUT wants it
+    python image/scripts/matrix.py [--hosted]       # prints `matrix={…}`, the format of GITHUB_OUTPUT
 
-Without --hosted the variants that only a release builds are left out. The key names the cache of the compiled engine:
-it changes exactly when the engine would be compiled anew, so neither a stale wheel nor a needless hour slips through.
+Without --hosted, variants that only a release builds are omitted. The key is the cache key of the compiled engine: it
+changes exactly when the engine must be compiled again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if not __package__:  # run by path: `image` is found from the repository's root
 from image.engine import recipe
 
 RUNNERS = {"amd64": "ubuntu-24.04", "arm64": "ubuntu-24.04-arm"}
-"""Every architecture is built on its own kind of machine: nothing is emulated."""
+"""Every architecture is built natively: nothing is emulated."""
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def engine_key(recipes: recipe.Recipes, variant: recipe.Variant, architecture: str) -> str:
-    """Return what names the engine of `variant` among all; the base's tag stands for the C library of its builder."""
+    """Return the cache key of the engine of `variant`; the base's tag represents the C library of its builder."""
     machine = recipe.Machine(MACHINES[architecture], recipes.bases[variant.bases["build"]].tag, "", ())
     return recipe.current_key(recipes, variant, recipe.cmake_arguments(variant), machine)
 
@@ -51,7 +51,7 @@ def variants(found: list[dict[str, str]]) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="image/scripts/matrix.py", description="Print the workflow's build matrix.")
-    parser.add_argument("--hosted", action="store_true", help="with the variants that only a release builds")
+    parser.add_argument("--hosted", action="store_true", help="include the variants that only a release builds")
     found = entries(recipe.load(), hosted=parser.parse_args(argv).hosted)
     sys.stdout.write(f"matrix={json.dumps({'include': found})}\nvariants={json.dumps(variants(found))}\n")
     return 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Open (or bring up to date) a pull request with the digests that `make pin-bases` wrote. For weekly.yml: needs gh.
+# Open (or update) a pull request with the digests that `make pin-bases` wrote. For weekly.yml: needs gh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

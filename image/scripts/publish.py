@@ -1,11 +1,11 @@
-"""From a tested image on this machine to tags in a registry, without building anything again.
+"""Publish a tested local image to a registry, without building it again.
 
-    publish.py save --variant cpu --out build/images        # after the tests: the very layers and manifest, in a folder
+    publish.py save --variant cpu --out build/images        # after the tests: layers and manifest, in a folder
     publish.py push --variant cpu --from build/images --repository ghcr.io/OWNER/NAME --run 123
     publish.py tag  --repository ghcr.io/OWNER/NAME --digest sha256:… --variant cpu --ref refs/tags/v1.2.3
 
-`save` compresses once; `push` keeps the digests, so what is signed is what was tested. Public tags come last, after
-the scan and the signature: `push` only uses a name of its run. Needs skopeo and buildah; logging in is the caller's.
+`save` compresses once; `push` preserves the digests, so what is signed is what was tested. Public tags come last, after
+the scan and the signature: `push` uses a staging tag of its run. Needs skopeo and buildah, logged in by the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from image.engine import recipe
 from image.scripts import build_image, tags
 
 _ABSENT = re.compile(r"(manifest|name) unknown", re.IGNORECASE)
-"""What a registry says of a tag or a repository that is not there."""
+"""The error of a registry for a missing tag or repository."""
 
 
 class PublishError(Exception):
@@ -44,7 +44,7 @@ def folder_name(variant: str, architecture: str) -> str:
 
 
 def staging_reference(repository: str, run: str, variant: str, architecture: str = "") -> str:
-    """Return the name an image has between push and tag; it says from which run it came."""
+    """Return the staging tag of an image between push and tag, which contains the run."""
     parts = ["build", run, variant, architecture]
     return f"{repository.lower()}:{'-'.join(filter(None, parts))}"
 
@@ -82,7 +82,7 @@ def push(variant: recipe.Variant, source: Path, repository: str, run: str) -> st
 def published_digest(reference: str) -> str | None:
     """Return the digest behind `reference` in the registry, None where there is none.
 
-    Raises PublishError for any other answer: silence is no proof that a version is free.
+    Raises PublishError for any other response: only that one proves that a version is not taken.
     """
     command = ["skopeo", "inspect", "--format", "{{.Digest}}", f"docker://{reference}"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -90,14 +90,14 @@ def published_digest(reference: str) -> str | None:
         return found.stdout.strip()
     if _ABSENT.search(found.stderr):
         return None
-    raise PublishError(f"cannot tell whether {reference} is published: {found.stderr.strip()}")
+    raise PublishError(f"cannot determine whether {reference} is published: {found.stderr.strip()}")
 
 
 def tag(repository: str, digest: str, names: list[str]) -> list[str]:
     """Give the image `digest` its public tags; return those given.
 
-    A version that is published already as another image is an error. A commit's tag stays with the first image of that
-    commit: a weekly rebuild of it goes to the moving names only.
+    A version that is already published as another image is an error. A commit's tag stays on the first image of that
+    commit: a weekly rebuild gets the moving tags only.
     """
     repository = repository.lower()
     given = []
@@ -106,7 +106,7 @@ def tag(repository: str, digest: str, names: list[str]) -> list[str]:
         if present and present != digest:
             if tags.is_commit(name):
                 continue
-            raise PublishError(f"{name} is published already as {present}; versions are never moved")
+            raise PublishError(f"{name} is already published as {present}; version tags are never moved")
         source, target = f"docker://{repository}@{digest}", f"docker://{repository}:{name}"
         _run(["skopeo", "copy", "--quiet", "--all", "--preserve-digests", source, target])
         given.append(name)
@@ -134,7 +134,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; `push` prints `digest=…` and `repository=…`, as GITHUB_OUTPUT wants them."""
+    """Run the command line; `push` prints `digest=…` and `repository=…`, the format of GITHUB_OUTPUT."""
     options = parse_arguments(argv)
     try:
         variant = recipe.load().variant(options.variant)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the GitHub release of $REF with build/release-notes.md and the SBOMs. For release.yml: needs gh and GH_TOKEN.
+# Create the GitHub release of $REF with build/release-notes.md and the SBOMs. For release.yml: needs gh and GH_TOKEN.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,4 +1,4 @@
-"""Notes of a release: its section of CHANGELOG.md and what its images weigh.
+"""Notes of a release: its section of CHANGELOG.md and the sizes of its images.
 
 python image/scripts/release_notes.py --ref refs/tags/v1.2.3 --sizes build/images --out build/release-notes.md
 python image/scripts/release_notes.py --ref refs/tags/v1.2.3 --check    # version, changelog and tag agree
@@ -31,7 +31,7 @@ def section(changelog: str, version: str) -> str:
     if not match or not match[2].strip():
         raise NotesError(f"CHANGELOG.md has no notes under `## {version}`")
     if "unreleased" in (match[1] or "").lower():
-        raise NotesError(f"CHANGELOG.md says that {version} is unreleased: give it the day of its release")
+        raise NotesError(f"CHANGELOG.md says that {version} is unreleased: add the release date")
     return match[2].strip()
 
 
@@ -52,11 +52,11 @@ def check(version: str, package_init: str, changelog: str) -> str:
 
 
 def hub_note(dockerfile: str, repository: str) -> str:
-    """Return what to say where RunPod's Hub would not build the image of this `repository`; "" where it would."""
+    """Return a note where RunPod's Hub would not build the image of this `repository`, otherwise ""."""
     image = f"ghcr.io/{repository.lower()}"
     if not repository or f"\nFROM {image}:" in f"\n{dockerfile}":
         return ""
-    return f"note: .runpod/Dockerfile does not take {image}, so RunPod's Hub cannot build this release"
+    return f"note: .runpod/Dockerfile does not use {image}, so RunPod's Hub cannot build this release"
 
 
 def size_table(folders: list[Path]) -> str:

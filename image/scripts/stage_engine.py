@@ -1,10 +1,10 @@
-"""Take what an image needs out of the engine's wheel: llama-server, its backends, and the libraries those load.
+"""Unpack what an image needs from the engine's wheel: llama-server, its backends, and the libraries they load.
 
     python image/scripts/stage_engine.py --variant cpu --wheel FILE --out DIR [--cuda-libraries DIR]
 
-Every library is kept under the name the loader asks for, and stripped. Writes DIR/engine/{bin,lib},
-DIR/engine/engine.json and DIR/cuda/lib. Anything a kept file needs that is neither in the wheel nor of the system is an
-error here and not in production. Runs in the builder stage; needs binutils and patchelf.
+Every library is stored under its soname, and stripped. Writes DIR/engine/{bin,lib}, DIR/engine/engine.json and
+DIR/cuda/lib. A NEEDED library that is neither in the wheel nor in the base image is an error. Runs in the builder
+stage; needs binutils and patchelf.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from image.engine import cuda_toolkit, recipe
 
 PROGRAM = "llama-server"
 SYSTEM_LIBRARIES = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|gomp)\.so\.\d+)")
-"""Libraries that the runtime base brings (libgomp is installed there)."""
+"""Libraries of the runtime base (libgomp is installed there)."""
 
 RUNPATH = "$ORIGIN/../lib:$ORIGIN"
-"""Where every file looks for libraries: in `lib`, wherever the engine's folder lies."""
+"""The search path of every file: `lib`, relative to the engine's folder."""
 
 DRIVER_LIBRARIES = frozenset({"libcuda.so.1"})
 """Libraries that the host's NVIDIA driver mounts into the container."""
 
 
 class StageError(Exception):
-    """The wheel does not hold what the image needs."""
+    """The wheel does not contain what the image needs."""
 
 
 def parse_needed(readelf: str) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def closure(
     available: Callable[[str], bool],
     given: frozenset[str],
 ) -> tuple[set[str], set[str]]:
-    """Return the libraries that `roots` load, directly or not: those `available`, and those found nowhere."""
+    """Return the libraries that `roots` load, directly or indirectly: those `available`, and the missing ones."""
     found: set[str] = set()
     missing: set[str] = set()
     waiting = list(roots)
@@ -89,7 +89,7 @@ def stage(wheel: Path, engine: Path, given: frozenset[str]) -> list[str]:
         )
         if missing:
             raise StageError(
-                f"{wheel.name} needs {', '.join(sorted(missing))}, which neither it nor the base image has"
+                f"{wheel.name} needs {', '.join(sorted(missing))}, which neither it nor the base image contains"
             )
         kept = []
         for name in (*roots, *sorted(libraries)):
@@ -99,22 +99,22 @@ def stage(wheel: Path, engine: Path, given: frozenset[str]) -> list[str]:
             shutil.copyfile(locate(name), target)
             target.chmod(0o755)
             subprocess.run(["/usr/bin/strip", "--strip-unneeded", str(target)], check=True)
-            # llama-cpp-python's install rules give the backends it names (CUDA's, not the CPU's) a path of its own.
+            # llama-cpp-python's install rules set another RPATH for the CUDA backend.
             subprocess.run(["/usr/bin/patchelf", "--set-rpath", RUNPATH, str(target)], check=True)
             kept.append(f"{folder}/{name}")
     return kept
 
 
 def describe(program: Path, version: str, arguments: tuple[str, ...], patches: Path) -> dict[str, object]:
-    """Return what /versions.json says of the engine; asks the program itself for its build.
+    """Return the engine's entry in /versions.json, with the build that the program reports.
 
-    Its source is not llama.cpp's as it was published: the file `patches` edits it, so that is told too. The commit that
-    the program names is llama-cpp-python's, in whose sdist llama.cpp comes without a history of its own.
+    The file `patches` edits llama.cpp's source, so its hash is in there too. The commit that the program reports is
+    llama-cpp-python's, whose sdist contains llama.cpp without its git history.
     """
     done = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=True)
     match = re.search(r"^version:\s*(.+?)\s*$", done.stdout + done.stderr, re.MULTILINE)
     if not match:
-        raise StageError(f"{program} --version says nothing of its version")
+        raise StageError(f"{program} --version prints no version")
     return {
         "package": f"llama-cpp-python=={version}",
         "llama_cpp": match[1],
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--variant", required=True)
     parser.add_argument("--wheel", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--cuda-libraries", type=Path, help="folder to take the CUDA runtime libraries from")
+    parser.add_argument("--cuda-libraries", type=Path, help="folder of the CUDA runtime libraries")
     parser.add_argument("--cuda-architectures")
     options = parser.parse_args(argv)
     recipes = recipe.load()

@@ -1,4 +1,4 @@
-"""Make the image's Python environment: the locked packages, stripped of what never runs there, and byte-compiled.
+"""Create the image's Python environment: the locked packages, without unused files, byte-compiled.
 
     python3 image/scripts/stage_python.py --lock image/requirements.lock --out /opt/llama-gguf/venv
     python3 image/scripts/stage_python.py --compile-only DIR
@@ -23,7 +23,7 @@ SOURCE_SUFFIXES = (".pyx", ".pxd", ".pxi", ".c", ".h", ".cpp", ".pyi", ".hash")
 
 PRUNED = (
     "supervisor/tests",
-    "supervisor/ui",  # the web interface, which is off
+    "supervisor/ui",  # the web interface, which is disabled
     "fsspec/tests",
     "huggingface_hub/cli",  # `hf`, a program of its own
     "huggingface_hub/templates",
@@ -31,17 +31,17 @@ PRUNED = (
     "pydantic/mypy.py",
     "multidict/_testcapi*.so",
 )
-"""Paths (globs) below site-packages that nothing of ours reaches."""
+"""Paths (globs) below site-packages that we do not import."""
 
 KEPT_LEXERS = ("__init__.py", "_mapping.py", "special.py", "python.py", "_python_builtins.py", "data.py")
-"""Of pygments' 260 lexers rich needs none unless code is shown; these cover YAML, JSON and tracebacks."""
+"""rich uses pygments' 260 lexers only to show code; these cover YAML, JSON and tracebacks."""
 
 UNCOMPILED = re.compile(r"/(pygments|huggingface_hub|fsspec|redis)/")
-"""Big packages that are imported rarely or in part: compiled they would cost 12 MB and save a tenth of a second."""
+"""Large packages that are imported rarely or in part: compiling them would cost 12 MB and save 0.1 s."""
 
 
 BUILD_CERTIFICATES = Path("/run/secrets/pip-cert")
-"""Certificate authorities of the building host, where PyPI is behind a proxy that has its own."""
+"""CA certificates of the building host, where PyPI is behind a TLS proxy."""
 
 
 def pruned_paths(site: Path) -> list[Path]:
@@ -53,7 +53,7 @@ def pruned_paths(site: Path) -> list[Path]:
 
 
 def prune(paths: Iterable[Path]) -> None:
-    """Delete `paths`; some may lie below others."""
+    """Delete `paths`; some can be below others."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -68,7 +68,7 @@ def strip_libraries(site: Path) -> None:
 
 
 def compile_tree(tree: Path, skip: re.Pattern[str] | None = None) -> None:
-    """Byte-compile `tree`. The files in an image never change, so nothing is compared when they are loaded."""
+    """Byte-compile `tree`. Files in an image never change, so the import does not check the source."""
     done = compileall.compile_dir(
         tree, quiet=1, rx=skip, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH, legacy=False
     )
@@ -77,7 +77,7 @@ def compile_tree(tree: Path, skip: re.Pattern[str] | None = None) -> None:
 
 
 def install(lock: Path, out: Path) -> Path:
-    """Make the virtual environment at `out` with the locked packages and no pip; return its site-packages."""
+    """Create the virtual environment at `out` with the locked packages and no pip; return its site-packages."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(out)], check=True)
     python = str(out / "bin/python")
     command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-cache-dir", "--no-compile"]
@@ -87,23 +87,25 @@ def install(lock: Path, out: Path) -> Path:
     subprocess.run([*command, "--only-binary", ":all:", "-r", str(lock)], check=True)
     for script in (out / "bin").iterdir():
         if not script.name.startswith("python"):
-            script.unlink()  # activate scripts and the packages' own programs: only ours is run
+            script.unlink()  # activate scripts and the packages' own programs are not used
     return next(out.glob("lib/python3*/site-packages"))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="image/scripts/stage_python.py", description="Make the image's environment.")
+    parser = argparse.ArgumentParser(
+        prog="image/scripts/stage_python.py", description="Create the image's environment."
+    )
     parser.add_argument("--lock", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--path", help="one more folder to import from, added to the environment")
+    parser.add_argument("--path", help="folder to add to the environment's import path")
     parser.add_argument("--compile-only", type=Path, metavar="DIR", help="byte-compile DIR and do nothing else")
     options = parser.parse_args(argv)
     if options.compile_only:
         compile_tree(options.compile_only)
         return 0
     if not (options.lock and options.out):
-        parser.error("--lock and --out are needed")
+        parser.error("--lock and --out are required")
     site = install(options.lock, options.out)
     if options.path:
         (site / "app.pth").write_text(options.path + "\n", encoding="utf-8")

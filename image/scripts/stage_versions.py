@@ -1,4 +1,4 @@
-"""Write /versions.json: what exactly is in this image, for people, bug reports and the image's tests.
+"""Write /versions.json: the exact content of this image, for users, bug reports and the image's tests.
 
 Runs in a builder stage with only the standard library.
 """

@@ -1,10 +1,10 @@
-"""Which tags an image gets for a git ref: pure, so that a release is not the first time it is tried.
+"""Which tags an image gets for a git ref. Pure, so that it is tested before a release.
 
     python image/scripts/tags.py --ref refs/tags/v1.2.3 --variant cpu [--existing v1.2.2 --existing v1.3.0]
     python image/scripts/tags.py --ref refs/heads/main --sha 0123abc --variant cuda
 
-A released version X.Y.Z is written once and never moved. X.Y, X and bare names (`latest`, `cpu`) move only forward: a
-patch for an older line does not take them back. Anything else than a release is `sha-…` and, on main, `edge`.
+The tag of a release X.Y.Z is never moved. X.Y, X and bare names (`latest`, `cpu`) move only to newer versions: a patch
+of an older line does not change them. All other refs get `sha-…` and, on main, `edge`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Version = tuple[int, int, int]
 
 
 class TagError(Exception):
-    """A ref that looks like a release and is none, or one that nothing can be tagged from."""
+    """The ref is a tag but no release, or has no commit to tag by."""
 
 
 def parse_release(tag: str) -> tuple[Version, str] | None:
@@ -38,7 +38,7 @@ def parse_release(tag: str) -> tuple[Version, str] | None:
 
 
 def is_exact(tag: str) -> bool:
-    """Return whether the image tag `tag` names one release for good."""
+    """Return whether the image tag `tag` names one exact release."""
     return re.search(r"(^|-)\d+\.\d+\.\d+(-[a-z]+\.\d+)?$", tag) is not None
 
 
@@ -53,7 +53,7 @@ def _final_versions(tags: Iterable[str]) -> list[Version]:
 
 
 def release_names(tag: str, existing: Iterable[str]) -> tuple[list[str], bool]:
-    """Return (version names, newest of all) for the git tag `tag`, given the release tags there already are."""
+    """Return (version names, newest of all) for the git tag `tag`, given the existing release tags."""
     release = parse_release(tag)
     if release is None:
         raise TagError(f"{tag} is no release: a release's tag is vX.Y.Z or vX.Y.Z-rc.N")
@@ -78,13 +78,13 @@ def image_tags(ref: str, sha: str, prefixes: Iterable[str], existing: Iterable[s
         bare = "latest"
     else:
         if not sha:
-            raise TagError(f"{ref} is no tag, so its images are named by commit: --sha is needed")
+            raise TagError(f"{ref} is no tag, so its images are named by commit: --sha is required")
         names, moving, bare = [f"sha-{sha[:12]}"], ref == "refs/heads/main", "edge"
     tags = []
     for prefix in prefixes:
         tags += [f"{prefix}-{name}" if prefix else name for name in names]
         if moving:
-            # A variant's own name means its newest release; unreleased ones say so.
+            # A variant's bare name is its newest release; unreleased images have a suffix.
             tags.append((prefix if bare == "latest" else f"{prefix}-{bare}") if prefix else bare)
     return tags
 
@@ -97,11 +97,11 @@ def git_release_tags() -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="image/scripts/tags.py", description="Print an image's tags, one a line.")
+    parser = argparse.ArgumentParser(prog="image/scripts/tags.py", description="Print an image's tags, one per line.")
     parser.add_argument("--ref", required=True, help="as in GITHUB_REF")
     parser.add_argument("--sha", default="")
     parser.add_argument("--variant", required=True)
-    parser.add_argument("--existing", action="append", help="release tags there are (default: asks git)")
+    parser.add_argument("--existing", action="append", help="an existing release tag (default: those of git)")
     options = parser.parse_args(argv)
     try:
         variant = recipe.load().variant(options.variant)

@@ -77,7 +77,7 @@ def test_judgement(off: float, passes: bool) -> None:
     expected = proof.Expectation(0.3, ((-1.0, -2.0), (-3.0, -4.0)))
     result = proof.judge("Q4_0", [[-1.0, -2.0], [-3.0 + off, -4.0]], expected)
     assert result.passed is passes
-    assert passes or "wrong numbers" in result.failure
+    assert passes or "wrong values" in result.failure
 
 
 def test_a_good_engine_passes(tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ def test_a_good_engine_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("dies at start", "llama-server ended with SIGILL; its last line: the last line"),
-        ("dies", "llama-server ended with SIGILL"),
-        ("exits", "llama-server ended with exit code 3; its last line: error: no such thing"),
-        ("nonsense", "the answer lacks log-probabilities"),
-        ("not a number", "wrong numbers: off by inf"),
-        (2.5, "wrong numbers: off by 2.500, at most 0.300 is allowed"),
+        ("dies at start", "llama-server was terminated by SIGILL; its last line: the last line"),
+        ("dies", "llama-server was terminated by SIGILL"),
+        ("exits", "llama-server exited with status 3; its last line: error: no such thing"),
+        ("nonsense", "the response lacks log-probabilities"),
+        ("not a number", "wrong values: off by inf"),
+        (2.5, "wrong values: off by 2.500, tolerance 0.300"),
     ],
 )
 def test_each_failure_is_told_with_its_cause_and_the_other_types_go_on(
@@ -115,7 +115,7 @@ def test_what_a_busy_machine_can_do_too_is_tried_once_more_alone(tmp_path: Path)
     server = proof_server.write(tmp_path / "llama-server", faults={"Q4_0": "killed"})
     results = {result.weight_type: result for result in proof.prove(server, expected=FEW)}
     assert [name for name, result in results.items() if not result.passed] == ["Q4_0"]
-    assert "llama-server ended with SIGKILL" in results["Q4_0"].failure
+    assert "llama-server was terminated by SIGKILL" in results["Q4_0"].failure
 
 
 def test_a_program_that_cannot_be_run_is_a_failure_and_no_crash(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_command_prints_a_line_a_type_and_fails_with_the_engine(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(EXPECTED)
     assert [line for line in lines if "FAILED" in line] == [
-        "Q6_K     FAILED wrong numbers: off by 1.000, at most 0.300 is allowed"
+        "Q6_K     FAILED wrong values: off by 1.000, tolerance 0.300"
     ]
     assert proof.main(["--server", str(server), "--option=--no-repack"]) == 0
 
@@ -196,9 +196,9 @@ def test_failures_of_one_cause_stand_together(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(proof, "load_expected", lambda: FEW)
     wheel = make_wheel(tmp_path, faults={"Q4_0": "exits", "Q4_K": "exits", "F16": 1.0}, mended_by="--no-repack")
     failed = proof_record.prove_wheel(wheel, MACHINE, tmp_path)
-    ended = "llama-server ended with exit code 3; its last line: error: no such thing"
+    ended = "llama-server exited with status 3; its last line: error: no such thing"
     assert failed.text().splitlines() == [
-        "  the engine, weights of F16: wrong numbers: off by 1.000, at most 0.100 is allowed",
+        "  the engine, weights of F16: wrong values: off by 1.000, tolerance 0.100",
         f"  the engine, weights of Q4_0, Q4_K: {ended}",
     ]
     assert proof_record.works_without_extra_buffers(wheel, tmp_path)

@@ -314,7 +314,7 @@ def test_versions_tell_the_engines_build_its_flags_and_that_it_is_patched(tmp_pa
         "flags": ["-DA=ON"],
     }
     program.write_text("#!/bin/sh\necho usage\n", encoding="utf-8")
-    with pytest.raises(stage_engine.StageError, match="says nothing"):
+    with pytest.raises(stage_engine.StageError, match="prints no version"):
         stage_engine.describe(program, "0.3.36", (), patches)
 
 
@@ -333,14 +333,14 @@ def test_an_engine_that_the_image_build_compiled_is_kept_and_used(
         (contexts / "fetched/new/a.whl").write_bytes(b"wheel")
 
     monkeypatch.setattr(build_image, "_run", run)
-    assert build_image.keep_compiled(["buildah", "build", "."], contexts, cache) == [cache / "new"]
+    assert build_image.cache_compiled(["buildah", "build", "."], contexts, cache) == [cache / "new"]
     assert commands == [["buildah", "build", "--output", str(contexts / "fetched"), "."]]
     assert (cache / "new/a.whl").read_bytes() == (contexts / "engine-cache/new/a.whl").read_bytes() == b"wheel"
 
 
 def test_a_build_that_compiled_nothing_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_image, "_run", lambda _command: (tmp_path / "fetched").mkdir())
-    assert build_image.keep_compiled(["buildah", "."], tmp_path, tmp_path / "cache") == []
+    assert build_image.cache_compiled(["buildah", "."], tmp_path, tmp_path / "cache") == []
 
 
 # --- bases and arguments of the build
@@ -373,8 +373,8 @@ def test_which_base_is_chosen() -> None:
     assert build_image.choose_base(base, "registry", exists=True) == "docker.io/library/debian:12-slim"
     assert build_image.choose_base(pinned, "pinned", exists=True).endswith(f"12-slim@{DIGEST}")
     assert build_image.choose_base(pinned, "newest", exists=True) == "docker.io/library/debian:12-slim"
-    assert build_image.how_fixed("docker.io/library/debian:12-slim").endswith("not pinned by digest)")
-    assert build_image.how_fixed(pinned.reference) == build_image.how_fixed(local) == ""
+    assert build_image.pinning_note("docker.io/library/debian:12-slim").endswith("not pinned by digest)")
+    assert build_image.pinning_note(pinned.reference) == build_image.pinning_note(local) == ""
     with pytest.raises(build_image.ImageError, match="make base-image"):
         build_image.choose_base(base, "local", exists=False)
     with pytest.raises(build_image.ImageError, match="no digest"):
@@ -601,8 +601,8 @@ def test_the_run_directory_is_found_under_the_name_that_up_gives() -> None:
         (b"HTTP/1.1 200 OK\r\n\r\n", (0, "200 ready")),
         (b"HTTP/1.1 204 No Content\r\n\r\n", (1, "204 starting")),
         (b"HTTP/1.1 500 Oops\r\n\r\n", (1, "500 not ready")),
-        (b"", (1, "no answer")),
-        (b"garbage\r\n", (1, "no answer")),
+        (b"", (1, "no response")),
+        (b"garbage\r\n", (1, "no response")),
     ],
 )
 def test_health_check_says_what_the_server_says(

