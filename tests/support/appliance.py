@@ -1,4 +1,4 @@
-"""Starts a real `llama-gguf up` in a folder of its own, and waits, asks and stops.
+"""Starts a real `llama-gguf up` in a folder of its own, waits for it, sends requests and stops it.
 
     with running(tmp_path, model=tiny_model) as appliance:
         appliance.wait_ready()
@@ -37,7 +37,7 @@ READY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer, read whole."""
+    """A complete HTTP response."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -70,7 +70,7 @@ class Appliance:
         return (self.folder / "stderr.txt").read_text(errors="replace")
 
     def ask(self, port: int, path: str, *, method: str = "GET", body: Any = None, timeout: float = 30.0) -> Response:
-        """Make one request with the first key. Raises OSError when nobody listens."""
+        """Make one request with the first key. Raises OSError where nothing listens."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
         headers = {"Authorization": f"Bearer {KEY}"}
         if body is not None:
@@ -92,14 +92,14 @@ class Appliance:
         return self.ask(self.gateway_port, path, method="POST", body=body, timeout=timeout)
 
     def ping(self) -> int | None:
-        """Status of the platform's health check, or None when nobody answers."""
+        """Status of the platform's health check, or None without a response."""
         try:
             return self.ask(self.health_port, "/ping", timeout=5).status
         except OSError:
             return None
 
     def health(self) -> dict[str, Any] | None:
-        """The health server's details, or None when nobody answers."""
+        """The health server's details, or None without a response."""
         try:
             found: dict[str, Any] = self.ask(self.health_port, "/health", timeout=5).json()
         except (OSError, ValueError):
@@ -112,7 +112,7 @@ class Appliance:
         return time.monotonic() - self.started_at
 
     def wait_for(self, happened: Callable[[], object], timeout: float, what: str) -> None:
-        """Wait until `happened` is true; fail at once when `up` has ended meanwhile."""
+        """Wait until `happened` is true; fail immediately where `up` has exited."""
         deadline = time.monotonic() + timeout * PATIENCE
         while not happened():
             if self.process.poll() is not None:
@@ -122,7 +122,7 @@ class Appliance:
             time.sleep(0.02)
 
     def wait_exit(self, timeout: float = 30.0) -> int:
-        """Wait for `up` to end; return its exit code."""
+        """Wait for `up` to exit; return its exit code."""
         try:
             return self.process.wait(timeout * PATIENCE)
         except subprocess.TimeoutExpired:
@@ -148,19 +148,19 @@ class Appliance:
         return found
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run another `llama-gguf` command in the same surroundings."""
+        """Run another `llama-gguf` command in the same environment."""
         return subprocess.run(
             [*COMMAND, *arguments], capture_output=True, text=True, timeout=60 * PATIENCE, check=False, env=self.env
         )
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
-        """Ask `up` to stop, wait, and return its exit code."""
+        """Stop `up`, wait, and return its exit code."""
         self._remember_supervisord()
         self.process.send_signal(number)
         return self.wait_exit(timeout)
 
     def leftovers(self) -> list[str]:
-        """Command lines of processes, and names of sockets and keys, that should be gone after the end."""
+        """Command lines of processes, and names of sockets and keys, that must not be left at the end."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""For calls that may be done at once."""
+"""For calls that may return without an awaitable."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from collections.abc import Awaitable
 
 
 async def finished(call: Awaitable[None] | None) -> None:
-    """Wait for a call, where it is not done already."""
+    """Await the result of a call where it is awaitable."""
     if call is not None:
         await call

@@ -1,4 +1,4 @@
-"""What a key was charged, and requests whose client leaves."""
+"""What a key was charged, and requests whose client disconnects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def charged(running: Running, key_id: str = "tester") -> int:
 
 
 async def leave(running: Running, path: str, body: dict[str, Any], *, after: bytes = b"", seconds: float = 0.0) -> None:
-    """Make a request and go away, behind some bytes of the answer or once the engine has had it for a while."""
+    """Make a request and disconnect, after some bytes of the response or some time after the engine has received it."""
     asked = len(running.engine.asked)
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(request_bytes("POST", path, body=body))

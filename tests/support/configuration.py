@@ -1,4 +1,4 @@
-"""Loading small configurations: a text, variables and flags, and what is said about them."""
+"""Loading small configurations: a text, variables and flags, and the problems found in them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ CORS = "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true
 
 @dataclass
 class Seen:
-    """One request as the engine got it, and what became of it."""
+    """One request as the engine got it, and its outcome."""
 
     method: str
     target: str
@@ -61,7 +61,7 @@ class Seen:
 
 
 class FakeEngine:
-    """Serves on a unix socket until closed. Everything it was asked is in `seen`."""
+    """Serves on a unix socket until closed. All requests are in `seen`."""
 
     def __init__(self, path: Path, *, loading_seconds: float = 0.0, **default: Any) -> None:
         self.path = path
@@ -84,12 +84,12 @@ class FakeEngine:
         await self.stop()
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self.path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, self.path)
 
     async def stop(self) -> None:
-        """Stop listening and cut every connection, as a process that is killed does."""
+        """Stop listening and abort every connection, as when a process is killed."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -100,7 +100,7 @@ class FakeEngine:
 
     @property
     def asked(self) -> list[Seen]:
-        """Requests other than health checks and questions about others."""
+        """Requests other than health checks and queries about other requests."""
         return [seen for seen in self.seen if not seen.target.startswith(("/health", "/usage"))]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,7 +154,7 @@ class FakeEngine:
             seen.open = False
 
     async def _answer(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; return whether the connection lives on."""
+        """Respond to one request; return whether the connection stays open."""
         body = _json(seen.body)
         knobs = {"tokens": 3, **self.default, **body.get("fake", {})}
         if self.drops < knobs.get("drop_first", 0):
@@ -197,7 +197,7 @@ class FakeEngine:
         return True
 
     async def _usage(self, usage_id: str, writer: asyncio.StreamWriter) -> None:
-        """Tell what a request has used, as our recipe's llama-server does."""
+        """Report the token counts of a request, as our patched llama-server does."""
         self.counts += 1
         if not self.default.get("book", True):
             await _whole(writer, 404, error("not_found_error", "File Not Found", 404))
@@ -278,7 +278,7 @@ def _event(number: int, knobs: dict[str, Any], *, anthropic: bool = False) -> by
 
 
 def _anthropic(number: int, knobs: dict[str, Any]) -> bytes:
-    """Return what is sent for the n-th token, with the events that belong to its place in the stream."""
+    """Return what is sent for the n-th token, with the events at its position in the stream."""
     events: list[dict[str, Any]] = []
     if number == 0:
         usage = {"input_tokens": PROMPT_TOKENS - CACHED_TOKENS, "cache_read_input_tokens": CACHED_TOKENS}
@@ -301,7 +301,7 @@ def _anthropic(number: int, knobs: dict[str, Any]) -> bytes:
 
 
 def timings(tokens: int) -> dict[str, Any]:
-    """Return the counts that an answer of `tokens` tokens ends with."""
+    """Return the counts at the end of a response of `tokens` tokens."""
     return {
         "cache_n": CACHED_TOKENS,
         "prompt_n": PROMPT_TOKENS - CACHED_TOKENS,
@@ -313,7 +313,7 @@ def timings(tokens: int) -> dict[str, Any]:
 
 
 def answer(knobs: dict[str, Any], choices: int = 1) -> dict[str, Any]:
-    """Return a whole chat answer. `usage` tells the sums of all choices, `timings` of the first only."""
+    """Return a whole chat response. `usage` has the sums of all choices, `timings` those of the first only."""
     tokens = knobs["tokens"]
     message = {"role": "assistant", "content": "x" * (knobs.get("event_bytes", 4) * tokens)}
     body: dict[str, Any] = {
@@ -364,7 +364,7 @@ async def _raw(
 
 
 async def _closed(reader: asyncio.StreamReader) -> None:
-    """Return when the other side has gone."""
+    """Return when the peer has disconnected."""
     with contextlib.suppress(ConnectionError):
         while not reader.at_eof():  # noqa: ASYNC110 - a StreamReader has no event for it
             await asyncio.sleep(0.005)

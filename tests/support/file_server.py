@@ -37,7 +37,7 @@ class Remote:
 
 @dataclass
 class Fate:
-    """What happens to one answer instead of the usual."""
+    """A fault of one response."""
 
     status: int | None = None  # this, without a body
     retry_after: int | None = None
@@ -48,7 +48,7 @@ class Fate:
 
 @dataclass
 class FileServer:
-    """What the server has, how it misbehaves, and what it was asked."""
+    """What the server has, its faults, and the requests it got."""
 
     address: str = ""
     files: dict[str, Remote] = field(default_factory=dict)  # by path
@@ -69,7 +69,7 @@ class FileServer:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def url(self, path: str) -> str:
-        """Return the address of `path`."""
+        """Return the URL of `path`."""
         return self.address + path
 
     def asked(self, method: str, path: str) -> list[dict[str, str]]:
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._empty(404)
 
     def _resolve(self, match: re.Match[str], headers: dict[str, str]) -> None:
-        """Do as the hub does: say what the file is, and send the client to where the bytes are."""
+        """Do as the hub does: send the file's metadata, and redirect the client to the bytes."""
         repository, name = self.site.hub.get(match["repo"]), match["file"]
         if self.site.hub_token and headers.get("authorization") != f"Bearer {self.site.hub_token}":
             self._empty(401, **{"X-Error-Code": "GatedRepo"} if repository else {"X-Error-Code": "RepoNotFound"})
@@ -229,7 +229,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64  # else the kernel drops some of many connections that come at once
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients of these tests do leave early."""
+        """Log nothing: clients of these tests disconnect early."""
 
 
 @contextmanager

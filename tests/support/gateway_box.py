@@ -68,7 +68,7 @@ class Box:
 
     @property
     def url(self) -> str:
-        """Where the gateway answers."""
+        """The URL of the gateway."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -85,7 +85,7 @@ class Box:
         new.replace(path)
 
     def start_gateway(self) -> subprocess.Popen[bytes]:
-        """Start the gateway and wait until it answers."""
+        """Start the gateway and wait until it responds."""
         log = (self.root / "gateway.out").open("ab")
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "llama_gguf.gateway"],
@@ -113,7 +113,7 @@ class Box:
         return process
 
     def answers(self, path: str) -> bool:
-        """Return whether the gateway answers a GET with 2xx."""
+        """Return whether the gateway responds to a GET with 2xx."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=2) as answer:  # noqa: S310 - our own loopback URL
                 return bool(200 <= answer.status < 300)
@@ -132,7 +132,7 @@ class Box:
 
 
 def make_box(root: Path, changes: Mapping[str, Any] | None = None) -> Box:
-    """Lay out a run directory; nothing is started."""
+    """Create a run directory; nothing is started."""
     port = free_port()
     tree = merge(
         {
@@ -160,7 +160,7 @@ def make_box(root: Path, changes: Mapping[str, Any] | None = None) -> Box:
 
 @contextmanager
 def stopping(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Stop processes at the end, gently and then not."""
+    """Stop processes at the end, by SIGTERM and then SIGKILL."""
     try:
         yield
     finally:
@@ -185,7 +185,7 @@ def wait_until(condition: Any, seconds: float, explain: Any = None) -> None:
 
 
 def engine_get(path: Path, target: str) -> tuple[int, bytes]:
-    """GET from the engine, past the gateway; status 0 when it cannot be reached."""
+    """GET from the engine, bypassing the gateway; status 0 when it cannot be reached."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)
         try:
@@ -204,7 +204,7 @@ def engine_get(path: Path, target: str) -> tuple[int, bytes]:
 
 
 def busy_slots(path: Path) -> int:
-    """Return how many slots of the real engine work on something."""
+    """Return how many slots of the real engine are busy."""
     status, body = engine_get(path, "/slots")
     assert status == 200, (status, body)
     return sum(1 for slot in json.loads(body) if slot["is_processing"])

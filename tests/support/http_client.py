@@ -1,4 +1,4 @@
-"""A bare HTTP/1.1 client for tests: sends exactly the bytes it is told and reads answers strictly.
+"""A bare HTTP/1.1 client for tests: sends exactly the given bytes and parses responses strictly.
 
 It raises on anything after an answer that does not belong to it, so a gateway that answers twice is found out.
 """
@@ -16,7 +16,7 @@ from .gateway_box import KEY
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, its body freed from its framing. `complete` is false when the connection broke before the end."""
+    """A response, its body without framing. `complete` is false where the connection closed before the end."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -67,7 +67,7 @@ def request_bytes(
 
 
 async def read_answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> Answer:
-    """Read one answer. Raises EOFError when the connection closes before a status line."""
+    """Read one response. Raises EOFError when the connection closes before a status line."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -106,7 +106,7 @@ async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -
 
 
 async def exchange(port: int, *sent: bytes, pause: float = 0.0, answers: int = 1, eof: bool = False) -> list[Answer]:
-    """Send bytes, piece by piece, on one connection and read the answers. Then checks that nothing else comes."""
+    """Send bytes, piece by piece, on one connection and read the responses. Then checks that nothing follows."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for number, piece in enumerate(sent):
@@ -128,5 +128,5 @@ async def exchange(port: int, *sent: bytes, pause: float = 0.0, answers: int = 1
 
 
 async def ask(port: int, method: str, target: str, **options: Any) -> Answer:
-    """Make one request on a new connection and read its answer."""
+    """Make one request on a new connection and read its response."""
     return (await exchange(port, request_bytes(method, target, **options)))[0]

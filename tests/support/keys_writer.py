@@ -18,7 +18,7 @@ from llama_gguf.keys.store import KeyStore
 
 
 def change(path: Path, what: str, last: int, steps: int) -> None:
-    """Do the change, or the first `last` steps of it; tell each step on the descriptor `steps`."""
+    """Do the change, or the first `last` steps of it; write each step to the file descriptor `steps`."""
     left = last
 
     def at(step: str) -> None:

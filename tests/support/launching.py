@@ -71,7 +71,7 @@ class Launched:
         return [line.rpartition(" ")[0] for line in lines]
 
     def pids(self, name: str) -> list[int]:
-        """The pids of all lives of a stand-in."""
+        """The pids of all runs of a stand-in."""
         return [int(line.split()[2]) for line in self.marks() if line.startswith(f"{name} start")]
 
     def wait_for(self, happened: Callable[[], object], what: str, timeout: float = 15.0) -> None:
@@ -98,7 +98,7 @@ class Launched:
         return self.process.wait(timeout * PATIENCE)
 
     def survivors(self) -> list[int]:
-        """Processes of supervisord's session that still live."""
+        """Processes of supervisord's session that still run."""
         from llama_gguf.runtime.process import session_members
 
         assert self.supervisord_pid

@@ -1,4 +1,4 @@
-"""What tests of fetching share: locations in a temporary folder, a reporter that remembers, bytes that are a GGUF."""
+"""What tests of fetching share: locations in a temporary folder, a reporter that records, bytes of a GGUF file."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from support.silent import Silent
 
 @dataclass
 class Remembering:
-    """A reporter that keeps what it was told."""
+    """A reporter that records its calls."""
 
     phases: list[tuple[Phase, str]] = field(default_factory=list)
     steps: list[tuple[int, int | None]] = field(default_factory=list)
 
     def phase(self, phase: Phase, detail: str) -> None:
-        """Keep the phase."""
+        """Record the phase."""
         self.phases.append((phase, detail))
 
     def progress(self, done: int, total: int | None) -> None:
-        """Keep the progress."""
+        """Record the progress."""
         self.steps.append((done, total))
 
     def kinds(self) -> list[Phase]:
@@ -42,7 +42,7 @@ def settings_for(root: Path, model: dict[str, object], **sections: object) -> Se
 
 
 def locations_for(root: Path) -> Locations:
-    """Return locations below `root`, with the models directory made."""
+    """Return locations below `root`, with the models directory created."""
     locations = locate(settings_for(root, {"name": "any"}), {})
     locations.models_dir.mkdir(parents=True, exist_ok=True)
     return locations

@@ -1,4 +1,4 @@
-"""Containers for the image tests: started by podman, waited for by asking them, removed whatever happens."""
+"""Containers for the image tests: started by podman, waited for by requests, always removed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LOCKED_DOWN = (
     "--cap-drop=all",
     "--security-opt=no-new-privileges",
 )
-"""The hardest set of options the image must live with."""
+"""The strictest options with which the image must work."""
 
 
 def podman(*arguments: str, check: bool = True, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run podman and return what it said."""
+    """Run podman and return its output."""
     done = subprocess.run(["/usr/bin/podman", *arguments], capture_output=True, text=True, timeout=seconds, check=False)
     if check and done.returncode != 0:
         raise AssertionError(f"podman {' '.join(arguments[:2])} failed ({done.returncode}): {done.stderr.strip()}")
@@ -31,14 +31,14 @@ def podman(*arguments: str, check: bool = True, seconds: float = 120) -> subproc
 
 
 def inspect_image(name: str) -> dict[str, Any]:
-    """Return what podman knows of an image."""
+    """Return podman's metadata of an image."""
     found: list[dict[str, Any]] = json.loads(podman("image", "inspect", name).stdout)
     return found[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, errors included."""
+    """An HTTP response, errors included."""
 
     status: int
     body: bytes
@@ -65,7 +65,7 @@ def http(url: str, *, body: object = None, key: str = "", timeout: float = 60) -
 
 
 def eventually(what: str, question: Callable[[], object], seconds: float = 60, *, pause: float = 0.2) -> None:
-    """Ask until the answer is true; a refused connection counts as no."""
+    """Call until the result is true; a refused connection counts as false."""
     deadline = time.monotonic() + seconds
     last: object = None
     while time.monotonic() < deadline:
@@ -90,7 +90,7 @@ class Container:
         return int(podman("port", self.name, f"{port}/tcp").stdout.split()[0].rpartition(":")[2])
 
     def url(self, path: str, port: int = 8000) -> str:
-        """Return the address of `path` as seen from here."""
+        """Return the URL of `path` on the host."""
         return f"http://127.0.0.1:{self._ports[port]}{path}"
 
     def wait_ready(self, seconds: float = 60, *, port: int = 8001, path: str = "/ping") -> None:
@@ -121,7 +121,7 @@ class Container:
         return done.stdout + done.stderr
 
     def state(self) -> dict[str, Any]:
-        """Return podman's idea of how it is."""
+        """Return the state that podman reports."""
         found: list[dict[str, Any]] = json.loads(podman("container", "inspect", self.name).stdout)
         state: dict[str, Any] = found[0]["State"]
         return state
@@ -131,17 +131,17 @@ class Container:
         return podman("healthcheck", "run", self.name, check=False).returncode == 0
 
     def stop(self, seconds: int = 40) -> int:
-        """Ask it to stop, wait, and return its exit code."""
+        """Stop it, wait, and return its exit code."""
         podman("stop", "--time", str(seconds), self.name, seconds=seconds + 60)
         return self.exit_code()
 
     def wait_end(self, seconds: float = 60) -> int:
-        """Wait for it to end by itself and return its exit code."""
+        """Wait until it exits without a stop, and return its exit code."""
         eventually("the end of the container", lambda: not self.state()["Running"], seconds)
         return self.exit_code()
 
     def exit_code(self) -> int:
-        """Return the exit code of an ended container."""
+        """Return the exit code of a container that has exited."""
         return int(self.state()["ExitCode"])
 
 
@@ -149,7 +149,7 @@ class Container:
 def container(
     image: str, *command: str, options: Iterable[str] = (), ports: Sequence[int] = (8000, 8001)
 ) -> Iterator[Container]:
-    """Start a container in the background; it and its anonymous volumes are gone afterwards."""
+    """Start a container in the background; it and its anonymous volumes are removed at the end."""
     published = [f"--publish=127.0.0.1::{port}" for port in ports]
     name = podman("run", "--detach", *published, *options, image, *command).stdout.strip()
     try:

@@ -6,10 +6,10 @@ from llama_gguf.states import Phase
 
 
 class Silent:
-    """Says nothing."""
+    """Does nothing."""
 
     def phase(self, phase: Phase, detail: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def progress(self, done: int, total: int | None) -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -18,7 +18,7 @@ from types import FrameType
 
 
 def mark(text: str) -> None:
-    """Append one line; small appends don't mix."""
+    """Append one line; small appends are atomic."""
     with Path(os.environ["STANDIN_MARKS"]).open("a", encoding="utf-8") as file:
         file.write(f"{text} {time.monotonic():.3f}\n")
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def leave_orphan() -> None:
-    """Start a process that outlives its parent and its grandparent's patience."""
+    """Start a process that outlives its parent and ignores SIGTERM."""
     script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     inner = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {script!r}])"
     subprocess.run([sys.executable, "-c", inner], check=True)
@@ -96,8 +96,8 @@ def listen() -> None:
     rules = snapshots.read(run.snapshot).settings.supervisor
     logs.configure("listener", format="text", level="info", stream=sys.stderr)
     supervisord = Supervisord(run.supervisord_socket)
-    judge = FatalListener(run, rules, supervisord, lambda *_: None, gave_up=lambda *_: None)
-    serve(sys.stdin.buffer, sys.stdout.buffer, judge.handle)
+    listener = FatalListener(run, rules, supervisord, lambda *_: None, gave_up=lambda *_: None)
+    serve(sys.stdin.buffer, sys.stdout.buffer, listener.handle)
 
 
 if __name__ == "__main__":

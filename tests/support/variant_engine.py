@@ -40,7 +40,7 @@ class VariantEngine:
     def make(
         cls, folder: Path, variants: Iterable[str], *, crashes: Mapping[str, str] | None = None, after: float = 0.0
     ) -> VariantEngine:
-        """Make the files; `crashes`: the signal by which each of these ends, `after` so many seconds."""
+        """Create the files; `crashes`: variants, each with the signal that terminates it `after` so many seconds."""
         made = cls(folder)
         made.binary.parent.mkdir(parents=True)
         (folder / "lib").mkdir()
@@ -61,11 +61,11 @@ class VariantEngine:
         return self.binary.with_name(f"libggml-cpu-{variant}.so")
 
     def crash(self, crashes: Mapping[str, str], *, after: float = 0.0) -> None:
-        """Say anew which variants end by which signal."""
+        """Change which variants are terminated by which signal."""
         (self.folder / "knobs.json").write_text(json.dumps({"crashes": dict(crashes), "after": after}))
 
     def run_on(self, model: str, flags: str) -> None:
-        """Say which CPU the machine has."""
+        """Set the CPU that the machine reports."""
         (self.folder / "cpuinfo").write_text(f"model name\t: {model}\nflags\t\t: {flags}\n\n")
 
     def env(self) -> dict[str, str]:

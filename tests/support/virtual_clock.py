@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: sleeping costs nothing, and a day of waiting is tested in milliseconds.
+"""An event loop with a virtual clock: sleeping takes no time, and a day of waiting is tested in milliseconds.
 
 When every task waits, the clock jumps to the next timer. Sockets and threads work too, but real time that passes in
 them does not move the clock. A program that waits for nothing at all is an error instead of a hang.
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class DeadlockError(AssertionError):
-    """Every task waits, and nothing will ever wake one."""
+    """A deadlock: every task waits, and nothing can wake one."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Looks at the sockets without waiting; where the loop would sleep, its clock jumps."""
+    """Polls the sockets without blocking; where the loop would sleep, it advances the clock."""
 
     clock: VirtualClockLoop
 
@@ -51,7 +51,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on."""
+        """Advance the clock."""
         self._now += seconds
 
 
