@@ -17,7 +17,7 @@ UNIT = ROOT / "tests" / "unit"
 NO_FILE_OF_ITS_OWN = {
     "classes and constants without logic": """
         errors.py gateway/hold_time.py gateway/ratelimit/store.py gateway/http1/handler.py models/download/spec.py
-        models/fetch_context.py models/model_files.py settings/health_paths.py""",
+        models/model_files.py settings/health_paths.py""",
     "sections of the configuration: tests/unit/settings/sections/test_settings.py, tests/golden/test_config.py": """
         settings/sections/auth.py settings/sections/base.py settings/sections/engine.py settings/sections/gateway.py
         settings/sections/health.py settings/sections/limits.py settings/sections/logging.py
@@ -28,11 +28,13 @@ NO_FILE_OF_ITS_OWN = {
     "options and tables of commands, tested as a person runs them: tests/unit/cli/commands/test_keys.py": """
         cli/config_options.py cli/keys_options.py cli/keys_view.py""",
     "through its command: tests/unit/cli/commands/test_plan.py": "cli/plan_facts.py",
-    "the whole reference is compared: tests/unit/cli/commands/test_gen.py": "cli/generate/reference_gateway.py",
+    "the whole reference is compared: tests/unit/cli/commands/test_gen.py": "cli/generate/gateway_tables.py",
     "put together and driven over real sockets by every test of the gateway: tests/support/running_gateway.py": """
         gateway/app.py gateway/exchange.py""",
     "through whole downloads from a real server: tests/unit/models/download/test_transfer.py": """
         models/download/background.py models/download/errors.py models/download/workers.py""",
+    "through its users: tests/unit/models/test_http_url.py, tests/unit/models/hub/test_huggingface.py": """
+        models/fetch_context.py""",
     "through the plan, held to llama-server: tests/unit/models/memory/test_plan.py": "models/memory/estimate.py",
     "rendered files are compared whole: tests/golden/test_render.py, "
     "tests/unit/platforms/kubernetes/test_rendering.py": """

@@ -21,22 +21,7 @@ from llama_gguf.errors import ExitCode, LlamaGgufError
 if TYPE_CHECKING:
     from llama_gguf.settings.loading.load import InvalidConfigError
 
-LAZY = {
-    "up": "llama_gguf.cli.commands.up:up",
-    "check": "llama_gguf.cli.commands.check:check",
-    "config": "llama_gguf.cli.commands.config:config",
-    "plan": "llama_gguf.cli.commands.plan:plan",
-    "status": "llama_gguf.cli.commands.status:status",
-    "keys": "llama_gguf.cli.commands.keys:keys",
-    "usage": "llama_gguf.cli.commands.usage:usage",
-    "audit": "llama_gguf.cli.commands.audit:audit",
-    "model": "llama_gguf.cli.commands.model:model",
-    "diagnostics": "llama_gguf.cli.commands.diagnostics:diagnostics",
-    "render": "llama_gguf.cli.commands.render:render",
-    "gen": "llama_gguf.cli.commands.gen:gen",
-}
-"""Command -> "module:attribute"."""
-SUMMARIES = {
+COMMANDS = {
     "up": "Start the appliance and stay until it stops.",
     "check": "Check the configuration; exit 78 if it is invalid.",
     "config": "Show the effective configuration and every variable.",
@@ -50,7 +35,7 @@ SUMMARIES = {
     "render": "Write launch specs for RunPod, Vast.ai, compose and Kubernetes.",
     "gen": "Regenerate the files in schema/.",
 }
-"""Command -> one line of help, so that `--help` imports no command."""
+"""Command -> one line of help, so that `--help` imports no command: each is in a module of its name."""
 HIDDEN = {"gen"}
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "LLAMA_GGUF_TRACEBACK"
@@ -61,23 +46,21 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table, the ones needed first at the top."""
-        return list(LAZY)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command, or None if it does not exist."""
-        target = LAZY.get(cmd_name)
-        if target is None:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = getattr(importlib.import_module(f"llama_gguf.cli.commands.{cmd_name}"), cmd_name)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{target} is not a click command")
+            raise TypeError(f"{cmd_name} is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table of summaries."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, SUMMARIES[name]) for name in LAZY if name not in HIDDEN])
+            formatter.write_dl([row for row in COMMANDS.items() if row[0] not in HIDDEN])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -88,7 +71,7 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             from llama_gguf.settings.words import closest  # noqa: PLC0415 - only for a mistyped command
 
-            near = closest(args[0], [name for name in LAZY if name not in HIDDEN])
+            near = closest(args[0], [name for name in COMMANDS if name not in HIDDEN])
             hint = f" Did you mean {near!r}?" if near else ""
             raise click.UsageError(f"{error.format_message()}{hint}", ctx) from None
 

@@ -89,8 +89,8 @@ def find_run_dir(
 ) -> RunDir:
     """Return the run directory: as given, from the programs' variable, or where `up` creates it with this config."""
     variables = os.environ if env is None else env
-    if given is not None or (given := _from_variable(variables)) is not None:
-        return RunDir(root=given.absolute())
+    if found := given or variables.get(RUN_DIR_VARIABLE):
+        return RunDir(root=Path(found).absolute())
     try:
         loaded = load(find_config(config, variables), variables, sets)
     except InvalidConfigError:
@@ -99,11 +99,6 @@ def find_run_dir(
         # No valid configuration here, as in a shell inside a container: use the defaults and variables.
         loaded = load(None, variables, (*sets, "model.name=unknown"))
     return locate(loaded.settings, variables).run
-
-
-def _from_variable(env: Mapping[str, str]) -> Path | None:
-    value = env.get(RUN_DIR_VARIABLE)
-    return Path(value) if value else None
 
 
 def inspect(run: RunDir) -> Facts:

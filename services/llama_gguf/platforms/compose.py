@@ -8,12 +8,11 @@ check is the image's own, which follows the configured port.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from llama_gguf.platforms.container import (
-    REPOSITORY,
     Launch,
     RenderRequest,
     Variant,
@@ -60,7 +59,7 @@ def render(settings: Settings, request: RenderRequest, options: ComposeOptions) 
     findings = Findings("Compose")
     patch = _listen_on_all_interfaces(settings)
     variants = _variants(settings, request)
-    launches = [prepare(settings, _request_for(request, variant), findings, patch) for variant in variants]
+    launches = [prepare(settings, replace(request, variant=variant), findings, patch) for variant in variants]
     launch = launches[0]
     address = options.bind_address or _published_address(settings, findings)
     mounts = _mounts(launch, findings)
@@ -105,11 +104,6 @@ def _variants(settings: Settings, request: RenderRequest) -> list[Variant]:
         return [request.variant]
     layers = settings.engine.gpu_layers
     return ["cpu"] if layers == 0 else ["cuda", "cpu"] if layers == "auto" else ["cuda"]
-
-
-def _request_for(request: RenderRequest, variant: Variant) -> RenderRequest:
-    image = request.image or f"{REPOSITORY}:{variant}"
-    return RenderRequest(request.name, image, variant, request.secrets, request.config_in_image)
 
 
 def _service_name(launch: Launch) -> str:

@@ -71,7 +71,7 @@ def json_schema() -> dict[str, Any]:
     definitions["Model"]["properties"]["aliases"]["items"]["pattern"] = r"^(?=.*\S)[^,\u0000-\u001f\u007f]*$"
     definitions["Cors"]["properties"]["allow_origins"]["items"]["pattern"] = _ORIGIN
     definitions["Bootstrap"]["allOf"] = _at_most_one(("env", "file"))
-    definitions["Engine"]["allOf"] = [_cache_rule(), _unsafe_rule()]
+    definitions["Engine"]["allOf"] = _engine_rules()
     definitions["Engine"]["properties"]["extra_args"]["items"]["not"] = {
         "pattern": _argument_pattern("setting", "owned")
     }
@@ -111,13 +111,13 @@ def _is(name: str, value: JsonValue) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"const": value}}}
 
 
-def _cache_rule() -> dict[str, Any]:
-    return {"if": _is("flash_attention", "off"), "then": {"properties": {"cache_type_v": {"enum": list(PLAIN_CACHE)}}}}
-
-
-def _unsafe_rule() -> dict[str, Any]:
+def _engine_rules() -> list[dict[str, Any]]:
+    plain = {"properties": {"cache_type_v": {"enum": list(PLAIN_CACHE)}}}
     safe = {"properties": {"extra_args": {"items": {"not": {"pattern": _argument_pattern("unsafe")}}}}}
-    return {"if": {"not": _is("allow_unsafe_args", True)}, "then": safe}
+    return [
+        {"if": _is("flash_attention", "off"), "then": plain},
+        {"if": {"not": _is("allow_unsafe_args", True)}, "then": safe},
+    ]
 
 
 def _draft_rule() -> dict[str, Any]:

@@ -28,10 +28,9 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
     """Return a function that makes `llama-gguf status` do something else."""
 
     def replace(action: Callable[[], object]) -> None:
-        module = type(sys)("fake_command")
-        module.it = click.command()(action)  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "fake_command", module)
-        monkeypatch.setitem(entry.LAZY, "status", "fake_command:it")
+        module = type(sys)("status")
+        module.status = click.command()(action)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "llama_gguf.cli.commands.status", module)
 
     return replace
 
@@ -44,19 +43,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_the_commands_and_hides_gen(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     out = capsys.readouterr().out
-    assert all(summary in " ".join(out.split()) for name, summary in entry.SUMMARIES.items() if name != "gen")
+    assert all(summary in " ".join(out.split()) for name, summary in entry.COMMANDS.items() if name != "gen")
     assert "Regenerate" not in out
 
 
-def test_tables_agree() -> None:
-    assert set(entry.SUMMARIES) == set(entry.LAZY)
-    assert set(entry.LAZY) >= entry.HIDDEN
-
-
-@pytest.mark.parametrize("name", sorted(entry.LAZY))
+@pytest.mark.parametrize("name", sorted(entry.COMMANDS))
 def test_every_command_is_there_and_helps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module, _, attribute = entry.LAZY[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(f"llama_gguf.cli.commands.{name}"), name)
     assert isinstance(found, click.Command)
     assert run(name, "--help") == 0
     assert "Usage: llama-gguf" in capsys.readouterr().out
@@ -150,7 +143,9 @@ def test_interrupt(command: Callable[[Callable[[], object]], None]) -> None:
 
 
 def test_command_that_is_none_is_a_defect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(entry.LAZY, "status", "llama_gguf.errors:ExitCode")
+    module = type(sys)("status")
+    module.status = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "llama_gguf.cli.commands.status", module)
     assert run("status") == ExitCode.INTERNAL
     assert "is not a click command" in capsys.readouterr().err
 

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from llama_gguf.cli.config_options import chosen, config_argument, load_or_exit
 from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES, PLATFORM_VARIABLES
+from llama_gguf.settings.loading.layers import Origin, flatten
 from llama_gguf.settings.loading.load import Loaded
 from llama_gguf.settings.redaction import mask_value
 from llama_gguf.settings.schema_tree import SettingsSchema, dotted, env_name, settings_schema
@@ -55,24 +56,16 @@ def show(
         click.echo(_yaml(tree).rstrip())
 
 
-def _yaml(value: JsonValue) -> str:
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
-    return text.removesuffix("...\n")
-
-
-def leaves(tree: dict[str, JsonValue], above: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """Yield the dotted name and value of every setting in `tree`; a list is one value."""
-    for key, value in tree.items():
-        name = f"{above}.{key}" if above else key
-        if isinstance(value, dict):
-            yield from leaves(value, name)
-        else:
-            yield name, value
+def _yaml(value: JsonValue, *, default_flow_style: bool | None = None, width: int = 1000) -> str:
+    return yaml.safe_dump(
+        value, default_flow_style=default_flow_style, width=width, sort_keys=False, allow_unicode=True
+    ).removesuffix("...\n")
 
 
 def origins(tree: dict[str, JsonValue], loaded: Loaded) -> Iterator[tuple[str, str]]:
     """Yield the dotted name of every setting and the origin of its value."""
-    for name, _ in leaves(tree):
+    for leaf in flatten(tree, Origin("default")):
+        name = dotted(leaf.path)
         yield name, str(loaded.origin(name))
 
 
@@ -90,9 +83,7 @@ def _annotated(tree: dict[str, JsonValue], loaded: Loaded, above: str, indent: s
             yield f"{indent}{key}:", ""
             yield from _annotated(value, loaded, name, indent + "  ")
         else:
-            shown = yaml.safe_dump(
-                value, default_flow_style=True, allow_unicode=True, width=100_000, sort_keys=False
-            ).removesuffix("...\n")
+            shown = _yaml(value, default_flow_style=True, width=100_000)
             yield f"{indent}{key}: {shown.strip()}", str(loaded.origin(name))
 
 

@@ -56,13 +56,7 @@ def _shared(command: Command) -> Command:
     def run(file: Path | None, config: Path | None, sets: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - click's options by name
         loaded = load(find_config(chosen(file, config), os.environ), {}, sets)
         report_warnings(loaded)
-        request = RenderRequest(
-            name=given.pop("name"),
-            image=given.pop("image"),
-            variant=given.pop("variant"),
-            secrets=given.pop("secrets"),
-            config_in_image=given.pop("config_in_image"),
-        )
+        request = RenderRequest(**{field.name: given.pop(field.name) for field in fields(RenderRequest)})
         output = _Output(given.pop("out"), given.pop("only_file"), given.pop("as_json"))
         command(loaded, request, output, **given)
 

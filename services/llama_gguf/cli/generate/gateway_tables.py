@@ -3,29 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
-
-from llama_gguf.gateway.api.routes import ROUTES
-
-
-@dataclass(frozen=True, slots=True)
-class RouteRow:
-    """One route as the reference shows it."""
-
-    method: str
-    path: str
-    group: str
-    scope: str
-    summary: str
-
-
-def route_rows() -> list[RouteRow]:
-    """Return every route, in the order of the table."""
-    return [
-        RouteRow(route.method, route.template, route.group, route.scope or "none", route.summary) for route in ROUTES
-    ]
-
 
 ROUTE_NOTES: tuple[str, ...] = (
     (
@@ -46,39 +24,31 @@ ROUTE_NOTES: tuple[str, ...] = (
 """Notes below the table of routes."""
 
 
-@dataclass(frozen=True, slots=True)
-class CountingRow:
-    """Where the token counts of one kind of response come from, and the fallback if the engine cannot be queried."""
-
-    response: str
-    source: str
-    fallback: str
-
-
 _REPORTED = "reported in the response"
 _QUERIED = "queried from the engine afterwards"
 _ESTIMATED = "prompt estimated at 4 bytes per token, at most what was reserved"
-COUNTING: tuple[CountingRow, ...] = (
-    CountingRow("complete, streamed or not", *[_REPORTED] * 2),
-    CountingRow(
+COUNTING: tuple[tuple[str, str, str], ...] = (
+    ("complete, streamed or not", _REPORTED, _REPORTED),
+    (
         "several choices or prompts (`n`, `prompt` as a list)",
         _REPORTED,
         "not streamed, on OpenAI's routes: those of the first choice only",
     ),
-    CountingRow("embeddings on llama.cpp's own routes", _QUERIED, _ESTIMATED),
-    CountingRow("complete, with the counts disabled by the client", _QUERIED, "everything that was reserved"),
-    CountingRow(
+    ("embeddings on llama.cpp's own routes", _QUERIED, _ESTIMATED),
+    ("complete, with the counts disabled by the client", _QUERIED, "everything that was reserved"),
+    (
         "a stream ended early by the client, the engine or a timeout",
         _QUERIED,
         f"{_ESTIMATED}; completion: the tokens received",
     ),
-    CountingRow(
+    (
         "not streamed, and ended early by the client or a timeout",
         _QUERIED,
         f"{_ESTIMATED}; completion: elapsed time at the mean speed of all responses",
     ),
 )
-"""What is charged, reported and logged for a response."""
+"""Kind of response, where its token counts come from, and what replaces them if the engine has no answer: what is
+charged, reported and logged."""
 
 
 Phase = Literal["queued", "prefill", "generating"]

@@ -19,11 +19,11 @@ from llama_gguf.cli.generate.reference_problems import (
     failures_section,
     keys_section,
     notices_section,
+    problems_section,
     rendering_section,
 )
 from llama_gguf.errors import ExitCode
 from llama_gguf.settings.loading.known_variables import CONFIG_VARIABLE, LEGACY_VARIABLES, PLATFORM_VARIABLES
-from llama_gguf.settings.messages.codes import PROBLEM_CODES
 from llama_gguf.settings.schema_tree import Leaf, settings_schema
 
 
@@ -99,12 +99,6 @@ def variables_section() -> str:
             table(("variable", "setting", ""), legacy),
         ]
     )
-
-
-def problems_section() -> str:
-    """Return the codes of configuration problems."""
-    rows = [(f"`{code}`", text(meaning)) for code, meaning in PROBLEM_CODES.items()]
-    return f"## Configuration problems\n\nThe `code` in `check --format json`.\n\n{table(('code', 'meaning'), rows)}"
 
 
 def exit_codes_section() -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from llama_gguf.api_errors import ERROR_CODES
-from llama_gguf.cli.generate.gateway_tables import CANCEL_MATRIX, COUNTING, ROUTE_NOTES, Phase, route_rows
+from llama_gguf.cli.generate.gateway_tables import CANCEL_MATRIX, COUNTING, ROUTE_NOTES, Phase
 from llama_gguf.cli.generate.markdown import table, text
+from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.telemetry.metric_definitions import ENGINE_SERIES, PROCESS_SERIES, SERIES
 
 
 def routes_section() -> str:
     """Return the table of the gateway's routes."""
-    rows = [(row.method, f"`{row.path}`", row.group, row.scope, text(row.summary)) for row in route_rows()]
+    rows = [(one.method, f"`{one.template}`", one.group, one.scope or "none", text(one.summary)) for one in ROUTES]
     return (
         "## Routes\n\nEvery route of the gateway. Groups other than `admin` and `builtin` are enabled by "
         f"`gateway.routes`.\n\n{table(('method', 'path', 'group', 'required scope', ''), rows)}\n\n"
@@ -20,7 +21,7 @@ def routes_section() -> str:
 
 def counting_section() -> str:
     """Return the table of where token counts come from."""
-    rows = [(text(row.response), text(row.source), text(row.fallback)) for row in COUNTING]
+    rows = [tuple(map(text, row)) for row in COUNTING]
     return (
         "## Tokens\n\nLimits, usage, metrics and the access log all use the same count, however a response ends: the "
         "engine's own. If the response does not report it, an estimate is charged for some tenths of a second, until "

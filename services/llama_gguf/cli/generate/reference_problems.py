@@ -31,14 +31,18 @@ def rendering_section() -> str:
 def notices_section() -> str:
     """Return the table of the warnings of a running appliance."""
     codes = {**{code: PROBLEM_CODES[code] for code in ENGINE_PROBLEMS}, **NOTICE_CODES}
-    head, _, rows = _codes("Warnings of a running appliance", codes).partition("\n\n")
     intro = "In `warnings` of `/health` and of `status --json`, each with a message and a hint, and in the log."
-    return f"{head}\n\n{intro}\n\n{rows}"
+    return _codes("Warnings of a running appliance", codes, intro)
 
 
-def _codes(title: str, codes: Mapping[str, str]) -> str:
+def problems_section() -> str:
+    """Return the codes of configuration problems."""
+    return _codes("Configuration problems", PROBLEM_CODES, "The `code` in `check --format json`.")
+
+
+def _codes(title: str, codes: Mapping[str, str], intro: str = "") -> str:
     rows = [(f"`{code}`", text(meaning)) for code, meaning in codes.items()]
-    return f"## {title}\n\n{table(('code', 'meaning'), rows)}"
+    return "\n\n".join(filter(None, (f"## {title}", intro, table(("code", "meaning"), rows))))
 
 
 def failures_section() -> str:

@@ -12,7 +12,7 @@ from llama_gguf.platforms.environment import variable_text
 from llama_gguf.platforms.serialize import Tree
 from llama_gguf.settings.schema_tree import Leaf, env_name, settings_schema
 
-from .options import RunPodOptions, allowed_cuda
+from .options import RunPodOptions, allowed_cuda, secret_references
 
 _ALWAYS_ASKED = ("engine.context_per_slot", "engine.slots")
 _UNNAMED = f"ghcr.io/OWNER/{REPOSITORY}"
@@ -85,7 +85,7 @@ def _setting_inputs(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
 def _input(leaf: Leaf, text: str) -> Tree:
     node = settings_schema().at(leaf.path) or {}
     advanced = leaf.path[0] != "model" and leaf.name not in _ALWAYS_ASKED
-    field: Tree = {"name": leaf.name, "description": _description(leaf), "advanced": advanced}
+    field: Tree = {"name": leaf.name, "description": str(leaf.node.get("description", "")), "advanced": advanced}
     match node.get("type"):
         case "boolean":
             return field | {
@@ -100,10 +100,6 @@ def _input(leaf: Leaf, text: str) -> Tree:
             return field | {"type": "string", "default": text}
 
 
-def _description(leaf: Leaf) -> str:
-    return str(leaf.node.get("description", ""))
-
-
 def _secret_inputs(launch: Launch) -> list[Tree]:
     return [
         {
@@ -111,10 +107,10 @@ def _secret_inputs(launch: Launch) -> list[Tree]:
             "input": {
                 "name": name,
                 "type": "string",
-                "description": f"A secret: {{{{ RUNPOD_SECRET_{name} }}}} reads it from your account's secrets.",
-                "default": f"{{{{ RUNPOD_SECRET_{name} }}}}",
+                "description": f"A secret: {reference} reads it from your account's secrets.",
+                "default": reference,
                 "advanced": False,
             },
         }
-        for name in launch.secrets
+        for name, reference in secret_references(launch).items()
     ]

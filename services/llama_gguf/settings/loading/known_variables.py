@@ -43,10 +43,6 @@ def _hold(text: str) -> int:
     return 86_400 if text.strip().lower() in TRUE_WORDS else 0
 
 
-def _lower(text: str) -> str:
-    return text.strip().lower()
-
-
 @dataclass(frozen=True, slots=True)
 class LegacyVariable:
     """A variable of the legacy system. Without a `setting` it is retired, and `note` says what replaces it."""
@@ -64,7 +60,7 @@ LEGACY_VARIABLES: tuple[LegacyVariable, ...] = (
     LegacyVariable("DATA_DIR", ("paths", "data_dir")),
     LegacyVariable("LOG_DIR", ("paths", "logs_dir")),
     LegacyVariable("LOG_NAME", ("logging", "name")),
-    LegacyVariable("LOG_FORMAT", ("logging", "format"), convert=_lower),
+    LegacyVariable("LOG_FORMAT", ("logging", "format"), convert=str.lower),
     LegacyVariable("WORKER_TYPE", ("logging", "worker_type")),
     LegacyVariable("INSTANCE_ID", ("logging", "instance_id")),
     LegacyVariable("NGL", ("engine", "gpu_layers"), "99 or more means `all`", _gpu_layers),

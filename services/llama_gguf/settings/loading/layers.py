@@ -118,7 +118,11 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Setti
     refined = existing == {"hf"} and set(chosen) == {"hf"}  # e.g. only another revision of the same repository
     new = next(iter(chosen.values()))
     if artifact == ("model",) and not refined:
-        merged.problems += [_retained(("model", name), merged, new) for name in _COMPANIONS if node.get(name)]
+        for name in filter(node.get, _COMPANIONS):
+            message = f"retained, although {new} replaces its model"
+            hint = f"clear it with {env_name(('model', name))}=null if it does not fit"
+            at = merged.origins.get(("model", name), new)
+            merged.problems.append(_warning("kept-companion", ("model", name), message, hint, at))
     for name in ("sha256",) if refined else (*SOURCES, "sha256", "token_env"):
         if node.pop(name, None) is None:
             continue
@@ -127,18 +131,8 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Setti
         for replaced in [known for known in merged.origins if known[: len(path)] == path]:
             del merged.origins[replaced]
         if old is not None and name == "sha256" and new.kind != "default":
-            merged.problems.append(_dropped(path, old, new))
-
-
-def _retained(path: SettingPath, merged: Merged, new: Origin) -> Problem:
-    message = f"retained, although {new} replaces its model"
-    hint = f"clear it with {env_name(path)}=null if it does not fit"
-    return _warning("kept-companion", path, message, hint, merged.origins.get(path, new))
-
-
-def _dropped(path: SettingPath, old: Origin, new: Origin) -> Problem:
-    hint = "set the checksum where the file is set"
-    return _warning("dropped-checksum", path, f"ignored, because {new} sets another file", hint, old)
+            message, hint = f"ignored, because {new} sets another file", "set the checksum where the file is set"
+            merged.problems.append(_warning("dropped-checksum", path, message, hint, old))
 
 
 def _warning(code: str, path: SettingPath, message: str, hint: str, at: Origin) -> Problem:

@@ -19,9 +19,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        use_attribute_docstrings=False,
         validate_default=True,
-        str_strip_whitespace=False,
         allow_inf_nan=False,
     )
 
