@@ -87,7 +87,7 @@ def test_everything_for_a_person(config: Path, tmp_path: Path) -> None:
         f"  data           {tmp_path}/data (paths.data_dir)",
         "  served as  tiny",
         "  CPU variant  llama-server's own choice",
-        "  GPUs         none seen",
+        "  GPUs         none detected",
         "  API          0.0.0.0:8000",
         "  health       0.0.0.0:8001/ping",
         "  engine    python -P -m llama_gguf.engine",
