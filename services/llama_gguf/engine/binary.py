@@ -101,13 +101,13 @@ def has_gpu_backend(binary: Path) -> bool:
 
 def version(binary: Path, env: Mapping[str, str]) -> str:
     """Return llama-server's version. Raises LaunchError when it does not run on this machine."""
-    found = _VERSION.search(_query(binary, "--version", env))
+    found = _VERSION.search(query(binary, "--version", env))
     return found["version"] if found else "unknown"
 
 
 def devices(binary: Path, env: Mapping[str, str]) -> tuple[Device, ...]:
     """Return the devices that llama-server detects; without any it uses the CPU. Raises LaunchError."""
-    return parse_devices(_query(binary, "--list-devices", env))
+    return parse_devices(query(binary, "--list-devices", env))
 
 
 def parse_devices(output: str) -> tuple[Device, ...]:
@@ -119,7 +119,8 @@ def parse_devices(output: str) -> tuple[Device, ...]:
     )
 
 
-def _query(binary: Path, argument: str, env: Mapping[str, str]) -> str:
+def query(binary: Path, argument: str, env: Mapping[str, str]) -> str:
+    """Return what llama-server prints for `argument`. Raises LaunchError when it fails or does not finish."""
     try:
         done = subprocess.run(
             [binary, argument],

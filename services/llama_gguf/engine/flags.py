@@ -10,18 +10,16 @@ import importlib.metadata
 import json
 import os
 import re
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llama_gguf.engine.binary import PROGRAM, wheel_bin_directory
+from llama_gguf.engine.binary import PROGRAM, query, wheel_bin_directory
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.errors import LaunchError
 
 _NAME = re.compile(r"(--?[A-Za-z][\w.-]*)(,?)\s*")
 _VARIABLE = re.compile(r"\(env: (\w+)\)")
 _HELP_COLUMN = 40
-_HELP_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +64,7 @@ def flag_dump() -> str:
     directory = wheel_bin_directory()
     if directory is None:
         raise LaunchError("llama-cpp-python is not installed", hint="run `make engine`")
-    text = subprocess.run(
-        [directory / PROGRAM, "--help"],
-        env=engine_environment(os.environ, Path("/nonexistent")),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_HELP_SECONDS,
-        check=True,
-    ).stdout
+    text = query(directory / PROGRAM, "--help", engine_environment(os.environ, Path("/nonexistent")))
     content = {
         "llama_cpp_python": importlib.metadata.version("llama-cpp-python"),
         "flags": [asdict(flag) for flag in parse_help(text)],

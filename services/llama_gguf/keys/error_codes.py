@@ -1,7 +1,4 @@
-"""Every code of a KeysError, or of a warning about the keys file, and what it means.
-
-A test compares this with the code that raises them, and the reference lists it.
-"""
+"""Every code of a KeysError, or of a warning about the keys file, and what it means."""
 
 from __future__ import annotations
 

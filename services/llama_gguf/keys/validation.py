@@ -154,18 +154,14 @@ def _document_adapter() -> TypeAdapter[_Document]:
 
 _REASONS = {
     "missing": "is missing",
-    "extra_forbidden": "no such field",
-    "unexpected_keyword_argument": "no such field",
     "string_pattern_mismatch": "has the wrong form",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
     "string_type": "must be text",
-    "tuple_type": "must be a list",
-    "frozen_set_type": "must be a list",
     "too_short": "must not be empty",
     "too_long": "has too many entries",
-    "dataclass_type": "must be an object",
-    "dataclass_exact_type": "must be an object",
+    **dict.fromkeys(("extra_forbidden", "unexpected_keyword_argument"), "no such field"),
+    **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("tuple_type", "frozen_set_type"), "must be a list"),
+    **dict.fromkeys(("dataclass_type", "dataclass_exact_type"), "must be an object"),
 }
 
 

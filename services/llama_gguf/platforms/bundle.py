@@ -1,8 +1,4 @@
-"""The result of rendering: files by name and warnings; and its errors.
-
-What the platform cannot express, or would silently do wrong, is an error with a stable code; what it does differently
-is a warning that is returned with the files.
-"""
+"""The result of rendering: files by name and warnings; and its errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every code that a rendering problem can have, and what it means: the contract of `render --json` and of exit code 78.
-
-A test holds this against the code that reports them, and the reference lists it.
-"""
+"""Every code of a rendering problem, and what it means: the contract of `render --json` and of exit code 78."""
 
 from __future__ import annotations
 

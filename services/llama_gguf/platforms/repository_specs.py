@@ -1,8 +1,4 @@
-"""The ready-made specs of the repository: which example for which platform, with which options.
-
-Reads the example configurations; writes nothing. `llama-gguf render all` writes what this returns, and a test fails
-when the files of the repository are stale.
-"""
+"""The ready-made specs of the repository: which example for which platform, with which options."""
 
 from __future__ import annotations
 

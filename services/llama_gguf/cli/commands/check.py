@@ -19,8 +19,6 @@ from llama_gguf.settings.gguf_file import named_file
 from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
 from llama_gguf.settings.messages.report import as_data, count, explain
 
-Format = Literal["text", "json"]
-
 
 @click.command()
 @config_argument
@@ -30,7 +28,13 @@ Format = Literal["text", "json"]
 )
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 def check(
-    *, file: Path | None, config: Path | None, sets: tuple[str, ...], form: Format, no_files: bool, strict: bool
+    *,
+    file: Path | None,
+    config: Path | None,
+    sets: tuple[str, ...],
+    form: Literal["text", "json"],
+    no_files: bool,
+    strict: bool,
 ) -> int:
     """Check the configuration FILE and the files it refers to; exit 78 if anything is wrong."""
     path = find_config(chosen(file, config), os.environ)

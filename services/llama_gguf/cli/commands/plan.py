@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import click
 from rich.console import Console
@@ -23,8 +22,6 @@ from llama_gguf.models.memory.plan import MemoryPlan
 from llama_gguf.models.source import Named, OnDisk
 from llama_gguf.settings.messages.report import as_data as problems_as_data
 from llama_gguf.settings.messages.report import explain
-
-Format = Literal["text", "json"]
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?P<binary>i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -56,7 +53,7 @@ def plan(
     file: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
-    form: Format,
+    form: str,
     vram: int | None,
     ram: int | None,
 ) -> None:

@@ -38,7 +38,6 @@ from llama_gguf.settings.messages.report import as_data, explain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Options = TypeVar("Options", RunPodOptions, VastOptions, ComposeOptions, KubernetesOptions)
-_RUNPOD, _VAST, _KUBERNETES = RunPodOptions(), VastOptions(), KubernetesOptions()
 
 
 @click.group()
@@ -139,11 +138,14 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 def _run(
     loaded: Loaded,
+    request: RenderRequest,
     output: _Output,
     renderer: Callable[[Settings, RenderRequest, Options], Bundle],
-    request: RenderRequest,
-    options: Options,
+    kind: type[Options],
+    **given: Any,  # noqa: ANN401 - click's options by name
 ) -> None:
+    names = {field.name for field in fields(kind)}
+    options = kind(**{name: value for name, value in given.items() if name in names and value is not None})
     try:
         bundle = renderer(loaded.settings, request, options)
     except ConfigError as error:
@@ -151,52 +153,47 @@ def _run(
     output.emit(bundle, loaded)
 
 
-def _without_none(options: type[Options], given: dict[str, Any]) -> Options:
-    names = {field.name for field in fields(options)}
-    return options(**{name: value for name, value in given.items() if name in names and value is not None})
+def _option(options: object, flag: str, field: str = "", **given: Any) -> Callable[[Command], Command]:  # noqa: ANN401 - click's own
+    """Return an option whose default is that of a field of `options`: `field`, or the one that `flag` names."""
+    name = field or flag.removeprefix("--").replace("-", "_")
+    return click.option(flag, name, default=getattr(options, name), show_default=True, **given)
+
+
+_runpod_option = functools.partial(_option, RunPodOptions())
+_vast_option = functools.partial(_option, VastOptions())
+_kubernetes_option = functools.partial(_option, KubernetesOptions())
 
 
 @render.command()
 @_shared
 @click.option("--only", type=click.Choice(["endpoint", "pod"]), help="Render only one kind.")
-@click.option("--pool", "pools", multiple=True, default=_RUNPOD.pools, show_default=True, help="GPU pool.")
-@click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_RUNPOD.gpu_count, show_default=True)
-@click.option("--cpu-flavor", default=_RUNPOD.cpu_flavor, show_default=True, help="CPU flavor of the cpu variant.")
-@click.option("--vcpus", "vcpu_count", type=int, default=_RUNPOD.vcpu_count, show_default=True)
-@click.option("--workers-min", type=click.IntRange(0), default=_RUNPOD.workers_min, show_default=True)
-@click.option("--workers-max", type=click.IntRange(1), default=_RUNPOD.workers_max, show_default=True)
-@click.option(
-    "--idle-seconds",
-    type=click.IntRange(1, 3600),
-    default=_RUNPOD.idle_seconds,
-    show_default=True,
-    help="Idle time after which a worker stops.",
-)
-@click.option(
-    "--flashboot",
-    type=click.Choice(["OFF", "FLASHBOOT", "PRIORITY_FLASHBOOT"]),
-    default=_RUNPOD.flashboot,
-    show_default=True,
-)
-@click.option("--disk", type=click.IntRange(1), default=_RUNPOD.disk, show_default=True, help="Container disk in GB.")
-@click.option("--volume", type=click.IntRange(10), default=_RUNPOD.volume, show_default=True, help="Pod volume in GB.")
+@_runpod_option("--pool", "pools", multiple=True, help="GPU pool.")
+@_runpod_option("--gpus", "gpu_count", type=click.IntRange(1))
+@_runpod_option("--cpu-flavor", help="CPU flavor of the cpu variant.")
+@_runpod_option("--vcpus", "vcpu_count", type=int)
+@_runpod_option("--workers-min", type=click.IntRange(0))
+@_runpod_option("--workers-max", type=click.IntRange(1))
+@_runpod_option("--idle-seconds", type=click.IntRange(1, 3600), help="Idle time after which a worker stops.")
+@_runpod_option("--flashboot", type=click.Choice(["OFF", "FLASHBOOT", "PRIORITY_FLASHBOOT"]))
+@_runpod_option("--disk", type=click.IntRange(1), help="Container disk in GB.")
+@_runpod_option("--volume", type=click.IntRange(10), help="Pod volume in GB.")
 @click.option("--network-volume", "network_volumes", multiple=True, help="Id of a network volume for the weights.")
 @click.option("--data-center", "data_centers", multiple=True, help="Id of a data center.")
 @click.option("--registry", help="Id of RunPod's credential for a private registry.")
 def runpod(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """A load-balancing endpoint, a Pod template, and the Hub's files (REST API v2)."""
-    _run(loaded, output, render_runpod, request, _without_none(RunPodOptions, given))
+    _run(loaded, request, output, render_runpod, RunPodOptions, **given)
 
 
 @render.command()
 @_shared
-@click.option("--disk", type=click.IntRange(1), default=_VAST.disk, show_default=True, help="Disk in GB.")
-@click.option("--gpus", "gpu_count", type=click.IntRange(1), default=_VAST.gpu_count, show_default=True)
+@_vast_option("--disk", type=click.IntRange(1), help="Disk in GB.")
+@_vast_option("--gpus", "gpu_count", type=click.IntRange(1))
 @click.option("--gpu-memory", type=click.IntRange(1), help="Minimum GPU memory in GB.")
-@click.option("--args", "arguments", default=_VAST.arguments, show_default=True, help="Arguments of the entrypoint.")
+@_vast_option("--args", "arguments", help="Arguments of the entrypoint.")
 def vast(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """A template for Vast.ai instances."""
-    _run(loaded, output, render_vast, request, _without_none(VastOptions, given))
+    _run(loaded, request, output, render_vast, VastOptions, **given)
 
 
 @render.command()
@@ -205,7 +202,7 @@ def vast(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) 
 @click.option("--bind", "bind_address", metavar="ADDRESS", help="Host address to publish the port on.")
 def compose(loaded: Loaded, request: RenderRequest, output: _Output, **given: Any) -> None:  # noqa: ANN401 - click's options by name
     """A compose file with one service for CPU and one for GPU."""
-    _run(loaded, output, render_compose, request, _without_none(ComposeOptions, given))
+    _run(loaded, request, output, render_compose, ComposeOptions, **given)
 
 
 def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -226,50 +223,22 @@ def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) 
     callback=_replicas,
     help="Number of pods; a range needs an autoscaler.",
 )
-@click.option(
-    "--autoscaler",
-    type=click.Choice(["none", "hpa", "keda"]),
-    default=_KUBERNETES.autoscaler,
-    show_default=True,
-    help="What adds pods when requests wait.",
+@_kubernetes_option(
+    "--autoscaler", type=click.Choice(["none", "hpa", "keda"]), help="What adds pods when requests wait."
 )
-@click.option(
-    "--queue-target",
-    type=click.IntRange(1),
-    default=_KUBERNETES.queue_target,
-    show_default=True,
-    help="Queued requests per pod above which the autoscaler adds one.",
+@_kubernetes_option(
+    "--queue-target", type=click.IntRange(1), help="Queued requests per pod above which the autoscaler adds one."
 )
-@click.option(
-    "--prometheus", metavar="URL", default=_KUBERNETES.prometheus, show_default=True, help="Server that KEDA queries."
-)
-@click.option(
-    "--prometheus-release",
-    default=_KUBERNETES.prometheus_release,
-    show_default=True,
-    help="Label by which the Prometheus operator selects the ServiceMonitor.",
-)
-@click.option(
-    "--storage", type=click.IntRange(1), default=_KUBERNETES.storage, show_default=True, help="Volume size in GiB."
-)
+@_kubernetes_option("--prometheus", metavar="URL", help="Server that KEDA queries.")
+@_kubernetes_option("--prometheus-release", help="Label by which the Prometheus operator selects the ServiceMonitor.")
+@_kubernetes_option("--storage", type=click.IntRange(1), help="Volume size in GiB.")
 @click.option("--storage-class", help="StorageClass of the volumes; default the cluster's.")
-@click.option(
-    "--gpus",
-    "gpu_count",
-    type=click.IntRange(1),
-    default=_KUBERNETES.gpu_count,
-    show_default=True,
-    help="GPUs per pod.",
-)
-@click.option("--cpu", "cpu_request", default=_KUBERNETES.cpu_request, show_default=True, help="CPU request.")
-@click.option(
-    "--memory", "memory_request", default=_KUBERNETES.memory_request, show_default=True, help="Memory request."
-)
-@click.option(
+@_kubernetes_option("--gpus", "gpu_count", type=click.IntRange(1), help="GPUs per pod.")
+@_kubernetes_option("--cpu", "cpu_request", help="CPU request.")
+@_kubernetes_option("--memory", "memory_request", help="Memory request.")
+@_kubernetes_option(
     "--startup-minutes",
     type=click.IntRange(1),
-    default=_KUBERNETES.startup_minutes,
-    show_default=True,
     help="Maximum time for download and load before a container is restarted.",
 )
 def kubernetes(
@@ -281,7 +250,7 @@ def kubernetes(
 ) -> None:
     """Manifests for kubectl and a Helm chart."""
     given |= {"min_replicas": replicas[0], "max_replicas": replicas[1]}
-    _run(loaded, output, render_kubernetes, request, _without_none(KubernetesOptions, given))
+    _run(loaded, request, output, render_kubernetes, KubernetesOptions, **given)
 
 
 @render.command(name="all")

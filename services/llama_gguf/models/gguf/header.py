@@ -36,8 +36,6 @@ _SCALARS = {
 }
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
-Scalar = int | float | bool | str
-
 
 @dataclass(frozen=True, slots=True)
 class SkippedArray:
@@ -46,7 +44,7 @@ class SkippedArray:
     count: int
 
 
-Value = Scalar | tuple[int | float | bool, ...] | SkippedArray
+Value = int | float | bool | str | tuple[int | float | bool, ...] | SkippedArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,6 @@ from llama_gguf.cpu import Cpu
 from llama_gguf.models.gguf.header import Tensor
 from llama_gguf.models.gguf.tensor_types import GGML_TYPES
 
-Buffer = Literal["AMX", "CPU_REPACK"]
-
 _NOT_MULTIPLIED = re.compile(
     r"(?:token_embd|position_embd|token_types|\w*norm\w*|\w*conv\w*|rope_\w+|\w*rel_b|\w*lerp\w*|\w*_ape)\.weight$"
 )
@@ -49,7 +47,7 @@ NO_CPU = Cpu()
 class Repacked:
     """The repacked copy of one tensor: llama.cpp's name of its buffer, and its size in bytes."""
 
-    buffer: Buffer
+    buffer: Literal["AMX", "CPU_REPACK"]
     size: int
 
 

@@ -12,8 +12,6 @@ UID = 10_001
 DEREGISTER_SECONDS = 5
 """Delay before SIGTERM in which the cluster's proxies remove this pod from the Service."""
 
-Autoscaler = Literal["none", "hpa", "keda"]
-
 
 @dataclass(frozen=True, slots=True)
 class KubernetesOptions:
@@ -21,7 +19,7 @@ class KubernetesOptions:
 
     min_replicas: int = 1
     max_replicas: int = 1
-    autoscaler: Autoscaler = "none"
+    autoscaler: Literal["none", "hpa", "keda"] = "none"
     queue_target: int = 4  # queued requests per replica above which another one is added
     prometheus: str = "http://prometheus-operated.monitoring.svc:9090"  # server that KEDA queries for the queue's depth
     prometheus_release: str = "prometheus"  # label by which the Prometheus operator selects ServiceMonitors

@@ -28,17 +28,13 @@ class ArgRule:
     values: int = 1  # how many values follow
 
 
-def _setting(names: str, instead: str, *, value: str | None = None) -> ArgRule:
-    return ArgRule(tuple(names.split()), "setting", instead, value, 0 if value is not None else 1)
+def _rule(kind: ArgKind, names: str, instead: str, *, value: str | None = None, values: int = 1) -> ArgRule:
+    return ArgRule(tuple(names.split()), kind, instead, value, 0 if value is not None else values)
 
 
-def _owned(names: str, instead: str, *, values: int = 1) -> ArgRule:
-    return ArgRule(tuple(names.split()), "owned", instead, None, values)
-
-
-def _unsafe(names: str, instead: str, *, values: int = 1) -> ArgRule:
-    return ArgRule(tuple(names.split()), "unsafe", instead, None, values)
-
+_setting = functools.partial(_rule, "setting")
+_owned = functools.partial(_rule, "owned")
+_unsafe = functools.partial(_rule, "unsafe")
 
 _LISTEN = "the engine listens on a private Unix socket; the public address is gateway.host and gateway.port"
 _EXIT = "llama-server would print something and exit"

@@ -1,7 +1,4 @@
-"""Every code of a configuration problem, and what it means: the contract of `check --format json`.
-
-A test compares this with the code that reports them, and the reference lists it.
-"""
+"""Every code of a configuration problem, and what it means: the contract of `check --format json`."""
 
 from __future__ import annotations
 

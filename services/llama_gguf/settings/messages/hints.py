@@ -13,19 +13,14 @@ _TRUE_WORDS = TRUE_WORDS | {"y"}
 _FALSE_WORDS = FALSE_WORDS | {"n"}
 _NO_LIMIT_WORDS = {"0", "-1", "unlimited", "none", "infinite", "inf", ".inf", "off", "no", "never", "disabled"}
 _SAME_MEANING = {
-    "k8s": "kubernetes",
-    "gke": "kubernetes",
+    **dict.fromkeys(("k8s", "gke"), "kubernetes"),
+    **dict.fromkeys(("max", "full"), "all"),
+    **dict.fromkeys(("llm", "chat", "completion"), "generate"),
+    **dict.fromkeys(("fatal", "critical"), "error"),
     "docker": "plain",
-    "max": "all",
-    "full": "all",
-    "llm": "generate",
-    "chat": "generate",
-    "completion": "generate",
     "average": "mean",
     "trace": "debug",
     "native": "auto",
-    "fatal": "error",
-    "critical": "error",
 }
 _SIZES = {"k": 1024, "kb": 1024, "kib": 1024, "m": 1024**2, "mb": 1024**2, "mib": 1024**2, "g": 1024**3, "gb": 1024**3}
 _TIMES = {"s": 1.0, "sec": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
