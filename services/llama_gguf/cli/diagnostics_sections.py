@@ -18,6 +18,7 @@ from typing import Any
 from llama_gguf import __version__
 from llama_gguf.cli.appliance import Facts
 from llama_gguf.engine.binary import find_binary
+from llama_gguf.engine.cgroup import read_or_empty
 from llama_gguf.engine.cpu_libraries import VARIABLE
 from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LlamaGgufError
@@ -37,21 +38,21 @@ _GPU_QUERY = "name,driver_version,memory.total,memory.used,utilization.gpu,compu
 
 def system(proc: Path = Path("/proc")) -> dict[str, Any]:
     """Return kernel, Python, CPU, memory and the limits of the container."""
-    memory = _pairs(_read(proc / "meminfo"))
-    model = _pairs(_read(proc / "cpuinfo")).get("model name", platform.machine())
+    memory = _pairs(read_or_empty(proc / "meminfo"))
+    model = _pairs(read_or_empty(proc / "cpuinfo")).get("model name", platform.machine())
     return {
         "appliance": __version__,
         "python": sys.version.split()[0],
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "os": _pairs(_read(Path("/etc/os-release")), "=").get("PRETTY_NAME", "").strip('"'),
+        "os": _pairs(read_or_empty(Path("/etc/os-release")), "=").get("PRETTY_NAME", "").strip('"'),
         "cpu": model,
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
         "memory_total": memory.get("MemTotal"),
         "memory_available": memory.get("MemAvailable"),
-        "cgroup_memory_max": _read(Path("/sys/fs/cgroup/memory.max")).strip() or None,
-        "cgroup_cpu_max": _read(Path("/sys/fs/cgroup/cpu.max")).strip() or None,
+        "cgroup_memory_max": read_or_empty(Path("/sys/fs/cgroup/memory.max")).strip() or None,
+        "cgroup_cpu_max": read_or_empty(Path("/sys/fs/cgroup/cpu.max")).strip() or None,
         "user": f"uid {os.geteuid()}, gid {os.getegid()}",
     }
 
@@ -115,7 +116,7 @@ def model(snapshot: Snapshot | None) -> dict[str, Any]:
 
 def processes(facts: Facts, proc: Path = Path("/proc")) -> list[dict[str, Any]]:
     """Return every process of the appliance: pid, parent, memory, command line."""
-    pid_text = _read(facts.run.supervisord_pid).strip()
+    pid_text = read_or_empty(facts.run.supervisord_pid).strip()
     if not pid_text.isdigit():
         return []
     members = set(session_members(int(pid_text)))
@@ -124,8 +125,8 @@ def processes(facts: Facts, proc: Path = Path("/proc")) -> list[dict[str, Any]]:
             "pid": item.pid,
             "parent": item.parent,
             "state": item.state,
-            **_memory(_pairs(_read(proc / str(item.pid) / "status"))),
-            "command": _read(proc / str(item.pid) / "cmdline").replace("\0", " ").strip(),
+            **_memory(_pairs(read_or_empty(proc / str(item.pid) / "status"))),
+            "command": read_or_empty(proc / str(item.pid) / "cmdline").replace("\0", " ").strip(),
         }
         for item in all_processes(proc)
         if item.pid in members
@@ -156,13 +157,6 @@ def _output(command: list[str], env: Mapping[str, str] | None = None) -> tuple[i
     except (OSError, subprocess.TimeoutExpired) as error:
         return -1, str(error)
     return done.returncode, (done.stdout + done.stderr).strip()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _pairs(text: str, separator: str = ":") -> dict[str, str]:

@@ -41,17 +41,18 @@ def memory_bytes(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
         words = _words(path)
         if words and words[0].isdigit() and int(words[0]) < _NO_LIMIT_BYTES:
             found.append(int(words[0]))
-    if match := re.search(r"^MemTotal:\s+(\d+) kB", _text(meminfo), re.MULTILINE):
+    if match := re.search(r"^MemTotal:\s+(\d+) kB", read_or_empty(meminfo), re.MULTILINE):
         found.append(int(match[1]) * 1024)
     return min(found, default=None)
 
 
-def _text(path: Path) -> str:
+def read_or_empty(path: Path) -> str:
+    """Return the text of one of the kernel's files; "" if it cannot be read."""
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
 def _words(path: Path) -> list[str]:
-    return _text(path).split()
+    return read_or_empty(path).split()

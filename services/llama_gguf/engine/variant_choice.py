@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine import variant_memory
+from llama_gguf.engine.cgroup import read_or_empty
 from llama_gguf.engine.cpu_libraries import VARIABLE, can_select_variant, find_libraries, sha256
 from llama_gguf.engine.cpu_variants import TABLES, Table, missing, supported
 from llama_gguf.engine.variant_memory import CrashedVariant
@@ -52,11 +53,7 @@ class HostCpu:
 
 def this_machine() -> HostCpu:
     """Return the machine of this process."""
-    try:
-        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    return HostCpu(os.uname().machine, text)
+    return HostCpu(os.uname().machine, read_or_empty(_CPUINFO))
 
 
 def choose(

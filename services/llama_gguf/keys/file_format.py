@@ -47,9 +47,6 @@ def render(keys: KeyFile) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-# --- the JSON format ---------------------------------------------------------------------------------------------
-
-
 def _plain(value: KeyRecord | PreviousSecret | RotationMark) -> dict[str, object]:
     """Return the fields that are not at their default, in the order of their declaration."""
     plain: dict[str, object] = {}
@@ -125,9 +122,6 @@ def _unknown_field(location: tuple[int | str, ...]) -> str:
     return f"{_dotted(location[:-1])}: unknown field" + (f'; did you mean "{near}"?' if near else "")
 
 
-# --- the old format ----------------------------------------------------------------------------------------------
-
-
 def _parse_lines(text: str, source: str, read_at: dt.datetime) -> tuple[KeyRecord, ...]:
     records: list[KeyRecord] = []
     lines: list[int] = []
@@ -186,9 +180,6 @@ def _rate(text: str) -> int | None:
     if len(text) > 9 or int(text) == 0:
         raise KeysError("requests per minute must be 1 to 999999999", code="keys-syntax")
     return int(text)
-
-
-# --- both --------------------------------------------------------------------------------------------------------
 
 
 def _duplicates(records: Sequence[KeyRecord]) -> Iterator[tuple[int, int, str]]:

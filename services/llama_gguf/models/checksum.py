@@ -95,19 +95,26 @@ class VerifiedFiles:
         return self._directory / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
 
 
-def verify(path: Path, sha256: str, setting: str, verified: VerifiedFiles, reporter: Reporter) -> None:
-    """Raise a permanent ModelError unless `path` has the digest `sha256`."""
+def checked_digest(path: Path, sha256: str, verified: VerifiedFiles, reporter: Reporter) -> str:
+    """Return the SHA-256 of `path`: `sha256` if that is recorded, else computed, and recorded if it is right."""
     if verified.contains(path, sha256):
-        return
+        return sha256
     reporter.phase(Phase.VERIFYING, f"checking the SHA-256 of {path.name}")
     found = file_sha256(path, reporter)
+    if found == sha256:
+        verified.add(path, sha256)
+    return found
+
+
+def verify(path: Path, sha256: str, setting: str, verified: VerifiedFiles, reporter: Reporter) -> None:
+    """Raise a permanent ModelError unless `path` has the digest `sha256`."""
+    found = checked_digest(path, sha256, verified, reporter)
     if found != sha256:
         raise ModelError(
             f"{setting}.sha256: {path} has the SHA-256 {found}, not {sha256}",
             code="checksum_mismatch",
             hint="the file is corrupt or another version: remove it, or correct the setting",
         )
-    verified.add(path, sha256)
 
 
 def _identity(path: Path, sha256: str) -> dict[str, object]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from llama_gguf.logs import fields
-from llama_gguf.models.checksum import file_sha256
+from llama_gguf.models.checksum import checked_digest
 from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
-from llama_gguf.states import Phase
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +37,7 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
 def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:
     if not path.exists():
         return False
-    if sha256 is None or context.verified.contains(path, sha256):
-        return True
-    context.reporter.phase(Phase.VERIFYING, f"checking the SHA-256 of {path.name}")
-    if file_sha256(path, context.reporter) == sha256:
-        context.verified.add(path, sha256)
+    if sha256 is None or checked_digest(path, sha256, context.verified, context.reporter) == sha256:
         return True
     log.warning("the file does not have the configured SHA-256 and is downloaded again", extra=fields(path=str(path)))
     return False

@@ -105,10 +105,11 @@ def horizontal_autoscaler(options: KubernetesOptions, values: Values) -> Tree:
             },
         },
     }
+    minimum, maximum = _replicas(options, values)
     spec: Tree = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": values.name()},
-        "minReplicas": _min_replicas(options, values),
-        "maxReplicas": _max_replicas(options, values),
+        "minReplicas": minimum,
+        "maxReplicas": maximum,
         "metrics": [metric],
     }
     return object_of("autoscaling/v2", "HorizontalPodAutoscaler", values, spec=spec)
@@ -126,19 +127,18 @@ def scaled_object(options: KubernetesOptions, values: Values) -> Tree:
             "threshold": values.value("autoscaling.queueTarget", str(options.queue_target)),
         },
     }
+    minimum, maximum = _replicas(options, values)
     spec: Tree = {
         "scaleTargetRef": {"name": name},
         "pollingInterval": 15,
-        "minReplicaCount": _min_replicas(options, values),
-        "maxReplicaCount": _max_replicas(options, values),
+        "minReplicaCount": minimum,
+        "maxReplicaCount": maximum,
         "triggers": [trigger],
     }
     return object_of("keda.sh/v1alpha1", "ScaledObject", values, spec=spec)
 
 
-def _min_replicas(options: KubernetesOptions, values: Values) -> object:
-    return values.value("autoscaling.minReplicas", options.min_replicas, former_key="least")
-
-
-def _max_replicas(options: KubernetesOptions, values: Values) -> object:
-    return values.value("autoscaling.maxReplicas", options.max_replicas, former_key="most")
+def _replicas(options: KubernetesOptions, values: Values) -> tuple[object, object]:
+    """Return minimum and maximum."""
+    minimum = values.value("autoscaling.minReplicas", options.min_replicas, former_key="least")
+    return minimum, values.value("autoscaling.maxReplicas", options.max_replicas, former_key="most")

@@ -150,11 +150,8 @@ def _mounts(launch: Launch, options: KubernetesOptions) -> list[Tree]:
 
 
 def _volumes(launch: Launch, options: KubernetesOptions, values: Values) -> list[Tree]:
-    volumes: list[Tree] = []
-    for mount in _mounts(launch, options):
-        name = str(mount["name"])
-        volumes.append({"name": name, **_volume(name, launch, options, values)})
-    return volumes
+    names = [str(mount["name"]) for mount in _mounts(launch, options)]
+    return [{"name": name, **_volume(name, launch, options, values)} for name in names]
 
 
 def _volume(name: str, launch: Launch, options: KubernetesOptions, values: Values) -> Tree:

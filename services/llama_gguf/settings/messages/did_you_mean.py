@@ -115,15 +115,11 @@ def _sibling(name: str, parent: SettingPath, schema: SettingsSchema) -> str:
 def _sharing_a_word(name: str, siblings: Iterable[str]) -> str | None:
     """Return the sibling that has the most words in common with `name`, or begins or ends with it."""
     words = set(name.split("_")) - {"max", "seconds", "bytes", "file", "per"}
-    scored = [
-        (
-            len(words & set(sibling.split("_"))) or (len(sibling) > 2 and name.startswith(sibling)),
-            -len(sibling),
-            sibling,
-        )
-        for sibling in siblings
-    ]
-    best = max(scored, default=(0, 0, ""))
+
+    def score(sibling: str) -> int:
+        return len(words & set(sibling.split("_"))) or int(len(sibling) > 2 and name.startswith(sibling))
+
+    best = max(((score(one), -len(one), one) for one in siblings), default=(0, 0, ""))
     return best[2] if best[0] else None
 
 
