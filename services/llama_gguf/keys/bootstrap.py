@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from llama_gguf.audit import AuditLog
 from llama_gguf.errors import KeysError
 from llama_gguf.settings.locations import Locations
+from llama_gguf.settings.sections.sources import key_sources_of
 
 from .admin import KeyAdmin, actor
 from .record import KeyFile
@@ -47,7 +48,7 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
     A configured variable or file that is missing is an error only while the keys file has no key: a deployment can
     remove it afterwards.
     """
-    if not auth.enabled or not auth.bootstrap.has_source:
+    if not auth.enabled or not key_sources_of(auth.bootstrap):
         return BootstrapResult("off")
     admin = KeyAdmin(KeyStore(locations.keys_file), AuditLog(locations.audit_file), actor=actor("bootstrap"))
     present = load_if_exists(locations.keys_file).keys

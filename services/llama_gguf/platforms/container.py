@@ -19,7 +19,7 @@ from llama_gguf.settings import Settings
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
 from llama_gguf.settings.platform import Platform
-from llama_gguf.settings.sections.model import Artifact
+from llama_gguf.settings.sections.sources import artifacts_of, key_sources_of
 
 Variant = Literal["cpu", "cuda", "cuda12"]
 MINIMUM_CUDA: dict[Variant, str] = {"cuda": "13.0", "cuda12": "12.0"}
@@ -135,7 +135,7 @@ def _check_reachable(settings: Settings, findings: Findings) -> None:
 
 def _first_key(settings: Settings, findings: Findings) -> Patch:
     """Return the patch by which a container gets its first key, where the configuration names no source of keys."""
-    if not settings.auth.enabled or settings.auth.keys_file or settings.auth.bootstrap.has_source:
+    if not settings.auth.enabled or settings.auth.keys_file or key_sources_of(settings.auth.bootstrap):
         return {}
     findings.warn(
         "first-key-variable",
@@ -148,11 +148,9 @@ def _first_key(settings: Settings, findings: Findings) -> Patch:
 
 def secret_variables(settings: Settings, more: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the names of all variables that hold a secret, each once."""
-    model = settings.model
-    artifacts = [model, model.mmproj, model.draft, *model.lora]
     names = [
         settings.auth.bootstrap.env,
-        *(artifact.token_env for artifact in artifacts if artifact),
+        *(artifact.token_env for _, artifact in artifacts_of(settings.model)),
         settings.limits.store_password_env,
         *more,
     ]
@@ -161,15 +159,9 @@ def secret_variables(settings: Settings, more: Iterable[str] = ()) -> tuple[str,
 
 def read_paths(settings: Settings) -> dict[str, str]:
     """Return the files that the container only reads, by dotted name."""
-    model = settings.model
-    artifacts: list[tuple[str, Artifact | None]] = [
-        ("model", model),
-        ("model.mmproj", model.mmproj),
-        ("model.draft", model.draft),
-        *((f"model.lora[{index}]", lora) for index, lora in enumerate(model.lora)),
-    ]
-    paths = {f"{name}.path": artifact.path for name, artifact in artifacts if artifact and artifact.path}
-    return paths | ({"model.chat_template": model.chat_template} if model.chat_template else {})
+    paths = {f"{name}.path": artifact.path for name, artifact in artifacts_of(settings.model) if artifact.path}
+    template = settings.model.chat_template
+    return paths | ({"model.chat_template": template} if template else {})
 
 
 def written_paths(settings: Settings) -> dict[str, str]:

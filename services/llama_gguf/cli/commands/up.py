@@ -24,6 +24,7 @@ from llama_gguf.runtime.screen import open_screen
 from llama_gguf.settings import Settings, locate
 from llama_gguf.settings.platform import INSTANCE_VARIABLES, resolve_platform
 from llama_gguf.settings.redaction import mask_value
+from llama_gguf.settings.sections.sources import key_sources_of
 
 if TYPE_CHECKING:
     from llama_gguf.keys.bootstrap import BootstrapResult
@@ -73,7 +74,7 @@ def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
 def first_key(snapshot: Snapshot, env: Mapping[str, str]) -> BootstrapResult | None:
     """Ensure the first API key, if `auth.bootstrap` is set."""
     auth = snapshot.settings.auth
-    if not auth.enabled or not auth.bootstrap.has_source:
+    if not auth.enabled or not key_sources_of(auth.bootstrap):
         return None
     from llama_gguf.keys.bootstrap import bootstrap  # noqa: PLC0415 - the key store costs 80 ms
 

@@ -16,7 +16,7 @@ from llama_gguf.settings.gguf_file import MAGIC, SUFFIX, has_suffix, named_file
 from llama_gguf.settings.locations import Locations, can_write
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
-from llama_gguf.settings.sections.sources import artifacts_of
+from llama_gguf.settings.sections.sources import artifacts_of, key_sources_of
 from llama_gguf.settings.words import closest
 
 ReadModel = Callable[[Settings, Locations], ModelFacts | None]
@@ -143,7 +143,7 @@ def _keys(settings: Settings, locations: Locations) -> Iterator[Problem]:
     if file.is_dir():
         yield Problem("keys-file-unreadable", f"auth.keys_file: {file} is a directory", "auth.keys_file")
     elif not file.exists():
-        if not settings.auth.bootstrap.has_source:
+        if not key_sources_of(settings.auth.bootstrap):
             message = f"auth.keys_file: {file} does not exist, so every request will be rejected"
             hint = "create a key with `llama-gguf keys generate`, or set auth.bootstrap"
             yield Problem("no-keys", message, "auth.keys_file", hint=hint, severity="warning")

@@ -15,6 +15,7 @@ from llama_gguf.settings.messages.hints import without_curly_quotes
 from llama_gguf.settings.platform import RUNPOD_MAX_BODY_BYTES, RUNPOD_MAX_REQUEST_SECONDS
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.settings import Settings
+from llama_gguf.settings.sections.sources import key_sources_of
 
 _HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$")
 _KEY_HEADERS = ("authorization", "x-api-key")
@@ -122,8 +123,7 @@ def key_header(settings: Settings) -> Iterator[Problem]:
 
 def bootstrap(settings: Settings) -> Iterator[Problem]:
     """The first key has one source."""
-    first = settings.auth.bootstrap
-    given = [name for name, value in (("env", first.env), ("file", first.file), ("generate", first.generate)) if value]
+    given = key_sources_of(settings.auth.bootstrap)
     if len(given) > 1:
         message = f"auth.bootstrap: {' and '.join(given)} are alternative sources of the first key"
         yield Problem("two-bootstraps", message, f"auth.bootstrap.{given[1]}", hint="keep only one of them")

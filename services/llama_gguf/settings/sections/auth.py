@@ -22,11 +22,6 @@ class Bootstrap(Section):
         ("inference",), description="Scopes of the first key: `inference`, `metrics`, `admin`."
     )
 
-    @property
-    def has_source(self) -> bool:
-        """Whether there is to be a first key."""
-        return bool(self.env or self.file or self.generate)
-
 
 class Auth(Section):
     """API keys. With `enabled: true` and no valid key, every request is rejected."""
