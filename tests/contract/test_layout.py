@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import re
 import tokenize
@@ -221,3 +222,23 @@ def test_names_in_comments_of_the_package_are_names_in_its_code() -> None:
                 if not known and named not in OTHER_NAMES:
                     unknown.append(f"{path.relative_to(ROOT)}:{line}: {named}")
     assert not unknown, "\n".join(unknown)
+
+
+def test_programs_in_texts_import_what_exists() -> None:
+    """Tests run small programs in containers and processes, which no type checker reads."""
+    found = [
+        (path, module, name.split(" as ")[0].strip())
+        for path in _prose_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for module, names in re.findall(r"^from (llama_gguf[\w.]*) import ([\w, ]+)$", node.value, re.MULTILINE)
+        for name in names.split(",")
+    ]
+    assert found
+    missing = [
+        f"{path.relative_to(ROOT)}: {module}.{name}"
+        for path, module, name in found
+        if f"{module}.{name}" not in modules()
+        and not (module in modules() and hasattr(importlib.import_module(module), name))
+    ]
+    assert not missing, "\n".join(missing)

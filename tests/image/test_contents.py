@@ -193,7 +193,7 @@ def test_engine_is_complete_and_nothing_is_there_twice(still: Container, variant
 SCORES = """
 import json, subprocess, sys
 from pathlib import Path
-from llama_gguf.engine.cpu_libraries import can_be_told, find_libraries
+from llama_gguf.engine.cpu_libraries import can_select_variant, find_libraries
 from llama_gguf.cpu import read_cpu
 from llama_gguf.engine.cpu_variants import supported
 from llama_gguf.engine.variant_choice import this_machine
@@ -208,7 +208,7 @@ scores = {
 }
 machine = this_machine()
 ours = supported(machine.table, read_cpu(machine.cpuinfo).flags)
-print(json.dumps({"told": can_be_told(binary), "table": [*machine.table], "scores": scores, "ours": ours}))
+print(json.dumps({"told": can_select_variant(binary), "table": [*machine.table], "scores": scores, "ours": ours}))
 """
 
 
