@@ -1,4 +1,4 @@
-"""The way of a request through the gateway, watched: one streaming chat from a client to a fake engine and back.
+"""The way of a request through the gateway, watched: one chat from a client to a fake engine and back.
 
 What is shown is which part calls which, in the order of the first call, from the moment that bytes arrive from the
 client or the engine. Timers, such as the sweep for what takes too long, are not part of it.
@@ -66,10 +66,10 @@ async def _watch() -> Calls:
 
     with tempfile.TemporaryDirectory() as folder:
         async with running_gateway(Path(folder), {}, {}) as running:
-            await running.stream()  # what only a first request does is no part of the way
+            await running.chat()  # what only a first request does is no part of the way
             sys.setprofile(note)
             try:
-                await running.stream()
+                await running.chat()
             finally:
                 sys.setprofile(None)
     return calls

@@ -34,6 +34,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class FakeEngine:
         self.counts = 0  # how often it was asked what a request has used
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -98,6 +100,12 @@ class FakeEngine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.path.unlink(missing_ok=True)
 
+    def close_idle(self) -> int:
+        """Close the idle connections, as the real one does after a while; the clients' event loop does not run."""
+        for writer in self._idle:
+            writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        return len(self._idle)
+
     @property
     def asked(self) -> list[Seen]:
         """Requests other than health checks and queries about other requests."""
@@ -116,16 +124,21 @@ class FakeEngine:
         try:
             while await self._one(reader, writer):
                 served += 1
+                self._idle.append(writer)
                 self.most_per_connection = max(self.most_per_connection, served)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self.open_connections -= 1
             self._tasks.discard(task)
+            if writer in self._idle:
+                self._idle.remove(writer)
             writer.transport.abort()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        if writer in self._idle:
+            self._idle.remove(writer)
         first, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -258,7 +271,7 @@ class FakeEngine:
                 writer.write(_chunk(event))
         writer.write(b"0\r\n\r\n")
         await writer.drain()
-        return True
+        return False  # as the real one does
 
 
 def _event(number: int, knobs: dict[str, Any], *, anthropic: bool = False) -> bytes:

@@ -77,7 +77,8 @@ class Gateway:
             locations.run.engine_phase,
             failure_file=locations.run.failure,
             variant_file=locations.run.engine_variant,
-            on_change=self._engine_changed,
+            on_change=self.metrics.engine_state,
+            on_restart=self.metrics.engine_restarted,
         )
         self.keys = KeyWatcher(
             locations.keys_file, interval_seconds=settings.auth.reload_interval_seconds, on_change=self._keys_changed
@@ -110,7 +111,6 @@ class Gateway:
             self.pipeline, http_limits(settings), write_batch, extra_singleton=self._extra_header
         )
         self.draining = False
-        self._engine_restarts = 0
         self._watch()
 
     @property
@@ -192,12 +192,6 @@ class Gateway:
             _log.debug("cannot fetch the engine's metrics", extra=fields(reason=str(failure)))
             return None
         return text if status == 200 else None
-
-    def _engine_changed(self, state: EngineState) -> None:
-        self.metrics.engine_state(state)
-        if self.engine.restarts > self._engine_restarts:
-            self._engine_restarts = self.engine.restarts
-            self.metrics.engine_restarted()
 
     def _keys_changed(self, state: KeyState) -> None:
         self.metrics.keys_reloaded(state.error is None)

@@ -185,11 +185,6 @@ class ResponseRelay(Completion):
         self.on_failure(EngineFailure(reason, stage))
 
     @property
-    def nothing_sent(self) -> bool:
-        """Whether nothing of this response has been sent to the client, so that the request can be retried."""
-        return self.mode == "waiting" or (self.mode == "stream" and not self._exchange.first_byte)
-
-    @property
     def body(self) -> bytes:
         """The body of a collected response."""
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

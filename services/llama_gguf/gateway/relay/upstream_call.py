@@ -1,5 +1,6 @@
-"""Sends a request to the engine: waits while the model loads, and retries once if the connection closes too early.
+"""Sends a request to the engine, once: waits before that while the model loads, and never repeats it afterwards.
 
+What has been written may have been read, and may be what ended the engine: then a repetition ends the next one too.
 Owns what the engine's failures mean for the client.
 """
 
@@ -41,15 +42,14 @@ class UpstreamCaller:
     async def call(self, exchange: Exchange, request: bytes) -> ResponseRelay:
         """Send a request to the engine and wait for the end of the response. Raises GatewayError.
 
-        Waits while the engine is loading, and retries once if the connection closes before the first byte.
+        Waits while the engine is loading. Only what the engine has refused unread, with 503, is sent again.
         """
         deadline = exchange.arrived + self._wait_seconds
-        retried = False
         while True:
             if self._engine.state is not _READY:
                 await continue_as_task()  # what follows has timeouts
                 await self._engine.wait_ready(deadline)
-            connection = None if retried else self._client.acquire()
+            connection = self._client.acquire()
             if connection is None:
                 connection = await self._connect(deadline)
                 if connection is None:
@@ -65,16 +65,12 @@ class UpstreamCaller:
             failure = relay.failure
             if failure is None:
                 if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):
-                    self._engine.connection_failed()
+                    self._engine.connection_refused()
                     exchange.first_byte = 0.0
                     continue
                 return relay
             if failure.reason == "closed":
-                self._engine.connection_failed()
-                if relay.nothing_sent and not retried:
-                    retried = True
-                    deadline = max(deadline, time.monotonic() + self._wait_seconds)
-                    continue
+                self._engine.check_now()
             if relay.events or failure.reason in ("timeout", "stalled"):
                 record_partial_usage(exchange, relay)
             raise _translate(failure, self._engine)
@@ -85,7 +81,7 @@ class UpstreamCaller:
         try:
             return await self._client.connect()
         except EngineFailure as failure:
-            self._engine.connection_failed()
+            self._engine.connection_refused()
             if failure.reason == "timeout" or time.monotonic() >= deadline:
                 raise _translate(failure, self._engine) from None
             return None

@@ -128,7 +128,7 @@ ENGINE_STATE = Series(
     ("state",),
 )
 ENGINE_RESTARTS = Series(
-    "llama_gguf_engine_restarts_total", "counter", "Times the engine became ready again after it had been ready before."
+    "llama_gguf_engine_restarts_total", "counter", "Times another process of the engine became ready than before."
 )
 ENGINE_CPU_VARIANT = Series(
     "llama_gguf_engine_cpu_variant",

@@ -2,13 +2,20 @@
 
 Owns framing and reuse, and knows nothing of what a response means. A connection serves one request at a time and
 reports to a Receiver by callbacks: head, data, failure. The bytes of a body are passed on as received, chunk framing
-included (`raw`), or decoded. The engine closes connections idle for 5 s and after 100 requests, so the pool closes
-them a little earlier.
+included (`raw`), or decoded.
+
+The engine closes connections idle for 5 s, after 100 requests, and after every chunked response (cpp-httplib takes the
+end of one for a failure). A request that is written to a connection the engine is just closing is lost, and nobody can
+know whether it was read. So the pool closes connections earlier than the engine does, keeps none after a chunked
+response, and looks before each use whether the engine has closed it after all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import struct
 import time
 from collections import deque
 from pathlib import Path
@@ -28,6 +35,7 @@ IDLE_SECONDS = 4.0
 MAX_REQUESTS = 90
 MAX_IDLE = 64
 MAX_HEADS = 512
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Receiver(Protocol):
@@ -63,9 +71,27 @@ class EngineConnection(asyncio.Protocol):
         self.served = 0
         self.idle_since = 0.0
         self.usable = True
+        self._poll = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+
+    @property
+    def engine_pid(self) -> int:
+        """The process that listens at the other end."""
+        assert self._transport is not None  # noqa: S101 - set before the pool hands out the connection
+        peer = self._transport.get_extra_info("socket")
+        pid: int = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+        return pid
+
+    @property
+    def stale(self) -> bool:
+        """Whether the idle connection has been closed by the engine, or has data that nobody asked for.
+
+        Asks the kernel: the event loop reports either only in its next iteration.
+        """
+        return bool(self._poll.poll(0))
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         """Send a request; `receiver` gets the response."""
@@ -140,7 +166,7 @@ class EngineConnection(asyncio.Protocol):
         self._receiver = self._head = self._chunks = None
         if self.paused:
             self.resume()
-        if self.usable and head.keep_alive and self.served < MAX_REQUESTS:
+        if self.usable and head.keep_alive and head.length is not None and self.served < MAX_REQUESTS:
             self._client.release(self)
         else:
             self.close()
@@ -194,6 +220,7 @@ class EngineClient:
         self._idle: deque[EngineConnection] = deque()
         self._open: set[EngineConnection] = set()
         self._heads: dict[bytes, ResponseHead] = {}  # the engine repeats the same few heads
+        self.engine_pid = 0  # the process that accepted the latest connection, 0 = none yet
 
     def head(self, data: bytes) -> ResponseHead:
         """Return a parsed response head, cached by its bytes. Raises EngineFailure."""
@@ -210,7 +237,7 @@ class EngineClient:
         now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and now - connection.idle_since < IDLE_SECONDS:
+            if connection.usable and now - connection.idle_since < IDLE_SECONDS and not connection.stale:
                 return connection
             connection.close()
         return None
@@ -226,6 +253,7 @@ class EngineClient:
         except OSError as error:
             raise EngineFailure("connect", error.strerror or str(error)) from error
         self._open.add(connection)
+        self.engine_pid = connection.engine_pid
         return connection
 
     def release(self, connection: EngineConnection) -> None:

@@ -32,7 +32,8 @@ _STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as
 
 
 class EngineMonitor:
-    """Monitors one engine. `on_change` is called with every change of state. Belongs to one event loop.
+    """Monitors one engine. `on_change` is called with every change of state, `on_restart` once another
+    process of the engine than before is ready. Belongs to one event loop.
 
     `variant` is the CPU variant that the engine's program has recorded, as of the last check.
     """
@@ -45,6 +46,7 @@ class EngineMonitor:
         failure_file: Path,
         variant_file: Path,
         on_change: Callable[[EngineState], None] | None = None,
+        on_restart: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -52,6 +54,7 @@ class EngineMonitor:
         self._failure_file = failure_file
         self._variant_file = variant_file
         self._on_change = on_change
+        self._on_restart = on_restart
         self._clock = clock
         self._changed = asyncio.Event()
         self._recheck = asyncio.Event()
@@ -59,6 +62,7 @@ class EngineMonitor:
         self.state = EngineState.LOADING
         self._checked = False  # until then the state is a guess
         self.restarts = 0
+        self._process = 0  # pid of the last engine that was ready
         self.variant: EngineVariant | None = None
         self._was_ready = False
 
@@ -73,10 +77,14 @@ class EngineMonitor:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def connection_failed(self) -> None:
-        """Check again now, and let new requests wait meanwhile, because a connection has failed."""
+    def connection_refused(self) -> None:
+        """Check again now, and let new requests wait meanwhile, because no connection could be made."""
         if self.state is EngineState.READY:
             self._set(EngineState.LOADING)
+        self._recheck.set()
+
+    def check_now(self) -> None:
+        """Check again without a wait, because a connection ended in the middle of a request: the engine may have died, or not."""
         self._recheck.set()
 
     async def wait_ready(self, deadline: float) -> None:
@@ -121,7 +129,7 @@ class EngineMonitor:
 
     async def _run(self) -> None:
         while True:
-            # Before the check: an `await` between the check and `_set` could overwrite `connection_failed`.
+            # Before the check: an `await` between the check and `_set` could overwrite `connection_refused`.
             self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
             self._set(await self._check())
             self._recheck.clear()
@@ -142,7 +150,19 @@ class EngineMonitor:
             if failure.reason == "timeout":  # busy or stuck, but running; the requests have their own timeouts
                 return self.state
             return await asyncio.to_thread(self._without_socket)
-        return EngineState.READY if status == 200 else EngineState.LOADING
+        if status != 200:
+            return EngineState.LOADING
+        self._note_process(self._client.engine_pid)
+        return EngineState.READY
+
+    def _note_process(self, pid: int) -> None:
+        """Count a restart when another process than before is ready; a lost connection alone is none."""
+        if self._process not in (0, pid):
+            self.restarts += 1
+            _log.warning("engine has been restarted", extra=fields(pid=pid, restarts=self.restarts))
+            if self._on_restart is not None:
+                self._on_restart()
+        self._process = pid
 
     def _without_socket(self) -> EngineState:
         """Return the state by the files of the run directory, which show whether an engine is being started."""
@@ -160,8 +180,6 @@ class EngineMonitor:
         if state is self.state and self._checked:
             return
         ready = state is EngineState.READY
-        if ready and self._was_ready:
-            self.restarts += 1
         self._was_ready = self._was_ready or ready
         level = logging.INFO if ready or state is EngineState.LOADING else logging.WARNING
         _log.log(level, "engine is %s", state, extra=fields(before=self.state) if self._checked else None)

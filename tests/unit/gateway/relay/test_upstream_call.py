@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from llama_gguf.states import EngineState
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
 
@@ -41,16 +42,39 @@ async def test_a_connection_to_the_engine_is_given_up_before_the_engine_does(run
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(running: Running, streams: bool) -> None:
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_what_an_engine_died_of_is_never_sent_again(running: Running, streams: bool, pooled: bool) -> None:
+    if pooled:
+        assert (await running.chat()).status == 200
+    before = len(running.engine.asked)
     answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, drop_first=1))
-    assert answer.status == 200
-    assert len(running.engine.asked) == 2
-
-
-async def test_it_is_retried_only_once(running: Running) -> None:
-    answer = await running.chat(drop_first=9)
     assert answer.status == 502
-    assert len(running.engine.asked) == 2
+    assert answer.error["code"] == "engine_closed"
+    assert len(running.engine.asked) == before + 1
+
+
+async def test_a_connection_that_the_engine_has_closed_is_neither_a_lost_engine_nor_a_try(running: Running) -> None:
+    states: list[EngineState] = []
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    running.gateway.engine._on_change = states.append
+    for number in range(20):
+        answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=number % 3 == 0))
+        assert answer.status == 200
+        running.engine.close_idle()
+    assert len(running.engine.asked) == 20
+    assert states == []
+    assert running.gateway.health()["engine"] == {"status": "ready", "restarts": 0, "cpu_variant": None}
+
+
+async def test_a_request_that_ends_its_connection_is_not_taken_for_a_dead_engine(running: Running) -> None:
+    states: list[EngineState] = []
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    running.gateway.engine._on_change = states.append
+    assert (await running.ask("POST", "/v1/chat/completions", body=chat(die_after=-1))).status == 502
+    looks = len(running.engine.seen)
+    await running.until(lambda: len(running.engine.seen) > looks)  # it was looked at, and found to be well
+    assert (await running.chat()).status == 200
+    assert states == []
 
 
 async def test_timeouts_before_the_first_byte_are_504(start: Start) -> None:
@@ -136,13 +160,15 @@ async def test_an_engine_that_is_not_there_is_502(start: Start) -> None:
     assert answer.error["code"] == "engine_unreachable"
 
 
-async def test_a_request_survives_a_restart_of_the_engine(start: Start) -> None:
+async def test_new_requests_wait_for_an_engine_that_restarts_and_the_one_in_it_is_lost(start: Start) -> None:
     running = await start({"gateway": {"wait_for_engine_seconds": 5.0}})
     assert (await running.chat()).status == 200
-    request = asyncio.create_task(running.chat(delay=0.3))
+    lost = asyncio.create_task(running.chat(delay=30))
     await running.until(lambda: len(running.engine.asked) == 2)
     await running.engine.stop()
+    assert (await lost).error["code"] == "engine_closed"
+    waiting = asyncio.create_task(running.chat())
     await asyncio.sleep(0.3)
     await running.engine.start()
-    assert (await request).status == 200
-    assert running.gateway.health()["engine"] == {"status": "ready", "restarts": 1, "cpu_variant": None}
+    assert (await waiting).status == 200
+    assert len(running.engine.asked) == 3

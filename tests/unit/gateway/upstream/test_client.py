@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -113,17 +115,40 @@ async def test_a_chunked_answer_in_pieces(serve: Serve, size: int, raw: bool) ->
     client = await serve([answer[at : at + size] for at in range(0, len(answer), size)])
     heard, connection = await hear(client, raw=raw)
     assert heard.data == (CHUNKS if raw else b"abcdefg")
-    assert client.acquire() is connection
+    assert not connection.usable, "the engine closes it at any moment"
+    assert client.acquire() is None
 
 
 async def test_answers_follow_each_other_on_one_connection(serve: Serve) -> None:
-    client = await serve(PLAIN, CHUNKED + CHUNKS, PLAIN, CHUNKED + CHUNKS)
+    client = await serve(PLAIN, PLAIN, PLAIN, CHUNKED + CHUNKS)
     first, connection = await hear(client)
     for raw in (True, False, True):
         heard, again = await hear(client, raw=raw)
         assert again is connection
         assert heard.failure is None
     assert first.data == b"hello"
+
+
+@pytest.mark.parametrize("sent", [b"", b"x"], ids=["closed", "unsolicited"])
+async def test_an_idle_connection_is_looked_at_before_it_is_used(tmp_path: Path, sent: bytes) -> None:
+    """The event loop does not run in between: only the kernel knows."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e"))
+        listener.listen()
+        client = EngineClient(tmp_path / "e", WriteBatch(), connect_timeout=1.0)
+        connection = await client.connect()
+        peer, _ = listener.accept()
+        client.release(connection)
+        assert client.acquire() is connection
+        client.release(connection)
+        if sent:
+            peer.sendall(sent)
+        else:
+            peer.close()
+        assert client.acquire() is None
+        assert client.engine_pid == os.getpid()
+        peer.close()
+        client.close()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,21 @@ from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.states import EngineState, ServiceState
 from support.fake_engine import FakeEngine
 
+_ENGINE = """
+import os, socket, sys
+if os.path.exists(sys.argv[1]):
+    os.unlink(sys.argv[1])
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(64)
+print("up", flush=True)
+while True:
+    peer = listener.accept()[0]
+    peer.recv(4096)
+    peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    peer.close()
+"""
+
 
 class Watched:
     """An EngineMonitor with the history of its states."""
@@ -65,14 +80,39 @@ async def test_ready_loading_down_and_back(watched: Watched) -> None:
     assert await watched.until(EngineState.LOADING) is ServiceState.STARTING
     assert await watched.until(EngineState.READY) is ServiceState.READY
     await engine.stop()
-    watched.engine.connection_failed()
+    watched.engine.connection_refused()
     assert await watched.until(EngineState.DOWN) is ServiceState.UNREADY
     await engine.start()
     await watched.until(EngineState.READY)
     assert watched.history == ["loading", "ready", "loading", "down", "ready"]
-    assert watched.engine.restarts == 1
+    assert watched.engine.restarts == 0, "it was the same process all the time"
     await watched.engine.stop()
     await engine.stop()
+    watched.client.close()
+
+
+async def test_restarts_are_counted_by_process(watched: Watched) -> None:
+    told: list[int] = []
+    watched.engine._on_restart = lambda: told.append(watched.engine.restarts)
+    await watched.engine.start()
+    for lives in range(3):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _ENGINE, str(watched.socket), stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        watched.engine.check_now()
+        await watched.until(EngineState.READY)
+        for _ in range(3):
+            watched.engine.check_now()  # by itself no restart
+            await asyncio.sleep(0.05)
+        assert watched.engine.restarts == lives
+        process.kill()
+        await process.wait()
+        watched.engine.connection_refused()
+        await watched.until(EngineState.DOWN)
+    assert told == [1, 2]
+    await watched.engine.stop()
     watched.client.close()
 
 

@@ -1,0 +1,78 @@
+"""The gateway's connections to the real engine, which closes one after every stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.gateway_box import KEY, Box, make_box, stopping
+from support.http_client import Answer, ask
+from support.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.engine
+
+CLIENTS = 8
+STREAMS = 160
+
+
+async def engine_health(box: Box) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((await ask(box.port, "GET", "/health")).body)["engine"]
+    return found
+
+
+async def complete(box: Box, *, stream: bool) -> Answer:
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 3, "stream": stream}
+    return await ask(box.port, "POST", "/v1/completions", key=KEY, body=body)
+
+
+async def until_restarts(box: Box, count: int) -> None:
+    async with asyncio.timeout(30):
+        while (await engine_health(box))["restarts"] != count:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.05)
+
+
+async def load(box: Box) -> tuple[list[int], set[str]]:
+    """Send many requests from some clients at once; return their statuses, and the engine's states meanwhile."""
+    states: set[str] = set()
+
+    async def watch() -> None:
+        while True:
+            states.add((await engine_health(box))["status"])
+
+    async def client(number: int) -> list[int]:
+        own = range(STREAMS // CLIENTS)
+        return [(await complete(box, stream=(number + turn) % 8 != 0)).status for turn in own]
+
+    watching = asyncio.create_task(watch())
+    statuses = await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    watching.cancel()
+    return [status for one in statuses for status in one], states
+
+
+async def test_a_healthy_engine_looks_healthy_and_a_killed_one_restarted(tmp_path: Path, engine_binary: Path) -> None:
+    model = write_tiny_model(tmp_path / "tiny.gguf")
+    box = make_box(tmp_path / "box", {"engine": {"slots": 2}})
+    with stopping(box.start_engine(engine_binary, model, "--parallel", "2")), stopping(box.start_gateway()):
+        statuses, states = await load(box)
+        assert statuses == [200] * STREAMS
+        assert states == {"ready"}
+        assert (await engine_health(box))["restarts"] == 0
+
+
+async def test_a_killed_engine_is_one_restart(tmp_path: Path, engine_binary: Path) -> None:
+    model = write_tiny_model(tmp_path / "tiny.gguf")
+    box = make_box(tmp_path / "box", {"engine": {"slots": 2}})
+    engine = box.start_engine(engine_binary, model, "--parallel", "2")
+    with stopping(engine, box.start_gateway()):
+        assert (await complete(box, stream=True)).status == 200
+        engine.kill()
+        engine.wait()
+        with stopping(box.start_engine(engine_binary, model, "--parallel", "2")):
+            assert (await complete(box, stream=False)).status == 200
+            await until_restarts(box, 1)
+            assert (await complete(box, stream=True)).status == 200
+            assert (await engine_health(box))["restarts"] == 1
