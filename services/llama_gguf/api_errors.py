@@ -6,6 +6,7 @@ Imports nothing of the gateway, so that every part of it can raise them; `gatewa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,13 +20,16 @@ Outcome = Literal[
 # OpenAI's `type` for statuses with a specific one.
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _REJECTED = frozenset({401, 403, 429, 503})
+_TEMPORARY = frozenset({408, 409, 429})
+_NEVER = frozenset({501, 505})
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
     """One error code: its status, what it means and what the caller can do.
 
-    `type` and `outcome` are set only where they do not follow from the status.
+    `type`, `outcome` and `final` are set only where they do not follow from the status. `final`: the same request gets
+    the same response again, so clients should not repeat it.
     """
 
     code: str
@@ -34,6 +38,7 @@ class ErrorCode:
     remedy: str
     type: str = ""
     outcome: Outcome | None = None
+    final: bool | None = None
 
 
 _RETRY = "Retry after the seconds given in Retry-After."
@@ -99,6 +104,7 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
         "The key's monthly token quota is used up.",
         "Raise its monthly_tokens.",
         type="insufficient_quota",
+        final=True,
     ),
     ErrorCode(
         "header_fields_too_large",
@@ -169,6 +175,7 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
         "The engine could not be started, and no further attempt is made.",
         "`llama-gguf status` shows the reason; correct it and restart the appliance.",
         outcome="upstream_error",
+        final=True,
     ),
     ErrorCode("queue_full", 503, "Too many requests are queued.", _RETRY),
     ErrorCode("queue_timeout", 503, "No slot became free within limits.queue.max_wait_seconds.", _RETRY),
@@ -193,8 +200,9 @@ _BY_CODE = {known.code: known for known in ERROR_CODES}
 class GatewayError(LlamaGgufError):
     """An error response by its code, which clients and tests match on. `message` says what the client should do.
 
-    `status` and `type` are passed only for errors of the engine, which keep their own. `retry_after` is in whole
-    seconds, as the Retry-After header requires; `headers` are additional ones.
+    `status`, `type` and `details`, additional numbers in the error's JSON object, are passed only for errors of the
+    engine, which keep their own. `retry_after` is in whole seconds, as the Retry-After header requires; `headers` are
+    additional ones. `final`: whether a repetition gets the same response, if the code and status do not say.
     """
 
     def __init__(
@@ -207,6 +215,8 @@ class GatewayError(LlamaGgufError):
         headers: tuple[tuple[str, str], ...] = (),
         status: int | None = None,
         type: str = "",  # noqa: A002 - the field's name in OpenAI's error object
+        details: Mapping[str, int] | None = None,
+        final: bool | None = None,
     ) -> None:
         super().__init__(message)
         known = _BY_CODE[code]
@@ -216,6 +226,8 @@ class GatewayError(LlamaGgufError):
         self.param = param
         self.retry_after = retry_after
         self.headers = headers
+        self.details = details or {}
+        self.final = _final(known, self.status) if final is None else final
 
     @property
     def outcome(self) -> Outcome:
@@ -225,6 +237,12 @@ class GatewayError(LlamaGgufError):
 
 def _type_of(status: int) -> str:
     return "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
+
+
+def _final(known: ErrorCode, status: int) -> bool:
+    if known.final is not None:
+        return known.final
+    return (status < 500 and status not in _TEMPORARY) or status in _NEVER
 
 
 def _outcome_of(status: int) -> Outcome:

@@ -29,7 +29,7 @@ def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict
     """Return the JSON object of an error response."""
     if dialect == "anthropic":
         kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-        body = {"type": kind, "message": error.message, "code": error.code}
+        body = {"type": kind, "message": error.message, "code": error.code, **error.details}
         return {"type": "error", "error": body, "request_id": request_id}
     return {
         "error": {
@@ -37,6 +37,7 @@ def error_object(error: GatewayError, dialect: Dialect, request_id: str) -> dict
             "type": error.type,
             "param": error.param,
             "code": error.code,
+            **error.details,
         }
     }
 
@@ -53,6 +54,8 @@ def error_headers(error: GatewayError) -> list[tuple[str, str]]:
         headers.append(("Retry-After", str(error.retry_after)))
     if error.status == 401:
         headers.append(("WWW-Authenticate", "Bearer"))
+    if error.final:
+        headers.append(("x-should-retry", "false"))  # the official clients honour it, on any status
     return headers
 
 

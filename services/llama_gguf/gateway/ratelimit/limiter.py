@@ -147,17 +147,13 @@ class RateLimiter:
 
     def _refused(self, refusal: Refusal, quota: Quota, tokens: int, now: float) -> GatewayError:
         wait = self._mean_duration / refusal.allowed if refusal.limit == "concurrency" else refusal.wait_seconds
-        headers = rate_headers(quota, refusal.used_requests, refusal.used_tokens, now)
-        retry_after: int | None = None
-        if math.isinf(wait):
-            headers = (*headers, ("x-should-retry", "false"))  # honored by the official clients
-        else:
-            retry_after = max(1, math.ceil(wait))
+        retry_after = None if math.isinf(wait) else max(1, math.ceil(wait))
         return GatewayError(
             "insufficient_quota" if refusal.limit == "monthly_tokens" else "rate_limit_exceeded",
             _explain(refusal, tokens, retry_after),
             retry_after=retry_after,
-            headers=headers,
+            headers=rate_headers(quota, refusal.used_requests, refusal.used_tokens, now),
+            final=True if retry_after is None else None,
         )
 
 

@@ -7,6 +7,7 @@ import re
 import orjson
 
 from llama_gguf.api_errors import GatewayError
+from llama_gguf.gateway.upstream.engine_messages import find_meaning, shows_internals
 
 _ENGINE_CODES = {
     "invalid_request_error": "bad_request",
@@ -16,34 +17,43 @@ _ENGINE_CODES = {
     "server_error": "engine_error",
     "not_found_error": "not_found",
 }
+_COUNTS = ("n_prompt_tokens", "n_ctx")  # the engine's names, which clients of llama.cpp read
 ENGINE_RETRY_SECONDS = 5
 _PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 
 
 def engine_error(status: int, body: bytes) -> GatewayError:
-    """Translate an error response of the engine: status and message are kept, `code` becomes a string.
+    """Translate an error response of the engine: what is the client's mistake becomes a 400 that names the parameter.
 
-    A 401 means that the gateway's own key was rejected, which is not the client's fault: 502. File paths are removed.
+    Otherwise status and message are kept, and `code` becomes a string. A 401 means that the gateway's own key was
+    rejected, which is not the client's fault: 502. File paths and what only a developer understands are removed.
     """
     if status == 401:
         return GatewayError("engine_refused", "The engine rejected the gateway's own key.")
-    message, kind = _engine_message(body)
+    message, kind, counts = _engine_message(body)
     if status == 503 and kind == "unavailable_error":
         return model_loading()
+    if kind in ("server_error", "invalid_request_error") and (meaning := find_meaning(message)) is not None:
+        details = dict(zip(_COUNTS, meaning.counts, strict=False))
+        text = _PATHS.sub("<path>", meaning.message)
+        return GatewayError(meaning.code, text, param=meaning.param, details=details)
     code = _ENGINE_CODES.get(kind, "bad_request" if status < 500 else "engine_error")
+    if shows_internals(message):
+        message = "The engine could not process the request."
     # The engine's default type is less specific than the status.
     known = "" if kind == "invalid_request_error" else kind
-    return GatewayError(code, _PATHS.sub("<path>", message), status=status, type=known)
+    return GatewayError(code, _PATHS.sub("<path>", message), status=status, type=known, details=counts)
 
 
-def _engine_message(body: bytes) -> tuple[str, str]:
+def _engine_message(body: bytes) -> tuple[str, str, dict[str, int]]:
     try:
         error = orjson.loads(body)["error"]
         if isinstance(error, str):
-            return error, ""
-        return str(error["message"]), str(error.get("type", ""))
+            return error, "", {}
+        counts = {name: error[name] for name in _COUNTS if type(error.get(name)) is int}
+        return str(error["message"]), str(error.get("type", "")), counts
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return "The engine reported an error without a message.", ""
+        return "The engine reported an error without a message.", "", {}
 
 
 def model_loading() -> GatewayError:

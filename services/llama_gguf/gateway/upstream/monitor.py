@@ -84,7 +84,7 @@ class EngineMonitor:
         self._recheck.set()
 
     def check_now(self) -> None:
-        """Check again without a wait, because a connection ended in the middle of a request: the engine may have died, or not."""
+        """Check again without a wait, because a connection ended in the middle of a request: has the engine died?"""
         self._recheck.set()
 
     async def wait_ready(self, deadline: float) -> None:
@@ -119,7 +119,6 @@ class EngineMonitor:
             return GatewayError(
                 "engine_failed",
                 "The inference engine could not be started; the operator must restart the appliance.",
-                headers=(("x-should-retry", "false"),),  # honored by the official clients
             )
         return GatewayError(
             "engine_unreachable",

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from llama_gguf.api_errors import GatewayError
+from llama_gguf.api_errors import ERROR_CODES, ErrorCode, GatewayError
 from llama_gguf.gateway.api import error_responses
+from llama_gguf.gateway.api.routes import Dialect
 
 LIMITED = GatewayError(
     "rate_limit_exceeded",
@@ -55,7 +56,26 @@ def test_types_by_status(status: int, openai: str, anthropic: str) -> None:
 
 def test_headers_of_errors() -> None:
     assert error_responses.error_headers(LIMITED) == [("x-ratelimit-limit-requests", "5"), ("Retry-After", "7")]
-    assert error_responses.error_headers(GatewayError("invalid_api_key", "no")) == [("WWW-Authenticate", "Bearer")]
+    found = error_responses.error_headers(GatewayError("invalid_api_key", "no"))
+    assert found == [("WWW-Authenticate", "Bearer"), ("x-should-retry", "false")]
+
+
+@pytest.mark.parametrize("known", ERROR_CODES, ids=lambda known: known.code)
+def test_clients_are_told_not_to_repeat_what_a_repetition_cannot_better(known: ErrorCode) -> None:
+    """The official clients repeat any 408, 409, 429 and 5xx twice."""
+    told = ("x-should-retry", "false") in error_responses.error_headers(GatewayError(known.code, "no"))
+    may_pass = {"request_timeout", "rate_limit_exceeded", "internal_error", "engine_error", "keys_unusable"}
+    may_pass |= {"audit_unavailable", "engine_unreachable", "engine_closed", "engine_protocol", "engine_refused"}
+    may_pass |= {"model_loading", "queue_full", "queue_timeout", "timeout", "client_stalled"}
+    assert told is (known.code not in may_pass)
+
+
+def test_the_counts_of_the_engine_are_in_the_error_of_either_dialect() -> None:
+    error = GatewayError("context_length_exceeded", "no", details={"n_prompt_tokens": 9, "n_ctx": 5})
+    dialects: tuple[Dialect, ...] = ("openai", "anthropic")
+    for dialect in dialects:
+        found = error_responses.error_object(error, dialect, "id")["error"]
+        assert (found["n_prompt_tokens"], found["n_ctx"]) == (9, 5)
 
 
 def test_an_error_as_an_event_is_one_event() -> None:

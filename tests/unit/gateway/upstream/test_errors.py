@@ -40,6 +40,36 @@ def test_an_error_of_the_engine_without_a_reason(body: bytes) -> None:
     assert error.message
 
 
+def test_a_mistake_of_the_client_is_no_500_and_names_the_parameter() -> None:
+    body = json.dumps({"error": {"code": 500, "message": "'messages' is required", "type": "server_error"}}).encode()
+    error = engine_error(500, body)
+    assert (error.status, error.code, error.param, error.final) == (400, "bad_request", "messages", True)
+    assert error.type == "invalid_request_error"
+
+
+def test_the_counts_of_a_context_that_is_exceeded_are_kept() -> None:
+    inner = {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 5}
+    error = engine_error(400, json.dumps({"error": inner}).encode())
+    assert (error.code, error.details) == ("context_length_exceeded", {"n_prompt_tokens": 9, "n_ctx": 5})
+    message = "input (12 tokens) is too large to process. increase the physical batch size (current batch size: 4)"
+    error = engine_error(500, json.dumps({"error": {"message": message, "type": "server_error"}}).encode())
+    assert (error.status, error.code) == (400, "context_length_exceeded")
+    assert error.details == {"n_prompt_tokens": 12, "n_ctx": 4}
+
+
+def test_a_clients_text_within_a_known_error_is_not_taken_for_counts() -> None:
+    inner = {"message": "m", "type": "exceed_context_size_error", "n_prompt_tokens": "<script>", "n_ctx": True}
+    assert engine_error(400, json.dumps({"error": inner}).encode()).details == {}
+
+
+def test_internals_of_the_engine_stay_inside() -> None:
+    body = json.dumps({"error": {"message": "std::bad_alloc at 0x7f8a846ffa60", "type": "server_error"}}).encode()
+    error = engine_error(500, body)
+    assert (error.status, error.code) == (500, "engine_error")
+    assert "std" not in error.message
+    assert not error.final
+
+
 def test_an_error_that_is_only_a_text() -> None:
     assert engine_error(400, b'{"error": "no such thing"}').message == "no such thing"
 
