@@ -28,7 +28,7 @@ MAX_MODULES_IN_A_FOLDER = 15
 MAX_LEVELS = 8
 LEVELS = (
     "http1 tokens api hold_time",
-    "scheduling ratelimit upstream exchange inputs",
+    "scheduling ratelimit upstream exchange inputs request",
     "relay telemetry",
     "inference builtin_routes",
     "pipeline",

@@ -1,0 +1,1 @@
+"""Understands the bodies of inference requests: what each field may be, and what is changed on the way."""
