@@ -43,6 +43,7 @@ class Exchange:
     choices = 1  # requested for each prompt (`n`)
     body_type = b"application/json"  # Content-Type of the request to the engine
     limit_lines: HeaderLines = ""
+    warning_lines: HeaderLines = ""  # what the client is told about its request, besides the response
     admitted = False  # has acquired a slot of the engine, after `queued_seconds`
     queued_seconds = 0.0
     usage_number = 0  # the end of the usage id, by which the engine stores this request's usage
@@ -74,15 +75,17 @@ class Exchange:
         self.started = self.complete = True
         self.status = status
         self.bytes_sent += len(body)
-        self.sink.send(status, f"{lines}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}", body)
+        self.sink.send(status, f"{lines}{self._common_lines()}", body)
 
     def open_stream(self, first: bytes, *, framed: bool) -> bool:
         """Send the headers of an event stream and its first bytes; `framed`: they are already chunked."""
         self.started = True
         self.status = 200
         self.bytes_sent += len(first)
-        lines = f"{_STREAM_LINES}{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}"
-        return self.sink.open(200, lines, first, framed=framed)
+        return self.sink.open(200, f"{_STREAM_LINES}{self._common_lines()}", first, framed=framed)
+
+    def _common_lines(self) -> HeaderLines:
+        return f"{self.id_name}{self.request_id}\r\n{self.cors_lines}{self.limit_lines}{self.warning_lines}"
 
     def end_stream(self, *, framed: bool = False) -> None:
         """Finish the stream; `framed`: its last chunk has been sent."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+from llama_gguf.gateway.http1.message import HeaderLines
+
 MAX_WARNINGS = 8
+_MAX_CHARACTERS = 200
+_UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
 class Changes:
@@ -18,3 +24,11 @@ class Changes:
         """Tell the client something that is not an error, in a `Warning` header of the response; at most 8 of them."""
         if len(self.warnings) < MAX_WARNINGS and text not in self.warnings:
             self.warnings.append(text)
+
+    def header_lines(self) -> HeaderLines:
+        """Return the warnings as lines of the response's head (RFC 7234 5.5, code 199: miscellaneous).
+
+        They may quote the client's own words: what could end the line or the quotes is replaced.
+        """
+        texts = (_UNQUOTABLE.sub("?", text)[:_MAX_CHARACTERS] for text in self.warnings)
+        return "".join(f'Warning: 199 llama-gguf "{text}"\r\n' for text in texts)
