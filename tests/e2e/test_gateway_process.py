@@ -20,6 +20,8 @@ from support.gateway_box import KEY, Box, default_keys, key_record, make_box, st
 
 TESTS = Path(__file__).parents[1]
 
+USER = [{"role": "user", "content": "hi"}]
+
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
@@ -39,7 +41,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 def open_stream(box: Box, **fake: Any) -> socket.socket:
     """Ask for a stream and return the connection once its head has come."""
-    body = json.dumps({"messages": [], "stream": True, "fake": fake}).encode()
+    body = json.dumps({"messages": USER, "stream": True, "metadata": {"fake": fake}}).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
@@ -170,7 +172,7 @@ def test_an_unknown_host_is_said_so(tmp_path: Path) -> None:
 def test_sigterm_lets_a_slow_client_take_its_answer(box: Box) -> None:
     gateway = box.start_gateway()
     with stopping(gateway):
-        body = json.dumps({"messages": [], "fake": {"tokens": 1, "event_bytes": 20_000_000}}).encode()
+        body = json.dumps({"messages": USER, "metadata": {"fake": {"tokens": 1, "event_bytes": 20_000_000}}}).encode()
         sock = socket.create_connection(("127.0.0.1", box.port), timeout=20)
         sock.sendall(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {KEY}\r\n"

@@ -157,7 +157,7 @@ class FakeEngine:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 seen.dropped = True
-                await asyncio.sleep(_json(body).get("fake", {}).get("clings", 0))
+                await asyncio.sleep(_knobs(_json(body)).get("clings", 0))
                 return False
             return await answering
         finally:
@@ -169,7 +169,7 @@ class FakeEngine:
     async def _answer(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         """Respond to one request; return whether the connection stays open."""
         body = _json(seen.body)
-        knobs = {"tokens": 3, **self.default, **body.get("fake", {})}
+        knobs = {"tokens": 3, **self.default, **_knobs(body)}
         if self.drops < knobs.get("drop_first", 0):
             self.drops += 1
             return False
@@ -272,6 +272,13 @@ class FakeEngine:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return False  # as the real one does
+
+
+def _knobs(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a request asks of the fake; `metadata` is a field that the gateway lets through."""
+    metadata = body.get("metadata")
+    found: dict[str, Any] = metadata.get("fake", {}) if isinstance(metadata, dict) else {}
+    return found
 
 
 def _event(number: int, knobs: dict[str, Any], *, anthropic: bool = False) -> bytes:

@@ -68,8 +68,28 @@ def chat(*, stream: bool = False, **fake: Any) -> dict[str, Any]:
     if stream:
         body["stream"] = True
     if fake:
-        body["fake"] = fake
+        body["metadata"] = {"fake": fake}
     return body
+
+
+_BODIES: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "hi", "max_tokens": 16},
+    "/v1/responses": {"input": "hi", "max_output_tokens": 16},
+    "/infill": {"input_prefix": "hi", "input_suffix": "there"},
+    "/v1/embeddings": {"input": "hi"},
+    "/rerank": {"query": "hi", "documents": ["there"]},
+}
+
+
+def body_of(path: str, *, stream: bool = False, **fake: Any) -> dict[str, Any]:
+    """Return a plain body for a route; the knobs reach the fake engine where the route has metadata."""
+    body = chat(stream=stream, **fake)
+    if path not in _BODIES:
+        return body
+    del body["messages"], body["max_tokens"]
+    if "metadata" in body and path not in ("/v1/completions", "/v1/responses"):
+        del body["metadata"]
+    return {**body, **_BODIES[path]}
 
 
 Start = Callable[..., Awaitable[Running]]

@@ -29,6 +29,10 @@ from llama_gguf.gateway.relay.engine_usage import EngineUsage
 from llama_gguf.gateway.relay.response_relay import ResponseTimeouts
 from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
+from llama_gguf.gateway.request.constraints.schemas import SchemaLimits
+from llama_gguf.gateway.request.content.media import MediaRules
+from llama_gguf.gateway.request.meaning import MeaningRules
+from llama_gguf.gateway.request.reader import RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.telemetry.access_log import AccessLog
 from llama_gguf.gateway.telemetry.metrics import Metrics
@@ -129,17 +133,34 @@ class Gateway:
         found = self.engine.variant
         return (found.variant, len(found.rejected_names)) if found else ("", 0)
 
+    def _make_reader(self) -> RequestReader:
+        settings, bounds = self._settings, self._settings.limits.request
+        projector = settings.model.mmproj is not None or any("mmproj" in arg for arg in settings.engine.extra_args)
+        rules = MeaningRules(
+            media=MediaRules(
+                supported=projector,
+                allow_remote=settings.gateway.allow_remote_media,
+                max_items=bounds.max_media,
+            ),
+            schemas=SchemaLimits(nodes=bounds.max_schemas, depth=bounds.max_schema_depth),
+            token_ids=settings.gateway.embedding_token_ids,
+            max_tools=bounds.max_tools,
+            max_stops=bounds.max_stops,
+            max_inputs=bounds.max_inputs,
+        )
+        return RequestReader(rules, max_choices=min(bounds.max_choices, settings.engine.slots))
+
     def _make_inference(self) -> InferenceRoutes:
         settings = self._settings
         timeouts = settings.gateway.timeouts
         rules = Rules(
             served_models=served_names(settings.model),
             keepalive_seconds=settings.gateway.sse_keepalive_seconds,
-            allow_remote_media=settings.gateway.allow_remote_media,
             context=settings.engine.context_per_slot,
         )
         return InferenceRoutes(
             rules,
+            reader=self._make_reader(),
             caller=UpstreamCaller(
                 self.client,
                 self.engine,

@@ -5,6 +5,7 @@ Owns the order in which a request acquires a reservation and a slot of the engin
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.errors import KeysError
-from llama_gguf.gateway.api import auth, request_json
+from llama_gguf.gateway.api import auth
 from llama_gguf.gateway.api.engine_views import present_models, present_props
 from llama_gguf.gateway.api.multipart import read_form
 from llama_gguf.gateway.api.routes import Route
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.deadlines import DeadlineChecker
+from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.message import HeaderLines
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
 from llama_gguf.gateway.relay.accounting import record_complete_usage
@@ -25,6 +27,8 @@ from llama_gguf.gateway.relay.response_relay import ResponseRelay
 from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
+from llama_gguf.gateway.request.json_body import read_json
+from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
 from llama_gguf.gateway.upstream.errors import engine_error
@@ -43,7 +47,6 @@ class Rules:
 
     served_models: tuple[str, ...]
     keepalive_seconds: float
-    allow_remote_media: bool
     context: int  # tokens one request can use, 0 = unknown
 
 
@@ -54,6 +57,7 @@ class InferenceRoutes:
         self,
         rules: Rules,
         *,
+        reader: RequestReader,
         caller: UpstreamCaller,
         engine_key: str,
         admission: Admission,
@@ -64,6 +68,7 @@ class InferenceRoutes:
         audit: AuditCall,
     ) -> None:
         self._rules = rules
+        self._reader = reader
         self._caller = caller
         self._engine_key = engine_key
         self._admission = admission
@@ -79,7 +84,7 @@ class InferenceRoutes:
         """Relay a request to the engine and the response to the client. Raises GatewayError; releases everything."""
         if route.dialect == "anthropic":
             exchange.add_anthropic_request_id()
-        cost = self._check_body(exchange, route, key)
+        cost = await self._check_body(exchange, route, key)
         if route.group == "admin":
             await self._audit_admin_call(exchange, route, key)
         reservation = await self._limiter.reserve(key, cost)
@@ -129,7 +134,7 @@ class InferenceRoutes:
             raise GatewayError("engine_protocol", "The engine did not respond with a stream.")
         exchange.send(head.status, head.passed, relay.body)
 
-    def _check_body(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
+    async def _check_body(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
         """Check the body and return the request's estimated cost in tokens."""
         rules = self._rules
         raw = exchange.request.body
@@ -138,16 +143,26 @@ class InferenceRoutes:
                 return self._check_form(exchange, key)
             exchange.model = rules.served_models[0]
             return 0
-        content = request_json.parse(raw)
-        exchange.model = auth.require_model(key, request_json.model_name(content), rules.served_models)
-        request_json.check_media(raw, content, allow_remote=rules.allow_remote_media)
+        if route.group == "admin":
+            read_json(raw)  # the engine's own form, from somebody who may do all with it
+            exchange.model = rules.served_models[0]
+            return 0
+        admin = "admin" in key.scopes
+        if len(raw) < LARGE_BODY_BYTES:
+            content = self._reader.read(route.fields_group, raw, admin=admin)
+        else:  # what takes long must not keep the others waiting
+            await continue_as_task()
+            content = await asyncio.to_thread(self._reader.read, route.fields_group, raw, admin=admin)
+        if content.data is not raw:
+            exchange.request.body = content.data
+        exchange.warning_lines = content.warning_lines
+        exchange.model = auth.require_model(key, content.model, rules.served_models)
         if not route.generates:
             return 0
-        exchange.stream = content.get("stream") is True  # the engine treats anything else as false
-        if "n" in content or "n_cmpl" in content or "prompt" in content:
-            exchange.choices, prompts = request_json.sequences(content)
-            exchange.sequences = exchange.choices * prompts
-        return estimate_chat_tokens(route.group, raw, content, rules.context)
+        exchange.stream = content.fields.get("stream", False)
+        exchange.choices = content.choices
+        exchange.sequences = content.choices * content.prompts
+        return estimate_chat_tokens(route.group, content.data, content.fields, rules.context)
 
     def _check_form(self, exchange: Exchange, key: KeyRecord) -> int:
         """Do the same for an upload, and replace its body with the form for the engine."""

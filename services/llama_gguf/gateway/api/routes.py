@@ -38,12 +38,18 @@ class Route:
     json_body: bool = True
     form_body: bool = False  # multipart/form-data instead of JSON
     engine_path: str = ""  # default: the template
+    body_group: str = ""  # the group whose bodies it takes, default: its own
     summary: str = ""
 
     @property
     def target(self) -> str:
         """The path of the request to the engine."""
         return self.engine_path or self.template
+
+    @property
+    def fields_group(self) -> str:
+        """The route group whose fields a JSON body has."""
+        return self.body_group or self.group
 
 
 def _post(group: str, *paths: str, summary: str, **options: object) -> list[Route]:
@@ -105,13 +111,8 @@ ROUTES: tuple[Route, ...] = (
         json_body=False,
         form_body=True,
     ),
-    *_post(
-        "tokenize",
-        "/tokenize",
-        "/detokenize",
-        "/apply-template",
-        summary="Tokenize, detokenize, apply the chat template",
-    ),
+    *_post("tokenize", "/tokenize", "/detokenize", summary="Tokenize, detokenize"),
+    *_post("tokenize", "/apply-template", summary="Apply the chat template", body_group="chat"),
     Route("GET", "/v1/models", "models", kind="models", json_body=False, summary="List the models, by alias"),
     Route("GET", "/models", "models", kind="models", json_body=False, summary="List the models, by alias"),
     Route("GET", "/v1/models/{id}", "models", kind="models", json_body=False, summary="Describe one model"),

@@ -5,20 +5,24 @@ Called with a body whose top-level fields have been checked against their types;
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llama_gguf.gateway.request.anthropic_messages import check_anthropic_messages
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.history import check_chat_messages
-from llama_gguf.gateway.request.media import MediaCheck, MediaRules
+from llama_gguf.gateway.request.constraints.grammars import check_grammar
+from llama_gguf.gateway.request.constraints.schemas import SchemaLimits, check_schema
+from llama_gguf.gateway.request.content.anthropic_messages import check_anthropic_messages
+from llama_gguf.gateway.request.content.history import check_chat_messages
+from llama_gguf.gateway.request.content.media import MediaCheck, MediaRules
+from llama_gguf.gateway.request.content.prompts import check_text_list, count_prompts
+from llama_gguf.gateway.request.content.responses_input import check_responses_input
+from llama_gguf.gateway.request.content.stop import drop_blank_stops
+from llama_gguf.gateway.request.content.token_ids import TokenIdRule, check_token_ids
+from llama_gguf.gateway.request.content.tools import check_chat_tools, check_messages_tools, check_responses_tools
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
-from llama_gguf.gateway.request.responses_input import check_responses_input
-from llama_gguf.gateway.request.schemas import SchemaLimits, check_schema
-from llama_gguf.gateway.request.stop import drop_blank_stops
-from llama_gguf.gateway.request.token_ids import TokenIdRule, check_token_ids
-from llama_gguf.gateway.request.tools import check_chat_tools, check_messages_tools, check_responses_tools
 
+_MAX_WORD = 256
 _TOOL_FIELDS = ("tools", "tool_choice", "functions", "function_call")
 
 
@@ -30,46 +34,146 @@ class MeaningRules:
     schemas: SchemaLimits
     token_ids: TokenIdRule
     max_tools: int
+    max_stops: int
+    max_inputs: int
 
 
-def check_meaning(group: str, body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
-    """Check the body of a request of a route group, and change it in place. Raises GatewayError 400."""
-    if group == "chat":
-        _check_chat(body, rules, changes)
-    elif group == "messages":
-        check_anthropic_messages(body, MediaCheck(rules.media))
-        if "tools" in body or "tool_choice" in body:
-            check_messages_tools(body, changes)
-            _check_tool_schemas(body, rules, changes)
-        if "stop_sequences" in body:
-            drop_blank_stops(body, "stop_sequences", changes)
-    elif group == "responses":
-        check_responses_input(body, MediaCheck(rules.media), changes)
-        if "tools" in body or "tool_choice" in body:
-            check_responses_tools(body, changes)
-            _check_tool_schemas(body, rules, changes)
-        _check_text_format(body, rules, changes)
-    elif group in ("completions", "infill"):
-        _check_completion(body, rules, changes)
-    elif group == "embeddings":
-        for name in ("input", "content"):
-            if name in body:
-                check_token_ids(body, name, rules.token_ids, changes)
+def check_meaning(group: str, body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
+    """Check the body of a request of a route group, change it in place, and return its number of prompts or inputs.
+
+    Raises GatewayError 400.
+    """
+    check = _CHECKS.get(group)
+    if check is None:
+        return 1
+    prompts = check(body, rules, changes)
+    if "grammar" in body:
+        check_grammar(body["grammar"], "grammar")
+    if "logit_bias" in body:
+        _check_logit_bias(body["logit_bias"])
+    return prompts
 
 
-def _check_chat(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
+def _check_messages(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
+    check_anthropic_messages(body, MediaCheck(rules.media))
+    if "tools" in body or "tool_choice" in body:
+        check_messages_tools(body, changes)
+        _check_tool_schemas(body, rules, changes)
+    if "stop_sequences" in body:
+        _check_stops(body, "stop_sequences", rules, changes)
+    return 1
+
+
+def _check_responses(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
+    check_responses_input(body, MediaCheck(rules.media), changes)
+    if "tools" in body or "tool_choice" in body:
+        check_responses_tools(body, changes)
+        _check_tool_schemas(body, rules, changes)
+    if "text" in body:
+        _check_text_format(body["text"], rules, changes)
+    if "stop" in body:
+        _check_stops(body, "stop", rules, changes)
+    return 1
+
+
+def _check_embeddings(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
+    name = "content" if "content" in body and "input" not in body else "input"
+    if name not in body:
+        raise refusal("input", "is missing.")
+    check_token_ids(body, name, rules.token_ids, changes)
+    return count_prompts(body[name], name, MediaCheck(rules.media), rules.max_inputs)
+
+
+def _check_rerank(body: dict[str, Any], rules: MeaningRules, _changes: Changes) -> int:
+    if "query" not in body:
+        raise refusal("query", "is missing.")
+    name = "texts" if "texts" in body and "documents" not in body else "documents"
+    return check_text_list(body.get(name), name, rules.max_inputs)
+
+
+def _check_tokenize(body: dict[str, Any], rules: MeaningRules, _changes: Changes) -> int:
+    if "tokens" in body:
+        for index, token in enumerate(body["tokens"]):
+            if not 0 <= token < 2**31:
+                raise refusal(f"tokens[{index}]", "is not a token id.")
+    if "content" in body and body["content"] != []:
+        count_prompts(body["content"], "content", MediaCheck(rules.media), rules.max_inputs)
+        if isinstance(body["content"], dict):
+            raise refusal("content", "must be a string or a list.")
+    return 1
+
+
+def _check_infill(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
+    for name in ("input_prefix", "input_suffix"):
+        if name not in body:
+            raise refusal(name, "is missing.")
+    for index, extra in enumerate(body.get("input_extra", [])):
+        for name in ("text", "filename"):
+            if not isinstance(extra.get(name, ""), str) or (name == "text" and name not in extra):
+                raise refusal(f"input_extra[{index}].{name}", "must be a string.")
+    _check_generation(body, rules, changes)
+    return 1
+
+
+def _check_completions(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
+    if body.get("echo"):
+        raise refusal("echo", "is not supported: this server cannot return the prompt's own tokens.")
+    if body.get("best_of", 1) > 1:
+        raise refusal("best_of", "is not supported; use `n`.")
+    if body.get("suffix"):
+        raise refusal("suffix", "is not supported here; use /infill with a model that can fill in the middle.")
+    for name in ("best_of", "suffix"):  # the engine refuses the fields, whatever they say
+        if name in body:
+            del body[name]
+            changes.changed = True
+    if "prompt" not in body:
+        raise refusal("prompt", "is missing.")
+    _check_generation(body, rules, changes)
+    return count_prompts(body["prompt"], "prompt", MediaCheck(rules.media), rules.max_inputs)
+
+
+def _check_generation(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
+    """Check what all routes have in common that generate text from one: where it stops and what form it has."""
+    if "stop" in body:
+        _check_stops(body, "stop", rules, changes)
+    if "json_schema" in body:
+        check_schema(body["json_schema"], "json_schema", rules.schemas, changes, strict=False)
+    if "response_format" in body:
+        _check_response_format(body["response_format"], rules, changes)
+
+
+def _check_stops(body: dict[str, Any], name: str, rules: MeaningRules, changes: Changes) -> None:
+    drop_blank_stops(body, name, changes)
+    stops = body.get(name)
+    if isinstance(stops, list) and len(stops) > rules.max_stops:
+        raise refusal(name, f"must not have more than {rules.max_stops} entries.")
+
+
+def _check_logit_bias(value: dict[str, Any] | list[Any]) -> None:
+    pairs = value.items() if isinstance(value, dict) else value
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise refusal("logit_bias", "must be an object of token ids and biases, or a list of such pairs.")
+        token, bias = pair
+        if (
+            isinstance(token, bool)
+            or not isinstance(token, int | str)
+            or (isinstance(token, str) and len(token) > _MAX_WORD)
+        ):
+            raise refusal("logit_bias", f"has {quoted(token)} where a token id belongs.")
+        if bias is not False and (isinstance(bias, bool) or not isinstance(bias, int | float)):
+            raise refusal("logit_bias", f"has {quoted(bias)} where a bias belongs: a number, or false.")
+
+
+def _check_chat(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
     check_chat_messages(body.get("messages"), MediaCheck(rules.media), changes)
-    if len(body) < 3:
-        return  # a model and messages
     if any(name in body for name in _TOOL_FIELDS):
         check_chat_tools(body, changes)
         _check_tool_schemas(body, rules, changes)
-    if "stop" in body:
-        drop_blank_stops(body, "stop", changes)
-    if body.get("response_format") is not None:
-        _check_response_format(body["response_format"], rules, changes)
-    if isinstance(body.get("json_schema"), dict):
-        check_schema(body["json_schema"], "json_schema", rules.schemas, changes, strict=False)
+    if "audio" in body.get("modalities", ()):
+        raise refusal("modalities", 'must be ["text"]: this server does not speak.')
+    _check_generation(body, rules, changes)
+    return 1
 
 
 def _check_tool_schemas(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
@@ -106,10 +210,9 @@ def _check_response_format(value: object, rules: MeaningRules, changes: Changes)
         raise refusal(f"{path}.type", f"must be text, json_object or json_schema, not {quoted(form)}.")
 
 
-def _check_text_format(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
+def _check_text_format(text: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
     """Check `text.format` of the Responses API."""
-    text = body.get("text")
-    form = text.get("format") if isinstance(text, dict) else None
+    form = text.get("format")
     if form is None:
         return
     if not isinstance(form, dict):
@@ -121,19 +224,13 @@ def _check_text_format(body: dict[str, Any], rules: MeaningRules, changes: Chang
         raise refusal("text.format.type", f"must be text, json_object or json_schema, not {quoted(form.get('type'))}.")
 
 
-def _check_completion(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
-    if "stop" in body:
-        drop_blank_stops(body, "stop", changes)
-    if isinstance(body.get("json_schema"), dict):
-        check_schema(body["json_schema"], "json_schema", rules.schemas, changes, strict=False)
-    if body.get("response_format") is not None:
-        _check_response_format(body["response_format"], rules, changes)
-    prompt = body.get("prompt")
-    media = MediaCheck(rules.media)
-    for index, item in enumerate(prompt if isinstance(prompt, list) else [prompt]):
-        if isinstance(item, dict) and item.get("multimodal_data") is not None:
-            path = f"prompt[{index}].multimodal_data" if isinstance(prompt, list) else "prompt.multimodal_data"
-            if not isinstance(item["multimodal_data"], list):
-                raise refusal(path, f"must be a list, not {kind(item['multimodal_data'])}.")
-            for number, data in enumerate(item["multimodal_data"]):
-                media.base64_item(data, f"{path}[{number}]")
+_CHECKS: dict[str, Callable[[dict[str, Any], MeaningRules, Changes], int]] = {
+    "chat": _check_chat,
+    "completions": _check_completions,
+    "responses": _check_responses,
+    "messages": _check_messages,
+    "embeddings": _check_embeddings,
+    "rerank": _check_rerank,
+    "infill": _check_infill,
+    "tokenize": _check_tokenize,
+}

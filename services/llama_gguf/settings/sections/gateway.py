@@ -73,6 +73,11 @@ class Gateway(Section):
         False,
         description="Allow remote media URLs in requests; the engine fetches them from inside your network.",
     )
+    embedding_token_ids: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="What to do with token ids in place of texts to embed, which are right only if they come from this "
+        "model's tokenizer: `warn` the client in a header, or `refuse`.",
+    )
     wait_for_engine_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         30.0,
         description="Maximum wait for an engine that loads or restarts, before 503; 0 disables waiting.",

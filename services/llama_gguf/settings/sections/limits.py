@@ -29,6 +29,26 @@ class Queue(Section):
     )
 
 
+class RequestBounds(Section):
+    """Bounds of what one request can ask for; beyond them it is refused with 400 and the field's name."""
+
+    max_choices: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="Maximum `n`, the choices for one prompt; never more than engine.slots."
+    )
+    max_inputs: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        2048, description="Maximum prompts, inputs to embed or documents to rank in a request."
+    )
+    max_stops: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="Maximum stop sequences.")
+    max_tools: Annotated[int, Field(ge=0, le=10_000)] = Field(256, description="Maximum tools.")
+    max_media: Annotated[int, Field(ge=0, le=10_000)] = Field(32, description="Maximum images and audio clips.")
+    max_schemas: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        2000, description="Maximum size of a JSON schema: the schemas in it, one for each property."
+    )
+    max_schema_depth: Annotated[int, Field(ge=1, le=60)] = Field(
+        32, description="Maximum depth of a JSON schema: of objects and lists in each other."
+    )
+
+
 class Limits(Section):
     """Defaults for every key; a key's own limits override them. `null` = unlimited."""
 
@@ -40,6 +60,7 @@ class Limits(Section):
         None, description="Maximum concurrent requests in the engine; default engine.slots."
     )
     queue: Queue = Field(default_factory=Queue, description="Requests that wait for a slot.")
+    request: RequestBounds = Field(default_factory=RequestBounds, description="Bounds of one request.")
     store: Text = Field(
         "memory",
         description="Store of counters: `memory`, or redis://host:port/db (Redis or Valkey) shared by replicas.",

@@ -11,6 +11,7 @@ from support.http_client import Answer, exchange, read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
 
 AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
+CHUNKS = b'30\r\n{"messages":[{"role":"user","content":"hello"}]}\r\n0\r\n\r\n'
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n" + AUTH
 
 MALFORMED = {
@@ -117,7 +118,7 @@ async def test_a_body_over_the_limit_is_413_before_it_is_sent(start: Start) -> N
     (answer,) = await exchange(running.port, POST + b"Content-Length: 2001\r\n\r\n")
     assert (answer.status, answer.error["code"]) == (413, "payload_too_large")
     assert answer.headers["connection"] == "close"
-    body = b'{"messages":[],"pad":"' + b"a" * 1970 + b'"}'
+    body = b'{"messages":[{"role":"user","content":"' + b"a" * 1950 + b'"}]}'
     assert len(body) < 2000
     (answer,) = await exchange(running.port, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     assert answer.status == 200
@@ -288,7 +289,7 @@ async def test_a_target_with_scheme_and_host_is_taken(running: Running) -> None:
 
 
 async def test_what_follows_a_chunked_body_is_not_taken_for_a_request(running: Running) -> None:
-    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS
     (answer,) = await exchange(running.port, chunked + b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answer.status == 200
     assert answer.headers["connection"] == "close"
@@ -350,7 +351,7 @@ def assert_anthropic(answer: Answer, kind: str) -> None:
     assert value["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("rest", [b"", b"2\r\n{}\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("rest", [b"", CHUNKS])
 async def test_an_upgrade_with_a_chunked_body_gets_an_answer(running: Running, rest: bytes) -> None:
     head = POST + b"Upgrade: x\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n"
     (answer,) = await exchange(running.port, head + rest)

@@ -12,7 +12,7 @@ from support.charging import GENEROUS, charged, leave
 from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
 from support.gateway_box import KEY, key_record
 from support.http_client import request_bytes
-from support.running_gateway import Running, Start, chat
+from support.running_gateway import Running, Start, body_of, chat
 
 KEYS = ["sk-key-" + letter * 30 for letter in "abc"]
 
@@ -29,9 +29,9 @@ async def test_an_answer_is_charged_what_the_engine_counted(start: Start, stream
 async def test_of_several_answers_the_sum_is_charged(start: Start) -> None:
     """The prompt was read once."""
     running = await start(GENEROUS)
-    answer = await running.ask("POST", "/v1/chat/completions", body={**chat(tokens=7), "n": 3})
+    answer = await running.ask("POST", "/v1/chat/completions", body={**chat(tokens=7), "n": 2})
     line = (await running.lines(1))[0]
-    assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 3 * 7)
+    assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 2 * 7)
     assert await charged(running) == answer.json()["usage"]["total_tokens"]
     assert running.engine.counts == 0
 
@@ -58,7 +58,8 @@ async def test_a_stream_that_breaks_is_charged_what_was_seen(start: Start) -> No
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 async def test_a_stream_that_was_left_is_charged_what_the_engine_did(start: Start, path: str) -> None:
     running = await start(GENEROUS)
-    await leave(running, path, chat(stream=True, tokens=50, hang_after=2), after=b"xxxx" if "mess" in path else b"\n\n")
+    after = b"xxxx" if "mess" in path else b"\n\n"
+    await leave(running, path, body_of(path, stream=True, tokens=50, hang_after=2), after=after)
     line = (await running.lines(1))[0]
     assert line["outcome"] == "client_gone"
     assert (line["tokens_in"], line["tokens_cached"], line["tokens_out"]) == (PROMPT_TOKENS, CACHED_TOKENS, 2)
@@ -68,7 +69,8 @@ async def test_a_stream_that_was_left_is_charged_what_the_engine_did(start: Star
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/infill", "/v1/embeddings", "/rerank"])
 async def test_a_plain_answer_that_was_left_is_charged_what_the_engine_did(start: Start, path: str) -> None:
     running = await start(GENEROUS)
-    await leave(running, path, {**chat(hang_after=-1, unseen=5), "prompt": "hi"})
+    running.engine.default |= {"hang_after": -1, "unseen": 5}
+    await leave(running, path, body_of(path))
     line = (await running.lines(1))[0]
     assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 5)
     assert await charged(running) == PROMPT_TOKENS + 5

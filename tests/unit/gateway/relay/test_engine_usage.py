@@ -39,8 +39,8 @@ async def test_an_engine_that_works_on_is_asked_again(start: Start) -> None:
 
 async def test_an_engine_that_has_not_come_to_the_request_yet_is_asked_again(start: Start) -> None:
     """It says that nothing was used, and then does the work."""
-    running = await start(GENEROUS, book_late=3)
-    await leave(running, "/v1/embeddings", {**chat(hang_after=-1), "input": "hi"})
+    running = await start(GENEROUS, book_late=3, hang_after=-1)
+    await leave(running, "/v1/embeddings", {"input": "hi"})
     line = (await running.lines(1))[0]
     assert (line["tokens_in"], line["tokens_out"]) == (PROMPT_TOKENS, 0)
     assert await charged(running) == PROMPT_TOKENS
@@ -49,8 +49,8 @@ async def test_an_engine_that_has_not_come_to_the_request_yet_is_asked_again(sta
 
 async def test_that_nothing_was_used_is_believed_in_the_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama_gguf.gateway.relay.engine_usage._PAUSES", (0.01, 0.02, 0.03))
-    running = await start(GENEROUS, book_late=3)
-    await leave(running, "/v1/embeddings", {**chat(hang_after=-1), "input": "hi"})
+    running = await start(GENEROUS, book_late=3, hang_after=-1)
+    await leave(running, "/v1/embeddings", {"input": "hi"})
     line = (await running.lines(1))[0]
     assert (line["tokens_in"], line["tokens_out"]) == (0, 0)
     assert await charged(running) == 0

@@ -9,13 +9,15 @@ import pytest
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.request.changes import Changes
+from llama_gguf.gateway.request.constraints.schemas import SchemaLimits
+from llama_gguf.gateway.request.content.media import MediaRules
 from llama_gguf.gateway.request.meaning import MeaningRules, check_meaning
-from llama_gguf.gateway.request.media import MediaRules
-from llama_gguf.gateway.request.schemas import SchemaLimits
 
 from .conftest import Refused
 
-RULES = MeaningRules(MediaRules(supported=False, allow_remote=False, max_items=4), SchemaLimits(100, 16), "refuse", 3)
+RULES = MeaningRules(
+    MediaRules(supported=False, allow_remote=False, max_items=4), SchemaLimits(100, 16), "refuse", 3, 4, 100
+)
 USER = {"role": "user", "content": "hi"}
 CHAT = {"messages": [USER]}
 NUMBER = {"type": "object", "properties": {"a": {"type": "number", "minimum": 1}}}

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.media import MediaCheck, MediaRules
-from llama_gguf.gateway.request.responses_input import check_responses_input
+from llama_gguf.gateway.request.content.media import MediaCheck, MediaRules
+from llama_gguf.gateway.request.content.responses_input import check_responses_input
 
-from .conftest import Refused
+from ..conftest import Refused
 
 USER = {"role": "user", "content": "hi"}
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.history import check_chat_messages
-from llama_gguf.gateway.request.media import MediaCheck, MediaRules
+from llama_gguf.gateway.request.content.history import check_chat_messages
+from llama_gguf.gateway.request.content.media import MediaCheck, MediaRules
 
-from .conftest import Refused
+from ..conftest import Refused
 
 RULES = MediaRules(supported=False, allow_remote=False, max_items=4)
 USER = {"role": "user", "content": "hi"}

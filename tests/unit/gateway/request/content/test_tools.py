@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.tools import check_chat_tools, check_messages_tools, check_responses_tools
+from llama_gguf.gateway.request.content.tools import check_chat_tools, check_messages_tools, check_responses_tools
 
-from .conftest import Refused
+from ..conftest import Refused
 
 Body = dict[str, Any]
 

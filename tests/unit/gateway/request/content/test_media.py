@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.gateway.request.media import MediaCheck, MediaRules
+from llama_gguf.gateway.request.content.media import MediaCheck, MediaRules
 
-from .conftest import Refused
+from ..conftest import Refused
 
 PNG = "data:image/png;base64,aGk="
 

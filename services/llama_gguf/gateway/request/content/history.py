@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.media import OPENAI_TYPES, MediaCheck
+from llama_gguf.gateway.request.content.media import OPENAI_TYPES, MediaCheck
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 
 _TEXT_FIELDS = ("name", "tool_call_id", "reasoning_content")
@@ -122,6 +122,6 @@ def check_arguments(call: dict[str, Any], path: str, changes: Changes) -> None:
         value = orjson.loads(arguments)
     except orjson.JSONDecodeError as error:
         reason = f"{error.msg} at character {error.pos}"
-        raise refusal(path, f"is not valid JSON ({reason}), as after an answer cut by its token limit.") from None
+        raise refusal(path, f"is not valid JSON ({reason}).") from None
     if not isinstance(value, dict):
         raise refusal(path, f"must be a JSON object, not {kind(value)}.")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.stop import drop_blank_stops
+from llama_gguf.gateway.request.content.stop import drop_blank_stops
 
-from .conftest import Refused
+from ..conftest import Refused
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.history import check_arguments
-from llama_gguf.gateway.request.media import MediaCheck
+from llama_gguf.gateway.request.content.history import check_arguments
+from llama_gguf.gateway.request.content.media import MediaCheck
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 
 # Without these the answer would be to another question than the client has asked.

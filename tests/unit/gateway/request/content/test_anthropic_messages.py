@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llama_gguf.gateway.request.anthropic_messages import check_anthropic_messages
-from llama_gguf.gateway.request.media import MediaCheck, MediaRules
+from llama_gguf.gateway.request.content.anthropic_messages import check_anthropic_messages
+from llama_gguf.gateway.request.content.media import MediaCheck, MediaRules
 
-from .conftest import Refused
+from ..conftest import Refused
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_gguf.gateway.request.media import MediaCheck
+from llama_gguf.gateway.request.content.media import MediaCheck
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 
 # Tuples: what a client sends may be of a type that no set can look up.

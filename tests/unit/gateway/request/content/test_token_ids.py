@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.token_ids import check_token_ids
+from llama_gguf.gateway.request.content.token_ids import check_token_ids
 
-from .conftest import Refused
+from ..conftest import Refused
 
 
 @pytest.mark.parametrize("value", [[1, 2], [[1, 2], [3]]])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.schemas import SchemaLimits, check_schema
+from llama_gguf.gateway.request.constraints.schemas import SchemaLimits, check_schema
 
-from .conftest import Refused
+from ..conftest import Refused
 
 LIMITS = SchemaLimits(nodes=1000, depth=32)
 TREE = {

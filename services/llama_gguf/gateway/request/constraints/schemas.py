@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_gguf.gateway.request.changes import Changes
-from llama_gguf.gateway.request.patterns import pattern_defect
+from llama_gguf.gateway.request.constraints.patterns import pattern_defect
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 
 _MAX_NAME = 256  # of a property or definition, in characters: names become rules by a recursive regular expression

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_gguf.gateway.request.patterns import pattern_defect
+from llama_gguf.gateway.request.constraints.patterns import pattern_defect
 
 ENFORCED = ["^a$", "^[a-z]+$", "^(?:a|b)*$", "^\\($", "^[0-9]{2,5}$", "^[0-9]{3}$", "^a{2,}$", "^(a(b)?)$", "^.$", "^$"]
 IGNORED = ["a", "^a", "a$", "^\\d+$", "^\\w$", "^a\\b$", "^(?=a)b$", "^(?i)a$", "^[\\d]$", "^(?P<n>a)$", "^a$b$"]

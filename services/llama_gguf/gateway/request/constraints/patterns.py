@@ -1,6 +1,6 @@
 """Regular expressions in a JSON schema: whether llama-server's converter can turn one into a grammar. Pure.
 
-It never runs them. Those that it cannot convert it replaces with "any string" (`_pattern_to_rule` in
+It never runs them. Those that it cannot convert it replaces with "any string" (_pattern_to_rule in
 common/json-schema-to-grammar.cpp of the pinned llama.cpp, which this follows).
 """
 

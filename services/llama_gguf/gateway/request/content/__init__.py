@@ -1,0 +1,1 @@
+"""What a client says and shows: messages, prompts, tools, media. Pure."""

@@ -1,0 +1,146 @@
+"""The bytes of a body to a JSON object, in bounded time. Pure.
+
+The engine parses the same bytes again, so this parser takes nothing that the two could read differently: a name that
+occurs twice, bytes that are not UTF-8, half of a surrogate pair. Parsing cannot be interrupted, so what makes it slow,
+the number of lists and objects, is counted first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+from llama_gguf.api_errors import GatewayError
+
+MAX_DEPTH = 64
+"""Of lists and objects in each other; a conversation needs 8, a schema within a tool some 30."""
+MAX_CONTAINERS = 200_000
+"""Lists and objects in one body: what takes some 100 ms to parse."""
+
+_BOM = b"\xef\xbb\xbf"
+# A text, and what is none: in a JSON document a colon outside of texts follows a name.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SURROGATES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.", re.DOTALL
+)
+_MAX_PATH_BYTES = 1_048_576  # larger ones are not searched for the place of a byte
+
+
+def read_json(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the JSON object in `data`, and the bytes that mean it: the same unless something had to be mended.
+
+    Raises GatewayError 400.
+    """
+    if data.startswith(_BOM):
+        data = data[3:]
+    brackets = data.count(b"{") + data.count(b"[")
+    if brackets > MAX_CONTAINERS:
+        brackets = _count_brackets(data)
+        if brackets > MAX_CONTAINERS:
+            raise _bad(f"has more than {MAX_CONTAINERS} lists and objects.")
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        value, data = _mend(data, error)
+    if value.__class__ is not dict:
+        raise _bad("must be a JSON object.")
+    names = _count_names(value, brackets)
+    if _STRING.sub(b"", data).count(b":") != names:
+        name = _repeated_name(data)
+        raise GatewayError("bad_request", f"The name `{name}` occurs twice in one object of the body.", param=name)
+    return value, data
+
+
+def _bad(what: str) -> GatewayError:
+    return GatewayError("bad_request", f"The request body {what}")
+
+
+def _count_brackets(data: bytes) -> int:
+    rest = _STRING.sub(b"", data)
+    return rest.count(b"{") + rest.count(b"[")
+
+
+def _count_names(value: dict[str, Any], brackets: int) -> int:
+    """Return the number of names in all objects. Raises GatewayError if they are nested too deep."""
+    names = 0
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise _bad(f"is nested deeper than {MAX_DEPTH} lists and objects.")
+        below: list[Any] = []
+        for container in level:
+            if container.__class__ is dict:
+                names += len(container)
+                below += [item for item in container.values() if item.__class__ is dict or item.__class__ is list]
+            else:
+                below += [item for item in container if item.__class__ is dict or item.__class__ is list]
+        level = below
+    return names
+
+
+def _mend(data: bytes, error: orjson.JSONDecodeError) -> tuple[Any, bytes]:
+    """Parse again what the parser has refused, with halves of surrogate pairs replaced. Raises GatewayError."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as broken:
+        where = _path_of(data, broken.start)
+        raise GatewayError(
+            "bad_request",
+            f"The request body is not valid UTF-8: byte {broken.start}{f', in `{where}`' if where else ''}.",
+            param=where or None,
+        ) from None
+    if b"\\u" in data:
+        mended = _SURROGATES.sub(_replaced, data)
+        if mended != data:
+            try:
+                return orjson.loads(mended), mended
+            except orjson.JSONDecodeError as again:
+                error = again
+    what = "is empty." if not data.strip() else f"is not valid JSON: {error.msg} (line {error.lineno})."
+    raise _bad(what) from None
+
+
+def _replaced(found: re.Match[bytes]) -> bytes:
+    escape = found[0]
+    return b"\\ufffd" if len(escape) == 6 else escape  # a pair has 12 bytes, another escape 2
+
+
+def _path_of(data: bytes, position: int) -> str:
+    """Return the path of the text that holds a byte, "" if it is not known."""
+    if len(data) > _MAX_PATH_BYTES:
+        return ""
+    marked = data[:position].decode("utf-8", "replace") + "\udcff" + data[position + 1 :].decode("utf-8", "replace")
+    try:
+        stack: list[tuple[str, Any]] = [("", json.loads(marked, strict=False))]
+    except (ValueError, RecursionError):
+        return ""
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, str):
+            if "\udcff" in value:
+                return path
+        elif isinstance(value, dict):
+            stack += [(f"{path}.{name}" if path else name, item) for name, item in value.items() if name.isprintable()]
+        elif isinstance(value, list):
+            stack += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    return ""
+
+
+def _repeated_name(data: bytes) -> str:
+    found: list[str] = []
+
+    def pairs(members: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for name, _ in members:
+            if name in seen and not found:
+                found.append(name)
+            seen.add(name)
+
+    json.loads(data, object_pairs_hook=pairs, strict=False)
+    name = found[0] if found else ""
+    return name if name.isprintable() and len(name) <= 60 else "..."

@@ -1,0 +1,106 @@
+"""Reads a request's body: one parse, every field checked, what has to be changed changed, and what the client is told.
+
+What was checked here is what the engine acts on: it gets the client's own bytes if nothing was changed, else the body
+written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llama_gguf.gateway.request.changes import Changes
+from llama_gguf.gateway.request.field import Field
+from llama_gguf.gateway.request.fields import ALIASES, CONSTRAINTS, TABLES
+from llama_gguf.gateway.request.json_body import read_json
+from llama_gguf.gateway.request.meaning import MeaningRules, check_meaning
+from llama_gguf.gateway.request.refusal import kind, refusal
+
+LARGE_BODY_BYTES = 65_536
+"""From this size on a body is read outside of the event loop's thread."""
+
+_ALIAS_NAMES = frozenset(name for names in ALIASES for name in names) | set(CONSTRAINTS)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContent:
+    """A body that has been understood. `data`: its bytes for the engine; `choices`: answers to each of `prompts`."""
+
+    fields: Mapping[str, Any]
+    data: bytes
+    model: str  # "" if it names none
+    warning_lines: str
+    choices: int
+    prompts: int
+
+
+class RequestReader:
+    """Reads bodies by the rules of one configuration. Has no state, so that any thread may call it."""
+
+    def __init__(self, rules: MeaningRules, *, max_choices: int) -> None:
+        self._rules = rules
+        self._max_choices = max_choices
+
+    def read(self, group: str, data: bytes, *, admin: bool) -> RequestContent:
+        """Return what a body of a route group means. `admin`: its key has that scope. Raises GatewayError 400."""
+        content, data = read_json(data)
+        changes = Changes()
+        table = TABLES[group]
+        surplus: list[str] | None = None
+        aliases = False
+        for name, value in content.items():
+            field = table.get(name)
+            if value is None or field is None:
+                surplus = surplus or []
+                surplus.append(name)
+                continue
+            if field.access != "public" and not (admin and field.access == "admin"):
+                raise _not_yours(name, field)
+            field.check(name, value)
+            aliases = aliases or name in _ALIAS_NAMES
+        if surplus is not None:
+            _leave_out(content, surplus, table, changes)
+        if aliases:
+            _check_aliases(content)
+        prompts = check_meaning(group, content, self._rules, changes)
+        choices = content.get("n") or content.get("n_cmpl") or 1
+        if choices > self._max_choices:
+            raise refusal("n" if "n" in content else "n_cmpl", f"must not be more than {self._max_choices}.")
+        if changes.changed:
+            data = orjson.dumps(content)
+        model = content.get("model", "")
+        if model.__class__ is not str:
+            raise refusal("model", f"must be a string, not {kind(model)}.")
+        lines = changes.header_lines() if changes.warnings else ""
+        return RequestContent(content, data, model, lines, choices, prompts)
+
+
+def _not_yours(name: str, field: Field) -> Exception:
+    if field.access == "admin":
+        return refusal(name, "is for keys with the scope `admin`.")
+    return refusal(name, "is for the server's own use and cannot be set.")
+
+
+def _leave_out(content: dict[str, Any], names: list[str], table: Mapping[str, Field], changes: Changes) -> None:
+    """Leave out what is null, and what is not known: no later engine shall read it without this table knowing it."""
+    changes.changed = True
+    for name in names:
+        del content[name]
+        if name not in table:
+            changes.warn(f"{name} is not known here and was left out")
+
+
+def _check_aliases(content: Mapping[str, Any]) -> None:
+    for names in ALIASES:
+        given = [name for name in names if name in content]
+        if len(given) > 1 and any(content[name] != content[given[0]] for name in given):
+            raise refusal(given[1], f"contradicts `{given[0]}`.")
+    constraints = [name for name in CONSTRAINTS if content.get(name) not in (None, "")]
+    form = content.get("response_format")
+    if isinstance(form, dict) and form.get("type", "text") != "text":
+        constraints.append("response_format")
+    if len(constraints) > 1:
+        raise refusal(constraints[1], f"cannot be combined with `{constraints[0]}`.")
