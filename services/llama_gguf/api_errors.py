@@ -182,8 +182,8 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
     ErrorCode(
         "timeout",
         504,
-        "The engine took too long: to connect, to the first byte, between two chunks, or in total.",
-        "Lower max_tokens, or raise gateway.timeouts.",
+        "The engine took longer than a limit of gateway.timeouts, which the message names.",
+        "Lower max_tokens, or raise that limit.",
     ),
     ErrorCode(
         "client_stalled",

@@ -17,7 +17,8 @@ from llama_gguf.keys.record import KeyRecord
 Outcome = Literal[
     "ok", "rejected", "client_error", "client_gone", "engine_error", "upstream_error", "timeout", "internal_error"
 ]
-_STREAM_LINES = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+# Without the charset some clients decode text/* as ISO-8859-1 (Python's requests, Spring).
+_STREAM_LINES = "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
 
 
 class Exchange:

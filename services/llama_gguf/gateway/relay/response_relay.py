@@ -15,11 +15,11 @@ from typing import Literal
 
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.inline_task import Completion
-from llama_gguf.gateway.relay.sse import PINGS, message_start
+from llama_gguf.gateway.relay.sse import comments_length, message_start
 from llama_gguf.gateway.tokens.counts import Tokens, read_tokens
 from llama_gguf.gateway.tokens.observer import EVENT_END, EVENT_END_FRAMED, ManyObserver, Observer
 from llama_gguf.gateway.upstream.client import EngineConnection
-from llama_gguf.gateway.upstream.response_parser import EngineFailure, FailureReason, ResponseHead
+from llama_gguf.gateway.upstream.response_parser import EngineFailure, FailureReason, ResponseHead, timeout_detail
 
 MAX_HELD_BYTES = 1_048_576
 """Maximum size of an incomplete event that is held back; a longer one is passed on in parts."""
@@ -29,7 +29,10 @@ _TAIL_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ResponseTimeouts:
-    """Maximum waits for the engine, in seconds."""
+    """Maximum waits for the engine, in seconds, as in `gateway.timeouts`.
+
+    All but `total_seconds` are for streams: until a response that is not streamed is complete, the engine is silent.
+    """
 
     first_byte_seconds: float
     idle_seconds: float
@@ -100,32 +103,41 @@ class ResponseRelay(Completion):
         if self.mode == "collect":
             self._parts.append(data)
         else:
-            self._observer.observe(data)
             exchange = self._exchange
             if self._forwarding and not complete and not self._held and data.endswith(EVENT_END_FRAMED):
                 # The path of nearly every token of every stream.
+                self._observer.observe(data)
                 exchange.bytes_sent += len(data)
                 if not exchange.sink.write_framed(data):
                     self._connection.pause()
                 return
             if not exchange.first_byte:
-                data = self._on_first_event(data)
-            self._forward(data, complete)
+                data = self._await_first_event(data, complete)
+            if data or complete:
+                self._observer.observe(data)
+                self._forward(data, complete)
             if complete:
                 exchange.end_stream(framed=self.raw)
         if complete:
             self.set()
 
-    def _on_first_event(self, data: bytes) -> bytes:
-        """Record that the first event has arrived, unless it is a ping; return the bytes for the client."""
-        if data in PINGS:
-            self._observer.reset()
-            return data
+    def _await_first_event(self, data: bytes, complete: bool) -> bytes:
+        """Pass on the comments before the first event: the engine's pings. Return that event once it is complete."""
+        data = self._held + data
+        self._held = b""
+        if comments := comments_length(data, framed=self.raw):
+            self._forward(data[:comments], complete=False)
+            data = data[comments:]
+        if not complete and len(data) <= MAX_HELD_BYTES and self._boundary not in data:
+            self._held = data
+            return b""
         self._forwarding = self.raw
         exchange = self._exchange
         exchange.first_byte = self._last_byte
-        if exchange.route is not None and exchange.route.dialect == "anthropic":
-            return message_start(data, exchange.model, exchange.request_id, framed=self.raw) + data
+        if exchange.route is None or exchange.route.dialect != "anthropic":
+            return data
+        if start := message_start(data, exchange.model, exchange.request_id, framed=self.raw):
+            self._forward(start, complete=False)
         return data
 
     def _forward(self, data: bytes, complete: bool) -> None:
@@ -173,16 +185,20 @@ class ResponseRelay(Completion):
         if self.is_set:
             return
         timeouts = self._timeouts
-        if not self._exchange.first_byte and now - self.sent_at > timeouts.first_byte_seconds:
-            self._time_out("first byte")
-        elif now - self.sent_at > timeouts.total_seconds:
-            self._time_out("total")
-        elif self._exchange.first_byte and now - self._last_byte > timeouts.idle_seconds:
-            self._time_out("idle", reason="stalled" if self._connection.paused else "timeout")
+        if now - self.sent_at > timeouts.total_seconds:
+            self._time_out("total_seconds", timeouts.total_seconds)
+        elif not self._exchange.stream:
+            return
+        elif not self._exchange.first_byte:
+            if now - self._last_byte > timeouts.first_byte_seconds:
+                self._time_out("first_byte_seconds", timeouts.first_byte_seconds)
+        elif now - self._last_byte > timeouts.idle_seconds:
+            reason: FailureReason = "stalled" if self._connection.paused else "timeout"
+            self._time_out("idle_seconds", timeouts.idle_seconds, reason=reason)
 
-    def _time_out(self, stage: str, *, reason: FailureReason = "timeout") -> None:
+    def _time_out(self, setting: str, seconds: float, *, reason: FailureReason = "timeout") -> None:
         self._connection.abort()
-        self.on_failure(EngineFailure(reason, stage))
+        self.on_failure(EngineFailure(reason, timeout_detail(setting, seconds)))
 
     @property
     def body(self) -> bytes:

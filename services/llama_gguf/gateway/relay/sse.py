@@ -10,8 +10,17 @@ from llama_gguf.gateway.http1.chunked import chunk
 
 _LATER_EVENT = re.compile(rb"(?:[0-9a-fA-F]+\r\n)?event: (?:content_block_|message_delta)")
 KEEPALIVE_EVENT = b": keep-alive\n\n"
-PINGS = frozenset({b":\n\n", b"3\r\n:\n\n\r\n"})
-"""Comments that the engine sends every half minute while it has no event."""
+_COMMENTS = re.compile(rb"(?::[^\n]*\n\n)*+")
+_COMMENTS_FRAMED = re.compile(rb"(?:[0-9a-fA-F]+\r\n:[^\n]*\n\n\r\n)*+")
+
+
+def comments_length(data: bytes, *, framed: bool) -> int:
+    """Return the length of the complete comments at the start of `data`; `framed`: each is a chunk.
+
+    The engine sends one every half minute while it has no event.
+    """
+    found = (_COMMENTS_FRAMED if framed else _COMMENTS).match(data)
+    return found.end() if found is not None else 0
 
 
 def message_start(data: bytes, model: str, request_id: str, *, framed: bool) -> bytes:

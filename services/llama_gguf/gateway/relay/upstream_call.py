@@ -93,9 +93,9 @@ def _is_loading(relay: ResponseRelay) -> bool:
 
 def _translate(failure: EngineFailure, engine: EngineMonitor) -> GatewayError:
     if failure.reason == "stalled":
-        return GatewayError("client_stalled", "The client stopped reading the response.")
+        return GatewayError("client_stalled", f"The client read nothing for {failure.detail}.")
     if failure.reason == "timeout":
-        return GatewayError("timeout", f"The engine took too long ({failure}).")
+        return GatewayError("timeout", f"The engine took longer than {failure.detail}.")
     if failure.reason == "protocol":
         return GatewayError("engine_protocol", "The engine sent an invalid response.")
     if failure.reason == "connect":

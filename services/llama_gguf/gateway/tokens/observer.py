@@ -48,12 +48,6 @@ class Observer:
             self._tail = [tail]
             self._tail_size = len(tail)
 
-    def reset(self) -> None:
-        """Discard what was observed: it was not part of the response."""
-        self._head = b""
-        self._tail = []
-        self._tail_size = self.events = self.size = 0
-
     def tokens(self) -> Tokens | None:
         """Return the engine's counts, or None if the response (so far) reports none.
 

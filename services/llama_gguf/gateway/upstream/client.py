@@ -28,6 +28,7 @@ from llama_gguf.gateway.upstream.response_parser import (
     EngineFailure,
     ResponseHead,
     parse_response_head,
+    timeout_detail,
 )
 
 MAX_HEAD_BYTES = 65_536
@@ -249,7 +250,7 @@ class EngineClient:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
         except TimeoutError:
-            raise EngineFailure("timeout", "connecting") from None
+            raise EngineFailure("timeout", timeout_detail("connect_seconds", self._connect_timeout)) from None
         except OSError as error:
             raise EngineFailure("connect", error.strerror or str(error)) from error
         self._open.add(connection)
@@ -319,7 +320,7 @@ async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) ->
         async with asyncio.timeout(timeout_seconds):
             return await done
     except TimeoutError:
-        raise EngineFailure("timeout", "first byte") from None
+        raise EngineFailure("timeout", f"no response within {timeout_seconds:g} s") from None
     finally:
         if not done.done() or done.cancelled() or done.exception() is not None:
             connection.abort()

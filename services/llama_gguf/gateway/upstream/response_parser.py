@@ -25,6 +25,12 @@ class EngineFailure(Exception):  # noqa: N818 - a failure of the engine, transla
     def __init__(self, reason: FailureReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+        self.detail = detail
+
+
+def timeout_detail(setting: str, seconds: float) -> str:
+    """Return how an error names the limit of `gateway.timeouts` that was exceeded."""
+    return f"gateway.timeouts.{setting} ({seconds:g} s)"
 
 
 class ResponseHead:

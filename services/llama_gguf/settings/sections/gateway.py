@@ -29,10 +29,15 @@ class Timeouts(Section):
 
     connect_seconds: Seconds = Field(10.0, description="Timeout for connecting to the engine.")
     first_byte_seconds: Seconds = Field(
-        300.0, description="Maximum time from sending a request to the engine until the first byte of its response."
+        300.0,
+        description="Maximum time until the first event of a streamed response; each sign of life starts it again.",
     )
-    idle_seconds: Seconds = Field(120.0, description="Maximum time between two chunks of the engine's response.")
-    total_seconds: Seconds = Field(1800.0, description="Maximum duration of a request in the engine.")
+    idle_seconds: Seconds = Field(
+        120.0, description="Maximum time between two chunks of a streamed response, the engine's pings included."
+    )
+    total_seconds: Seconds = Field(
+        1800.0, description="Maximum duration of a request in the engine; the only limit unless it is streamed."
+    )
     header_seconds: Seconds = Field(30.0, description="Maximum time for a client to send the request line and headers.")
     body_seconds: Seconds = Field(60.0, description="Maximum time for a client to send the body.")
 

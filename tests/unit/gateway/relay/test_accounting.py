@@ -77,7 +77,7 @@ async def test_a_plain_answer_that_was_left_is_charged_what_the_engine_did(start
 
 
 async def test_an_answer_that_took_too_long_is_charged(start: Start) -> None:
-    running = await start({**GENEROUS, "gateway": {"timeouts": {"first_byte_seconds": 0.3}}})
+    running = await start({**GENEROUS, "gateway": {"timeouts": {"total_seconds": 0.3}}})
     assert (await running.chat(hang_after=-1, unseen=5)).status == 504
     line = (await running.lines(1))[0]
     assert (line["outcome"], line["tokens_in"], line["tokens_out"]) == ("timeout", PROMPT_TOKENS, 5)

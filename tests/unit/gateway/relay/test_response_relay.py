@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import cast
 
 import pytest
 
+from llama_gguf.gateway.api.routes import RouteTable
+from llama_gguf.gateway.exchange import Exchange
+from llama_gguf.gateway.http1.chunked import chunk
+from llama_gguf.gateway.http1.message import Request, RequestHead
+from llama_gguf.gateway.relay.response_relay import ResponseRelay, ResponseTimeouts
+from llama_gguf.gateway.upstream.client import EngineConnection
+from llama_gguf.gateway.upstream.response_parser import ResponseHead
 from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
@@ -21,10 +29,18 @@ async def test_a_plain_answer_is_relayed_whole(running: Running) -> None:
     assert answer.headers["server"] == "llama-gguf"
 
 
+@pytest.mark.parametrize("media", ["text/event-stream; charset=utf-8", "Text/Event-Stream;charset=UTF-8;x=y"])
+async def test_a_stream_is_one_whatever_parameters_its_type_has(running: Running, media: str) -> None:
+    answer = await running.stream(tokens=4, content_type=media)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert len(answer.events) == 6
+    assert (await running.lines())[0]["tokens_out"] == 4
+
+
 async def test_a_stream_is_relayed_byte_for_byte(running: Running) -> None:
     answer = await running.stream(tokens=4)
     assert answer.status == 200
-    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"  # requests and Spring need it
     assert answer.headers["x-accel-buffering"] == "no"
     assert "access-control-allow-origin" not in answer.headers
     assert len(answer.events) == 6
@@ -114,7 +130,9 @@ async def test_a_timeout_in_a_stream_is_an_event_and_not_a_second_answer(start: 
     answer = await running.stream(tokens=5, hang_after=2)
     assert answer.complete
     assert len(answer.events) == 3
-    assert json.loads(answer.events[-1].removeprefix("data: "))["error"]["code"] == "timeout"
+    error = json.loads(answer.events[-1].removeprefix("data: "))["error"]
+    assert error["code"] == "timeout"
+    assert error["message"] == "The engine took longer than gateway.timeouts.idle_seconds (0.3 s)."
     assert b"HTTP/1.1" not in answer.body
     await running.until(lambda: running.engine.asked[0].dropped)
 
@@ -266,3 +284,152 @@ async def test_a_reader_that_never_reads_is_cut_off(start: Start) -> None:
     assert (line["outcome"], line["error"]) == ("timeout", "client_stalled")
     assert running.gateway.admission.active == 0
     writer.close()
+
+
+class Sink:
+    """Writes down what a client would get."""
+
+    on_writable = None
+
+    def __init__(self, *, accepts_chunked: bool) -> None:
+        self.accepts_chunked = accepts_chunked
+        self.written: list[bytes] = []
+
+    def open(self, status: int, lines: str, first: bytes, *, framed: bool) -> bool:
+        assert status == 200
+        self.written.append(chunk(first) if self.accepts_chunked and not framed else first)
+        return True
+
+    def write(self, data: bytes) -> bool:
+        self.written.append(chunk(data) if self.accepts_chunked else data)
+        return True
+
+    def write_framed(self, data: bytes) -> bool:
+        self.written.append(data)
+        return True
+
+    def send(self, status: int, lines: str, body: bytes) -> None:
+        raise AssertionError("it is a stream")
+
+    def end(self, *, framed: bool = False) -> None:
+        self.written.append(b"the end")
+
+    def abort(self) -> None:
+        raise AssertionError("nothing is wrong with this client")
+
+
+class Upstream:
+    """A connection to the engine that only counts how often it is aborted."""
+
+    paused = False
+    aborted = 0
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+class Relayed:
+    """One stream's relay by itself, on a clock of its own."""
+
+    LIMITS = ResponseTimeouts(first_byte_seconds=300.0, idle_seconds=120.0, total_seconds=1800.0)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, raw: bool, path: str = "/v1/chat/completions") -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("llama_gguf.gateway.relay.response_relay.time", self)
+        self.sink = Sink(accepts_chunked=raw)
+        self.exchange = Exchange(Request(RequestHead("POST", path, {})), self.sink, "id", self.now)
+        self.exchange.stream = True
+        self.exchange.route = RouteTable(("chat", "messages"), metrics_need_key=False, metrics_enabled=False).find(
+            "POST", path
+        )[0]
+        self.connection = Upstream()
+        self.relay = ResponseRelay(self.exchange, cast("EngineConnection", self.connection), self.LIMITS)
+        head = ResponseHead(200, [(b"content-type", b"text/event-stream")], None, keep_alive=True)
+        self.relay.on_head(head, b"", complete=False)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def receive(self, event: bytes, *, piece: int | None = None) -> None:
+        """Receive an event, by default in one piece."""
+        data = chunk(event) if self.relay.raw else event
+        piece = piece or len(data)
+        for at in range(0, len(data), piece):
+            self.relay.on_data(data[at : at + piece], complete=False)
+
+    def wait(self, seconds: float) -> str:
+        """Let time pass, and return what has failed, if anything."""
+        self.now += seconds
+        self.relay.check(self.now)
+        return str(self.relay.failure or "")
+
+
+PING, EVENT = b":\n\n", b'data: {"choices":[]}\n\n'
+
+
+@pytest.mark.parametrize("piece", [None, 1])
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_ping_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, raw: bool, piece: int | None) -> None:
+    relayed = Relayed(monkeypatch, raw=raw)
+    for _ in range(4):
+        assert relayed.wait(299) == ""
+        relayed.receive(PING, piece=piece)
+        assert relayed.exchange.first_byte == 0.0, "a ping is no part of the answer"
+    relayed.receive(EVENT, piece=piece)
+    assert relayed.exchange.first_byte == relayed.now
+    for _ in range(3):
+        assert relayed.wait(119) == ""
+        relayed.receive(PING, piece=piece)
+    assert relayed.wait(121) == "timeout: gateway.timeouts.idle_seconds (120 s)"
+    assert relayed.connection.aborted == 1
+    sent = b"".join(relayed.sink.written)
+    assert (sent.count(PING), sent.count(EVENT)) == (7, 1)
+    assert relayed.sink.written.index(chunk(PING) if raw else PING) == 0
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_pings_do_not_prolong_the_total(monkeypatch: pytest.MonkeyPatch, raw: bool) -> None:
+    relayed = Relayed(monkeypatch, raw=raw)
+    for _ in range(18):
+        assert relayed.wait(100) == ""
+        relayed.receive(PING)
+    assert relayed.wait(1) == "timeout: gateway.timeouts.total_seconds (1800 s)"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_silence_after_a_ping_ends_a_stream(monkeypatch: pytest.MonkeyPatch, raw: bool) -> None:
+    relayed = Relayed(monkeypatch, raw=raw)
+    relayed.receive(PING)
+    relayed.receive(EVENT[:-1])
+    assert relayed.wait(300) == ""
+    assert relayed.wait(1) == "timeout: gateway.timeouts.first_byte_seconds (300 s)"
+    assert EVENT[:-1] not in b"".join(relayed.sink.written)
+
+
+def test_a_client_that_stopped_reading_is_told_from_an_engine_that_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    relayed = Relayed(monkeypatch, raw=True)
+    relayed.receive(EVENT)
+    relayed.connection.paused = True
+    assert relayed.wait(121) == "stalled: gateway.timeouts.idle_seconds (120 s)"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_ping_and_the_first_event_may_come_together(monkeypatch: pytest.MonkeyPatch, raw: bool) -> None:
+    """Then a missing message_start is noticed all the same."""
+    relayed = Relayed(monkeypatch, raw=raw, path="/v1/messages")
+    event = b"event: content_block_start\ndata: {}\n\n"
+    data = b"".join(chunk(part) if raw else part for part in (PING, PING, event))
+    relayed.relay.on_data(data, complete=False)
+    sent = b"".join(relayed.sink.written)
+    assert sent.startswith((chunk(PING) if raw else PING) * 2)
+    assert sent.index(b"event: message_start") < sent.index(event)
+    assert relayed.relay.events == 1
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_stream_of_nothing_is_an_empty_stream(monkeypatch: pytest.MonkeyPatch, raw: bool) -> None:
+    relayed = Relayed(monkeypatch, raw=raw)
+    relayed.relay.on_data(b"0\r\n\r\n" if raw else b"", complete=True)
+    assert relayed.relay.is_set
+    assert relayed.exchange.started
+    assert relayed.sink.written[-1] == b"the end"

@@ -77,14 +77,25 @@ async def test_a_request_that_ends_its_connection_is_not_taken_for_a_dead_engine
     assert states == []
 
 
-async def test_timeouts_before_the_first_byte_are_504(start: Start) -> None:
-    running = await start({"gateway": {"timeouts": {"first_byte_seconds": 0.3}}})
-    for streams in (False, True):
-        answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, hang_after=-1))
-        assert answer.status == 504
-        assert answer.error["code"] == "timeout"
+@pytest.mark.parametrize(
+    ("setting", "streams"), [("first_byte_seconds", True), ("total_seconds", True), ("total_seconds", False)]
+)
+async def test_an_engine_that_is_too_slow_is_a_504_that_names_the_setting(
+    start: Start, setting: str, streams: bool
+) -> None:
+    running = await start({"gateway": {"timeouts": {setting: 0.3}}})
+    answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=streams, hang_after=-1))
+    assert (answer.status, answer.error["code"]) == (504, "timeout")
+    assert answer.error["message"] == f"The engine took longer than gateway.timeouts.{setting} (0.3 s)."
     await running.until(lambda: all(seen.dropped for seen in running.engine.asked))
-    assert [line["outcome"] for line in await running.lines(2)] == ["timeout", "timeout"]
+    assert (await running.lines())[0]["outcome"] == "timeout"
+
+
+async def test_an_answer_that_is_not_streamed_has_only_the_total(start: Start) -> None:
+    running = await start({"gateway": {"timeouts": {"first_byte_seconds": 0.1, "idle_seconds": 0.1}}})
+    assert (await running.chat(delay=0.6)).status == 200
+    slow = await running.ask("POST", "/v1/embeddings", body={"model": "tiny", "input": "a", "fake": {"delay": 0.6}})
+    assert slow.status == 200
 
 
 @pytest.mark.parametrize(("wait", "last"), [(5.0, "data: [DONE]"), (0.4, "model_loading")])
@@ -109,6 +120,7 @@ async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, m
     monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", never)
     answer = await running.chat()
     assert (answer.status, answer.error["code"]) == (504, "timeout")
+    assert "gateway.timeouts.connect_seconds (0.2 s)" in answer.error["message"]
     assert not running.engine.asked
 
 
