@@ -26,6 +26,7 @@ What one request gets is said in its body's `fake` object; the last `default` of
     book_late       for so many questions it knows nothing yet of the request, like an engine that still reads its body
     drop_first      cut the connection before any byte, the first so many times
     content_type    instead of JSON or event-stream
+    early           answer with this status before reading a body of more than 100 kB, and do not read it
 """
 
 from __future__ import annotations
@@ -142,7 +143,11 @@ class FakeEngine:
         first, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        length = int(headers.get("content-length", "0"))
+        if length > 100_000 and (early := self.default.get("early")):
+            await _whole(writer, early, error("invalid_request_error", "without having read it", early))
+            return True
+        body = await reader.readexactly(length)
         seen = Seen(method, target, headers, body)
         self.seen.append(seen)
         if time.monotonic() < self.ready_at:
@@ -385,9 +390,8 @@ async def _raw(
 
 async def _closed(reader: asyncio.StreamReader) -> None:
     """Return when the peer has disconnected."""
-    with contextlib.suppress(ConnectionError):
-        while not reader.at_eof():  # noqa: ASYNC110 - a StreamReader has no event for it
-            await asyncio.sleep(0.005)
+    while not (reader.at_eof() or reader.exception()):  # noqa: ASYNC110 - a StreamReader has no event for it
+        await asyncio.sleep(0.005)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -59,7 +59,7 @@ class UpstreamCaller:
                 connection.send(request, relay)
                 await relay
             except asyncio.CancelledError:
-                connection.abort()
+                connection.cancel(relay)
                 record_partial_usage(exchange, relay)
                 raise
             failure = relay.failure

@@ -27,6 +27,7 @@ from llama_gguf.gateway.upstream.response_parser import (
     ChunkFraming,
     EngineFailure,
     ResponseHead,
+    check_interim_head,
     parse_response_head,
     timeout_detail,
 )
@@ -76,6 +77,7 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self._client.add(self)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
 
     @property
@@ -92,7 +94,8 @@ class EngineConnection(asyncio.Protocol):
 
         Asks the kernel: the event loop reports either only in its next iteration.
         """
-        return bool(self._poll.poll(0))
+        assert self._transport is not None  # noqa: S101 - set before the pool hands out the connection
+        return self._transport.is_closing() or bool(self._poll.poll(0))
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         """Send a request; `receiver` gets the response."""
@@ -125,6 +128,9 @@ class EngineConnection(asyncio.Protocol):
     def _receive_head(self, receiver: Receiver, data: bytes) -> None:
         if self._partial_head:
             data = self._partial_head + data
+        while data.startswith(b"HTTP/1.1 1") and (end := data.find(b"\r\n\r\n") + 4) >= 4:
+            check_interim_head(data[:end])
+            data = data[end:]
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             if not data.startswith(b"HTTP/1.1 "[: len(data)]):
@@ -167,7 +173,9 @@ class EngineConnection(asyncio.Protocol):
         self._receiver = self._head = self._chunks = None
         if self.paused:
             self.resume()
-        if self.usable and head.keep_alive and head.length is not None and self.served < MAX_REQUESTS:
+        reusable = self.usable and head.keep_alive and head.length is not None and self.served < MAX_REQUESTS
+        # If the engine has responded before it received all of the request, the rest would precede the next one.
+        if reusable and not self._unsent:
             self._client.release(self)
         else:
             self.close()
@@ -179,6 +187,16 @@ class EngineConnection(asyncio.Protocol):
         if receiver is not None:
             receiver.on_failure(EngineFailure("closed", str(exc) if exc else ""))
 
+    @property
+    def _unsent(self) -> int:
+        """How many bytes the engine has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def cancel(self, receiver: Receiver) -> None:
+        """Abort the connection unless it has finished with `receiver`: then it may already serve another."""
+        if self._receiver is receiver:
+            self.abort()
+
     def abort(self) -> None:
         """Abort the connection: the engine notices at once and frees the slot. The receiver is not called again."""
         self._receiver = None
@@ -189,7 +207,11 @@ class EngineConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection; no request is in progress on it."""
         self.usable = False
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if self._unsent:  # to close, the transport would wait for an engine that may never read it
+            self._transport.abort()
+        else:
             self._transport.close()
 
     def check(self, now: float) -> None:
@@ -253,9 +275,14 @@ class EngineClient:
             raise EngineFailure("timeout", timeout_detail("connect_seconds", self._connect_timeout)) from None
         except OSError as error:
             raise EngineFailure("connect", error.strerror or str(error)) from error
-        self._open.add(connection)
+        if not connection.usable:  # it was lost in the same iteration of the event loop
+            raise EngineFailure("connect", "closed at once")
         self.engine_pid = connection.engine_pid
         return connection
+
+    def add(self, connection: EngineConnection) -> None:
+        """Add a connection that has been made, so that it is checked and closed with the others."""
+        self._open.add(connection)
 
     def release(self, connection: EngineConnection) -> None:
         """Return a connection to the pool; its response is complete."""
@@ -315,12 +342,12 @@ async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) ->
     """Send one of the gateway's own requests on a new connection; return status and body. Raises EngineFailure."""
     connection = await client.connect()
     done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-    connection.send(request, _Collector(done))
+    collector = _Collector(done)
+    connection.send(request, collector)
     try:
         async with asyncio.timeout(timeout_seconds):
             return await done
     except TimeoutError:
         raise EngineFailure("timeout", f"no response within {timeout_seconds:g} s") from None
     finally:
-        if not done.done() or done.cancelled() or done.exception() is not None:
-            connection.abort()
+        connection.cancel(collector)

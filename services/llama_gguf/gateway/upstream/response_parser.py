@@ -111,15 +111,25 @@ def parse_response_head(data: bytes) -> ResponseHead:
     if not 200 <= status <= 599:
         raise EngineFailure("protocol", f"status {status}")
     lengths = [value for name, value in parsed.headers if name == b"content-length"]
-    if any(name == b"transfer-encoding" for name, _ in parsed.headers):
+    codings = [value.strip().lower() for name, value in parsed.headers if name == b"transfer-encoding"]
+    if status in (204, 304):
+        length = 0
+    elif codings:
+        if codings != [b"chunked"]:  # then llhttp reads up to the end of the connection
+            raise EngineFailure("protocol", "unknown transfer coding")
         length = None
     elif lengths:
         length = int(lengths[0])  # llhttp has checked that it is a single number
-    elif status in (204, 304):
-        length = 0
     else:
         raise EngineFailure("protocol", "response body without a length")
     return ResponseHead(status, parsed.headers, length, keep_alive=parsed.keep_alive)
+
+
+def check_interim_head(data: bytes) -> None:
+    """Check the complete head of an interim response (1xx), after which the response follows. Raises EngineFailure."""
+    status = data[9:12]
+    if not status.isdigit() or status == b"101" or data[12:13] not in (b" ", b"\r"):
+        raise EngineFailure("protocol", f"status {status.decode('latin-1')}")
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> bytes:

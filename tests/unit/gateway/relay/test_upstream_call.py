@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from typing import cast
 
 import pytest
 
+from llama_gguf.gateway.exchange import Exchange
+from llama_gguf.gateway.http1.handler import ResponseSink
+from llama_gguf.gateway.http1.inline_task import InlineTask
+from llama_gguf.gateway.http1.message import Request, RequestHead
+from llama_gguf.gateway.upstream.client import EngineConnection
+from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.states import EngineState
+from support.gateway_box import ENGINE_KEY
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
 
@@ -184,3 +193,78 @@ async def test_new_requests_wait_for_an_engine_that_restarts_and_the_one_in_it_i
     await running.engine.start()
     assert (await waiting).status == 200
     assert len(running.engine.asked) == 3
+
+
+async def test_an_engine_that_answers_before_it_has_read_the_request_is_not_asked_again_on_that_connection(
+    start: Start,
+) -> None:
+    running = await start(early=413)
+    large = {**chat(), "x": "x" * 5_000_000}
+    for _ in range(3):
+        answer = await running.ask("POST", "/v1/chat/completions", body=large)
+        assert answer.status == 413
+        assert answer.error["message"] == "without having read it"
+        assert (await running.chat()).status == 200
+    assert len(running.engine.asked) == 3
+
+
+async def test_a_client_that_leaves_at_the_very_end_does_not_take_another_ones_connection(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is complete and its connection in use again, but its coroutine has not been resumed yet."""
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    client = running.gateway.client
+    caller = running.gateway.inference._caller
+    request = engine_request(engine_head("POST", "/v1/chat/completions", ENGINE_KEY), b"{}", b"application/json")
+    ended: dict[str, int | None] = {}
+    release = client.release
+
+    async def call(name: str) -> None:
+        head = RequestHead("POST", "/v1/chat/completions", {})
+        exchange = Exchange(Request(head), cast("ResponseSink", None), name, time.monotonic())
+        try:
+            ended[name] = (await caller.call(exchange, request)).status
+        except asyncio.CancelledError:
+            ended[name] = None
+            raise
+
+    def start(name: str) -> InlineTask:
+        task = InlineTask(call(name), lambda: None)
+        task.step()
+        return task
+
+    def release_and_take(connection: EngineConnection) -> None:
+        release(connection)
+        monkeypatch.setattr(client, "release", release)
+        start("next")
+        first.cancel()
+
+    monkeypatch.setattr(client, "release", release_and_take)
+    first = start("first")
+    await running.until(lambda: len(ended) == 2)
+    assert ended == {"first": None, "next": 200}
+
+
+async def test_a_storm_of_clients_that_leave_costs_neither_connections_nor_places(start: Start) -> None:
+    running = await start({"engine": {"slots": 8}})
+
+    async def leave(number: int) -> None:
+        knobs = ({"delay": 0.01}, {"prefill": 0.01}, {"pause": 0.002}, {"hang_after": 1}, {"tokens": 1})[number % 5]
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=number % 2 == 0, **knobs)))
+        for _ in range(number % 17):
+            await asyncio.sleep(0 if number % 3 else 0.002)
+        writer.transport.abort()
+
+    for first in range(0, 500, 50):
+        await asyncio.gather(*map(leave, range(first, first + 50)))
+    gateway, engine = running.gateway, running.engine
+
+    def idle() -> bool:
+        gateway.client.check(time.monotonic() + 10)  # later, the idle ones are closed
+        return not (gateway.pipeline.in_flight or gateway.admission.active or gateway.admission.waiting)
+
+    await running.until(lambda: idle() and engine.open_connections == 0, 20)
+    assert not gateway.client._open
+    assert (await running.chat()).status == 200
+    assert gateway.health()["engine"] == {"status": "ready", "restarts": 0, "cpu_variant": None}

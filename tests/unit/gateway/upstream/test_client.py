@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -58,8 +59,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """Answer every connection with the given pieces, one set for each request."""
     servers: list[asyncio.Server] = []
     clients: list[EngineClient] = []
+    deaf: list[asyncio.Task[None]] = []
 
-    async def start(*answers: bytes | list[bytes], close: bool = False) -> EngineClient:
+    async def start(*answers: bytes | list[bytes], close: bool = False, reads_on: bool = True) -> EngineClient:
         async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 for answer in answers:
@@ -68,6 +70,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                         writer.write(piece)
                         await writer.drain()
                         await asyncio.sleep(0.002)
+                if not reads_on:
+                    deaf.append(cast("asyncio.Task[None]", asyncio.current_task()))
+                    await asyncio.sleep(3600)
                 if not close:
                     await reader.read()
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -83,6 +88,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     yield start
     for client in clients:
         client.close()
+    for task in deaf:
+        task.cancel()
+    await asyncio.gather(*deaf, return_exceptions=True)
     for server in servers:
         server.close()
     await asyncio.sleep(0.01)
@@ -161,7 +169,13 @@ async def test_an_idle_connection_is_looked_at_before_it_is_used(tmp_path: Path,
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\nbody up to the end",
-        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + PLAIN,
+        b"HTTP/1.1 1xx Odd\r\n\r\n" + PLAIN,
+        b"HTTP/1.1 1000 Odd\r\n\r\n" + PLAIN,
+        b"HTTP/1.1 103 " + b"a" * 70_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
         PLAIN + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         PLAIN + b"x",
@@ -176,6 +190,97 @@ async def test_what_is_no_single_answer_is_a_failure(serve: Serve, answer: bytes
     assert heard.failure is not None
     assert heard.failure.reason == "protocol"
     assert client.acquire() is None
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("answer", [PLAIN, CHUNKED + CHUNKS])
+async def test_interim_responses_are_skipped(serve: Serve, answer: bytes, size: int) -> None:
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer
+    client = await serve([answer[at : at + size] for at in range(0, len(answer), size)])
+    heard, _ = await hear(client)
+    assert heard.failure is None
+    assert heard.head is not None
+    assert heard.head.status == 200
+    assert heard.data in (b"hello", b"abcdefg")
+
+
+async def test_a_response_without_a_body_ends_with_its_head(serve: Serve) -> None:
+    client = await serve(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n")
+    heard, connection = await hear(client)
+    assert (heard.failure, heard.data) == (None, b"")
+    assert client.acquire() is connection
+
+
+LARGE = b"POST / HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000
+
+
+@pytest.mark.parametrize("engine", [{"reads_on": True}, {"reads_on": False}, {"close": True}], ids=str)
+@pytest.mark.parametrize("answer", [PLAIN, b"SSH-2.0-OpenSSH\r\n\r\n"], ids=["answer", "garbage"])
+async def test_a_connection_is_not_used_again_if_the_engine_answered_before_it_had_all(
+    serve: Serve, answer: bytes, engine: dict[str, bool]
+) -> None:
+    """The rest of the request would be taken for the next one."""
+    client = await serve(answer, **engine)
+    connection = await client.connect()
+    heard = Heard()
+    connection.send(LARGE, heard)
+    async with asyncio.timeout(5):
+        await heard.done.wait()
+        assert (heard.data == b"hello") == (answer == PLAIN)
+        assert client.acquire() is None
+        while client._open:  # noqa: ASYNC110 - it must not wait for an engine that reads no more
+            await asyncio.sleep(0.005)
+
+
+async def test_a_request_that_is_over_does_not_abort_the_next_one_on_its_connection(serve: Serve) -> None:
+    client = await serve(PLAIN, [PLAIN[:20], b"", b"", PLAIN[20:]])
+    first, connection = await hear(client)
+    assert client.acquire() is connection
+    second = Heard()
+    connection.send(REQUEST, second)
+    connection.cancel(first)
+    async with asyncio.timeout(5):
+        await second.done.wait()
+    assert (second.failure, second.data) == (None, b"hello")
+    connection.send(REQUEST, third := Heard())
+    connection.cancel(third)
+    assert not connection.usable
+
+
+async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_none(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request sent on it would never hear of it."""
+    client = await serve(close=True)
+    loop = asyncio.get_running_loop()
+    connect = loop.create_unix_connection
+
+    async def connect_and_lose(*arguments: Any) -> Any:
+        transport, connection = await connect(*arguments)
+        while connection.usable:  # type: ignore[attr-defined] # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return transport, connection
+
+    monkeypatch.setattr(loop, "create_unix_connection", connect_and_lose)
+    with pytest.raises(EngineFailure) as caught:
+        await client.connect()
+    assert caught.value.reason == "connect"
+    assert not client._open
+
+
+async def test_an_attempt_to_connect_that_is_cancelled_leaves_no_connection(serve: Serve) -> None:
+    client = await serve(PLAIN)
+    for turns in range(6):
+        connecting = asyncio.ensure_future(client.connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        if not connecting.cancelled():
+            connecting.result().abort()
+    async with asyncio.timeout(5):
+        while client._open:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 async def test_more_than_was_announced_is_a_failure_also_later(serve: Serve) -> None:
