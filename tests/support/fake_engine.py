@@ -26,6 +26,7 @@ What one request gets is said in its body's `fake` object; the last `default` of
     book_late       for so many questions it knows nothing yet of the request, like an engine that still reads its body
     drop_first      cut the connection before any byte, the first so many times
     content_type    instead of JSON or event-stream
+    slow_models     never say which models it has
     early           answer with this status before reading a body of more than 100 kB, and do not read it
 """
 
@@ -234,6 +235,7 @@ class FakeEngine:
             text = b"# HELP %b decodes\n# TYPE %b counter\n%b 7\n" % (name, name, name)
             await _raw(writer, 200, text, "text/plain; version=0.0.4")
         elif target.startswith("/v1/models"):
+            await asyncio.sleep(3600 if self.default.get("slow_models") else 0)
             entry = {
                 "id": "/models/secret/tiny.gguf",
                 "object": "model",

@@ -31,6 +31,7 @@ from llama_gguf.gateway.request.json_body import read_json
 from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
+from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
 from llama_gguf.keys.record import KeyRecord
@@ -59,6 +60,7 @@ class InferenceRoutes:
         *,
         reader: RequestReader,
         caller: UpstreamCaller,
+        models: EngineModels,
         engine_key: str,
         admission: Admission,
         limiter: RateLimiter,
@@ -70,6 +72,7 @@ class InferenceRoutes:
         self._rules = rules
         self._reader = reader
         self._caller = caller
+        self._models = models
         self._engine_key = engine_key
         self._admission = admission
         self._limiter = limiter
@@ -193,22 +196,26 @@ class InferenceRoutes:
         """Handle the routes of models and properties, with the part of the engine's data that clients can see."""
         if route.group == "admin":
             await self._audit_admin_call(exchange, route, key)
-        path = "/v1/models" if route.kind == "models" else "/props"
-        request = engine_request(engine_head("GET", path, self._engine_key), b"", b"")
         reservation = await self._limiter.reserve(key, 0)
         exchange.limit_lines = reservation.lines
+        served = self._rules.served_models
         try:
-            relay = await self._caller.call(exchange, request)
+            if route.kind == "models":
+                models = await self._models.body()
+                body = present_models(models, served, key.models, wanted=exchange.path_param)
+            else:
+                body = present_props(await self._props(exchange), served[0])
         finally:
             self._settlement.charge(reservation, 0)
+        return 200, "Content-Type: application/json\r\n", body
+
+    async def _props(self, exchange: Exchange) -> bytes:
+        """Return the engine's properties. Waits while it loads: all of them are its own."""
+        request = engine_request(engine_head("GET", "/props", self._engine_key), b"", b"")
+        relay = await self._caller.call(exchange, request)
         if relay.head is None or relay.head.status != 200:
             raise engine_error(relay.head.status if relay.head is not None else 502, relay.body)
-        served = self._rules.served_models
-        if route.kind == "models":
-            body = present_models(relay.body, served, key.models, wanted=exchange.path_param)
-        else:
-            body = present_props(relay.body, served[0])
-        return 200, "Content-Type: application/json\r\n", body
+        return relay.body
 
 
 class _KeepAlive:

@@ -7,6 +7,7 @@ import json
 
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
+from llama_gguf.states import EngineState
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
 from support.running_gateway import Running, Start
 
@@ -96,6 +97,7 @@ async def test_metrics_without_an_engine_still_answer(running: Running) -> None:
 
 async def test_models_show_aliases_and_no_paths(start: Start) -> None:
     running = await start({"model": {"aliases": ["nice", "also/nice"]}})
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
     answer = await running.ask("GET", "/v1/models")
     assert [entry["id"] for entry in answer.json()["data"]] == ["nice", "also/nice"]
     assert answer.json()["data"][0]["meta"] == {"n_ctx_train": 2048, "n_params": 9}

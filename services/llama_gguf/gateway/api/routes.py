@@ -113,7 +113,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     *_post("tokenize", "/tokenize", "/detokenize", summary="Tokenize, detokenize"),
     *_post("tokenize", "/apply-template", summary="Apply the chat template", body_group="chat"),
-    Route("GET", "/v1/models", "models", kind="models", json_body=False, summary="List the models, by alias"),
+    Route(
+        "GET",
+        "/v1/models",
+        "models",
+        kind="models",
+        json_body=False,
+        summary="List the models, by alias; without a wait while they load",
+    ),
     Route("GET", "/models", "models", kind="models", json_body=False, summary="List the models, by alias"),
     Route("GET", "/v1/models/{id}", "models", kind="models", json_body=False, summary="Describe one model"),
     Route(
