@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.gateway_box import KEY, Box, make_box, stopping
-from support.http_client import Answer, ask
+from support.gateway_box import KEY, Box, busy_slots, make_box, stopping, wait_until
+from support.http_client import Answer, ask, request_bytes
 from support.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.engine
@@ -76,3 +76,34 @@ async def test_a_killed_engine_is_one_restart(tmp_path: Path, engine_binary: Pat
             await until_restarts(box, 1)
             assert (await complete(box, stream=True)).status == 200
             assert (await engine_health(box))["restarts"] == 1
+
+
+async def leave(box: Box, number: int) -> None:
+    """Send a request and disconnect after a while: in the queue, on the way to the engine, or while it generates."""
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 200, "ignore_eos": True, "stream": number % 2 == 0}
+    _, writer = await asyncio.open_connection("127.0.0.1", box.port)
+    writer.write(request_bytes("POST", "/v1/completions", key=KEY, body=body))
+    await asyncio.sleep(number % 7 / 200)
+    writer.transport.abort()
+
+
+def engine_connections(box: Box) -> int:
+    """Return how many connections to the engine are open, from either side."""
+    return Path("/proc/net/unix").read_text().count(f"{box.socket}\n")
+
+
+async def test_a_storm_of_clients_that_leave_costs_neither_connections_nor_slots(
+    tmp_path: Path, engine_binary: Path
+) -> None:
+    model = write_tiny_model(tmp_path / "tiny.gguf")
+    box = make_box(tmp_path / "box", {"engine": {"slots": 2}})
+    with stopping(box.start_engine(engine_binary, model, "--parallel", "2")), stopping(box.start_gateway()):
+        for first in range(0, 500, 50):
+            await asyncio.gather(*(leave(box, number) for number in range(first, first + 50)))
+        await asyncio.to_thread(wait_until, lambda: busy_slots(box.socket) == 0, 5)
+        # What remains are the engine's listening socket and the connections of the gateway's regular checks.
+        await asyncio.to_thread(wait_until, lambda: 1 <= engine_connections(box) <= 5, 20)
+        assert (await engine_health(box))["restarts"] == 0
+        state = json.loads((await ask(box.port, "GET", "/health")).body)
+        assert (state["queue"]["active"], state["queue"]["waiting"]) == (0, 0)
+        assert (await complete(box, stream=True)).status == 200

@@ -81,8 +81,11 @@ class UpstreamCaller:
         try:
             return await self._client.connect()
         except EngineFailure as failure:
+            if failure.reason == "timeout":  # the engine is there, and busy or stuck
+                self._engine.check_now()
+                raise _translate(failure, self._engine) from None
             self._engine.connection_refused()
-            if failure.reason == "timeout" or time.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 raise _translate(failure, self._engine) from None
             return None
 

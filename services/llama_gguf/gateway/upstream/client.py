@@ -37,6 +37,7 @@ IDLE_SECONDS = 4.0
 MAX_REQUESTS = 90
 MAX_IDLE = 64
 MAX_HEADS = 512
+BACKLOG_SECONDS = 0.05
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -270,7 +271,12 @@ class EngineClient:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
+                while True:
+                    try:
+                        _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
+                        break
+                    except BlockingIOError:  # EAGAIN: more wait to be accepted than the engine's backlog holds
+                        await asyncio.sleep(BACKLOG_SECONDS)
         except TimeoutError:
             raise EngineFailure("timeout", timeout_detail("connect_seconds", self._connect_timeout)) from None
         except OSError as error:

@@ -130,6 +130,7 @@ async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, m
     answer = await running.chat()
     assert (answer.status, answer.error["code"]) == (504, "timeout")
     assert "gateway.timeouts.connect_seconds (0.2 s)" in answer.error["message"]
+    assert running.gateway.engine.state is EngineState.READY  # it is there, and busy
     assert not running.engine.asked
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from llama_gguf.gateway.http1.write_batch import WriteBatch
 from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection, fetch
@@ -336,6 +337,36 @@ async def test_nobody_to_connect_to(tmp_path: Path) -> None:
     with pytest.raises(EngineFailure) as caught:
         await EngineClient(tmp_path / "none.sock", WriteBatch(), connect_timeout=1.0).connect()
     assert caught.value.reason == "connect"
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_an_engine_whose_backlog_is_full_is_waited_for(tmp_path: Path, accepts: bool) -> None:
+    """It is not gone. uvloop, which the gateway runs on, reports it; asyncio's own loop takes it for a connection."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e"))
+        listener.listen(0)
+
+        async def fill_backlog_and_connect() -> int:
+            client = EngineClient(tmp_path / "e", WriteBatch(), connect_timeout=60.0 if accepts else 0.2)
+            await client.connect()
+            second = asyncio.ensure_future(client.connect())
+            await asyncio.wait([second], timeout=0.1)
+            assert not second.done()
+            if accepts:
+                listener.accept()[0].close()
+            try:
+                return (await second).served
+            finally:
+                client.close()
+                await asyncio.sleep(0.01)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if accepts:
+                assert runner.run(fill_backlog_and_connect()) == 0
+                return
+            with pytest.raises(EngineFailure) as caught:
+                runner.run(fill_backlog_and_connect())
+        assert str(caught.value) == "timeout: gateway.timeouts.connect_seconds (0.2 s)"
 
 
 async def test_fetch(serve: Serve) -> None:
