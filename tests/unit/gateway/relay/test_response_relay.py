@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -289,7 +290,7 @@ async def test_a_reader_that_never_reads_is_cut_off(start: Start) -> None:
 class Sink:
     """Writes down what a client would get."""
 
-    on_writable = None
+    on_writable: Callable[[], None] | None = None
 
     def __init__(self, *, accepts_chunked: bool) -> None:
         self.accepts_chunked = accepts_chunked

@@ -258,7 +258,7 @@ async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_none(
 
     async def connect_and_lose(*arguments: Any) -> Any:
         transport, connection = await connect(*arguments)
-        while connection.usable:  # type: ignore[attr-defined] # noqa: ASYNC110
+        while connection.usable:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return transport, connection
 
