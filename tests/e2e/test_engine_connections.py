@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.gateway_box import KEY, Box, busy_slots, make_box, stopping, wait_until
+from support.gateway_box import ADMIN_KEY, KEY, Box, busy_slots, make_box, stopping, wait_until
 from support.http_client import Answer, ask, request_bytes
 from support.tiny_model import write_tiny_model
 
@@ -76,6 +76,20 @@ async def test_a_killed_engine_is_one_restart(tmp_path: Path, engine_binary: Pat
             await until_restarts(box, 1)
             assert (await complete(box, stream=True)).status == 200
             assert (await engine_health(box))["restarts"] == 1
+
+
+async def test_an_engine_without_a_free_slot_is_not_one_that_loads(tmp_path: Path, engine_binary: Path) -> None:
+    model = write_tiny_model(tmp_path / "tiny.gguf", context=32_768)
+    box = make_box(tmp_path / "box", {"engine": {"slots": 1, "context_per_slot": 32_768}})
+    with stopping(box.start_engine(engine_binary, model, "--parallel", "1")), stopping(box.start_gateway()):
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 30_000, "ignore_eos": True, "stream": True}
+        reader, writer = await asyncio.open_connection("127.0.0.1", box.port)
+        writer.write(request_bytes("POST", "/v1/completions", key=KEY, body=body))
+        await reader.readuntil(b"data: ")
+        answer = await ask(box.port, "GET", "/slots?fail_on_no_slot=1", key=ADMIN_KEY)
+        assert (answer.status, answer.error["message"]) == (503, "no slot available")
+        writer.transport.abort()
+    assert "engine is loading" not in box.log
 
 
 async def leave(box: Box, number: int) -> None:

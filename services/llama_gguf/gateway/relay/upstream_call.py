@@ -15,7 +15,7 @@ from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.relay.accounting import record_partial_usage
 from llama_gguf.gateway.relay.response_relay import ResponseRelay, ResponseTimeouts
 from llama_gguf.gateway.upstream.client import EngineClient, EngineConnection
-from llama_gguf.gateway.upstream.errors import engine_error
+from llama_gguf.gateway.upstream.errors import is_loading
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.states import EngineState
@@ -64,7 +64,7 @@ class UpstreamCaller:
                 raise
             failure = relay.failure
             if failure is None:
-                if relay.status == 503 and time.monotonic() < deadline and _is_loading(relay):
+                if relay.status == 503 and time.monotonic() < deadline and is_loading(relay.status, relay.body):
                     self._engine.connection_refused()
                     exchange.first_byte = 0.0
                     continue
@@ -88,10 +88,6 @@ class UpstreamCaller:
             if time.monotonic() >= deadline:
                 raise _translate(failure, self._engine) from None
             return None
-
-
-def _is_loading(relay: ResponseRelay) -> bool:
-    return engine_error(relay.status, relay.body).code == "model_loading"
 
 
 def _translate(failure: EngineFailure, engine: EngineMonitor) -> GatewayError:

@@ -13,7 +13,7 @@ _ENGINE_CODES = {
     "invalid_request_error": "bad_request",
     "exceed_context_size_error": "context_length_exceeded",
     "not_supported_error": "not_supported",
-    "unavailable_error": "model_loading",
+    "unavailable_error": "engine_error",
     "server_error": "engine_error",
     "not_found_error": "not_found",
 }
@@ -31,7 +31,7 @@ def engine_error(status: int, body: bytes) -> GatewayError:
     if status == 401:
         return GatewayError("engine_refused", "The engine rejected the gateway's own key.")
     message, kind, counts = _engine_message(body)
-    if status == 503 and kind == "unavailable_error":
+    if _says_loading(status, message, kind):
         return model_loading()
     if kind in ("server_error", "invalid_request_error") and (meaning := find_meaning(message)) is not None:
         details = dict(zip(_COUNTS, meaning.counts, strict=False))
@@ -43,6 +43,21 @@ def engine_error(status: int, body: bytes) -> GatewayError:
     # The engine's default type is less specific than the status.
     known = "" if kind == "invalid_request_error" else kind
     return GatewayError(code, _PATHS.sub("<path>", message), status=status, type=known, details=counts)
+
+
+def is_loading(status: int, body: bytes) -> bool:
+    """Return whether the engine has refused a request, without having read it, because its model is still loading.
+
+    Its other 503 says that no slot is free (`GET /slots?fail_on_no_slot=1`): that is an answer.
+    """
+    if status != 503:
+        return False
+    message, kind, _ = _engine_message(body)
+    return _says_loading(status, message, kind)
+
+
+def _says_loading(status: int, message: str, kind: str) -> bool:
+    return status == 503 and kind == "unavailable_error" and message == "Loading model"
 
 
 def _engine_message(body: bytes) -> tuple[str, str, dict[str, int]]:

@@ -86,6 +86,18 @@ async def test_a_request_that_ends_its_connection_is_not_taken_for_a_dead_engine
     assert states == []
 
 
+async def test_a_503_of_an_engine_that_is_ready_is_its_answer(running: Running) -> None:
+    """It says so where no slot is free, too: `GET /slots?fail_on_no_slot=1`."""
+    states: list[EngineState] = []
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    running.gateway.engine._on_change = states.append
+    answer = await running.chat(status=503, error="unavailable_error", message="no slot available")
+    assert (answer.status, answer.error["code"]) == (503, "engine_error")
+    assert answer.error["message"] == "no slot available"
+    assert len(running.engine.asked) == 1
+    assert states == []
+
+
 @pytest.mark.parametrize(
     ("setting", "streams"), [("first_byte_seconds", True), ("total_seconds", True), ("total_seconds", False)]
 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llama_gguf.gateway.upstream.errors import engine_error
+from llama_gguf.gateway.upstream.errors import engine_error, is_loading
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from llama_gguf.gateway.upstream.errors import engine_error
         (500, "server_error", "engine_error"),
         (404, "not_found_error", "not_found"),
         (500, "something_new", "engine_error"),
+        (503, "unavailable_error", "engine_error"),
     ],
 )
 def test_errors_of_the_engine(status: int, kind: str, code: str) -> None:
@@ -31,6 +32,10 @@ def test_an_engine_that_loads_is_503_with_retry_after() -> None:
     error = engine_error(503, body)
     assert (error.status, error.code) == (503, "model_loading")
     assert error.retry_after
+    assert is_loading(503, body)
+    assert not is_loading(200, body)
+    assert not is_loading(503, body.replace(b"Loading model", b"no slot available"))
+    assert not is_loading(503, b"not json")
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'"text"', b'{"error": 5}', b"{}", b'{"error": {}}'])
