@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "cpu": set(),
     "states": set(),
     "timestamps": set(),
+    "open_connections": set(),
     "atomic_file": FOUNDATION,
     "api_errors": FOUNDATION,
     "audit": FOUNDATION | {"atomic_file"},
@@ -25,8 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "keys": FOUNDATION | {"atomic_file", "audit", "settings"},
     "rundir": FOUNDATION | {"atomic_file", "settings"},
     "engine": FOUNDATION | {"atomic_file", "settings", "rundir", "models", "keys"},
-    "gateway": FOUNDATION | {"api_errors", "audit", "settings", "rundir", "models", "keys"},
-    "health": FOUNDATION | {"settings", "rundir", "models", "keys"},
+    "gateway": FOUNDATION | {"api_errors", "audit", "open_connections", "settings", "rundir", "models", "keys"},
+    "health": FOUNDATION | {"open_connections", "settings", "rundir", "models", "keys"},
     "platforms": FOUNDATION | {"settings", "models", "keys"},
     "runtime": FOUNDATION | {"settings", "rundir"},
     "cli": FOUNDATION
