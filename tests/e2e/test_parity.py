@@ -598,8 +598,8 @@ async def test_metrics_speak_what_accept_asks_for(tmp_path: Path) -> None:
             ("text/plain", "text/plain", b"# "),
             ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text", b"# "),
             ("application/json", "application/json", b"{"),
-            ("*/*", "application/json", b"{"),
-            ("", "application/json", b"{"),
+            ("*/*", "text/plain", b"# "),
+            ("", "text/plain", b"# "),
         ):
             answer = await running.ask("GET", "/metrics", key=None, headers={"Accept": accept} if accept else None)
             assert answer.status == 200

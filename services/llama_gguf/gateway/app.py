@@ -35,6 +35,7 @@ from llama_gguf.gateway.request.meaning import MeaningRules
 from llama_gguf.gateway.request.reader import RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.telemetry.access_log import AccessLog
+from llama_gguf.gateway.telemetry.engine_series import EngineSeries
 from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
@@ -106,6 +107,7 @@ class Gateway:
             on_refused=self.metrics.limited,
         )
         self.audit = AuditLog(locations.audit_file)
+        self._engine_series = EngineSeries(self._fetch_engine_series)
         self._access_log = AccessLog(access_stream or sys.stdout.buffer, format=settings.logging.format)
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
         self.engine_usage = EngineUsage(self.client, self.engine, self._engine_key)
@@ -183,10 +185,16 @@ class Gateway:
         return Pipeline(
             routes=RouteTable(
                 settings.gateway.routes,
-                metrics_need_key=settings.metrics.require_key,
+                metrics_need_key=settings.metrics.require_key is not False,
                 metrics_enabled=settings.metrics.enabled,
             ),
-            access=Access(settings.auth.enabled, self.keys, time.time, self._extra_header),
+            access=Access(
+                settings.auth.enabled,
+                self.keys,
+                time.time,
+                self._extra_header,
+                local_metrics=settings.metrics.require_key is None,
+            ),
             cors=Cors(settings.gateway.cors.allow_origins, settings.gateway.cors.max_age_seconds),
             inference=self.inference,
             builtin=BuiltinRoutes(
@@ -201,12 +209,12 @@ class Gateway:
     async def _metrics_text(self, accept: bytes) -> tuple[str, bytes]:
         engine_text = None
         if self._settings.metrics.engine_series and self.engine.state is EngineState.READY:
-            engine_text = await self._engine_metrics()
+            engine_text = await self._engine_series.text()
         self._recorder.flush()
         body, media_type = self.metrics.render(accept.decode("latin-1"), engine_text)
         return media_type, body
 
-    async def _engine_metrics(self) -> bytes | None:
+    async def _fetch_engine_series(self) -> bytes | None:
         """Fetch the engine's own series, None if it does not respond. A sleeping engine responds from memory."""
         request = engine_request(engine_head("GET", "/metrics", self._engine_key), b"", b"")
         try:

@@ -49,12 +49,16 @@ class KeyringHolder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How clients authenticate: whether keys are required, the keyring, the time, and one more header for the key."""
+    """How clients authenticate: whether keys are required, the keyring, the time, and one more header for the key.
+
+    `local_metrics`: programs of this machine need no key for /metrics.
+    """
 
     enabled: bool
     keys: KeyringHolder
     clock: Callable[[], float]
     extra_header: bytes | None
+    local_metrics: bool = False
 
 
 class Admitted(NamedTuple):
@@ -143,13 +147,16 @@ class Pipeline:
         route, exchange.path_param = self._routes.find(request.method, request.path)
         exchange.route = route
         key = auth.ANONYMOUS
-        if route.scope is not None:
+        if route.scope is not None and not self._open_to_local(route, request):
             key = exchange.key = self._authenticate(request)
             auth.require_scope(key, route.scope)
         if route.kind in ("ping", "live", "health"):
             self.respond(exchange, *self._builtin.respond_now(route.kind))
             return None
         return Admitted(route, key)
+
+    def _open_to_local(self, route: Route, request: Request) -> bool:
+        return route.kind == "metrics" and self._access.local_metrics and auth.is_local(request.peer, request.headers)
 
     def _authenticate(self, request: Request) -> KeyRecord:
         access = self._access

@@ -36,7 +36,7 @@ async def test_health_and_metrics_name_the_variant_of_the_engines_code(running: 
     await running.until(lambda: running.gateway.engine.variant == record)
     shown = (await running.ask("GET", "/health", key=None)).json()["engine"]["cpu_variant"]
     assert shown == {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
-    metrics = (await running.ask("GET", "/metrics", key=ADMIN_KEY)).json()
+    metrics = (await running.ask("GET", "/metrics", key=ADMIN_KEY, headers={"Accept": "application/json"})).json()
     (sample,) = metrics["llama_gguf_engine_cpu_variant"]["samples"]
     assert (sample["labels"]["variant"], sample["value"]) == ("zen4", 1)
     (sample,) = metrics["llama_gguf_engine_cpu_variants_rejected"]["samples"]
@@ -76,7 +76,7 @@ async def test_metrics_as_text_and_as_json(running: Running) -> None:
     assert b"llama_gguf_requests_total{" in text.body
     assert b"llamacpp:n_decode_total 7" in text.body
     assert b'route="/v1/chat/completions"' in text.body
-    as_json = await running.ask("GET", "/metrics", key=None)
+    as_json = await running.ask("GET", "/metrics", key=None, headers={"Accept": "application/json"})
     assert as_json.json()["llama_gguf_completion_tokens_total"]["samples"][0]["value"] == 5
 
 
@@ -87,6 +87,36 @@ async def test_metrics_can_want_a_key(start: Start) -> None:
     answer = await running.ask("GET", "/metrics", key=ADMIN_KEY, headers={"Accept": "text/plain"})
     assert answer.status == 200
     assert b"llamacpp:" not in answer.body
+
+
+PROXIED = {
+    "X-Forwarded-For": "127.0.0.1",
+    "Forwarded": "for=127.0.0.1",
+    "X-Forwarded-Proto": "https",
+    "X-Real-IP": "::1",
+    "Via": "1.1 proxy",
+    "CF-Connecting-IP": "127.0.0.1",
+}
+
+
+async def test_metrics_are_for_programs_of_this_machine_and_for_keys(running: Running) -> None:
+    assert (await running.ask("GET", "/metrics", key=None)).status == 200
+    assert (await running.ask("GET", "/metrics", key="sk-wrong-0000000000000000000000")).status == 200
+    for name, value in PROXIED.items():
+        proxied = await running.ask("GET", "/metrics", key=None, headers={name: value})
+        assert (proxied.status, proxied.error["code"]) == (401, "invalid_api_key"), name
+        assert (await running.ask("GET", "/metrics", key=KEY, headers={name: value})).status == 403
+        assert (await running.ask("GET", "/metrics", key=ADMIN_KEY, headers={name: value})).status == 200
+
+
+async def test_metrics_can_be_open_to_all(start: Start) -> None:
+    running = await start({"metrics": {"require_key": False}})
+    assert (await running.ask("GET", "/metrics", key=None, headers=PROXIED)).status == 200
+
+
+async def test_metrics_cost_the_engine_nothing_when_asked_often(running: Running) -> None:
+    await asyncio.gather(*(running.ask("GET", "/metrics", key=None) for _ in range(30)))
+    assert sum(seen.target == "/metrics" for seen in running.engine.asked) < 30
 
 
 async def test_metrics_without_an_engine_still_answer(running: Running) -> None:

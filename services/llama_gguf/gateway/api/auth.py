@@ -11,9 +11,12 @@ import datetime as dt
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.record import KeyRecord
+from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.sections.scope import Scope
 
 _BEARER = b"bearer "
+_FORWARDED = frozenset({b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"})
+_MAPPED = "::ffff:"  # an IPv4 address on a socket for both
 
 ANONYMOUS = KeyRecord(
     id="anonymous",
@@ -55,6 +58,13 @@ def authenticate(headers: dict[bytes, bytes], ring: Keyring, now: float, extra_h
     if record is None:
         raise GatewayError("invalid_api_key", "Invalid or expired API key.")
     return record
+
+
+def is_local(peer: str, headers: dict[bytes, bytes]) -> bool:
+    """Return whether a request comes from a program of this machine, and not through a proxy there."""
+    return is_loopback(peer.removeprefix(_MAPPED)) and not any(
+        name in _FORWARDED or name.startswith(b"x-forwarded-") for name in headers
+    )
 
 
 def require_scope(record: KeyRecord, scope: Scope) -> None:

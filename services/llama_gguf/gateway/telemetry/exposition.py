@@ -18,6 +18,9 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONT
 from prometheus_client.openmetrics.exposition import generate_latest as _generate_openmetrics
 
 CONTENT_TYPE_JSON = "application/json"
+_TEXT = "text/plain"
+_OPENMETRICS = "application/openmetrics-text"
+_Q = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")
 
 _END = b"# EOF\n"
 _COMMENT = re.compile(rb"# (HELP|TYPE) (llamacpp:\w+) ([^\r\n]+)")
@@ -32,14 +35,33 @@ generate_openmetrics: Callable[[CollectorRegistry], bytes] = _generate_openmetri
 def render(registry: CollectorRegistry, accept: str, engine_text: bytes | None) -> tuple[bytes, str]:
     """Return body and content type of the response for an Accept header."""
     lines = engine_lines(engine_text or b"")
-    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    if "application/openmetrics-text" in types:
+    chosen = _preferred(accept)
+    if chosen == _OPENMETRICS:
         ours = generate_openmetrics(registry).removesuffix(_END)
         return ours + _joined(map(_to_openmetrics, lines)) + _END, CONTENT_TYPE_OPENMETRICS
-    if "text/plain" in types:
+    if chosen == _TEXT:
         return generate_latest(registry) + _joined(lines), CONTENT_TYPE_PLAIN_0_0_4
     body = {**_as_json(registry.collect()), **_engine_as_json(lines)}
     return orjson.dumps(body), CONTENT_TYPE_JSON
+
+
+def _preferred(accept: str) -> str:
+    """Return the media type that an Accept header weighs highest: text if several are equal, or none is acceptable."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        media_type, *parameters = (text.strip() for text in part.split(";"))
+        weights[media_type] = next((_weight(text) for text in parameters if text.startswith("q=")), 1.0)
+
+    def weight(media_type: str) -> float:
+        wildcards = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")  # the most specific one counts
+        return next((weights[name] for name in wildcards if name in weights), 0.0)
+
+    return max((_TEXT, _OPENMETRICS, CONTENT_TYPE_JSON), key=weight)  # the first of equals
+
+
+def _weight(parameter: str) -> float:
+    found = _Q.fullmatch(parameter)
+    return float(found[1]) if found is not None else 1.0
 
 
 def engine_lines(text: bytes) -> list[bytes]:

@@ -12,7 +12,7 @@ from .options import QUEUE_METRIC, KubernetesOptions
 from .workload import labels, object_of, secret_name
 
 METRICS_KEY = "METRICS_API_KEY"
-"""Key of the Secret that holds an API key with the scope `metrics`, where metrics.require_key asks for one."""
+"""Key of the Secret that holds an API key with the scope `metrics`, unless metrics.require_key is false."""
 
 
 def config_map(values: Values) -> Tree:
@@ -62,7 +62,7 @@ def secret_keys(launch: Launch) -> list[str]:
     names = list(launch.secrets)
     if file := launch.settings.auth.bootstrap.file:
         names.append(PurePosixPath(file).name)
-    if launch.settings.metrics.enabled and launch.settings.metrics.require_key:
+    if launch.settings.metrics.enabled and launch.settings.metrics.require_key is not False:
         names.append(METRICS_KEY)
     return names
 
@@ -82,7 +82,7 @@ def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) 
     """Return the Prometheus operator's ServiceMonitor, with the label that the operator usually selects by."""
     release = values.value("serviceMonitor.release", options.prometheus_release)
     endpoint: Tree = {"port": "http", "path": "/metrics", "interval": "15s"}
-    if launch.settings.metrics.require_key:
+    if launch.settings.metrics.require_key is not False:
         credentials = {"name": secret_name(values), "key": METRICS_KEY}
         endpoint["authorization"] = {"type": "Bearer", "credentials": credentials}
     return {

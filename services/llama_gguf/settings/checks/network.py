@@ -137,7 +137,7 @@ def open_to_all(settings: Settings) -> Iterator[Problem]:
         message = f"auth.enabled: without keys anyone who reaches {settings.gateway.host} can use the model"
         hint = f"set gateway.host to {LOOPBACK}, unless a proxy in front authenticates clients"
         yield Problem("open-to-all", message, "auth.enabled", hint=hint, severity="warning")
-    if settings.metrics.require_key:
+    if settings.metrics.require_key:  # not by default: nothing was asked for
         message = "metrics.require_key: has no effect while auth.enabled is false"
         yield Problem("no-effect", message, "metrics.require_key", severity="warning")
 

@@ -11,7 +11,11 @@ class Metrics(Section):
     """Prometheus metrics on the gateway's /metrics."""
 
     enabled: bool = Field(True, description="Serve /metrics.")
-    require_key: bool = Field(False, description="Require a key with the scope `metrics` or `admin`.")
+    require_key: bool | None = Field(
+        None,
+        description="Who needs a key with the scope `metrics` or `admin`: everybody (`true`), nobody (`false`), or, by "
+        "default, everybody but programs of the same machine that are no proxy (they send no `X-Forwarded-For`).",
+    )
     key_label: bool = Field(False, description="Label request series with the key's id; many keys create many series.")
     engine_series: bool = Field(
         True, description="Include llama-server's own series, without waking a sleeping engine."

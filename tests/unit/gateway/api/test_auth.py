@@ -79,6 +79,24 @@ def test_nobody_is_an_admin_where_no_keys_are_wanted() -> None:
         auth.require_scope(auth.ANONYMOUS, "admin")
 
 
+@pytest.mark.parametrize(
+    ("peer", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:192.0.2.1", False),
+        ("192.0.2.1", False),
+        ("10.0.2.100", False),
+        ("", False),
+    ],
+)
+def test_who_is_on_this_machine(peer: str, local: bool) -> None:
+    assert auth.is_local(peer, {b"host": b"localhost"}) is local
+    assert not auth.is_local(peer, {b"x-forwarded-host": b"localhost"})
+
+
 SERVED = ("tiny", "other")
 
 

@@ -166,7 +166,7 @@ async def test_under_random_aborts_charged_equals_reported(start: Start, seed: i
         reported = sum((line["tokens_in"] or 0) + (line["tokens_out"] or 0) for line in mine)
         assert await charged(running, f"key{number}") == reported
         assert running.gateway.usage.month_tokens(f"key{number}") == reported
-    metrics = (await running.ask("GET", "/metrics", key=None)).json()
+    metrics = (await running.ask("GET", "/metrics", key=None, headers={"Accept": "application/json"})).json()
     samples = (
         metrics["llama_gguf_prompt_tokens_total"]["samples"] + metrics["llama_gguf_completion_tokens_total"]["samples"]
     )

@@ -63,7 +63,7 @@ def test_openmetrics_is_made_of_it() -> None:
 
 
 def test_json_holds_it_too() -> None:
-    answer: dict[str, Any] = orjson.loads(render(registry(), "*/*", ENGINE)[0])
+    answer: dict[str, Any] = orjson.loads(render(registry(), "application/json", ENGINE)[0])
     assert answer["llamacpp:n_tokens_max"] == {
         "type": "counter",
         "help": "Largest observed sequence length",
@@ -71,6 +71,36 @@ def test_json_holds_it_too() -> None:
     }
     assert answer["llamacpp:spec_total"]["samples"][1] == {"labels": {"position": "1"}, "value": 2.0}
     assert answer["ours_total"]["samples"] == [{"labels": {}, "value": 1.0}]
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        ("text/*", "text/plain"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/plain"),  # browsers
+        ("image/png", "text/plain"),
+        ("text/plain;q=0, */*", "application/openmetrics-text"),
+        (PROMETHEUS, "application/openmetrics-text"),
+        ("application/openmetrics-text;q=0.3, text/plain;q=0.5", "text/plain"),
+        ("application/openmetrics-text, text/plain", "text/plain"),
+        ("APPLICATION/OPENMETRICS-TEXT; version=1.0.0", "application/openmetrics-text"),
+        ("application/json", "application/json"),
+        ("application/json, */*;q=0.1", "application/json"),
+        ("application/json;q=0.1, text/plain;q=0.2", "text/plain"),
+        ("application/json;q=nonsense", "application/json"),
+        (";;,q=;,,", "text/plain"),
+    ],
+)
+def test_the_format_that_accept_weighs_highest(accept: str, media_type: str) -> None:
+    assert render(registry(), accept, ENGINE)[1].startswith(media_type)
 
 
 @pytest.mark.parametrize(

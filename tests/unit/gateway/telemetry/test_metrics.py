@@ -192,9 +192,9 @@ def test_a_fresh_gateway_has_valid_metrics_and_counters_at_nought() -> None:
         (TEXT, "text/plain"),
         (OPENMETRICS, "application/openmetrics-text"),
         ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text/plain"),
-        ("*/*", "application/json"),
+        ("*/*", "text/plain"),
         ("application/json", "application/json"),
-        ("", "application/json"),
+        ("", "text/plain"),
     ],
 )
 def test_the_format_follows_accept(accept: str, kind: str) -> None:

@@ -14,7 +14,7 @@ async def test_metrics_of_an_answer(start: Start) -> None:
     await running.stream(tokens=5, pause=0.01)
     await running.stream(die_after=-1)
     await running.lines(2)
-    found = (await running.ask("GET", "/metrics", key=None)).json()
+    found = (await running.ask("GET", "/metrics", key=None, headers={"Accept": "application/json"})).json()
 
     def samples(name: str) -> list[dict[str, Any]]:
         return list(found[name]["samples"])
