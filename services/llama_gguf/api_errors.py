@@ -97,6 +97,12 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
         "The Expect header has an unsupported value.",
         "Send 100-continue or omit the header.",
     ),
+    ErrorCode(
+        "upgrade_required",
+        426,
+        "The route has no WebSocket transport.",
+        "Send the request by POST over HTTP; clients such as Codex do so on this status.",
+    ),
     ErrorCode("rate_limit_exceeded", 429, "A limit of the key is reached.", _RETRY),
     ErrorCode(
         "insufficient_quota",
@@ -104,6 +110,13 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
         "The key's monthly token quota is used up.",
         "Raise its monthly_tokens.",
         type="insufficient_quota",
+        final=True,
+    ),
+    ErrorCode(
+        "too_many_invalid_keys",
+        429,
+        "Too many requests with an invalid API key came from the client's address.",
+        "Send a valid key, which works at once.",
         final=True,
     ),
     ErrorCode(

@@ -35,20 +35,22 @@ class Idle(Generic[ConnectionT]):
     since: float
 
 
-def peer_of(address: object) -> str:
-    """Return who is at the other end of a socket, from its address: an IPv4 address, or the /64 of an IPv6 one.
+def peer_of(host: str) -> str:
+    """Return who is at the other end of a socket, from its IP address: the same, or the /64 of an IPv6 one.
 
     A client of IPv6 usually has a whole /64, so single addresses would not count as the same peer.
     """
-    if not isinstance(address, tuple):
-        return ""  # a unix socket
-    host = str(address[0])
     if ":" not in host:
         return host
     found = ipaddress.IPv6Address(host.partition("%")[0])
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Address(int(found) >> 64 << 64))
+
+
+def host_of(address: object) -> str:
+    """Return the IP address of the other end, from what a socket says it is; "" for a unix socket."""
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def to_give_up(idle: Iterable[Idle[ConnectionT]], limits: ConnectionLimits) -> list[ConnectionT]:

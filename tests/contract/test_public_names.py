@@ -34,6 +34,7 @@ USED_BY_OTHERS = {
         "httptools: on_message_begin on_header on_headers_complete on_message_complete"
     ),
     "gateway.upstream.response_parser.ChunkDecoder": "httptools: on_body",
+    "health.server._Connection": "asyncio: connection_made connection_lost data_received",
     "models.download.range_response.FullContent": "patterns match it by position: total",
     "models.download.range_response.PartialContent": "patterns match it by position: total",
     "models.download.range_response.RangeNotSatisfiable": "patterns match it by position: total",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_gguf.open_connections import ConnectionLimits, Idle, peer_of, to_give_up
+from llama_gguf.open_connections import ConnectionLimits, Idle, host_of, peer_of, to_give_up
 
 
 def idle(peer: str, *since: float) -> list[Idle[str]]:
@@ -48,4 +48,4 @@ def test_some_are_given_up_at_once_so_that_choosing_is_rare() -> None:
     ],
 )
 def test_who_is_at_the_other_end(address: object, peer: str) -> None:
-    assert peer_of(address) == peer
+    assert peer_of(host_of(address)) == peer

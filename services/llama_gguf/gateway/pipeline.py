@@ -24,6 +24,7 @@ from llama_gguf.gateway.api import auth
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.error_responses import error_body, error_event, error_headers
 from llama_gguf.gateway.api.routes import Route, RouteTable, dialect_of
+from llama_gguf.gateway.api.wrong_keys import WrongKeys
 from llama_gguf.gateway.builtin_routes import BuiltinRoutes
 from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.handler import ResponseSink
@@ -33,6 +34,7 @@ from llama_gguf.gateway.inference import InferenceRoutes
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.record import KeyRecord
+from llama_gguf.open_connections import peer_of
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class Pipeline:
         self._inference = inference
         self._builtin = builtin
         self._recorder = recorder
+        self._wrong_keys = WrongKeys()
         self._ids = itertools.count()
         self._id_prefix = f"req-{os.urandom(6).hex()}-"
         self.in_flight = 0
@@ -123,18 +126,26 @@ class Pipeline:
             exchange.route, exchange.path_param, exchange.key = memo.route, memo.path_param, memo.key
             exchange.cors_lines = memo.cors_lines
             if memo.error is not None:
-                self.refuse(exchange, memo.error)
+                self._refuse_unadmitted(exchange, memo.error)
             admitted: Admitted | None = memo.admitted
             return admitted
         try:
             admitted = self._admit(exchange)
         except GatewayError as error:
             head.memo = _AdmitResult(self._access.keys.ring, exchange, error)  # an invalid key never becomes valid
-            self.refuse(exchange, error)
+            self._refuse_unadmitted(exchange, error)
             return None
         if admitted is not None and admitted.key.expires is None and not admitted.key.previous:
             head.memo = _AdmitResult(self._access.keys.ring, exchange, admitted)
         return admitted
+
+    def _refuse_unadmitted(self, exchange: Exchange, error: GatewayError) -> None:
+        if isinstance(error, auth.WrongKeyError):
+            slowed = self._wrong_keys.count(peer_of(exchange.request.peer), time.monotonic())
+            if slowed is not None:
+                error = slowed
+                exchange.sink.close_after_response()
+        self.refuse(exchange, error)
 
     def _admit(self, exchange: Exchange) -> Admitted | None:
         """Find route and key; respond to preflight, liveness and health requests. Raises GatewayError."""
@@ -144,7 +155,7 @@ class Pipeline:
         if request.method == "OPTIONS":
             self._preflight(exchange)
             return None
-        route, exchange.path_param = self._routes.find(request.method, request.path)
+        route, exchange.path_param = self._find_route(request)
         exchange.route = route
         key = auth.ANONYMOUS
         if route.scope is not None and not self._open_to_local(route, request):
@@ -154,6 +165,14 @@ class Pipeline:
             self.respond(exchange, *self._builtin.respond_now(route.kind))
             return None
         return Admitted(route, key)
+
+    def _find_route(self, request: Request) -> tuple[Route, str]:
+        try:
+            return self._routes.find(request.method, request.path)
+        except GatewayError as error:
+            if error.code == "method_not_allowed" and b"websocket" in request.headers.get(b"upgrade", b"").lower():
+                raise websocket_refused() from None
+            raise
 
     def _open_to_local(self, route: Route, request: Request) -> bool:
         return route.kind == "metrics" and self._access.local_metrics and auth.is_local(request.peer, request.headers)
@@ -237,6 +256,15 @@ class Pipeline:
         while self.in_flight:
             self._idle.clear()
             await self._idle.wait()
+
+
+def websocket_refused() -> GatewayError:
+    """Return the error for a WebSocket handshake on a route of POST requests; a client can go on over HTTP."""
+    return GatewayError(
+        "upgrade_required",
+        "There is no WebSocket here; send the request by POST over HTTP/1.1.",
+        headers=(("Upgrade", "HTTP/1.1"), ("Connection", "Upgrade")),  # RFC 9110, 15.5.22
+    )
 
 
 def request_id(sent: bytes | None) -> str:

@@ -16,7 +16,7 @@ from typing import cast
 
 from llama_gguf.errors import LaunchError
 from llama_gguf.health.responses import Response
-from llama_gguf.open_connections import ConnectionLimits, Idle, peer_of, to_give_up
+from llama_gguf.open_connections import ConnectionLimits, Idle, host_of, peer_of, to_give_up
 
 _MAX_HEADER_BYTES = 8192
 _MAX_DISCARDED_BYTES = 65_536
@@ -102,7 +102,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         loop = asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, transport)
-        self.peer = peer_of(transport.get_extra_info("peername"))
+        self.peer = peer_of(host_of(transport.get_extra_info("peername")))
         self.since = loop.time()
         self._deadline = loop.call_later(self._server.timeout_seconds, self.abort)
         self._server.opened(self)
@@ -125,10 +125,6 @@ class _Connection(asyncio.Protocol):
             self._send(self._server.respond(self._received[: end + 4]))
         elif len(self._received) > _MAX_HEADER_BYTES:
             self._send(render(Response(431, b"request headers too large\n")))
-
-    def eof_received(self) -> bool:
-        """Keep a connection whose client has only ended its half, until the response is sent."""
-        return False
 
     def _send(self, response: bytes) -> None:
         """Send the response and end our half. What the client still sends is discarded: a reset loses the response."""

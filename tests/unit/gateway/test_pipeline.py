@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llama_gguf.gateway.api.wrong_keys import BURST, SECONDS_EACH
 from llama_gguf.gateway.pipeline import request_id
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
 from support.http_client import read_answer, request_bytes
@@ -109,3 +110,49 @@ async def test_every_failure_has_the_same_shape(
     assert answer.status == status
     assert answer.error["code"]
     assert answer.headers["x-request-id"]
+
+
+async def test_a_flood_of_wrong_keys_is_slowed_and_a_valid_key_from_there_works(running: Running) -> None:
+    wrong = request_bytes("GET", "/v1/models", key="sk-wrong-0000000000000000000000")
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for _ in range(BURST):
+        writer.write(wrong)
+        answer = await read_answer(reader)
+        assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    writer.write(wrong)
+    slowed = await read_answer(reader)
+    assert (slowed.status, slowed.error["code"]) == (429, "too_many_invalid_keys")
+    assert slowed.headers["connection"] == "close"
+    assert slowed.headers["x-should-retry"] == "false"
+    assert 1 <= int(slowed.headers["retry-after"]) <= SECONDS_EACH
+    assert await reader.read() == b""  # each further guess costs a connection
+    writer.close()
+    for headers in ({}, {"X-Forwarded-For": "192.0.2.1"}):  # which anybody can send
+        assert (await running.ask("GET", "/v1/models", key="sk-wrong-00000000000", headers=headers)).status == 429
+    assert (await running.ask("GET", "/v1/models")).status == 200
+    assert (await running.ask("GET", "/v1/models", key=None)).status == 401  # none is no guess
+    assert (await running.ask("GET", "/ping", key="sk-wrong-00000000000")).status == 200
+    assert not [seen for seen in running.engine.asked if seen.target != "/v1/models"]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/v1/messages"])
+async def test_a_websocket_handshake_is_told_to_use_http(running: Running, path: str) -> None:
+    """Codex opens one first, and goes on over HTTP when it gets 426."""
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(request_bytes("GET", path, headers=handshake))
+    answer = await read_answer(reader)
+    assert answer.status == 426
+    assert answer.json()["error"]["message"] == "There is no WebSocket here; send the request by POST over HTTP/1.1."
+    assert answer.headers["upgrade"] == "HTTP/1.1"
+    assert answer.headers["connection"] == "Upgrade"
+    writer.write(request_bytes("POST", path, body=chat()))
+    assert (await read_answer(reader)).status == 200
+    writer.close()
+    assert (await running.ask("GET", path)).status == 405
+    assert (await running.ask("GET", "/v1/realtime", headers=handshake)).status == 404

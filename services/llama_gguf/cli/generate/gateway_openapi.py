@@ -45,7 +45,7 @@ _UPLOAD: Object = {
 
 ROUTE_ERRORS: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
     (lambda _: True, _HTTP),
-    (lambda route: route.scope is not None, ("invalid_api_key", "insufficient_scope")),
+    (lambda route: route.scope is not None, ("invalid_api_key", "too_many_invalid_keys", "insufficient_scope")),
     (lambda route: route.kind in _USES_ENGINE, _ENGINE),
     (lambda route: route.kind == "relay", ("not_supported",)),
     (lambda route: route.kind == "relay" and route.json_body, ("media_not_allowed", "model_not_found")),
@@ -53,7 +53,10 @@ ROUTE_ERRORS: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
     (lambda route: route.generates, ("context_length_exceeded",)),
     (lambda route: route.queued, ("queue_full", "queue_timeout")),
     (lambda route: route.group in ("admin", "props"), ("audit_unavailable",)),
-    (lambda route: route.kind == "metrics", ("invalid_api_key", "insufficient_scope", "internal_error")),
+    (
+        lambda route: route.kind == "metrics",
+        ("invalid_api_key", "too_many_invalid_keys", "insufficient_scope", "internal_error"),
+    ),
     (lambda route: route.kind == "reload", ("internal_error", "keys_unusable", "audit_unavailable")),
 )
 """Which error codes a route can respond with."""

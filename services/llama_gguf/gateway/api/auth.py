@@ -14,7 +14,7 @@ from llama_gguf.keys.record import KeyRecord
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.sections.scope import Scope
 
-_BEARER = b"bearer "
+_SPELLED = {b"authorization": "Authorization"}
 _FORWARDED = frozenset({b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"})
 _MAPPED = "::ffff:"  # an IPv4 address on a socket for both
 
@@ -28,36 +28,46 @@ ANONYMOUS = KeyRecord(
 """The client where authentication is disabled: the default limits apply, and nobody is an admin."""
 
 
-def present_key(headers: dict[bytes, bytes], extra_header: bytes | None) -> bytes:
-    """Return the key in a request's headers, b"" if there is none.
+class WrongKeyError(GatewayError):
+    """A key was sent, and it is malformed, unknown or expired."""
 
-    Accepts `Authorization: Bearer K`, bare `Authorization: K`, `x-api-key: K` and the configured header. Authorization
-    comes last, because proxies of a platform (RunPod) use it themselves.
+
+def presented_keys(headers: dict[bytes, bytes], extra_header: bytes | None) -> list[tuple[str, bytes]]:
+    """Return the keys in a request's headers, at most three, with the names of their headers.
+
+    Accepts `Authorization: Bearer K`, bare `Authorization: K`, `x-api-key: K` and the configured header.
     """
-    if extra_header is not None and (value := headers.get(extra_header)):
-        return _strip(value)
-    if value := headers.get(b"x-api-key"):
-        return value.strip()
-    return _strip(headers.get(b"authorization", b""))
+    return [
+        (_SPELLED.get(name) or name.decode("latin-1"), key)
+        for name in (b"authorization", b"x-api-key", extra_header)
+        if name is not None and (value := headers.get(name)) and (key := _strip(value))
+    ]
 
 
 def _strip(value: bytes) -> bytes:
-    if value[:7].lower() == _BEARER:
-        value = value[7:]
-    return value.strip()
+    scheme, _, rest = value.strip().partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else value.strip()
 
 
 def authenticate(headers: dict[bytes, bytes], ring: Keyring, now: float, extra_header: bytes | None) -> KeyRecord:
-    """Return the record of the key in a request's headers. Raises GatewayError 401."""
-    presented = present_key(headers, extra_header)
+    """Return the record of the first valid key in a request's headers. Raises GatewayError 401.
+
+    Each is tried, because clients send placeholders: SDKs that want an `x-api-key` beside the bearer key they were
+    given, and proxies of a platform (RunPod) that use Authorization themselves. With two valid keys Authorization's
+    counts.
+    """
+    presented = presented_keys(headers, extra_header)
     if not presented:
         raise GatewayError(
             "invalid_api_key", "Missing API key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
         )
-    record = ring.match(presented, now)
-    if record is None:
-        raise GatewayError("invalid_api_key", "Invalid or expired API key.")
-    return record
+    for _, key in presented:
+        record = ring.match(key, now)
+        if record is not None:
+            return record
+    names = " and ".join(name for name, _ in presented)
+    message = f"Invalid or expired API key in the header{'s' * (len(presented) > 1)} {names}."
+    raise WrongKeyError("invalid_api_key", message)
 
 
 def is_local(peer: str, headers: dict[bytes, bytes]) -> bool:

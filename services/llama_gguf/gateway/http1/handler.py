@@ -45,6 +45,9 @@ class ResponseSink(Protocol):
     def end(self, *, framed: bool = False) -> None:
         """Finish a streamed response; `framed`: the last chunk has already been written."""
 
+    def close_after_response(self) -> None:
+        """Serve no other request on this connection. Only before the response."""
+
     def abort(self) -> None:
         """Abort the connection: the response cannot be finished."""
 

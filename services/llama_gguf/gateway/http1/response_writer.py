@@ -75,6 +75,10 @@ class ResponseWriter(asyncio.Protocol):
         if not framed and self.accepts_chunked and self._transport is not None:
             self._write_batch.write(self._transport, LAST_CHUNK)
 
+    def close_after_response(self) -> None:
+        """Close the connection after the response, which says so."""
+        self._keep_alive = False
+
     def abort(self) -> None:
         """Abort the connection."""
         self._keep_alive = False

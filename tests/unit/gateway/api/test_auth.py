@@ -26,6 +26,12 @@ NOW = dt.datetime(2026, 7, 1, tzinfo=dt.UTC).timestamp()
         {b"x-api-key": GOOD.encode()},
         {b"x-api-key": GOOD.encode(), b"authorization": b"Bearer of-the-platform"},
         {b"x-key": b"Bearer " + GOOD.encode(), b"authorization": b"Bearer of-the-platform"},
+        {b"x-api-key": b"placeholder", b"authorization": b"Bearer " + GOOD.encode()},
+        {b"x-api-key": b"dummy-0000000000000000000000", b"authorization": b"BEARER  " + GOOD.encode()},
+        {b"x-api-key": b"Bearer " + GOOD.encode()},
+        {b"x-api-key": b" ", b"authorization": b"  bearer  " + GOOD.encode()},
+        {b"x-key": GOOD.encode(), b"x-api-key": OLD.encode(), b"authorization": b"Bearer " + OLD.encode()},
+        {b"x-key": OLD.encode(), b"x-api-key": b"a" * 9000, b"authorization": b"Bearer " + GOOD.encode()},
     ],
 )
 def test_places_a_key_may_be_in(headers: dict[bytes, bytes]) -> None:
@@ -40,6 +46,8 @@ def test_places_a_key_may_be_in(headers: dict[bytes, bytes]) -> None:
         {b"authorization": b"Bearer"},
         {b"authorization": b"Bearer "},
         {b"authorization": b"Basic " + GOOD.encode()},
+        {b"authorization": GOOD.encode() + b", Bearer " + GOOD.encode()},
+        {b"x-api-key": b"wrong", b"authorization": b"Bearer wrong", b"x-key": GOOD.encode()},
         {b"authorization": b"Bearer Bearer " + GOOD.encode()},
         {b"authorization": b"Bearer " + GOOD.encode() + b"x"},
         {b"authorization": b"Bearer " + OLD.encode()},
@@ -53,6 +61,35 @@ def test_everything_else_is_401(headers: dict[bytes, bytes]) -> None:
     with pytest.raises(GatewayError) as caught:
         auth.authenticate(headers, RING, NOW, None)
     assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ({b"authorization": b"Bearer wrong"}, "in the header Authorization."),
+        ({b"x-api-key": b"wrong", b"authorization": b"Bearer "}, "in the header x-api-key."),
+        ({b"x-api-key": b"wrong", b"authorization": b"Bearer wrong"}, "in the headers Authorization and x-api-key."),
+        ({b"x-key": b"wrong", b"x-api-key": b"wrong"}, "in the headers x-api-key and x-key."),
+    ],
+)
+def test_the_headers_that_were_judged_are_named(headers: dict[bytes, bytes], named: str) -> None:
+    with pytest.raises(auth.WrongKeyError) as caught:
+        auth.authenticate(headers, RING, NOW, b"x-key")
+    assert caught.value.message == f"Invalid or expired API key {named}"
+    assert "wrong" not in caught.value.message
+
+
+def test_a_missing_key_is_no_wrong_one() -> None:
+    with pytest.raises(GatewayError) as caught:
+        auth.authenticate({b"x-api-key": b" "}, RING, NOW, None)
+    assert not isinstance(caught.value, auth.WrongKeyError)
+
+
+def test_of_two_valid_keys_that_in_authorization_counts() -> None:
+    other = "sk-other-000000000000000000000"
+    ring = Keyring([key_record("good", GOOD), key_record("other", other)])
+    headers = {b"x-key": other.encode(), b"x-api-key": other.encode(), b"authorization": b"Bearer " + GOOD.encode()}
+    assert auth.authenticate(headers, ring, NOW, b"x-key").id == "good"
 
 
 def test_an_empty_ring_refuses_everything() -> None:
