@@ -21,7 +21,7 @@ USED_BY_OTHERS = {
     "cli.__main__.LazyGroup": "click: list_commands get_command format_commands",
     "engine.binary.Device": "`plan --json` prints every field: free_bytes",
     "engine.flags.Flag": "schema/engine/flags.json has every field: names variable removed",
-    "gateway.http1.connection.ClientConnection": "asyncio: connection_made connection_lost data_received",
+    "gateway.http1.connection.ClientConnection": "asyncio: connection_made connection_lost data_received eof_received",
     "gateway.http1.request_parser.ParserEvents": (
         "httptools: on_message_begin on_url on_header on_headers_complete on_body on_message_complete"
     ),

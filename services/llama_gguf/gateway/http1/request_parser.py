@@ -16,6 +16,8 @@ from llama_gguf.gateway.http1.header_rules import HttpLimits, bad_request, check
 from llama_gguf.gateway.http1.message import RequestHead
 
 MAX_REPORTED_BYTES: Final = 512
+TLS_HANDSHAKE: Final = b"\x16"
+"""The first byte of a TLS client."""
 
 
 class Head(RequestHead):
@@ -67,8 +69,10 @@ class ParserEvents:
 
 def parse_head(data: bytes, limits: HttpLimits, extra_singleton: bytes | None = None) -> Head:
     """Parse a complete request head. Raises GatewayError 400, 413, 414, 415, 417, 431 or 505."""
-    if data.find(b"\r\n") > limits.max_request_line_bytes:
+    line_end = data.find(b"\r\n")
+    if line_end > limits.max_request_line_bytes:
         raise uri_too_long()
+    check_protocol(data[:line_end])
     parsed = ParserEvents()
     parser = httptools.HttpRequestParser(parsed)
     try:
@@ -145,6 +149,7 @@ def check_unfinished(data: bytes, limits: HttpLimits) -> None:
     """Check a head that is still incomplete. Raises GatewayError 400, 414 or 431."""
     line_end = data.find(b"\r\n")
     if line_end < 0:
+        check_protocol(data[:1])
         if len(data) > limits.max_request_line_bytes:
             raise uri_too_long()
         if b"\n" in data:
@@ -152,10 +157,25 @@ def check_unfinished(data: bytes, limits: HttpLimits) -> None:
         return
     if line_end > limits.max_request_line_bytes:
         raise uri_too_long()
+    check_protocol(data[:line_end])
     if len(data) - line_end > max_head_bytes(limits):
         raise headers_too_large(f"more than {max_head_bytes(limits)} bytes of headers")
     if b"\n\n" in data:
         raise bad_request("The request is not valid HTTP: lines must end with CRLF.")
+
+
+def check_protocol(line: bytes) -> None:
+    """Check that a request line, or the first byte of one, is of HTTP and no other protocol. Raises GatewayError 400.
+
+    llhttp also takes RTSP and ICE. Others are refused at their first bytes instead of after header_seconds.
+    """
+    if line.startswith(TLS_HANDSHAKE):
+        raise bad_request("This is TLS, and the port speaks plain HTTP: use http://, or a TLS proxy in front.")
+    if line and not line[:1].isalpha():
+        raise bad_request("The request is not valid HTTP: it does not begin with a method.")
+    protocol = line[line.rfind(b" ") + 1 :].partition(b"/")[0]
+    if len(line) > 1 and protocol not in (b"HTTP", b""):  # none: HTTP/0.9, or a target without a version
+        raise bad_request("The request is not valid HTTP: its first line does not end with HTTP/1.1 or HTTP/1.0.")
 
 
 def max_head_bytes(limits: HttpLimits) -> int:

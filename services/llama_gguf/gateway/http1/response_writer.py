@@ -22,6 +22,7 @@ class ResponseWriter(asyncio.Protocol):
     """Writes responses to one client. The reading half sets the framing for each request."""
 
     __slots__ = (
+        "_begun",
         "_head_only",
         "_heads",
         "_keep_alive",
@@ -39,17 +40,20 @@ class ResponseWriter(asyncio.Protocol):
         self._keep_alive = True  # the connection stays open after this response
         self._head_only = False  # the request is HEAD: the response has no body
         self._writable = True
+        self._begun = False  # the final response has begun
         self.accepts_chunked = True
         self.on_writable: Callable[[], None] | None = None
 
     def send(self, status: int, lines: HeaderLines, body: bytes) -> None:
         """Send a complete response."""
+        self._begun = True
         if self._transport is not None:
             head = self._heads.fixed_length(status, lines, len(body), close=not self._keep_alive)
             self._write_batch.write(self._transport, head if self._head_only else head + body)
 
     def open(self, status: int, lines: HeaderLines, first: bytes, *, framed: bool) -> bool:
         """Start a response of unknown length."""
+        self._begun = True
         if self._transport is None:
             return True
         head = self._heads.stream(status, lines, chunked=self.accepts_chunked, close=not self._keep_alive)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
+from llama_gguf.gateway.http1.connection import HttpServer
+from llama_gguf.gateway.http1.header_rules import HttpLimits
+from llama_gguf.gateway.http1.write_batch import WriteBatch
+from llama_gguf.open_connections import ConnectionLimits
 from support.gateway_box import KEY, key_record
 from support.http_client import Answer, exchange, read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
@@ -351,12 +356,106 @@ def assert_anthropic(answer: Answer, kind: str) -> None:
     assert value["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("rest", [b"", CHUNKS])
-async def test_an_upgrade_with_a_chunked_body_gets_an_answer(running: Running, rest: bytes) -> None:
-    head = POST + b"Upgrade: x\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n"
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_java_that_offers_http_2_is_answered_in_http_1_1(running: Running, chunked: bool) -> None:
+    """Its HttpClient does so with each first request; RFC 9110, 7.8: a server may ignore Upgrade."""
+    head = POST + (
+        b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+        b"Upgrade: h2c\r\nContent-Type: application/json\r\n"
+    )
+    body = json.dumps(chat()).encode()
+    framed = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    request = head + (framed if chunked else b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for pause_at in (len(request), len(head) + 90, len(request) - 3):
+        writer.write(request[:pause_at])
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.write(request[pause_at:])
+        answer = await read_answer(reader)
+        assert answer.status == 200
+        assert not {"upgrade", "connection"} & set(answer.headers)
+    writer.close()
+    assert [json.loads(seen.body)["messages"] for seen in running.engine.asked] == [chat()["messages"]] * 3
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"zz\r\n",
+        b"2\r\nabc\r\n0\r\n\r\n",
+        CHUNKS + b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + AUTH + b"\r\n",
+    ],
+)
+async def test_nothing_is_smuggled_behind_an_upgrade(running: Running, rest: bytes) -> None:
+    head = POST + b"Upgrade: h2c\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n"
     (answer,) = await exchange(running.port, head + rest)
-    assert (answer.status, answer.error["code"]) == (400, "bad_request")
-    assert (await running.lines())[0]["status"] == 400
+    assert answer.headers["connection"] == "close"
+    assert not [seen for seen in running.engine.asked if seen.target == "/v1/models"]
+
+
+OTHER_PROTOCOLS = {
+    "RTSP": b"OPTIONS rtsp://a/ping RTSP/1.0\r\nCSeq: 1\r\nHost: a\r\n\r\n",
+    "RTSP, a route of ours": b"GET /ping RTSP/1.0\r\nHost: a\r\n\r\n",
+    "RTSP, its first line": b"DESCRIBE rtsp://a/ RTSP/1.0\r\n",
+    "ICE": b"SOURCE /live ICE/1.0\r\nHost: a\r\n\r\n",
+    "SSH": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "SMTP": b"EHLO example.com\r\n",
+    "Redis": b"*1\r\n$4\r\nPING\r\n",
+    "SOCKS": b"\x05\x01\x00",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PROTOCOLS)
+async def test_other_protocols_are_refused_at_once(start: Start, name: str) -> None:
+    running = await start({"gateway": {"timeouts": {"header_seconds": 3600}}})
+    (answer,) = await exchange(running.port, OTHER_PROTOCOLS[name])
+    assert answer.status in (400, 505)
+    assert answer.error["code"] in ("bad_request", "http_version_not_supported")
+    assert answer.headers["connection"] == "close"
+
+
+async def test_tls_on_the_plain_port_is_logged_once(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        (answer,) = await exchange(running.port, OTHER_PROTOCOLS["TLS"])
+        assert "plain HTTP" in answer.error["message"]
+    assert [record.message for record in caplog.records if "TLS" in record.message] == [
+        "a client speaks TLS to the plain HTTP port: use http://, or put a TLS proxy in front"
+    ]
+
+
+async def test_connections_that_ask_for_nothing_give_way(running: Running) -> None:
+    """Each new one is served, those that generate stay, and the oldest idle ones of the peer are closed."""
+    limits = ConnectionLimits(in_all=8, per_peer=4)
+    server = HttpServer(
+        running.gateway.pipeline, HttpLimits(1000, 64, 8192, 8192, 3600, 3600), WriteBatch(), idle_limits=limits
+    )
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    busy_reader, busy = await asyncio.open_connection("127.0.0.1", port)
+    busy.write(request_bytes("POST", "/v1/chat/completions", body=chat(hang_after=-1)))
+    await running.until(lambda: bool(running.engine.asked))
+    idle = []
+    for begin in (b"", b"GET /ping HTTP/1.1\r\nX: ", b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n") * 5:
+        idle.append((await asyncio.open_connection("127.0.0.1", port))[1])
+        idle[-1].write(begin)
+        (answer,) = await exchange(port, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.status == 200
+    await running.until(lambda: len(server.connections) <= 5)
+    assert not busy_reader.at_eof()
+    for writer in (*idle, busy):
+        writer.close()
+    server.abort_all()
+    listening.close()
+
+
+async def test_a_peer_without_idle_connections_is_forgotten(running: Running) -> None:
+    for _ in range(3):
+        await exchange(running.port, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+    await running.until(lambda: not running.gateway.http_server.connections)
+    assert not running.gateway.http_server._per_peer
 
 
 @pytest.mark.parametrize("begin", [b"0\r\nX: ", b"0\r\n", b"2;"])
