@@ -136,7 +136,11 @@ def make_box(root: Path, changes: Mapping[str, Any] | None = None) -> Box:
     port = free_port()
     tree = merge(
         {
-            "model": {"path": "/models/tiny.gguf", "aliases": ["tiny"]},
+            "model": {
+                "path": "/models/tiny.gguf",
+                "aliases": ["tiny"],
+                "mmproj": {"path": "/models/tiny-mmproj.gguf"},  # without one uploads are refused
+            },
             "paths": {"data_dir": str(root / "data"), "run_dir": str(root / "run")},
             "gateway": {"host": "127.0.0.1", "port": port},
             "engine": {"slots": 2, "context_per_slot": 2048},

@@ -160,6 +160,7 @@ class Gateway:
             served_models=served_names(settings.model),
             keepalive_seconds=settings.gateway.sse_keepalive_seconds,
             context=settings.engine.context_per_slot,
+            audio=settings.model.mmproj is not None or settings.engine.allow_unsafe_args,
         )
         return InferenceRoutes(
             rules,

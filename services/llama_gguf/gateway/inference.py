@@ -49,6 +49,7 @@ class Rules:
     served_models: tuple[str, ...]
     keepalive_seconds: float
     context: int  # tokens one request can use, 0 = unknown
+    audio: bool  # the model might take audio; only the engine knows
 
 
 class InferenceRoutes:
@@ -82,6 +83,14 @@ class InferenceRoutes:
         self._heads: dict[Route, bytes] = {}  # constant for routes that generate
         self._usage_prefix = usage_prefix
         self._usage_numbers = itertools.count(1)
+
+    def check_supported(self, route: Route) -> None:
+        """Refuse an upload before its body arrives if the model takes none. Raises GatewayError 501."""
+        if route.form_body and not self._rules.audio:
+            raise GatewayError(
+                "not_supported",
+                "The model of this server takes no audio input; the operator may have to configure model.mmproj.",
+            )
 
     async def relay(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Relay a request to the engine and the response to the client. Raises GatewayError; releases everything."""

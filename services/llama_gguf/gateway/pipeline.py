@@ -161,6 +161,7 @@ class Pipeline:
         if route.scope is not None and not self._open_to_local(route, request):
             key = exchange.key = self._authenticate(request)
             auth.require_scope(key, route.scope)
+        self._inference.check_supported(route)
         if route.kind in ("ping", "live", "health"):
             self.respond(exchange, *self._builtin.respond_now(route.kind))
             return None

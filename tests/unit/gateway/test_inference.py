@@ -46,6 +46,27 @@ async def test_what_is_no_upload_is_400(running: Running) -> None:
     assert not running.engine.asked
 
 
+async def test_a_model_that_cannot_hear_says_so_before_the_upload_is_judged(start: Start) -> None:
+    running = await start({"model": {"mmproj": None}})
+    for body, media_type in (
+        (upload(), TYPE),
+        (b"x", TYPE),
+        (b"{}", "application/json"),
+        (upload(model="other"), TYPE),
+    ):
+        answer = await transcribe(running, body, media_type)
+        assert (answer.status, answer.error["code"]) == (501, "not_supported")
+        assert "audio" in answer.error["message"]
+        assert answer.headers["x-should-retry"] == "false"
+    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + KEY.encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(head + b"\r\nContent-Length: 5000000\r\n\r\n")
+    assert (await read_answer(reader)).status == 501  # without any of its body
+    writer.close()
+    assert (await running.ask("POST", "/v1/audio/transcriptions", key=None, body=b"")).status == 401
+    assert not running.engine.asked
+
+
 async def test_a_key_may_use_only_its_models(start: Start) -> None:
     running = await start({"model": {"aliases": ["a", "b"]}})
     running.box.write_keys([key_record("tester", KEY, models=("a",))])

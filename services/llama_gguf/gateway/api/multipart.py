@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from llama_gguf.api_errors import GatewayError
 
@@ -20,8 +21,10 @@ MAX_FIELD_BYTES = 65_536
 _BOUNDARY = re.compile(
     rb'multipart/form-data\s*;\s*(?:.*;\s*)?boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE
 )
-_DISPOSITION = re.compile(rb"content-disposition:\s*form-data\s*;([^\r\n]*)", re.IGNORECASE)
-_NAME = re.compile(rb'(?:^|[;\s])name="([^"]*)"')
+_DISPOSITION = re.compile(rb"\r\ncontent-disposition:[ \t]*form-data[ \t]*(;[^\r\n]*)", re.IGNORECASE)
+_PARAMETER = re.compile(rb'[ \t]*;[ \t]*([\w!#$%&\'*+.^`|~-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
+_QUOTED = re.compile(rb"\\(.)")
+_PADDING = re.compile(rb"[ \t]*(?=\r\n|--)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _TEXTS = frozenset({"model", "prompt", "language", "response_format", "stream"})
@@ -64,11 +67,10 @@ def read_form(body: bytes, content_type: bytes) -> Form:
     if match is None:
         raise _bad("Send the file as multipart/form-data.")
     boundary = b"--" + (match[1] or match[2])
-    if not body.startswith(boundary):
-        raise _bad("The multipart body does not begin with its boundary.")
     fields: dict[str, str] = {}
     file: bytes | None = None
-    at, separator = len(boundary), b"\r\n" + boundary
+    separator = b"\r\n" + boundary
+    at = _first_part(body, boundary)
     for _ in range(MAX_PARTS):
         if body.startswith(b"--", at):
             break
@@ -92,16 +94,43 @@ def read_form(body: bytes, content_type: bytes) -> Form:
     return Form(fields, file)
 
 
+def _first_part(body: bytes, boundary: bytes) -> int:
+    """Return the offset behind the first boundary. A preamble may precede it (RFC 2046): .NET sends a line end."""
+    if body.startswith(boundary):
+        return len(boundary)
+    found = body.find(b"\r\n" + boundary, 0, MAX_PART_HEAD_BYTES)
+    if found < 0:
+        raise _bad("The multipart body does not begin with its boundary.")
+    return found + 2 + len(boundary)
+
+
 def _part_head(body: bytes, at: int) -> tuple[str, int]:
     """Return the name of the part at offset `at`, and the offset of its content."""
+    padding = _PADDING.match(body, at, at + MAX_PART_HEAD_BYTES)
+    at = padding.end() if padding is not None else at
     end = body.find(b"\r\n\r\n", at, at + MAX_PART_HEAD_BYTES)
     if end < 0 or not body.startswith(b"\r\n", at):
         raise _bad("A part of the multipart body has no valid headers.")
     disposition = _DISPOSITION.search(body, at, end)
-    name = _NAME.search(disposition[1]) if disposition is not None else None
-    if name is None:
-        raise _bad("A part of the multipart body has no name.")
-    return name[1].decode("latin-1"), end + 4
+    names = _names(disposition[1]) if disposition is not None else set()
+    if len(names) != 1:
+        raise _bad("A part of the multipart body has no name, or several.")
+    return names.pop(), end + 4
+
+
+def _names(parameters: bytes) -> set[str]:
+    """Return what a Content-Disposition names its part: quoted, bare (.NET) or percent-encoded (`name*`, RFC 5987)."""
+    found = set()
+    at = 0
+    while (parameter := _PARAMETER.match(parameters, at)) is not None:
+        at = parameter.end()
+        name, quoted, bare = parameter.groups()
+        value = bare if quoted is None else _QUOTED.sub(rb"\1", quoted)
+        if name.lower() == b"name":
+            found.add(value.decode("latin-1"))
+        elif name.lower() == b"name*":
+            found.add(unquote_to_bytes(value.rpartition(b"'")[2]).decode("latin-1"))
+    return found
 
 
 def _value(name: str, value: bytes) -> str:

@@ -70,6 +70,47 @@ def test_any_file_survives(file: bytes, prompt: str) -> None:
     assert (form.file, form.fields["prompt"]) == (file, prompt)
 
 
+DOTNET = (
+    b"\r\n--B\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=model\r\n\r\ntiny\r\n"
+    b"--B\r\nContent-Type: audio/wav\r\n"
+    b"Content-Disposition: form-data; name=file; filename=a.wav; filename*=utf-8''%C3%A4.wav\r\n\r\n"
+    + AUDIO
+    + b"\r\n--B--\r\n"
+)
+
+
+def test_forms_of_dotnet() -> None:
+    """MultipartFormDataContent: names without quotes, and in some versions a line end before the first boundary."""
+    for body in (DOTNET, DOTNET[2:]):
+        form = read_form(body, b'multipart/form-data; boundary="B"')
+        assert (form.file, form.fields) == (AUDIO, {"model": "tiny"})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        'name="file"',
+        "name=file",
+        "NAME = file",
+        "name*=utf-8''file",
+        "name*=UTF-8'en'%66ile",
+        "name=file; name*=utf-8''file",
+        'filename="x; name=\\"model\\".wav"; name="file"',
+        'filename=a.wav; name="fi\\le"',
+        'name="file"; filename="C:\\"',
+    ],
+)
+def test_ways_to_name_a_part(parameters: str) -> None:
+    body = f"--B\r\ncontent-disposition:form-data;{parameters}\r\n\r\nx\r\n--B--".encode()
+    assert read_form(body, TYPE).file == b"x"
+
+
+def test_what_surrounds_the_parts_is_ignored() -> None:
+    body = b"This is a form.\r\n" + FILE.replace(b"--B\r\n", b"--B \t\r\n") + b"--B--\r\nthe end\r\n" + part("model")
+    form = read_form(body, TYPE)
+    assert (form.file, form.fields) == (b"x", {})
+
+
 @pytest.mark.parametrize(
     "media_type", [b'multipart/form-data; boundary="B"', b"Multipart/Form-Data;charset=x;Boundary=B"]
 )
@@ -83,7 +124,12 @@ def test_ways_to_name_the_boundary(media_type: bytes) -> None:
         (b"{}", b"application/json"),
         (b"{}", b""),
         (b"x", b"multipart/form-data"),
-        (b"preamble\r\n" + FILE + b"--B--", TYPE),
+        (b"preamble" + FILE + b"--B--", TYPE),
+        (b"x" * 5000 + b"\r\n" + FILE + b"--B--", TYPE),
+        (b'--B\r\nX: content-disposition: form-data; name="file"\r\n\r\nx\r\n--B--', TYPE),
+        (b'--B\r\nContent-Disposition: form-data; name="file"; name="model"\r\n\r\nx\r\n--B--', TYPE),
+        (b"--B\r\nContent-Disposition: form-data; name=\"file\"; name*=utf-8''model\r\n\r\nx\r\n--B--", TYPE),
+        (b'--B\r\nContent-Disposition: form-data; filename="a; name=file"\r\n\r\nx\r\n--B--', TYPE),
         (FILE, TYPE),
         (FILE + part("prompt")[:-2], TYPE),
         (b"--B\r\n\r\nx\r\n--B--", TYPE),
