@@ -128,7 +128,7 @@ class Gateway:
     def _watch(self) -> None:
         admission, usage = self.admission, self.usage
         self.metrics.watch_queue(lambda: (admission.active, admission.waiting, admission.capacity))
-        self.metrics.watch_requests(lambda: self.pipeline.in_flight)
+        self.metrics.watch_requests(lambda: self.pipeline.in_flight - 1)  # without the scrape itself
         self.metrics.watch_cpu_variant(self._cpu_variant)
         self.metrics.watch_usage(lambda: usage.write_failures)
 
@@ -241,7 +241,7 @@ class Gateway:
                 "restarts": self.engine.restarts,
                 "cpu_variant": engine_variant.summary(self.engine.variant),
             },
-            "gateway": {"status": own, "in_flight": self.pipeline.in_flight},
+            "gateway": {"status": own, "in_flight": self.pipeline.in_flight - 1},  # without this one
             "queue": {
                 "max": self.admission.capacity,
                 "active": self.admission.active,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.states import EngineState
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
-from support.running_gateway import Running, Start
+from support.http_client import request_bytes
+from support.running_gateway import Running, Start, chat
 
 
 async def test_ping_and_livez_are_empty_and_open(running: Running) -> None:
@@ -24,7 +26,7 @@ async def test_health_tells_states_and_nothing_of_keys(running: Running) -> None
     assert answer.json() == {
         "status": "ready",
         "engine": {"status": "ready", "restarts": 0, "cpu_variant": None},
-        "gateway": {"status": "ready", "in_flight": 1},
+        "gateway": {"status": "ready", "in_flight": 0},
         "queue": {"max": 2, "active": 0, "waiting": 0},
         "auth": {"enabled": True, "keys_ok": True},
     }
@@ -174,3 +176,13 @@ async def test_what_cannot_be_audited_is_not_done(running: Running) -> None:
     answer = await running.ask("GET", "/slots", key=ADMIN_KEY)
     assert (answer.status, answer.error["code"]) == (500, "audit_unavailable")
     assert not running.engine.asked
+
+
+async def test_requests_in_flight_are_those_of_others(running: Running) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(hang_after=-1)))
+    await running.until(lambda: bool(running.engine.asked))
+    assert (await running.ask("GET", "/health", key=None)).json()["gateway"]["in_flight"] == 1
+    text = (await running.ask("GET", "/metrics", key=None)).body.decode()
+    assert re.search(r"^llama_gguf_requests_in_flight\{.*\} 1.0$", text, re.MULTILINE)
+    writer.close()
