@@ -98,6 +98,7 @@ PROXIED = {
     "X-Real-IP": "::1",
     "Via": "1.1 proxy",
     "CF-Connecting-IP": "127.0.0.1",
+    "X-Envoy-Internal": "true",
 }
 
 

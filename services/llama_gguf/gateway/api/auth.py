@@ -73,7 +73,7 @@ def authenticate(headers: dict[bytes, bytes], ring: Keyring, now: float, extra_h
 def is_local(peer: str, headers: dict[bytes, bytes]) -> bool:
     """Return whether a request comes from a program of this machine, and not through a proxy there."""
     return is_loopback(peer.removeprefix(_MAPPED)) and not any(
-        name in _FORWARDED or name.startswith(b"x-forwarded-") for name in headers
+        name in _FORWARDED or name.startswith((b"x-forwarded-", b"x-envoy-")) for name in headers
     )
 
 

@@ -11,6 +11,7 @@ TCP keepalive would not do: a proxy that has passed on the FIN of a client answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 from collections.abc import Callable
 
@@ -42,9 +43,10 @@ class ResetWatch:
         self._epoll.register(fd, 0)  # EPOLLHUP and EPOLLERR are always reported
 
     def discard(self, fd: int) -> None:
-        """Stop watching a socket that is still open; does nothing if it is not watched."""
+        """Stop watching a socket; does nothing if it is not watched."""
         if self._watched.pop(fd, None) is not None and self._epoll is not None:
-            self._epoll.unregister(fd)
+            with contextlib.suppress(OSError):  # already closed, and thereby unregistered
+                self._epoll.unregister(fd)
 
     def _ready(self) -> None:
         if self._epoll is not None:

@@ -62,9 +62,14 @@ def secret_keys(launch: Launch) -> list[str]:
     names = list(launch.secrets)
     if file := launch.settings.auth.bootstrap.file:
         names.append(PurePosixPath(file).name)
-    if launch.settings.metrics.enabled and launch.settings.metrics.require_key is not False:
+    if launch.settings.metrics.enabled and _metrics_need_key(launch):
         names.append(METRICS_KEY)
     return names
+
+
+def _metrics_need_key(launch: Launch) -> bool:
+    """Return whether Prometheus needs a key: it is in another pod, never a program of the same machine."""
+    return launch.settings.auth.enabled and launch.settings.metrics.require_key is not False
 
 
 def secret_example(launch: Launch, values: Values) -> Tree:
@@ -82,7 +87,7 @@ def service_monitor(launch: Launch, options: KubernetesOptions, values: Values) 
     """Return the Prometheus operator's ServiceMonitor, with the label that the operator usually selects by."""
     release = values.value("serviceMonitor.release", options.prometheus_release)
     endpoint: Tree = {"port": "http", "path": "/metrics", "interval": "15s"}
-    if launch.settings.metrics.require_key is not False:
+    if _metrics_need_key(launch):
         credentials = {"name": secret_name(values), "key": METRICS_KEY}
         endpoint["authorization"] = {"type": "Bearer", "credentials": credentials}
     return {

@@ -68,7 +68,7 @@ async def test_one_that_is_gone_costs_nothing_any_more(
     if "hang_after" not in knobs or knobs["hang_after"] > 0:
         await reader.readuntil(b"data:")
     writer.close()
-    await running.until(lambda: running.engine.asked[0].dropped)
+    await running.until(lambda: running.gateway.pipeline.in_flight == 0)
     assert [line["outcome"] for line in await running.lines()] == ["client_gone"]
     assert not running.gateway.http_server.connections
 
