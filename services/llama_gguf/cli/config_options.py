@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.loading.known_variables import CONFIG_VARIABLE
 from llama_gguf.settings.loading.load import Loaded, load
 from llama_gguf.settings.locations import CONFIG_FILE
@@ -24,7 +25,7 @@ def find_config(
     """Return the configuration file: as given, $LLAMA_GGUF_CONFIG, ./config/config.yaml, /etc/…, or none."""
     if given is not None:
         return given
-    if named := env.get(CONFIG_VARIABLE, "").strip():
+    if named := clean(env.get(CONFIG_VARIABLE, "")).text:
         return Path(named)
     return next((candidate for candidate in DEFAULT_FILES if is_file(candidate)), None)
 

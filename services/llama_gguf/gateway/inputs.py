@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llama_gguf.errors import LaunchError
 from llama_gguf.gateway.http1.header_rules import HttpLimits
 from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.settings.environment_value import secret
 
 if TYPE_CHECKING:
     from llama_gguf.settings import Settings
@@ -44,7 +45,7 @@ def read_runtime_inputs(snapshot: Snapshot, env: Mapping[str, str]) -> RuntimeIn
     except importlib.metadata.PackageNotFoundError:
         engine_version = "unknown"
     variable = snapshot.settings.limits.store_password_env
-    return RuntimeInputs(engine_key, engine_version, socket.gethostname(), env.get(variable) if variable else None)
+    return RuntimeInputs(engine_key, engine_version, socket.gethostname(), secret(env, variable) if variable else None)
 
 
 def http_limits(settings: Settings) -> HttpLimits:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.audit import AuditLog
 from llama_gguf.errors import KeysError
+from llama_gguf.settings.environment_value import clean, secret
 from llama_gguf.settings.locations import Locations
 from llama_gguf.settings.sections.sources import key_sources_of
 
@@ -54,8 +55,8 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
     present = load_if_exists(locations.keys_file).keys
     given = _given(auth.bootstrap, env)
     if given is not None:
-        source, secret = given
-        return _adopt(admin, present, auth.bootstrap, source, secret)
+        source, key = given
+        return _adopt(admin, present, auth.bootstrap, source, key)
     if present.records:
         return BootstrapResult("present")
     if not auth.bootstrap.generate:
@@ -70,12 +71,12 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
 
 def _given(settings: Bootstrap, env: Mapping[str, str]) -> tuple[str, str] | None:
     """Return (source, key) of the first source that has one: the variable, then the file."""
-    if settings.env and (value := env.get(settings.env, "").strip()):
+    if settings.env and (value := secret(env, settings.env)):
         return f"environment variable {settings.env}", value
     if settings.file:
         try:
             with Path(settings.file).open("rb") as file:
-                value = file.read(_MAX_BYTES).decode("utf-8", "replace").strip()
+                value = clean(file.read(_MAX_BYTES).decode("utf-8-sig", "replace")).text
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -92,10 +93,10 @@ def _named(settings: Bootstrap) -> str:
     return " or ".join(names + ([f"file {settings.file}"] if settings.file else []))
 
 
-def _adopt(admin: KeyAdmin, present: KeyFile, settings: Bootstrap, source: str, secret: str) -> BootstrapResult:
+def _adopt(admin: KeyAdmin, present: KeyFile, settings: Bootstrap, source: str, key: str) -> BootstrapResult:
     """Make the given key the record `bootstrap`, unless it exists or that record has been rotated since."""
     try:
-        wanted = digest(check_secret(secret))
+        wanted = digest(check_secret(key))
     except KeysError as error:
         raise KeysError(f"{source}: {error.message}", code=error.code, hint=error.hint) from None
     owner = next((record for record in present.records if wanted in record.digests()), None)
@@ -103,10 +104,10 @@ def _adopt(admin: KeyAdmin, present: KeyFile, settings: Bootstrap, source: str, 
         return BootstrapResult("present", owner.id, source)
     old = present.find(KEY_ID)
     if old is None:
-        admin.generate(KEY_ID, secret=secret, scopes=frozenset(settings.scopes), note=f"from {source}"[:500])
+        admin.generate(KEY_ID, secret=key, scopes=frozenset(settings.scopes), note=f"from {source}"[:500])
         return BootstrapResult("added", KEY_ID, source)
     if old.rotated is not None:
         # A leaked key that was rotated away must not come back with the next restart.
         return BootstrapResult("stale", KEY_ID, source)
-    admin.replace_secret(KEY_ID, secret)
+    admin.replace_secret(KEY_ID, key)
     return BootstrapResult("replaced", KEY_ID, source)

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
+from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.gguf_file import SUFFIX
 from llama_gguf.settings.platform import RUNPOD_MODEL_CACHE
 from llama_gguf.settings.sections.sources import ONE_SOURCE, sources_of
@@ -125,9 +126,9 @@ def _origin(artifact: Artifact, setting: str, locations: Locations, env: Mapping
 
 
 def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[str, str]) -> OnHub:
-    if explicit := env.get("HF_HUB_CACHE"):
+    if explicit := clean(env.get("HF_HUB_CACHE", "")).text:
         own = Path(explicit)
-    elif home := env.get("HF_HOME"):
+    elif home := clean(env.get("HF_HOME", "")).text:
         own = Path(home) / "hub"
     else:
         own = locations.models_dir / "huggingface"

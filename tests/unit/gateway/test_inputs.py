@@ -16,6 +16,7 @@ def test_what_is_found_on_the_machine(tmp_path: Path, monkeypatch: pytest.Monkey
     found = read_runtime_inputs(box.shot, {"STORE_PASSWORD": "s3cret"})
     assert found.engine_key.startswith("engine-key")
     assert found.store_password == "s3cret"
+    assert read_runtime_inputs(box.shot, {"STORE_PASSWORD": '"s3cret"\r'}).store_password == "s3cret"
     monkeypatch.setattr("importlib.metadata.version", lambda name: (_ for _ in ()).throw(importlib_not_found(name)))
     assert read_runtime_inputs(box.shot, {}).engine_version == "unknown"
     box.shot.locations.run.engine_key.unlink()

@@ -167,3 +167,13 @@ def test_a_broken_keys_file_stops_the_start(site: Site) -> None:
     site.keys_file.write_text("{")
     with pytest.raises(KeysError, match="not JSON"):
         site.start(generate=True)
+
+
+@pytest.mark.parametrize("around", ['"{}"', "'{}'", " {}\r\n", '"{}"\r'])
+def test_what_an_env_file_leaves_around_a_key_is_no_part_of_it(site: Site, around: str) -> None:
+    site.start({"FIRST": around.format(ALICE)}, env="FIRST")
+    assert sha(ALICE) in site.record().digests()
+    given = site.root / "first"
+    given.write_bytes(b"\xef\xbb\xbf" + around.format(BOB).encode())
+    site.start({}, file=str(given))
+    assert sha(BOB) in site.record().digests()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llama_gguf.errors import LaunchError, ModelError, Problem
 from llama_gguf.settings.checks.model_facts import ModelFacts, model_problems
+from llama_gguf.settings.environment_value import QUOTES_HINT, clean
 from llama_gguf.settings.gguf_file import MAGIC, SUFFIX, has_suffix, named_file
 from llama_gguf.settings.locations import Locations, can_write
 from llama_gguf.settings.sections.model import Artifact
@@ -161,8 +162,14 @@ def _variables(settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
         needed.append(("auth.bootstrap.env", settings.auth.bootstrap.env))
     needed += [(f"{path}.token_env", artifact.token_env) for path, artifact in artifacts_of(settings.model)]
     for setting, name in needed:
-        if name is not None and not env.get(name):
+        if name is None:
+            continue
+        value = clean(env.get(name, ""))
+        if not value.text:
             yield Problem("variable-unset", f"{setting}: the variable {name} is not set", setting, severity="warning")
+        elif value.removed:
+            message = f"{setting}: {value.removed} around the value of {name} are ignored"
+            yield Problem("quoted-variable", message, setting, hint=QUOTES_HINT, severity="warning")
 
 
 def _header(settings: Settings, locations: Locations, read_model: ReadModel) -> list[Problem]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.checks.reserved_args import hoist
+from llama_gguf.settings.environment_value import QUOTES_HINT, clean
 from llama_gguf.settings.loading.coerce import from_text
 from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES, NEAR_MISSES, PLATFORM_VARIABLES
 from llama_gguf.settings.loading.layers import Assignment, Origin, flatten
@@ -27,6 +28,17 @@ Found = Iterator[Assignment | Problem]
 _SERVICE_LINK = re.compile(r"^[a-z]+://|^\d{1,3}(\.\d{1,3}){3}$")  # what Kubernetes sets for each Service
 _CONTEXT: SettingPath = ("engine", "context_per_slot")
 _SLOTS: SettingPath = ("engine", "slots")
+
+
+def unquoted(env: Mapping[str, str]) -> tuple[Mapping[str, str], list[Problem]]:
+    """Return `env` without quotes around the values of settings, and a warning for each."""
+    read = {legacy.name for legacy in LEGACY_VARIABLES} | {one.name for one in PLATFORM_VARIABLES if one.setting}
+    values = {name: clean(env[name]) for name in sorted(env) if name in read or name.upper().startswith(ENV_PREFIX)}
+    quoted = {name: value.text for name, value in values.items() if value.removed == "quotes"}
+    problems = [
+        _warning("quoted-variable", name, "the quotes around the value are ignored", QUOTES_HINT) for name in quoted
+    ]
+    return {**env, **quoted}, problems
 
 
 def nested_variables(env: Mapping[str, str], schema: SettingsSchema) -> Found:
@@ -149,7 +161,9 @@ def doubtful_names(env: Mapping[str, str], schema: SettingsSchema) -> Iterator[P
         text = env[name].strip()
         if not text or name in read or name.upper().startswith(ENV_PREFIX) or _SERVICE_LINK.match(text):
             continue
-        if right := _near_name(name, read, schema):
+        if name.startswith("export "):
+            yield _warning("ignored-variable", name, "is not read", "write the env file without `export`")
+        elif right := _near_name(name, read, schema):
             yield _warning("ignored-variable", name, "is not read", f'did you mean "{right}"?')
         elif name.startswith("LLAMA_ARG_"):
             hint = "llama-server's own variables are not passed on; use the settings, or engine.extra_args"

@@ -69,7 +69,8 @@ def loads(text: str, path: Path | None, env: Mapping[str, str], overrides: Seque
     """Do what `load` does with a text already read; `path` only names it. Pure."""
     schema, file = settings_schema(), str(path) if path else ""
     read = document.parse(text, file) if path else document.Document()
-    problems = list(read.problems)
+    env, quoted = environment.unquoted(env)
+    problems = [*read.problems, *quoted]
     merged = _merge(read, problems, env, overrides, str(path))
     problems += merged.problems
     settings = None

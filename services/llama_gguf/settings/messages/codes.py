@@ -32,6 +32,7 @@ PROBLEM_CODES: Mapping[str, str] = {
     # variables and flags
     "unknown-variable": "A `LLAMA_GGUF__` variable does not name a setting.",
     "ignored-variable": "A variable resembles one that is read, but is ignored (warning).",
+    "quoted-variable": "Quotes or blanks around the value of a variable are ignored (warning).",
     "retired": "A legacy variable no longer has an effect (warning).",
     "moved": "Arguments in EXTRA_ARGS were converted to settings (warning).",
     "bad-override": "A `--set` flag is not NAME=VALUE.",

@@ -157,6 +157,14 @@ def test_variables_that_settings_name(home: Path) -> None:
     missing = [problem.path for problem in found(home, settings)]
     assert missing == ["limits.store_password_env", "auth.bootstrap.env", "model.token_env"]
     assert found(home, settings, {"TOKEN": "a", "FIRST": "b", "PW": "c"}) == []
+    told = found(home, settings, {"TOKEN": '"hf_a"', "FIRST": "b\r", "PW": " ' ' "})
+    assert [(problem.code, problem.path) for problem in told] == [
+        ("variable-unset", "limits.store_password_env"),
+        ("quoted-variable", "auth.bootstrap.env"),
+        ("quoted-variable", "model.token_env"),
+    ]
+    assert told[2].message == "model.token_env: quotes around the value of TOKEN are ignored"
+    assert not any("hf_a" in f"{problem.message} {problem.hint}" for problem in told)
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,49 @@ LEAVES = [leaf.path for leaf in settings_schema().leaves()]
 def test_no_environment_makes_it_raise_anything_else(env: dict[str, str]) -> None:
     with contextlib.suppress(InvalidConfigError):
         load(None, env)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path", "value"),
+    [
+        ("LLAMA_GGUF__GATEWAY__PORT", '"9000"', "gateway.port", 9000),
+        ("LLAMA_GGUF__GATEWAY__PORT", "'9000'\r", "gateway.port", 9000),
+        ("LLAMA_GGUF__GATEWAY__HOST", '"127.0.0.1"', "gateway.host", "127.0.0.1"),
+        ("LLAMA_GGUF__AUTH__ENABLED", '"false"', "auth.enabled", False),
+        ("LLAMA_GGUF__MODEL__ALIASES", '\'["a","b"]\'', "model.aliases", ("a", "b")),
+        (
+            "LLAMA_GGUF__ENGINE__EXTRA_ARGS",
+            '"--no-warmup --swa-full"',
+            "engine.extra_args",
+            ("--no-warmup", "--swa-full"),
+        ),
+        ("MODEL_PATH", '"/a/b.gguf"', "model.path", "/a/b.gguf"),
+    ],
+)
+def test_quotes_that_an_env_file_left_are_ignored_and_told(name: str, text: str, path: str, value: object) -> None:
+    """docker run --env-file passes them on."""
+    loaded = loads(MINIMAL, FILE, {name: text})
+    found: object = loaded.settings
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value
+    (problem,) = [one for one in loaded.problems if one.code == "quoted-variable"]
+    assert (problem.severity, problem.source) == ("warning", f"environment variable {name}")
+
+
+def test_quotes_within_a_value_are_left_and_blanks_are_not_worth_a_word() -> None:
+    env = {
+        "LLAMA_GGUF__ENGINE__EXTRA_ARGS": "'--no-warmup' '--swa-full'",
+        "LLAMA_GGUF__GATEWAY__PORT": " 9000\r\n",
+        "UNKNOWN": '"x"',
+    }
+    loaded = loads(MINIMAL, FILE, env)
+    assert loaded.settings.engine.extra_args == ("--no-warmup", "--swa-full")
+    assert loaded.settings.gateway.port == 9000
+    assert not loaded.problems
+
+
+def test_an_env_file_with_export() -> None:
+    loaded = loads(MINIMAL, FILE, {"export LLAMA_GGUF__GATEWAY__PORT": "9000"})
+    (problem,) = loaded.problems
+    assert (problem.code, problem.hint) == ("ignored-variable", "write the env file without `export`")
