@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ class FileServer:
     """What the server has, its faults, and the requests it got."""
 
     address: str = ""
+    port: int = 0
     files: dict[str, Remote] = field(default_factory=dict)  # by path
     hub: dict[str, dict[str, Remote]] = field(default_factory=dict)  # repository -> file -> content
     hub_token: str | None = None
@@ -233,12 +235,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def file_server() -> Iterator[FileServer]:
-    """Run a server on a free port of the loopback."""
+def file_server(tls: ssl.SSLContext | None = None) -> Iterator[FileServer]:
+    """Run a server on a free port of the loopback; with `tls`, which has its certificate, for https."""
     site = FileServer()
     handler = type("Handler", (_Handler,), {"site": site})
     server = _Server(("127.0.0.1", 0), handler)
-    site.address = f"http://127.0.0.1:{server.server_address[1]}"
+    site.port = int(server.server_address[1])
+    site.address = f"http{'s' if tls else ''}://127.0.0.1:{site.port}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

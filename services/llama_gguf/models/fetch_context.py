@@ -12,15 +12,17 @@ from llama_gguf.errors import ConfigError
 from llama_gguf.models.checksum import VerifiedFiles
 from llama_gguf.models.download.lock import hold
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.models.network import Network
 from llama_gguf.models.source import Wanted
 from llama_gguf.states import Phase
 
 
 @dataclass(frozen=True, slots=True)
 class FetchContext:
-    """The environment (with tokens), the verified checksums, where to report, and the connections per file."""
+    """The environment, the network with tokens, the verified checksums, where to report, and connections per file."""
 
     env: Mapping[str, str] = field(repr=False)
+    network: Network
     verified: VerifiedFiles
     reporter: Reporter
     connections: int = 1
@@ -29,7 +31,7 @@ class FetchContext:
         """Return the token for `wanted`, None if it needs none. Raises ConfigError if its variable is not set."""
         if wanted.token_env is None:
             return None
-        token = self.env.get(wanted.token_env, "").strip()
+        token = self.network.token(wanted.token_env)
         if not token:
             raise ConfigError(
                 f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",

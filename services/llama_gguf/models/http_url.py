@@ -22,7 +22,7 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
     A file on disk is not requested again, because a URL names one file for ever; a new version has a new URL.
     """
     token = context.token(wanted)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = context.network.credentials(origin.url, token)
     prepare_directory(origin.path.parent)
     for number, name in enumerate(split_names(origin.path.name)):
         path = origin.path.with_name(name)
@@ -46,7 +46,7 @@ def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:
 def _fetch_one(remote: Remote, path: Path, context: FetchContext) -> None:
     with context.lock(path, path.name):
         if not _is_present(path, remote.sha256, context):  # the other worker can have downloaded it
-            download(remote, path, context.reporter, context.connections)
+            download(remote, path, context.reporter, context.connections, network=context.network)
             if remote.sha256:
                 context.verified.add(path, remote.sha256)
 

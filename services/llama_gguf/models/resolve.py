@@ -21,6 +21,7 @@ from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import Header
 from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
 from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
+from llama_gguf.models.network import Network
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
 from llama_gguf.settings import Locations
 from llama_gguf.states import Phase
@@ -38,7 +39,8 @@ _FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS = 2.0, 60.0
 def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter: Reporter) -> ModelFiles:
     """Download what is missing of `model` and return the paths of its files. Blocks as long as a download takes."""
     sources = plan_sources(model, locations, env)
-    context = FetchContext(env, VerifiedFiles(locations.models_dir / ".verified"), reporter, model.download_connections)
+    verified = VerifiedFiles(locations.models_dir / ".verified")
+    context = FetchContext(env, Network(env), verified, reporter, model.download_connections)
     if sources.chat_template:
         check_readable(sources.chat_template, "model.chat_template")
 

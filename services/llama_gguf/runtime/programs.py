@@ -75,4 +75,5 @@ def _gateway_variables(settings: Settings) -> tuple[str, ...]:
 def _engine_variables(settings: Settings) -> tuple[str, ...]:
     """Return what downloads need: the hub's variables with its token, the proxies, and the configured tokens."""
     tokens = [artifact.token_env for _, artifact in artifacts_of(settings.model) if artifact.token_env]
-    return ("HF_*", "XDG_CACHE_HOME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", *PROXIES, *tokens)
+    hub = ("HF_*", "HUGGING_FACE_HUB_TOKEN", "XDG_CACHE_HOME")
+    return (*hub, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", *PROXIES, *tokens)

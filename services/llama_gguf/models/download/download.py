@@ -12,6 +12,7 @@ from pathlib import Path
 from llama_gguf.models.download.errors import disk_error
 from llama_gguf.models.download.spec import DownloadJob, Remote, Tuning
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.models.network import Network
 from llama_gguf.states import Phase
 
 
@@ -24,9 +25,17 @@ def prepare_directory(directory: Path) -> None:
 
 
 def download(
-    remote: Remote, destination: Path, reporter: Reporter, connections: int = 1, tuning: Tuning | None = None
+    remote: Remote,
+    destination: Path,
+    reporter: Reporter,
+    connections: int = 1,
+    tuning: Tuning | None = None,
+    *,
+    network: Network | None = None,
 ) -> None:
     """Download `remote` to `destination` and verify its SHA-256, if one is given.
+
+    Without `network` no proxy is used.
 
     Interrupted connections are resumed as long as there is progress. Raises ModelError; the partial file is retained
     for the next call, unless it is corrupt. Must not be called where an event loop runs.
@@ -35,6 +44,6 @@ def download(
 
     reporter.phase(Phase.DOWNLOADING, remote.label)
     try:
-        run(DownloadJob(remote, reporter, connections, tuning or Tuning()), destination)
+        run(DownloadJob(remote, reporter, network or Network({}), connections, tuning or Tuning()), destination)
     except OSError as error:
         raise disk_error(destination, error) from error

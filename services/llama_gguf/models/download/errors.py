@@ -42,9 +42,9 @@ def refused(label: str, status: int, *, permanent: bool) -> ModelError:
     return ModelError(f"{label}: the server responded with {status}", code="model_server_error", permanent=permanent)
 
 
-def unreachable(label: str, reason: str, *, permanent: bool) -> ModelError:
+def unreachable(label: str, reason: str, *, permanent: bool, hint: str = "") -> ModelError:
     """Return the error for a server that gives no complete response."""
-    return ModelError(f"{label}: {reason}", code="model_unreachable", permanent=permanent)
+    return ModelError(f"{label}: {reason}", code="model_unreachable", permanent=permanent, hint=hint)
 
 
 def invalid_url(label: str) -> ModelError:

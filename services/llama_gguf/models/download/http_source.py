@@ -1,65 +1,21 @@
-"""The network side of a download: connections, redirects, and their failures as messages.
-
-aiohttp's exceptions are known only here and become `DownloadInterruptedError`, whose text contains no URL: theirs quote
-complete ones, and a query can contain a signature.
-"""
+"""HTTP for downloads: requests, redirects, and failures as messages."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
 from aiohttp import ClientResponse
 from yarl import URL
+
+from llama_gguf.models.download.http_client import DownloadInterruptedError, HttpClient, InvalidUrlError
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
 _MAY_HAVE_EXPIRED = {400, 401, 403, 404, 410}  # statuses of object stores when a signed URL has expired
 _SENDABLE = re.compile(r"[!-~]+")
-_READ_BUFFER_BYTES = 512 * 1024
-_MAX_HEADER_BYTES = 64 * 1024  # signed URLs are long
-
-
-class DownloadInterruptedError(Exception):
-    """No response, or an incomplete one; the text is fit for messages. `permanent`: trying again cannot help."""
-
-    def __init__(self, reason: str, *, permanent: bool = False) -> None:
-        super().__init__(reason)
-        self.permanent = permanent
-
-
-class InvalidUrlError(Exception):
-    """A URL that is not valid."""
-
-
-def new_session(connect_seconds: float, stall_seconds: float) -> aiohttp.ClientSession:
-    """Return a session for downloads: no decompression, proxies from the environment, the system's certificates."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=stall_seconds),
-        headers={"User-Agent": "llama-gguf-inference", "Accept-Encoding": "identity"},
-        auto_decompress=False,
-        trust_env=True,
-        read_bufsize=_READ_BUFFER_BYTES,
-        max_line_size=_MAX_HEADER_BYTES,
-        max_field_size=_MAX_HEADER_BYTES,
-    )
-
-
-async def body(response: ClientResponse) -> AsyncGenerator[bytes, None]:
-    """Yield the bytes of the body as they arrive. Raises DownloadInterruptedError when it is incomplete."""
-    try:
-        async for chunk, _ in response.content.iter_chunks():
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise DownloadInterruptedError(_reason(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +27,8 @@ class _Target:
 class HttpSource:
     """One file at a URL. The target of its redirects is used for further requests, until it expires."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, credentials: Mapping[str, str]) -> None:
-        self._session = session
+    def __init__(self, client: HttpClient, url: str, credentials: Mapping[str, str]) -> None:
+        self._client = client
         self._origin = _Target(_parsed(url), credentials)
         self._target: _Target | None = None
 
@@ -113,14 +69,7 @@ class HttpSource:
         raise DownloadInterruptedError(f"more than {_MAX_REDIRECTS} redirects", permanent=True)
 
     async def _send(self, target: _Target, headers: Mapping[str, str]) -> ClientResponse:
-        try:
-            return await self._session.get(target.url, headers={**target.headers, **headers}, allow_redirects=False)
-        except aiohttp.InvalidURL as error:
-            raise InvalidUrlError from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise DownloadInterruptedError(_reason(error)) from error
-        except ValueError as error:  # a token beside a password in the URL
-            raise InvalidUrlError from error
+        return await self._client.get(target.url, {**target.headers, **headers})
 
 
 def _redirected(target: _Target, location: str) -> _Target:
@@ -142,37 +91,3 @@ def _parsed(url: str) -> URL:
     except ValueError as error:
         raise InvalidUrlError from error
     return parsed
-
-
-def _reason(error: Exception) -> str:  # noqa: PLR0911 - a table
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return "the server does not respond"
-        case asyncio.TimeoutError():
-            return "timed out waiting for data"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return f"TLS connection to {error.host} failed: {_tls_reason(error)}"
-        case aiohttp.ClientConnectorDNSError():
-            return f"cannot resolve the host name {error.host}"
-        case aiohttp.ClientConnectorError():  # to the proxy, where there is one
-            return f"cannot connect to {error.host}:{error.port}: {_system_reason(error.os_error)}"
-        case aiohttp.ClientHttpProxyError():
-            return f"the proxy responded with {error.status}"
-        case aiohttp.ClientResponseError():
-            return "the response is not valid HTTP"
-        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
-            return "the connection was closed before the response was complete"
-        case OSError():
-            return _system_reason(error)
-    return type(error).__name__
-
-
-def _tls_reason(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError) -> str:
-    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message
-    return getattr(cause, "reason", None) or type(cause).__name__
-
-
-def _system_reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.models.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +39,6 @@ class DownloadJob:
 
     remote: Remote
     reporter: Reporter
+    network: Network
     connections: int
     tuning: Tuning

@@ -19,13 +19,8 @@ from aiohttp import ClientResponse
 from llama_gguf.logs import fields
 from llama_gguf.models.download import errors
 from llama_gguf.models.download.background import BackgroundWork
-from llama_gguf.models.download.http_source import (
-    DownloadInterruptedError,
-    HttpSource,
-    InvalidUrlError,
-    body,
-    new_session,
-)
+from llama_gguf.models.download.http_client import DownloadInterruptedError, HttpClient, InvalidUrlError, body
+from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.partial_file import PartialFile
 from llama_gguf.models.download.range_response import (
     ErrorResponse,
@@ -60,8 +55,8 @@ async def _run(job: DownloadJob, destination: Path) -> None:
     remote, part = job.remote, PartialFile(destination)
     with ThreadPoolExecutor(job.connections + 2, thread_name_prefix="download") as pool:
         try:
-            async with new_session(job.tuning.connect_timeout, job.tuning.read_timeout) as session:
-                source = HttpSource(session, remote.url, remote.headers)
+            async with HttpClient(job.network, job.tuning.connect_timeout, job.tuning.read_timeout) as client:
+                source = HttpSource(client, remote.url, remote.headers)
                 digested = remote.sha256 is not None
                 background = BackgroundWork(
                     part, job.reporter, pool, digested=digested, save_seconds=job.tuning.save_interval
@@ -239,7 +234,7 @@ class Transfer:
         return True
 
     def _unreachable(self, error: DownloadInterruptedError) -> Exception:
-        return errors.unreachable(self._remote.label, str(error), permanent=error.permanent)
+        return errors.unreachable(self._remote.label, str(error), permanent=error.permanent, hint=error.hint)
 
     def _refused(self, error: ErrorStatusError) -> Exception:
         return errors.refused(self._remote.label, error.status, permanent=error.permanent)

@@ -14,7 +14,8 @@ from contextlib import aclosing
 from aiohttp import ClientResponse
 
 from llama_gguf.logs import fields
-from llama_gguf.models.download.http_source import DownloadInterruptedError, HttpSource, body
+from llama_gguf.models.download.http_client import DownloadInterruptedError, body
+from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.range_response import ErrorResponse, InvalidRange, PartialContent, read_response
 from llama_gguf.models.download.segments import Segment, SegmentTracker
 from llama_gguf.models.download.spec import Tuning

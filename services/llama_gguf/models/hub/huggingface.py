@@ -12,19 +12,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_gguf.errors import ModelError
+from llama_gguf.errors import ConfigError, ModelError
 from llama_gguf.logs import fields
 from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, repository
 from llama_gguf.models.model_files import Reporter
+from llama_gguf.models.network import OWN_AUTHORITY_HINT, Network
 from llama_gguf.models.source import OnHub, Wanted, split_names
+from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.gguf_file import has_suffix
+from llama_gguf.settings.proxy import Proxy
 from llama_gguf.settings.words import TRUE_WORDS, closest
 from llama_gguf.states import Phase
 
@@ -48,7 +51,8 @@ class _HubFile:
     origin: OnHub
     name: str
     revision: str
-    token: str | None
+    token: str | None = field(repr=False)
+    proxy: Proxy | None
 
     @property
     def label(self) -> str:
@@ -58,7 +62,7 @@ class _HubFile:
 def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
     """Download the file, or all parts of a split one; return the path of the first."""
     cached = find_cached(origin)
-    offline = context.env.get("HF_HUB_OFFLINE", "").lower() in TRUE_WORDS
+    offline = clean(context.env.get("HF_HUB_OFFLINE", "")).text.lower() in TRUE_WORDS
     if cached and (offline or COMMIT.fullmatch(origin.revision)):
         return cached
     if offline:
@@ -67,18 +71,40 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
             code="model_not_found",
             hint=f"unset HF_HUB_OFFLINE to download it; searched {' and '.join(map(str, origin.caches))}",
         )
-    token = context.token(wanted) or context.env.get("HF_TOKEN", "").strip() or None
     first, *others = split_names(origin.file)
     try:
-        path, commit = _fetch_one(_HubFile(wanted, origin, first, origin.revision, token), context)
+        proxy = _use_network(context.network)
+        token = context.token(wanted) or context.network.hub_token()
+        path, commit = _fetch_one(_HubFile(wanted, origin, first, origin.revision, token, proxy), context)
         for name in others:  # from the same commit: a branch can move meanwhile
-            _fetch_one(_HubFile(wanted, origin, name, commit, token), context)
-    except ModelError as error:
+            _fetch_one(_HubFile(wanted, origin, name, commit, token, proxy), context)
+    except (ModelError, ConfigError) as error:
         if cached is None:
             raise
         log.warning("using the files on disk", extra=fields(reason=error.message, path=str(cached)))
         return cached
     return path
+
+
+def _use_network(network: Network) -> Proxy | None:
+    """Have huggingface_hub send its requests as downloads are sent: same proxy, which is returned, same authorities."""
+    import httpx2  # noqa: PLC0415 - takes 0.2 s, and a model on disk does not need it
+    from huggingface_hub import constants, set_client_factory  # noqa: PLC0415 - as above
+
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        raise ConfigError("HF_ENDPOINT: not an http:// or https:// URL", hint="write it without quotes, or unset it")
+    proxy, ssl_context = network.proxy(constants.ENDPOINT), network.ssl_context
+
+    def client() -> httpx2.Client:
+        through = None
+        if proxy:
+            login = (proxy.username, proxy.password) if proxy.username else None
+            encrypted = ssl_context if proxy.scheme == "https" else None
+            through = httpx2.Proxy(proxy.address, auth=login, ssl_context=encrypted)
+        return httpx2.Client(proxy=through, verify=ssl_context, trust_env=False, follow_redirects=True, timeout=None)
+
+    set_client_factory(client)
+    return proxy
 
 
 def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
@@ -101,21 +127,22 @@ def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
 
 
 def _fetch_blob(file: _HubFile, metadata: HfFileMetadata, blob: Path, context: FetchContext) -> None:
-    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - takes 0.2 s, and a model on disk does not need it
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - as above
 
     fast = context.env.get("HF_XET_HIGH_PERFORMANCE", "").lower() in TRUE_WORDS
     if metadata.xet_file_data and (fast or (metadata.size or 0) > _MAX_HTTP_BYTES):
         _fetch_by_xet(file, metadata.size, context.reporter)
         return
     etag = metadata.etag or ""
+    url = hf_hub_url(file.origin.repo, file.name, revision=metadata.commit_hash)
     remote = Remote(
-        url=hf_hub_url(file.origin.repo, file.name, revision=metadata.commit_hash),
+        url=url,
         label=file.label,
-        headers={"Authorization": f"Bearer {file.token}"} if file.token else {},
+        headers=context.network.credentials(url, file.token),
         size=metadata.size,
         sha256=etag if _SHA256.fullmatch(etag) else None,  # the ETag of a large file is its SHA-256
     )
-    download(remote, blob, context.reporter, context.connections)
+    download(remote, blob, context.reporter, context.connections, network=context.network)
     if remote.sha256:
         context.verified.add(blob, remote.sha256)
 
@@ -132,7 +159,7 @@ def _fetch_by_xet(file: _HubFile, size: int | None, reporter: Reporter) -> None:
             file.name,
             revision=file.revision,
             cache_dir=file.origin.caches[0],
-            token=file.token,
+            token=file.token or False,
             tqdm_class=_relay_class(reporter, size),
         ),
     )
@@ -165,7 +192,7 @@ def _fetch_metadata(file: _HubFile) -> HfFileMetadata:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - as above
 
     url = hf_hub_url(file.origin.repo, file.name, revision=file.revision)
-    return _translated(file, lambda: get_hf_file_metadata(url, token=file.token, timeout=_METADATA_SECONDS))
+    return _translated(file, lambda: get_hf_file_metadata(url, token=file.token or False, timeout=_METADATA_SECONDS))
 
 
 def _translated(file: _HubFile, request: Callable[[], T]) -> T:
@@ -209,11 +236,24 @@ def _translated(file: _HubFile, request: Callable[[], T]) -> T:
             f"{setting}: the Hub responded with {status} for {file.label}", code="model_server_error", permanent=False
         ) from error
     except (httpx2.HTTPError, OSError) as error:  # OSError: also huggingface_hub's own errors
-        raise ModelError(
-            f"{setting}: the Hub cannot be reached: {error or type(error).__name__}",
-            code="model_unreachable",
-            permanent=False,
-        ) from error
+        raise _unreachable(file, error) from error
+
+
+def _unreachable(file: _HubFile, error: Exception) -> ModelError:
+    import httpx2  # noqa: PLC0415 - as above
+
+    through = f", through the proxy {file.proxy.description}" if file.proxy else ""
+    text = str(error) or type(error).__name__
+    refused = isinstance(error, httpx2.ProxyError) and text[:3] in ("403", "407")
+    hint = f"put the right user and password into {file.proxy.variable}" if file.proxy and text[:3] == "407" else ""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        hint = OWN_AUTHORITY_HINT
+    return ModelError(
+        f"{file.wanted.setting}.hf: the Hub cannot be reached{through}: {text}",
+        code="model_unreachable",
+        permanent=refused,
+        hint=hint,
+    )
 
 
 def _file_hint(file: _HubFile) -> str:
@@ -222,7 +262,7 @@ def _file_hint(file: _HubFile) -> str:
     from huggingface_hub import HfApi, errors  # noqa: PLC0415 - as above
 
     try:
-        names = HfApi(token=file.token).list_repo_files(file.origin.repo, revision=file.revision)
+        names = HfApi(token=file.token or False).list_repo_files(file.origin.repo, revision=file.revision)
     except (errors.HfHubHTTPError, httpx2.HTTPError, OSError):
         return ""
     there = sorted(name for name in names if has_suffix(name))

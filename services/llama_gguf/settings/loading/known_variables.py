@@ -124,12 +124,23 @@ PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
     ),
     PlatformVariable(VAST_API_KEY, platform="Vast.ai", note="its presence means Vast.ai for health.platform"),
     PlatformVariable(VAST_CONTAINER_ID, platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
-    PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf; read by huggingface_hub"),
+    PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf"),
+    PlatformVariable("HUGGING_FACE_HUB_TOKEN", platform="Hugging Face", note="older name of HF_TOKEN, which wins"),
     PlatformVariable("HF_HOME", platform="Hugging Face", note="cache directory; read by huggingface_hub"),
     PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; overrides HF_HOME"),
     PlatformVariable("HF_XET_HIGH_PERFORMANCE", platform="Hugging Face", note="faster downloads that use more memory"),
     PlatformVariable("HF_ENDPOINT", platform="Hugging Face", note="another hub; read by huggingface_hub"),
     PlatformVariable("HF_HUB_OFFLINE", platform="Hugging Face", note="use the cache only; read by huggingface_hub"),
+    PlatformVariable(
+        "HTTPS_PROXY", platform="system", note="proxy of downloads; also http_proxy and all_proxy, as curl"
+    ),
+    PlatformVariable("NO_PROXY", platform="system", note="hosts, networks and ports that no proxy is used for"),
+    PlatformVariable(
+        "SSL_CERT_FILE", platform="system", note="authorities that downloads trust instead of the system's"
+    ),
+    PlatformVariable("SSL_CERT_DIR", platform="system", note="the same, as a directory that OpenSSL reads"),
+    PlatformVariable("REQUESTS_CA_BUNDLE", platform="system", note="read where SSL_CERT_FILE is not set"),
+    PlatformVariable("CURL_CA_BUNDLE", platform="system", note="read where neither of both is set"),
     PlatformVariable("XDG_RUNTIME_DIR", platform="system", note="candidate for paths.run_dir"),
     PlatformVariable("XDG_DATA_HOME", platform="system", note="candidate for paths.data_dir"),
     PlatformVariable(CONFIG_VARIABLE, platform="llama-gguf", note="path of the configuration file"),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.download.download import download
-from llama_gguf.models.download.http_source import DownloadInterruptedError, HttpSource, body, new_session
+from llama_gguf.models.download.http_client import DownloadInterruptedError, HttpClient, body
+from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.spec import Remote, Tuning
+from llama_gguf.models.network import Network
 from support.file_server import Remote as Served
 from support.file_server import file_server
 from support.silent import Silent
@@ -102,28 +101,6 @@ def test_not_tls(tmp_path: Path) -> None:
     assert not error.permanent
 
 
-def test_a_certificate_of_nobody_we_trust() -> None:
-    wrong = ssl.SSLCertVerificationError(1, "x")
-    wrong.verify_message = "self-signed certificate"
-    key = aiohttp.client_reqrep.ConnectionKey("h", 443, True, True, None, None, None)
-    error = aiohttp.ClientConnectorCertificateError(key, wrong)
-
-    async def refused() -> None:
-        async with new_session(1, 1) as session:
-            source = HttpSource(session, "https://h/x?secret", {})
-
-            async def get(*_: object, **__: object) -> None:
-                raise error
-
-            session.get = get  # type: ignore[assignment,method-assign]
-            async with source.get({}):
-                pass
-
-    with pytest.raises(DownloadInterruptedError) as caught:
-        asyncio.run(refused())
-    assert str(caught.value) == "TLS connection to h failed: self-signed certificate"
-
-
 @pytest.mark.parametrize("url", ["http://a:b:c/x", "http://[::1/x", "http://127.0.0.1:99999/x"])
 def test_impossible_addresses(tmp_path: Path, url: str) -> None:
     error = failure(tmp_path, url)
@@ -175,30 +152,10 @@ def test_redirects_that_lead_nowhere(tmp_path: Path, location: str, message: str
     assert (error.message, error.permanent) == (f"the model: {message}", True)
 
 
-def test_proxies_are_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with file_server() as proxy:
-        proxy.files["/m"] = Served(BODY)
-        monkeypatch.setenv("http_proxy", proxy.address)
-        monkeypatch.delenv("no_proxy", raising=False)
-        monkeypatch.delenv("NO_PROXY", raising=False)
-        download(Remote("http://models.invalid/m", "x"), tmp_path / "m.gguf", Silent())
-    assert (tmp_path / "m.gguf").read_bytes() == BODY
-    monkeypatch.setenv("https_proxy", proxy.address)  # gone now
-    error = failure(tmp_path, "https://models.invalid/x?secret")
-    assert error.message.startswith("the model: cannot connect to 127.0.0.1:")
-
-
-def test_a_proxy_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as address:
-        monkeypatch.setenv("https_proxy", f"http://{address}")
-        error = failure(tmp_path, "https://models.invalid/x?secret")
-    assert error.message == "the model: the proxy responded with 407"
-
-
 async def test_a_body_that_breaks_off() -> None:
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nGGUF") as address:
-        async with new_session(1, 1) as session:
-            source = HttpSource(session, f"http://{address}/x", {})
+        async with HttpClient(Network({}), 1, 1) as client:
+            source = HttpSource(client, f"http://{address}/x", {})
             async with source.get({}) as response:
                 with pytest.raises(DownloadInterruptedError, match="closed before the response was complete"):
                     assert [chunk async for chunk in body(response)] == []

@@ -230,7 +230,7 @@ def test_xet_where_it_is_asked_for(hub: FileServer, tmp_path: Path, monkeypatch:
     reporter = Remembering()
     path = fetch(tmp_path, {"HF_XET_HIGH_PERFORMANCE": "1"}, reporter)
     assert path.read_bytes() == body
-    assert calls == [(REPO, FILE, "main", None)]
+    assert calls == [(REPO, FILE, "main", False)]
     assert reporter.steps[-1] == (len(body), len(body))
     assert hub.asked("GET", f"/cdn/{REPO}/{FILE}") == []
     assert fetch(tmp_path / "plain").read_bytes() == body

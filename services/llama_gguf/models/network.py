@@ -1,0 +1,74 @@
+"""How downloads reach a server: the proxy, the trusted authorities and the token of each request.
+
+The one owner of all three for the hub's metadata and for the bytes of files, which two HTTP libraries fetch.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llama_gguf.errors import ConfigError
+from llama_gguf.logs import fields
+from llama_gguf.settings.certificates import trusted_by
+from llama_gguf.settings.environment_value import clean
+from llama_gguf.settings.hosts import is_loopback
+from llama_gguf.settings.proxy import Proxy, proxy_for
+
+if TYPE_CHECKING:
+    import ssl
+
+log = logging.getLogger(__name__)
+
+OWN_AUTHORITY_HINT = "if its certificate is of an authority of your own, name that one's file in SSL_CERT_FILE"
+_HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SENDABLE = re.compile(r"[!-~]+")
+
+
+class Network:
+    """Proxies, certificates and tokens as the environment has them. Invalid ones raise ConfigError when needed."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def proxy(self, url: str) -> Proxy | None:
+        """Return the proxy for a request to `url`, None for a direct connection."""
+        return proxy_for(url, self._env)
+
+    @cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The authorities to trust."""
+        return trusted_by(self._env)
+
+    def hub_token(self) -> str | None:
+        """Return the token of the variables that Hugging Face's own tools read, None without one."""
+        return next((token for name in _HUB_TOKENS if (token := self.token(name))), None)
+
+    def token(self, variable: str) -> str | None:
+        """Return the token in `variable`, None if it is not set."""
+        value = clean(self._env.get(variable, ""))
+        if value.removed:
+            log.warning("removed from around a token", extra=fields(variable=variable, removed=value.removed))
+        if value.text and not _SENDABLE.fullmatch(value.text):
+            raise ConfigError(
+                f"{variable}: the token contains blanks or characters that no token has",
+                hint="copy it again; a variable has one token, on one line",
+            )
+        return value.text or None
+
+    def credentials(self, url: str, token: str | None) -> dict[str, str]:
+        """Return the headers that send `token` to `url`; warn where others on the way can read it."""
+        if not token:
+            return {}
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            proxy = self.proxy(url)
+            log.warning(
+                "the token is sent unencrypted",
+                extra=fields(host=parts.hostname or "", proxy=proxy.description if proxy else "none"),
+            )
+        return {"Authorization": f"Bearer {token}"}
