@@ -35,6 +35,9 @@ _HINTS = {
 }
 
 
+_CANNOT_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
 def no_failpoint(_name: str) -> None:
     """Do nothing."""
 
@@ -123,7 +126,7 @@ def replace(path: Path, data: bytes, *, failpoint: Failpoint = no_failpoint) -> 
             for start in range(0, len(data), _CHUNK):
                 write_all(descriptor, data[start : start + _CHUNK])
                 failpoint("written")
-            os.fsync(descriptor)
+            sync(descriptor)
             failpoint("synced")
         finally:
             os.close(descriptor)
@@ -165,17 +168,27 @@ def sync_directory(directory: Path) -> None:
     """fsync a directory, so that renames in it are durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot fsync a directory.
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int, *, data_only: bool = False) -> None:
+    """fsync or fdatasync, where the file system can: some network ones cannot, directories least of all."""
+    try:
+        (os.fdatasync if data_only else os.fsync)(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def chown_like(reference: Path, path: Path) -> None:
     """As root, give `path` the owner and group of `reference`; otherwise do nothing."""
     if os.geteuid() == 0:
         owner = reference.stat()
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        try:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        except PermissionError:  # file systems without owners refuse even what changes nothing
+            now = path.lstat()
+            if (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid):
+                raise

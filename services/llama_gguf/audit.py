@@ -149,7 +149,7 @@ class AuditLog:
         try:
             atomic_file.write_all(file.fileno(), entry.line())
             self._failpoint("appended")
-            os.fsync(file.fileno())
+            atomic_file.sync(file.fileno())
         except OSError:
             with suppress(OSError):
                 file.truncate(size)

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "api_errors": FOUNDATION,
     "audit": FOUNDATION | {"atomic_file"},
     "settings": FOUNDATION,
-    "models": FOUNDATION | {"settings"},
+    "models": FOUNDATION | {"atomic_file", "settings"},
     "keys": FOUNDATION | {"atomic_file", "audit", "settings"},
     "rundir": FOUNDATION | {"atomic_file", "settings"},
     "engine": FOUNDATION | {"atomic_file", "settings", "rundir", "models", "keys"},

@@ -110,7 +110,7 @@ def _warnings(path: Path, keys: KeyFile, mode: int) -> Iterator[Problem]:
             code="keys-readable",
             message=f"{path} is accessible to other users (mode {mode:o})",
             source=str(path),
-            hint=f"chmod 600 {path}",
+            hint=f"chmod 600 {path}; if the file system has no modes, move the file to one that has",
             severity="warning",
         )
 

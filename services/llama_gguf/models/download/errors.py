@@ -12,10 +12,13 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 def disk_error(path: Path, error: OSError) -> ModelError:
     """Return the error for a failed write."""
+    hint = "check the free space and the permissions of paths.models_dir"
+    if error.errno == errno.EFBIG:
+        hint = "its file system does not hold files of this size (FAT32: 4 GB): set paths.models_dir to another volume"
     return ModelError(
         f"{path}: cannot be written: {error.strerror or error}",
         code="disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "models_dir_not_writable",
-        hint="check the free space and the permissions of paths.models_dir",
+        hint=hint,
         permanent=error.errno in _DISK_ERRORS,
     )
 

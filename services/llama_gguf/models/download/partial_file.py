@@ -14,6 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
+from llama_gguf.atomic_file import sync
 from llama_gguf.models.download.errors import no_space
 from llama_gguf.models.download.segments import Span, merged
 
@@ -86,19 +87,19 @@ class PartialFile:
 
     def save(self, done: tuple[Span, ...]) -> None:
         """Make the spans `done`, which are written, durable."""
-        os.fdatasync(self._file)
+        sync(self._file, data_only=True)
         # "version", not the former format's "validator": an older program must not take the length for the progress.
         sidecar = {"version": self.validator, "size": self.size, "done": done}
         with self._new_sidecar.open("w", encoding="utf-8") as file:
             json.dump(sidecar, file)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         self._new_sidecar.replace(self._sidecar)
         self.done = done
 
     def finish(self) -> None:
         """Rename the file, which is complete, to the destination."""
-        os.fsync(self._file)
+        sync(self._file)
         ours, current = os.fstat(self._file), self.path.stat()
         if (ours.st_dev, ours.st_ino) != (current.st_dev, current.st_ino):  # where there are no locks
             raise OSError(errno.EBUSY, "another process started the same download")

@@ -21,7 +21,7 @@ from llama_gguf.logs import fields
 from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
-from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, publish, repository
+from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, prepare, publish, repository, spelled_differently
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.network import OWN_AUTHORITY_HINT, Network
 from llama_gguf.models.source import OnHub, Wanted, split_names
@@ -62,6 +62,8 @@ class _HubFile:
 def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
     """Download the file, or all parts of a split one; return the path of the first."""
     cached = find_cached(origin)
+    if cached and spelled_differently(cached, origin):
+        log.info("the cache spells the repository in other case", extra=fields(repo=origin.repo, path=str(cached)))
     offline = clean(context.env.get("HF_HUB_OFFLINE", "")).text.lower() in TRUE_WORDS
     if cached and (offline or COMMIT.fullmatch(origin.revision)):
         return cached
@@ -120,10 +122,12 @@ def _fetch_one(file: _HubFile, context: FetchContext) -> tuple[Path, str]:
     blob = repository(file.origin.caches[0], file.origin) / "blobs" / etag
     prepare_directory(blob.parent)
 
+    path = prepare(file.origin, commit, file.name)
     with context.lock(blob, file.name):
-        if not blob.exists():
+        if not (blob.exists() or path.exists()):  # `path` alone on a volume without links
             _fetch_blob(file, metadata, blob, context)
-        return publish(file.origin, commit, file.name, blob), commit
+        publish(file.origin, commit, path, blob)
+    return path, commit
 
 
 def _fetch_blob(file: _HubFile, metadata: HfFileMetadata, blob: Path, context: FetchContext) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.errors import ModelError
-from llama_gguf.models.hub.cache_layout import find_cached, publish
+from llama_gguf.models.hub.cache_layout import find_cached, prepare, publish, spelled_differently
 from llama_gguf.models.source import OnHub
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -66,7 +66,8 @@ def test_what_is_published_is_found_again(origin: OnHub, tmp_path: Path) -> None
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"GGUF")
     for _ in range(2):
-        link = publish(origin, NEW, "m.gguf", blob)
+        link = prepare(origin, NEW, "m.gguf")
+        publish(origin, NEW, link, blob)
         assert (link.resolve(), link.readlink()) == (blob, Path("../../blobs/etag"))
         assert [path.name for path in link.parent.iterdir()] == ["m.gguf"]
     assert find_cached(origin) == link
@@ -76,5 +77,32 @@ def test_what_is_published_is_found_again(origin: OnHub, tmp_path: Path) -> None
 def test_a_cache_that_cannot_be_written_is_said(origin: OnHub, tmp_path: Path) -> None:
     (tmp_path / "ours").write_text("in the way")
     with pytest.raises(ModelError, match="cannot be created") as caught:
-        publish(origin, NEW, "m.gguf", tmp_path / "blob")
+        prepare(origin, NEW, "m.gguf")
     assert caught.value.code == "models_dir_not_writable"
+
+
+def test_another_spelling_is_taken_where_the_exact_one_is_not_there(origin: OnHub) -> None:
+    """As RunPod's cache spells: in lower case."""
+    wanted = replace(origin, repo="Owner/Name")
+    lower = put(origin.caches[1], OLD, "m.gguf")
+    found = find_cached(wanted)
+    assert found == lower / "m.gguf"
+    assert spelled_differently(found, wanted)
+    assert not spelled_differently(found, origin)
+    exact = origin.caches[1] / "models--Owner--Name/snapshots" / OLD
+    exact.mkdir(parents=True)
+    assert find_cached(wanted) == found  # the exact one is empty
+    (exact / "m.gguf").write_bytes(b"GGUF")
+    assert find_cached(wanted) == exact / "m.gguf"
+    assert find_cached(replace(origin, repo="owner/other")) is None
+
+
+def test_of_two_other_spellings_the_last_changed_is_taken(origin: OnHub) -> None:
+    for name, age in (("models--OWNER--NAME", 0), ("models--owner--name", 60)):
+        snapshot = origin.caches[0] / name / "snapshots" / OLD
+        snapshot.mkdir(parents=True)
+        (snapshot / "m.gguf").write_bytes(b"GGUF")
+        os.utime(origin.caches[0] / name, (1e9 - age, 1e9 - age))
+    found = find_cached(replace(origin, repo="Owner/Name"))
+    assert found
+    assert found.parts[-4] == "models--OWNER--NAME"

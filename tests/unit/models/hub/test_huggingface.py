@@ -235,3 +235,17 @@ def test_xet_where_it_is_asked_for(hub: FileServer, tmp_path: Path, monkeypatch:
     assert hub.asked("GET", f"/cdn/{REPO}/{FILE}") == []
     assert fetch(tmp_path / "plain").read_bytes() == body
     assert len(calls) == 1
+
+
+def test_the_lower_case_of_runpods_cache_is_found_and_told(
+    hub: FileServer, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llama_gguf.models.source.RUNPOD_MODEL_CACHE", str(tmp_path / "runpod"))
+    snapshot = tmp_path / "runpod" / "models--acme--tiny-gguf" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / FILE).symlink_to(tiny_model)
+    with caplog.at_level("INFO"):
+        assert fetch(tmp_path, revision=COMMIT) == snapshot / FILE
+    assert not hub.requests
+    (record,) = [one for one in caplog.records if "other case" in one.message]
+    assert vars(record)["fields"] == {"repo": REPO, "path": str(snapshot / FILE)}
