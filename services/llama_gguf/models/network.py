@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from llama_gguf.errors import ConfigError
 from llama_gguf.logs import fields
 from llama_gguf.settings.certificates import trusted_by
-from llama_gguf.settings.environment_value import clean
+from llama_gguf.settings.environment_value import clean, secret
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.proxy import Proxy, proxy_for
 
@@ -25,8 +25,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OWN_AUTHORITY_HINT = "if its certificate is of an authority of your own, name that one's file in SSL_CERT_FILE"
-_HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Variables of the hub's token, the first that is set counts."""
 _SENDABLE = re.compile(r"[!-~]+")
+
+
+def valid_token(variable: str, env: Mapping[str, str]) -> str | None:
+    """Return the token in `variable`, None if it is not set. Raises ConfigError for what is none."""
+    token = secret(env, variable)
+    if token and not _SENDABLE.fullmatch(token):
+        raise ConfigError(
+            f"{variable}: the token contains blanks or characters that no token has",
+            hint="copy it again; a variable has one token, on one line",
+        )
+    return token
 
 
 class Network:
@@ -46,19 +58,13 @@ class Network:
 
     def hub_token(self) -> str | None:
         """Return the token of the variables that Hugging Face's own tools read, None without one."""
-        return next((token for name in _HUB_TOKENS if (token := self.token(name))), None)
+        return next((token for name in HUB_TOKENS if (token := self.token(name))), None)
 
     def token(self, variable: str) -> str | None:
         """Return the token in `variable`, None if it is not set."""
-        value = clean(self._env.get(variable, ""))
-        if value.removed:
-            log.warning("removed from around a token", extra=fields(variable=variable, removed=value.removed))
-        if value.text and not _SENDABLE.fullmatch(value.text):
-            raise ConfigError(
-                f"{variable}: the token contains blanks or characters that no token has",
-                hint="copy it again; a variable has one token, on one line",
-            )
-        return value.text or None
+        if removed := clean(self._env.get(variable, "")).removed:
+            log.warning("removed from around a token", extra=fields(variable=variable, removed=removed))
+        return valid_token(variable, self._env)
 
     def credentials(self, url: str, token: str | None) -> dict[str, str]:
         """Return the headers that send `token` to `url`; warn where others on the way can read it."""

@@ -18,6 +18,7 @@ from llama_gguf.settings.checks.model_facts import ModelFacts
 from llama_gguf.settings.gguf_file import named_file
 from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
 from llama_gguf.settings.messages.report import as_data, count, explain
+from llama_gguf.settings.sections.sources import DOWNLOADED, artifacts_of, sources_of
 
 
 @click.command()
@@ -66,7 +67,17 @@ def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ..
     """Return the problems of a valid configuration on this machine, with their positions."""
     locations = locate(loaded.settings, env)
     found = check_files(loaded.settings, locations, env, read_model=read_model)
-    return loaded.with_origins([*found, *_pinned_variant(loaded.settings, locations, env)])
+    return loaded.with_origins(
+        [*found, *_downloads(loaded.settings, locations, env), *_pinned_variant(loaded.settings, locations, env)]
+    )
+
+
+def _downloads(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    if not any(sources_of(artifact)[0] in DOWNLOADED for _, artifact in artifacts_of(settings.model)):
+        return []
+    from llama_gguf.models.preflight import download_problems  # noqa: PLC0415 - only if something is downloaded
+
+    return download_problems(settings, locations, env)
 
 
 def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:

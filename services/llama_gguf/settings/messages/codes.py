@@ -100,5 +100,8 @@ PROBLEM_CODES: Mapping[str, str] = {
     "no-keys": "There are no API keys, so every request will be rejected (warning).",
     "keys-file-unreadable": "The keys file cannot be read.",
     "keys-file-open": "The keys file is readable by other users (warning).",
+    "bad-proxy": "A variable for proxies names none that a download can use.",
+    "bad-certificates": "A variable for certificates of authorities names no usable file or directory.",
+    "bad-token": "A variable holds what cannot be a token.",
     "variable-unset": "A variable that a setting names is not set (warning).",
 }

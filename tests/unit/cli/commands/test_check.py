@@ -168,3 +168,14 @@ def test_a_pinned_cpu_variant_that_cannot_run_here(tmp_path: Path, capsys: pytes
     capsys.readouterr()
     assert run(["check", str(missing)]) == 78
     assert "cpu-variant" not in capsys.readouterr().err
+
+
+def test_a_proxy_that_no_download_could_use_is_told_at_the_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "ftp://me:geheim@proxy")
+    text = "model:\n  hf: {repo: a/b, file: c.gguf}\nauth: {bootstrap: {generate: true}}\n"
+    assert run(["check", str(write(text))]) == 78
+    err = capsys.readouterr().err
+    assert "config.yaml:2:3: error[bad-proxy]: ALL_PROXY: ftp proxies are not supported" in err
+    assert "geheim" not in err

@@ -1,0 +1,72 @@
+"""What would stop a download, found without a network: for `check`, before a machine with a GPU is rented.
+
+Only files that are not on disk yet are looked at. Reads the disk and the environment, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from llama_gguf.errors import ConfigError, Problem
+from llama_gguf.models.inventory import all_wanted, file_status
+from llama_gguf.models.network import HUB_TOKENS, Network, valid_token
+from llama_gguf.models.source import AtUrl, OnHub, Wanted, plan_sources
+from llama_gguf.settings import Locations, Settings
+from llama_gguf.settings.environment_value import QUOTES_HINT, clean
+from llama_gguf.settings.hosts import is_loopback
+
+DEFAULT_HUB = "https://huggingface.co"
+_ENDPOINT = "HF_ENDPOINT"
+
+
+def download_problems(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    """Return what is wrong with the environment for the files that are to be downloaded, each once."""
+    network = Network(env)
+    found: dict[str, Problem] = {}
+    for wanted in all_wanted(plan_sources(settings.model, locations, env)):
+        if not file_status(wanted).present:
+            for problem in _problems(wanted, network, env):
+                found.setdefault(problem.message, problem)
+    return list(found.values())
+
+
+def _problems(wanted: Wanted, network: Network, env: Mapping[str, str]) -> Iterator[Problem]:
+    match wanted.origin:
+        case OnHub():
+            setting, url = f"{wanted.setting}.hf", clean(env.get(_ENDPOINT, "")).text or DEFAULT_HUB
+            if urlsplit(url).scheme not in ("http", "https"):
+                message = f"{_ENDPOINT}: not an http:// or https:// URL"
+                yield Problem("bad-url", message, setting, hint="write it without quotes, or unset it")
+                return
+            yield from _hub_token(wanted, url, setting, env)
+        case AtUrl(url, _):
+            setting = f"{wanted.setting}.url"
+        case _:
+            return
+    if wanted.token_env:
+        yield from _failure("bad-token", setting, lambda: valid_token(wanted.token_env or "", env))
+    yield from _failure("bad-proxy", setting, lambda: network.proxy(url))
+    if url.startswith("https:"):
+        yield from _failure("bad-certificates", setting, lambda: network.ssl_context)
+
+
+def _hub_token(wanted: Wanted, url: str, setting: str, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield what is wrong with the token of the hub's own variables, if it is used."""
+    variable = next((name for name in HUB_TOKENS if clean(env.get(name, "")).text), None)
+    if wanted.token_env or variable is None:
+        return
+    yield from _failure("bad-token", setting, lambda: valid_token(variable, env))
+    if removed := clean(env[variable]).removed:
+        message = f"{variable}: {removed} around the value are ignored"
+        yield Problem("quoted-variable", message, setting, hint=QUOTES_HINT, severity="warning")
+    if url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
+        message = f"{variable}: the token would be sent unencrypted, {_ENDPOINT} is an http:// URL"
+        yield Problem("token-unencrypted", message, setting, hint="use https://", severity="warning")
+
+
+def _failure(code: str, setting: str, check: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        check()
+    except ConfigError as error:
+        yield Problem(code, error.message, setting, hint=error.hint)
