@@ -5,7 +5,7 @@ set -euo pipefail
 sudo=()
 [ "$(id -u)" -eq 0 ] || sudo=(sudo)
 
-packages=(ca-certificates cmake curl g++ git make ninja-build procps python3-venv redis-server)
+packages=(ca-certificates cmake curl g++ git make netcat-openbsd nginx-light ninja-build openssl procps python3-venv redis-server)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
