@@ -6,13 +6,13 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from support.file_server import COMMIT, FileServer, Remote, file_server
-from support.limited_filesystem import EXFAT, SMB, supported
+from support.limited_filesystem import EXFAT, FUSE, SMB, supported
 from support.patience import PATIENCE
 
 REPO, FILE = "acme/tiny-GGUF", "tiny.gguf"
@@ -31,14 +31,20 @@ def download(hub: FileServer, root: Path, *refused: str, limit_bytes: int = 0) -
     config = root / "config.yaml"
     config.write_text(f"model: {{hf: {{repo: {REPO}, file: {FILE}}}}}\npaths: {{data_dir: {root}}}\n")
     command = [sys.executable, "-m", "llama_gguf.cli", "model", "download", "--config", str(config)]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HF_ENDPOINT": hub.address}
+    return limited(refused, command, limit_bytes=limit_bytes, HF_ENDPOINT=hub.address)
+
+
+def limited(
+    refused: Sequence[str], command: list[str], *, limit_bytes: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with the system calls of `refused` not available."""
     return subprocess.run(
         [sys.executable, "-m", "support.limited_filesystem", *refused, "--", *command],
         capture_output=True,
         text=True,
         timeout=60 * PATIENCE,
         check=False,
-        env=env,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **variables},
         preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes,) * 2)) if limit_bytes else None,
     )
 
@@ -49,7 +55,7 @@ def download(hub: FileServer, root: Path, *refused: str, limit_bytes: int = 0) -
         ((), "symbolic link"),
         (("symlink=EPERM",), "hard link"),
         (("symlink=EOPNOTSUPP", "link=EOPNOTSUPP"), "the file"),
-        (("symlink,link=ENOSYS",), "the file"),
+        (FUSE, "the file"),
         (EXFAT, "the file"),
         (SMB, "the file"),
     ],
@@ -94,19 +100,12 @@ def test_a_file_too_large_for_the_file_system_is_told_before_a_byte_is_fetched(h
     assert "FAT32" in done.stderr
 
 
-@pytest.mark.parametrize("refused", [EXFAT, SMB], ids=["exFAT", "SMB"])
+@pytest.mark.parametrize("refused", [EXFAT, FUSE, SMB], ids=["exFAT", "FUSE", "SMB"])
 def test_keys_and_their_log_on_such_a_volume(tmp_path: Path, refused: tuple[str, ...]) -> None:
     """SMB without locks is refused, because two writers would lose a key; anything else works."""
     keys = tmp_path / "keys.json"
-    command = [sys.executable, "-m", "llama_gguf.cli", "keys", "generate", "--name", "one", "--keys-file", str(keys)]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "support.limited_filesystem", *refused, "--", *command],
-        capture_output=True,
-        text=True,
-        timeout=60 * PATIENCE,
-        check=False,
-        env=env,
+    done = limited(
+        refused, [sys.executable, "-m", "llama_gguf.cli", "keys", "generate", "--name", "one", "--keys-file", str(keys)]
     )
     if refused is SMB:
         assert done.returncode == 78
@@ -114,3 +113,24 @@ def test_keys_and_their_log_on_such_a_volume(tmp_path: Path, refused: tuple[str,
     else:
         assert done.returncode == 0, done.stderr
         assert keys.is_file()
+
+
+COUNT = """
+import sys
+from pathlib import Path
+from llama_gguf.gateway.telemetry.usage_store import UsageStore, read
+store = UsageStore(Path(sys.argv[1]), flush_seconds=60)
+store.open()
+store.record("alice", "m", requests=1, errors=0, prompt=100, cached=40, completion=10)
+store.close()
+print(store.write_failures, sum(used.requests for used in read(Path(sys.argv[1]), by="key", since="2020-01-01")))
+"""
+
+
+def test_usage_on_a_share_that_maps_no_memory_is_there_after_a_restart(tmp_path: Path) -> None:
+    """SQLite's write-ahead log shares memory; without it the file has another journal."""
+    for refused, requests in ((SMB, 1), (SMB, 2), ((), 3), (SMB, 4)):  # the third time with a log
+        done = limited(refused, [sys.executable, "-c", COUNT, str(tmp_path / "usage.sqlite3")])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["0", str(requests)]
+        assert done.stderr == ""

@@ -3,7 +3,7 @@
     python -m support.limited_filesystem symlink,link=EPERM flock=ENOLCK -- llama-gguf model download
 
 A seccomp filter, because tests cannot mount exFAT or SMB; it needs no rights. The error numbers are those that these
-file systems answer.
+file systems answer. `mmap` is refused where it would share what it writes, as SQLite's write-ahead log does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _CALLS: dict[str, tuple[int, dict[str, tuple[int, ...]]]] = {
             "fallocate": (285,),
             "chmod": (90, 91, 268, 452),
             "chown": (92, 93, 94, 260),
+            "mmap": (9,),
         },
     ),
     "aarch64": (
@@ -39,13 +40,16 @@ _CALLS: dict[str, tuple[int, dict[str, tuple[int, ...]]]] = {
             "fallocate": (47,),
             "chmod": (52, 53, 452),
             "chown": (54, 55),
+            "mmap": (222,),
         },
     ),
 }
 EXFAT = ("symlink,link,chown=EPERM", "fallocate=EOPNOTSUPP")
-SMB = ("symlink,link,chmod,chown=EPERM", "flock=EOPNOTSUPP", "fsync=EINVAL", "fallocate=EOPNOTSUPP")
+SMB = ("symlink,link,chmod,chown=EPERM", "flock,fallocate=EOPNOTSUPP", "mmap=ENODEV")
+FUSE = ("symlink,link,fallocate=ENOSYS", "fsync=EINVAL", "mmap=ENODEV")
 
-_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
+_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_MMAP_FLAGS, _MAP_SHARED = 16 + 3 * 8, 1  # where the fourth argument is, and the bit
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 
@@ -66,8 +70,13 @@ def _filter(refusals: dict[int, int], architecture: int) -> bytes:
         _statement(_RETURN, _ALLOW),
         _statement(_LOAD, 0),  # the number of the call
     ]
+    shared = _CALLS[platform.machine()][1]["mmap"][0]
     for call, number in refusals.items():
-        lines += [_statement(_EQUAL, call, 0, 1), _statement(_RETURN, _ERRNO | number)]
+        if call != shared:
+            lines += [_statement(_EQUAL, call, 0, 1), _statement(_RETURN, _ERRNO | number)]
+    if shared in refusals:  # last, because it loads another word
+        lines += [_statement(_EQUAL, shared, 0, 3), _statement(_LOAD, _MMAP_FLAGS)]
+        lines += [_statement(_ANY_BIT, _MAP_SHARED, 0, 1), _statement(_RETURN, _ERRNO | refusals[shared])]
     return b"".join([*lines, _statement(_RETURN, _ALLOW)])
 
 

@@ -197,6 +197,33 @@ class UsageStore:
         return fresh
 
 
+def _connected(path: Path, *, write_ahead: bool) -> sqlite3.Connection:
+    # isolation_level None: the writer begins and ends transactions, not the driver.
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
+    )
+    try:
+        _prepare(connection.execute, write_ahead=write_ahead)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(execute: Callable[[str], sqlite3.Cursor], *, write_ahead: bool) -> None:
+    if not write_ahead:
+        # Before the first access: only so a file with a write-ahead log can be opened without shared memory.
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+    version = execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, _VERSION):
+        raise sqlite3.DatabaseError(f"written by another version of this program (format {version})")
+    execute(f"PRAGMA journal_mode = {'WAL' if write_ahead else 'TRUNCATE'}")
+    execute("PRAGMA locking_mode = NORMAL")
+    execute("PRAGMA synchronous = NORMAL")
+    execute(_SCHEMA)
+    execute(f"PRAGMA user_version = {_VERSION}")
+
+
 class _Writer:
     """The connection, opened in the event loop's thread and used only by the writing thread after that."""
 
@@ -205,29 +232,11 @@ class _Writer:
         self._sums: Sums = {}
         self.failures = 0
         self._failing = False
-        # isolation_level None: this class begins and ends transactions, not the driver.
-        self._connection = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
-        )
         try:
-            self._prepare()
-        except sqlite3.Error:
-            self._connection.close()
-            raise
-
-    def _prepare(self) -> None:
-        execute = self._connection.execute
-        version = execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            raise sqlite3.DatabaseError(f"written by another version of this program (format {version})")
-        try:
-            execute("PRAGMA journal_mode = WAL")
+            self._connection = _connected(path, write_ahead=True)
         except sqlite3.OperationalError:
-            # WAL needs shared memory, which network file systems lack; a rollback journal is slower but always works.
-            execute("PRAGMA journal_mode = TRUNCATE")
-        execute("PRAGMA synchronous = NORMAL")
-        execute(_SCHEMA)
-        execute(f"PRAGMA user_version = {_VERSION}")
+            # A write-ahead log needs shared memory, which network file systems lack; a rollback journal is slower.
+            self._connection = _connected(path, write_ahead=False)
 
     def month_tokens(self, first_day: str) -> dict[str, int]:
         """Return the tokens of each key since `first_day`."""

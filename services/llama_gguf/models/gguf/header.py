@@ -125,7 +125,8 @@ def read_header(path: Path) -> Header:
             raise ModelError(f"{path} is not a regular file", code="model_not_a_file")
         if status.st_size < len(MAGIC) + 20:
             raise _invalid(path, f"it has only {status.st_size} bytes")
-        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as view:
+        # Private, because some network and user-space file systems map nothing shared.
+        with mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as view:
             return _Reader(path, view).header()
     finally:
         os.close(descriptor)

@@ -152,8 +152,9 @@ def _keys(settings: Settings, locations: Locations) -> Iterator[Problem]:
         message = f"auth.keys_file: {file} cannot be read by uid {os.getuid()}"
         yield Problem("keys-file-unreadable", message, "auth.keys_file")
     elif file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        hint = f"chmod 600 {file}; if the file system has no modes, move the file to one that has"
         message = f"auth.keys_file: {file} is readable by other users (mode {stat.S_IMODE(file.stat().st_mode):04o})"
-        yield Problem("keys-file-open", message, "auth.keys_file", hint=f"chmod 600 {file}", severity="warning")
+        yield Problem("keys-file-open", message, "auth.keys_file", hint=hint, severity="warning")
 
 
 def _variables(settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
