@@ -113,6 +113,11 @@ RULES = (
         _LOWER + ", or lower engine.prompt_cache_mib; `llama-gguf plan` shows the estimate",
         permanent=False,
     ),
+    _rule(
+        r"mmap failed: (?P<what>No such device|Invalid argument|Operation not supported)",
+        "the volume of the model cannot map a file into memory ({what})",
+        'set engine.extra_args: ["--load-mode", "none"], or move the model to another volume (not a network share)',
+    ),
     # Files beside the model, before the model: their failures also cause the model's
     _rule(
         r"(?:failed to load draft model, '(?P<what>[^']+)')",
