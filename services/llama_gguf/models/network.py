@@ -30,6 +30,17 @@ HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SENDABLE = re.compile(r"[!-~]+")
 
 
+def check_hub(url: str) -> None:
+    """Raise ConfigError unless `url`, of HF_ENDPOINT, can be a hub's."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError("HF_ENDPOINT: not an http:// or https:// URL", hint="write it without quotes, or unset it")
+
+
 def valid_token(variable: str, env: Mapping[str, str]) -> str | None:
     """Return the token in `variable`, None if it is not set. Raises ConfigError for what is none."""
     token = secret(env, variable)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from llama_gguf.errors import ConfigError, Problem
 from llama_gguf.models.inventory import all_wanted, file_status
-from llama_gguf.models.network import HUB_TOKENS, Network, valid_token
+from llama_gguf.models.network import HUB_TOKENS, Network, check_hub, valid_token
 from llama_gguf.models.source import AtUrl, OnHub, Wanted, plan_sources
 from llama_gguf.settings import Locations, Settings
 from llama_gguf.settings.environment_value import QUOTES_HINT, clean
@@ -34,10 +34,10 @@ def download_problems(settings: Settings, locations: Locations, env: Mapping[str
 def _problems(wanted: Wanted, network: Network, env: Mapping[str, str]) -> Iterator[Problem]:
     match wanted.origin:
         case OnHub():
-            setting, url = f"{wanted.setting}.hf", clean(env.get(_ENDPOINT, "")).text or DEFAULT_HUB
-            if urlsplit(url).scheme not in ("http", "https"):
-                message = f"{_ENDPOINT}: not an http:// or https:// URL"
-                yield Problem("bad-url", message, setting, hint="write it without quotes, or unset it")
+            # As it is, quotes included: huggingface_hub reads it itself.
+            setting, url = f"{wanted.setting}.hf", env.get(_ENDPOINT) or DEFAULT_HUB
+            if wrong := list(_failure("bad-url", setting, lambda: check_hub(url))):
+                yield from wrong
                 return
             yield from _hub_token(wanted, url, setting, env)
         case AtUrl(url, _):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_gguf.errors import ConfigError, ModelError
-from llama_gguf.models.network import Network
+from llama_gguf.models.network import Network, check_hub
 from llama_gguf.models.resolve import resolve
 from support.file_server import FileServer
 from support.file_server import Remote as Served
@@ -113,6 +113,15 @@ def test_a_broken_variable_does_not_stop_a_model_on_disk(hub: FileServer, author
 
 
 # --- tokens
+
+
+@pytest.mark.parametrize(
+    "url", ["", "hub.test", '"https://h"', "https://h:99999", "https://h:x", "https://[::1", "ftp://h"]
+)
+def test_what_is_no_hub(url: str) -> None:
+    with pytest.raises(ConfigError, match="HF_ENDPOINT"):
+        check_hub(url)
+    check_hub("https://huggingface.co")
 
 
 def test_a_token_in_clear_is_told(plain_site: FileServer, caplog: pytest.LogCaptureFixture) -> None:

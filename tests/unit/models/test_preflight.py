@@ -56,7 +56,8 @@ def test_tokens(tmp_path: Path) -> None:
 
 
 def test_another_hub(tmp_path: Path) -> None:
-    assert found(tmp_path, HUB, {"HF_ENDPOINT": "hub.test"}) == [("error", "bad-url", "model.hf")]
+    for wrong in ("hub.test", '"https://hub.test"', "https://hub.test:99999", "https://[::1", "https://"):
+        assert found(tmp_path, HUB, {"HF_ENDPOINT": wrong}) == [("error", "bad-url", "model.hf")]
     token = {"HF_TOKEN": "hf_geheim"}
     assert found(tmp_path, HUB, token | {"HF_ENDPOINT": "http://hub.test"}) == [
         ("warning", "token-unencrypted", "model.hf")

@@ -23,7 +23,7 @@ from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, prepare, publish, repository, spelled_differently
 from llama_gguf.models.model_files import Reporter
-from llama_gguf.models.network import OWN_AUTHORITY_HINT, Network
+from llama_gguf.models.network import OWN_AUTHORITY_HINT, Network, check_hub
 from llama_gguf.models.source import OnHub, Wanted, split_names
 from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.gguf_file import has_suffix
@@ -93,8 +93,7 @@ def _use_network(network: Network) -> Proxy | None:
     import httpx2  # noqa: PLC0415 - takes 0.2 s, and a model on disk does not need it
     from huggingface_hub import constants, set_client_factory  # noqa: PLC0415 - as above
 
-    if not constants.ENDPOINT.startswith(("http://", "https://")):
-        raise ConfigError("HF_ENDPOINT: not an http:// or https:// URL", hint="write it without quotes, or unset it")
+    check_hub(constants.ENDPOINT)
     proxy, ssl_context = network.proxy(constants.ENDPOINT), network.ssl_context
 
     def client() -> httpx2.Client:

@@ -56,9 +56,11 @@ def urls(settings: Settings) -> Iterator[Problem]:
 
 def _host(url: str) -> str | None:
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(url)
+        port = parts.port  # reading it validates it
     except ValueError:
         return None
+    return None if port == 0 else parts.hostname
 
 
 def names(settings: Settings) -> Iterator[Problem]:
