@@ -221,41 +221,72 @@ async def test_an_engine_that_answers_before_it_has_read_the_request_is_not_aske
     assert len(running.engine.asked) == 3
 
 
+class Calls:
+    """Requests to the engine, each as the gateway runs it, and how they ended."""
+
+    def __init__(self, running: Running) -> None:
+        self._caller = running.gateway.inference._caller
+        head = engine_head("POST", "/v1/chat/completions", ENGINE_KEY)
+        self._request = engine_request(head, b"{}", b"application/json")
+        self.ended: dict[str, int | None] = {}
+
+    def start(self, name: str) -> InlineTask:
+        """Start a request; it is sent at once if a connection is idle."""
+        task = InlineTask(self._call(name), lambda: None)
+        task.step()
+        return task
+
+    async def _call(self, name: str) -> None:
+        head = RequestHead("POST", "/v1/chat/completions", {})
+        exchange = Exchange(Request(head), cast("ResponseSink", None), name, time.monotonic())
+        try:
+            self.ended[name] = (await self._caller.call(exchange, self._request)).status
+        except asyncio.CancelledError:
+            self.ended[name] = None
+            raise
+
+
 async def test_a_client_that_leaves_at_the_very_end_does_not_take_another_ones_connection(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its answer is complete and its connection in use again, but its coroutine has not been resumed yet."""
     await running.until(lambda: running.gateway.engine.state is EngineState.READY)
-    client = running.gateway.client
-    caller = running.gateway.inference._caller
-    request = engine_request(engine_head("POST", "/v1/chat/completions", ENGINE_KEY), b"{}", b"application/json")
-    ended: dict[str, int | None] = {}
+    calls, client = Calls(running), running.gateway.client
     release = client.release
-
-    async def call(name: str) -> None:
-        head = RequestHead("POST", "/v1/chat/completions", {})
-        exchange = Exchange(Request(head), cast("ResponseSink", None), name, time.monotonic())
-        try:
-            ended[name] = (await caller.call(exchange, request)).status
-        except asyncio.CancelledError:
-            ended[name] = None
-            raise
-
-    def start(name: str) -> InlineTask:
-        task = InlineTask(call(name), lambda: None)
-        task.step()
-        return task
 
     def release_and_take(connection: EngineConnection) -> None:
         release(connection)
         monkeypatch.setattr(client, "release", release)
-        start("next")
+        calls.start("next")
         first.cancel()
 
     monkeypatch.setattr(client, "release", release_and_take)
-    first = start("first")
-    await running.until(lambda: len(ended) == 2)
-    assert ended == {"first": None, "next": 200}
+    while connection := client.acquire():  # so that it runs as a task
+        connection.close()
+    first = calls.start("first")
+    await running.until(lambda: len(calls.ended) == 2)
+    assert calls.ended == {"first": None, "next": 200}
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_a_client_that_leaves_before_its_request_is_written_never_reaches_the_engine(
+    running: Running, pooled: bool
+) -> None:
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    calls = Calls(running)
+    for number in range(5):
+        if pooled:
+            assert (await running.chat()).status == 200
+        else:
+            while connection := running.gateway.client.acquire():
+                connection.close()
+        calls.start(str(number)).cancel()
+    await running.until(lambda: len(calls.ended) == 5)
+    assert set(calls.ended.values()) == {None}
+    before = len(running.engine.asked)
+    assert before == (5 if pooled else 0)
+    assert (await running.chat()).status == 200
+    assert len(running.engine.asked) == before + 1
 
 
 async def test_a_storm_of_clients_that_leave_costs_neither_connections_nor_places(start: Start) -> None:
