@@ -29,6 +29,13 @@ async def complete(box: Box, *, stream: bool) -> Answer:
     return await ask(box.port, "POST", "/v1/completions", key=KEY, body=body)
 
 
+async def until_ready(box: Box) -> None:
+    """Wait for the gateway's first look at the engine; until then it says `loading`."""
+    async with asyncio.timeout(30):
+        while (await engine_health(box))["status"] != "ready":  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.05)
+
+
 async def until_restarts(box: Box, count: int) -> None:
     async with asyncio.timeout(30):
         while (await engine_health(box))["restarts"] != count:  # noqa: ASYNC110 - seen from outside
@@ -57,6 +64,7 @@ async def test_a_healthy_engine_looks_healthy_and_a_killed_one_restarted(tmp_pat
     model = write_tiny_model(tmp_path / "tiny.gguf")
     box = make_box(tmp_path / "box", {"engine": {"slots": 2}})
     with stopping(box.start_engine(engine_binary, model, "--parallel", "2")), stopping(box.start_gateway()):
+        await until_ready(box)
         statuses, states = await load(box)
         assert statuses == [200] * STREAMS
         assert states == {"ready"}

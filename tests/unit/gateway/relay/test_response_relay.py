@@ -318,6 +318,9 @@ class Sink:
     def abort(self) -> None:
         raise AssertionError("nothing is wrong with this client")
 
+    def close_after_response(self) -> None:
+        raise AssertionError("nothing is wrong with this client's connection")
+
 
 class Upstream:
     """A connection to the engine that only counts how often it is aborted."""

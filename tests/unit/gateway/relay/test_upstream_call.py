@@ -212,7 +212,7 @@ async def test_an_engine_that_answers_before_it_has_read_the_request_is_not_aske
     start: Start,
 ) -> None:
     running = await start(early=413)
-    large = {**chat(), "x": "x" * 5_000_000}
+    large = {**chat(), "messages": [{"role": "user", "content": "x" * 5_000_000}]}
     for _ in range(3):
         answer = await running.ask("POST", "/v1/chat/completions", body=large)
         assert answer.status == 413
