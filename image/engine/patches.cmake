@@ -400,3 +400,70 @@ function(compile_together target count apart)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${count})
 endfunction()
 cmake_language(DEFER CALL shorten_build)
+
+# 9. The cache of prompts, apart by scope.
+#
+# A prompt's beginning is reused from any slot, and from the cache in main memory, whoever has sent it: `cached_tokens` and
+# the time to the first token tell one client how much of its guess another has sent. Prompts with another X-Cache-Scope now
+# have no beginning in common: neither a slot nor the cache is chosen for it, and nothing of it is reused. GET /usage says
+# `cache_scope`, so that the gateway knows. Upstream: https://github.com/ggml-org/llama.cpp/issues/27148 (the same cache
+# gives one conversation another's content). Goes when llama-server can keep clients' prompts apart.
+edit(tools/server/server-common.h
+  [[struct server_tokens {
+    bool has_mtmd = false;
+]]
+  [[struct server_tokens {
+    bool has_mtmd = false;
+    std::string scope; // whose prompt it is
+]])
+edit(tools/server/server-common.cpp
+  [[size_t server_tokens::get_common_prefix(const server_tokens & b) const {
+]]
+  [[size_t server_tokens::get_common_prefix(const server_tokens & b) const {
+    if (scope != b.scope) {
+        return 0;
+    }
+]])
+edit(tools/server/server-common.cpp
+  [[    res.has_mtmd = has_mtmd;
+    res.tokens   = tokens;
+]]
+  [[    res.has_mtmd = has_mtmd;
+    res.scope    = scope;
+    res.tokens   = tokens;
+]])
+edit(tools/server/server-context.cpp
+  [[                                const bool can_cache_reuse =
+]]
+  [[                                const bool can_cache_reuse = slot.prompt.tokens.scope == input_tokens.scope &&
+]])
+edit(tools/server/server-context.cpp
+  [[                        slot.prompt.tokens.keep_first(n_past);
+
+]]
+  [[                        slot.prompt.tokens.keep_first(n_past);
+                        slot.prompt.tokens.scope = input_tokens.scope;
+
+]])
+edit(tools/server/server-context.cpp
+  [[            task.tokens = std::move(inputs[i]);
+            task.params = server_schema]]
+  [[            task.tokens = std::move(inputs[i]);
+            task.tokens.scope = cache_scope;
+            task.params = server_schema]])
+edit(tools/server/server-context.cpp
+  [[        // process prompt
+        std::vector<server_tokens> inputs;
+]]
+  [[        const auto scope_header = req.headers.find("X-Cache-Scope");
+        const std::string cache_scope = scope_header == req.headers.end() ? "" : scope_header->second;
+
+        // process prompt
+        std::vector<server_tokens> inputs;
+]])
+edit(tools/server/server-context.cpp
+  [[            {"completion_tokens", used.completion},
+]]
+  [[            {"completion_tokens", used.completion},
+            {"cache_scope",       true},
+]])

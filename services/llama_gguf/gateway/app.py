@@ -24,6 +24,7 @@ from llama_gguf.gateway.http1.write_batch import WriteBatch
 from llama_gguf.gateway.inference import InferenceRoutes, Rules
 from llama_gguf.gateway.inputs import RuntimeInputs, http_limits
 from llama_gguf.gateway.ratelimit.factory import open_store
+from llama_gguf.gateway.ratelimit.intake import Intake
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
 from llama_gguf.gateway.relay.engine_usage import EngineUsage
 from llama_gguf.gateway.relay.response_relay import ResponseTimeouts
@@ -57,6 +58,7 @@ _log = logging.getLogger(__name__)
 
 _ENGINE_METRICS_SECONDS = 2.0
 _ABORT_SECONDS = 2.0
+_COUNTING_PLACES = 2
 
 
 class Gateway:
@@ -94,6 +96,8 @@ class Gateway:
             settings.limits.queue,
             on_rejected=self.metrics.queue_rejected,
         )
+        # Counting and tokenizing need no slot, but the same processors.
+        self.counting = Admission(_COUNTING_PLACES, settings.limits.queue, on_rejected=self.metrics.queue_rejected)
         self.usage = UsageStore(locations.usage_file)
         self.limiter = RateLimiter(
             settings.limits,
@@ -160,6 +164,7 @@ class Gateway:
             served_models=served_names(settings.model),
             keepalive_seconds=settings.gateway.sse_keepalive_seconds,
             context=settings.engine.context_per_slot,
+            cache_by_key=settings.limits.cache_isolation == "key",
             audio=settings.model.mmproj is not None or settings.engine.allow_unsafe_args,
         )
         return InferenceRoutes(
@@ -174,6 +179,7 @@ class Gateway:
             models=EngineModels(self.client, self.engine, self._engine_key),
             engine_key=self._engine_key,
             admission=self.admission,
+            counting=self.counting,
             limiter=self.limiter,
             settlement=self.settlement,
             usage_prefix=self.engine_usage.id_prefix,
@@ -205,6 +211,7 @@ class Gateway:
                 audit=self._write_audit,
             ),
             recorder=self._recorder,
+            intake=Intake(settings.limits, max_body_bytes=settings.gateway.max_body_bytes),
         )
 
     async def _metrics_text(self, accept: bytes) -> tuple[str, bytes]:

@@ -33,6 +33,8 @@ class Exchange:
     path_param = ""  # the value of {id} in the route's template
     key: KeyRecord | None = None
     cors_lines: HeaderLines = ""
+    entered = False  # has reserved `body_bytes`, those of its body
+    body_bytes = 0
     closed = False  # has been recorded
     outcome: Outcome = "ok"
     error_code = ""

@@ -10,6 +10,9 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.errors import KeysError
@@ -28,8 +31,10 @@ from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
 from llama_gguf.gateway.request.json_body import read_json
+from llama_gguf.gateway.request.parts import join_parts, split_parts
 from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
+from llama_gguf.gateway.tokens.counts import Tokens, add
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
 from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.errors import engine_error
@@ -38,6 +43,8 @@ from llama_gguf.keys.record import KeyRecord
 from llama_gguf.logs import fields
 
 _log = logging.getLogger(__name__)
+
+_MAX_HEADS = 4096
 
 AuditCall = Callable[[str, str, str], Awaitable[None]]
 
@@ -49,6 +56,7 @@ class Rules:
     served_models: tuple[str, ...]
     keepalive_seconds: float
     context: int  # tokens one request can use, 0 = unknown
+    cache_by_key: bool  # a prompt reuses only what its own key has sent
     audio: bool  # the model might take audio; only the engine knows
 
 
@@ -64,6 +72,7 @@ class InferenceRoutes:
         models: EngineModels,
         engine_key: str,
         admission: Admission,
+        counting: Admission,
         limiter: RateLimiter,
         settlement: Settlement,
         usage_prefix: str,
@@ -76,11 +85,12 @@ class InferenceRoutes:
         self._models = models
         self._engine_key = engine_key
         self._admission = admission
+        self._counting = counting
         self._limiter = limiter
         self._settlement = settlement
         self._deadlines = deadlines
         self._audit = audit
-        self._heads: dict[Route, bytes] = {}  # constant for routes that generate
+        self._heads: dict[tuple[Route, str], bytes] = {}  # constant for routes that generate, by the cache's scope
         self._usage_prefix = usage_prefix
         self._usage_numbers = itertools.count(1)
 
@@ -96,7 +106,11 @@ class InferenceRoutes:
         """Relay a request to the engine and the response to the client. Raises GatewayError; releases everything."""
         if route.dialect == "anthropic":
             exchange.add_anthropic_request_id()
-        cost = await self._check_body(exchange, route, key)
+        try:
+            cost = await self._check_body(exchange, route, key)
+        except GatewayError:
+            await self._charge_request(exchange, key)
+            raise
         if route.group == "admin":
             await self._audit_admin_call(exchange, route, key)
         reservation = await self._limiter.reserve(key, cost)
@@ -106,11 +120,16 @@ class InferenceRoutes:
         try:
             if keep_alive is not None:
                 self._deadlines.add(keep_alive)
-            if route.queued:
-                ticket = await self._admission.acquire(key.id, cost, key.priority)
+            if not route.queued:
+                ticket = await self._counting.acquire(key.id, len(exchange.request.body), key.priority)
+            elif exchange.sequences > self._admission.capacity and exchange.choices < exchange.sequences:
+                await self._relay_parts(exchange, route, key, cost)
+                return
+            else:
+                ticket = await self._admission.acquire(key.id, cost, key.priority, exchange.sequences)
                 exchange.admitted = True
                 exchange.queued_seconds = ticket.waited_seconds
-            relay = await self._caller.call(exchange, self._request_bytes(exchange, route))
+            relay = await self._caller.call(exchange, self._request_bytes(exchange, route, key))
             self._finish(exchange, route, relay, cost)
         finally:
             if keep_alive is not None:
@@ -121,6 +140,40 @@ class InferenceRoutes:
             finally:  # a slot that is lost stays lost
                 if ticket is not None:
                     ticket.release(used)
+
+    async def _charge_request(self, exchange: Exchange, key: KeyRecord) -> None:
+        """Charge a request that is refused for its body: it costs as much as another. Raises GatewayError."""
+        reservation = await self._limiter.reserve(key, 0)
+        exchange.limit_lines = reservation.lines
+        self._settlement.charge(reservation, 0)
+
+    async def _relay_parts(self, exchange: Exchange, route: Route, key: KeyRecord, cost: int) -> None:
+        """Do the same for a request with more prompts than slots: a few at a time, each with its turn in the queue."""
+        size = max(1, self._admission.capacity // exchange.choices)
+        fields: dict[str, Any] = orjson.loads(exchange.request.body)
+        parts = split_parts(route.group, fields, size)
+        part_cost = -(-cost // len(parts))
+        whole = Tokens()
+        bodies: list[bytes] = []
+        head = self._head(exchange, route, key)
+        for part in parts:
+            ticket = await self._admission.acquire(key.id, part_cost, key.priority, size * exchange.choices)
+            try:
+                if not exchange.admitted:
+                    exchange.admitted = True
+                    exchange.queued_seconds = ticket.waited_seconds
+                exchange.first_byte = 0.0
+                relay = await self._caller.call(exchange, engine_request(head, part, exchange.body_type))
+                if relay.status >= 400:
+                    raise engine_error(relay.status, relay.body)
+                record_complete_usage(exchange, relay, part_cost)
+                bodies.append(relay.body)
+            finally:
+                if exchange.tokens is not None:  # of this part only, complete or not
+                    whole = exchange.tokens = add(whole, exchange.tokens)
+                ticket.release(part_cost)
+        joined = join_parts(route.group, fields, bodies, size)
+        exchange.send(200, "Content-Type: application/json\r\n", joined)
 
     async def _audit_admin_call(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
         """Write an admin call to the audit log first; if that fails, the call is refused."""
@@ -187,19 +240,25 @@ class InferenceRoutes:
             len(form.file), form.fields.get("prompt", ""), form.max_tokens, rules.context
         )
 
-    def _request_bytes(self, exchange: Exchange, route: Route) -> bytes:
-        head = self._heads.get(route)
+    def _request_bytes(self, exchange: Exchange, route: Route, key: KeyRecord) -> bytes:
+        return engine_request(self._head(exchange, route, key), exchange.request.body, exchange.body_type)
+
+    def _head(self, exchange: Exchange, route: Route, key: KeyRecord) -> bytes:
+        scope = key.id if self._rules.cache_by_key else ""
+        head = self._heads.get((route, scope))
         if head is None:
             target = route.target.replace("{id}", exchange.path_param)
             if route.group == "admin" and exchange.request.query:
                 target += f"?{exchange.request.query}"
             head = engine_head(route.method, target, self._engine_key)
             if route.generates:
-                self._heads[route] = head = usage_head(head, self._usage_prefix)
+                if len(self._heads) >= _MAX_HEADS:  # keys come and go
+                    self._heads.clear()
+                self._heads[route, scope] = head = usage_head(head, self._usage_prefix, scope)
         if route.generates:
             exchange.usage_number = number = next(self._usage_numbers)
             head = b"%b%x\r\n" % (head, number)
-        return engine_request(head, exchange.request.body, exchange.body_type)
+        return head
 
     async def present(self, exchange: Exchange, route: Route, key: KeyRecord) -> tuple[int, HeaderLines, bytes]:
         """Handle the routes of models and properties, with the part of the engine's data that clients can see."""

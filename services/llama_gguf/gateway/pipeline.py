@@ -31,6 +31,7 @@ from llama_gguf.gateway.http1.handler import ResponseSink
 from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.message import HeaderLines, Request, header_lines
 from llama_gguf.gateway.inference import InferenceRoutes
+from llama_gguf.gateway.ratelimit.intake import Intake
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.record import KeyRecord
@@ -97,6 +98,7 @@ class Pipeline:
         inference: InferenceRoutes,
         builtin: BuiltinRoutes,
         recorder: Recorder,
+        intake: Intake,
     ) -> None:
         self._routes = routes
         self._access = access
@@ -104,6 +106,7 @@ class Pipeline:
         self._inference = inference
         self._builtin = builtin
         self._recorder = recorder
+        self._intake = intake
         self._wrong_keys = WrongKeys()
         self._ids = itertools.count()
         self._id_prefix = f"req-{os.urandom(6).hex()}-"
@@ -119,6 +122,18 @@ class Pipeline:
 
     def admit(self, exchange: Exchange) -> Admitted | None:
         """Find route and key. Returns None if the response has been sent and the body is not needed."""
+        admitted = self._find(exchange)
+        if admitted is None:
+            return None
+        try:
+            exchange.body_bytes = self._intake.enter(admitted.key, exchange.request.head.length)
+        except GatewayError as error:
+            self.refuse(exchange, error)
+            return None
+        exchange.entered = True
+        return admitted
+
+    def _find(self, exchange: Exchange) -> Admitted | None:
         head = exchange.request.head
         memo = head.memo
         if memo.__class__ is _AdmitResult and memo.ring is self._access.keys.ring:
@@ -195,6 +210,7 @@ class Pipeline:
     async def serve(self, exchange: Exchange, admitted: Admitted) -> None:
         """Respond to a request that `admit` has accepted and whose body has arrived. Raises only CancelledError."""
         route, key = admitted
+        exchange.body_bytes = self._intake.arrived(key, exchange.body_bytes, len(exchange.request.body))
         try:
             if route.kind == "relay":
                 await self._inference.relay(exchange, route, key)
@@ -246,6 +262,8 @@ class Pipeline:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+            if exchange.entered:
+                self._intake.leave(exchange.key or auth.ANONYMOUS, exchange.body_bytes)
             exchange.ended = time.monotonic()
             if exchange.usage_query is None:
                 self._recorder.ended(exchange)

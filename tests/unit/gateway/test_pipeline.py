@@ -13,7 +13,7 @@ from llama_gguf.gateway.api.wrong_keys import BURST, SECONDS_EACH
 from llama_gguf.gateway.pipeline import request_id
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
 from support.http_client import read_answer, request_bytes
-from support.running_gateway import Running, Start, chat
+from support.running_gateway import Running, Start, body_of, chat
 
 
 def test_request_ids() -> None:
@@ -151,7 +151,7 @@ async def test_a_websocket_handshake_is_told_to_use_http(running: Running, path:
     assert answer.json()["error"]["message"] == "There is no WebSocket here; send the request by POST over HTTP/1.1."
     assert answer.headers["upgrade"] == "HTTP/1.1"
     assert answer.headers["connection"] == "Upgrade"
-    writer.write(request_bytes("POST", path, body=chat()))
+    writer.write(request_bytes("POST", path, body=body_of(path)))
     assert (await read_answer(reader)).status == 200
     writer.close()
     assert (await running.ask("GET", path)).status == 405

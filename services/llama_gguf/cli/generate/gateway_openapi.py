@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from llama_gguf.api_errors import ERROR_CODES, ErrorCode
+from llama_gguf.api_errors import ERROR_CODES, ErrorCode, GatewayError
 from llama_gguf.gateway.api.routes import ROUTES, Route, RouteKind
 from llama_gguf.settings.sections.gateway import Gateway
 
@@ -144,7 +144,7 @@ def _security(route: Route) -> list[Object]:
 def _success(route: Route, shared: dict[str, Object]) -> Object:
     names = _ids(route)
     if route.kind in _USES_ENGINE:
-        names += [name for name in _headers() if name.startswith("X-RateLimit-")]
+        names += [name for name in _headers() if name.startswith("X-RateLimit-") or name == "Warning"]
     response: Object = {"description": "Success.", "headers": _refer(names)}
     content = _media(route)
     if content:
@@ -197,6 +197,7 @@ def _failure(route: Route, status: int, entries: Iterable[ErrorCode]) -> Object:
     schema = _shape("AnthropicError" if route.dialect == "anthropic" else "Error", codes)
     names = [*_ids(route), *(["WWW-Authenticate"] if status == 401 else [])]
     names += ["Retry-After"] if any("Retry-After" in entry.remedy for entry in entries) else []
+    names += ["x-should-retry"] if any(GatewayError(entry.code, "").final for entry in entries) else []
     return {
         "description": "\n".join(f"`{entry.code}`: {entry.meaning} {entry.remedy}" for entry in entries),
         "headers": _refer(names),
@@ -248,6 +249,8 @@ def _headers() -> Mapping[str, Object]:
         "X-Request-Id": ("The request id, as in the logs: the client's own, or a generated one.", text),
         "Request-Id": ("The same, as Anthropic's clients expect it.", text),
         "Retry-After": ("Seconds to wait before a retry.", whole),
+        "x-should-retry": ("`false`: the same request gets the same response again.", text),
+        "Warning": ('What of the request was left out or changed, as in `199 llama-gguf "..."`.', text),
         "WWW-Authenticate": ("`Bearer`", text),
     }
     for what in ("Requests", "Tokens"):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 MAX_ORIGIN_BYTES = 2048
 _EXPOSED = (
-    "X-Request-Id, Request-Id, Retry-After, X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, "
+    "X-Request-Id, Request-Id, Retry-After, Warning, x-should-retry, "
+    "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, "
     "X-RateLimit-Reset-Requests, X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
 )
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-Api-Key, X-Request-Id, Anthropic-Version, Anthropic-Beta"

@@ -21,15 +21,17 @@ def header_lines(headers: Iterable[tuple[str, str]]) -> HeaderLines:
 class RequestHead:
     """Method, target and headers. The same object is reused if a connection's next head has exactly the same bytes.
 
-    `memo` belongs to the handler: what it found out about this head the last time.
+    `memo` belongs to the handler: what it found out about this head the last time. `length` is that of the body, in
+    bytes, None if it is chunked.
     """
 
-    __slots__ = ("headers", "memo", "method", "path", "query")
+    __slots__ = ("headers", "length", "memo", "method", "path", "query")
 
     def __init__(self, method: str, target: str, headers: dict[bytes, bytes]) -> None:
         self.method = method
         self.path, _, self.query = target.partition("?")  # as sent: not decoded, not normalised
         self.headers = headers
+        self.length: int | None = 0
         self.memo: Any = None
 
 

@@ -23,7 +23,7 @@ TLS_HANDSHAKE: Final = b"\x16"
 class Head(RequestHead):
     """A parsed request head, with the framing of its body. `length` is None for a chunked body."""
 
-    __slots__ = ("accepts_chunked", "expects_continue", "keep_alive", "length")
+    __slots__ = ("accepts_chunked", "expects_continue", "keep_alive")
 
     def __init__(self, method: str, target: str, headers: dict[bytes, bytes], length: int | None) -> None:
         super().__init__(method, target, headers)

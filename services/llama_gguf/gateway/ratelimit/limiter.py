@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Headers = tuple[tuple[str, str], ...]
 
+_MAX_RETRY_SECONDS = 60  # OpenAI's clients ignore a Retry-After above it, and repeat at once
+
 
 class Reservation:
     """What one request has reserved of its key's limits. Settle it when the request has ended, however it ended."""
@@ -148,6 +150,8 @@ class RateLimiter:
     def _refused(self, refusal: Refusal, quota: Quota, tokens: int, now: float) -> GatewayError:
         wait = self._mean_duration / refusal.allowed if refusal.limit == "concurrency" else refusal.wait_seconds
         retry_after = None if math.isinf(wait) else max(1, math.ceil(wait))
+        if retry_after is not None and refusal.limit != "monthly_tokens":
+            retry_after = min(retry_after, _MAX_RETRY_SECONDS)
         return GatewayError(
             "insufficient_quota" if refusal.limit == "monthly_tokens" else "rate_limit_exceeded",
             _explain(refusal, tokens, retry_after),

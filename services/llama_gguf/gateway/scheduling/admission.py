@@ -26,15 +26,16 @@ Rejection = Literal["queue", "key", "timeout"]
 class Ticket:
     """A slot held by one request, until `release`."""
 
-    __slots__ = ("_admission", "_entry", "_held", "cost", "granted", "waited_seconds")
+    __slots__ = ("_admission", "_entry", "_held", "cost", "granted", "slots", "waited_seconds")
 
-    def __init__(
-        self, admission: Admission, cost: int, granted: float, waited: float, entry: Entry[Grant] | None
+    def __init__(  # noqa: PLR0917 - created in two places, for each request
+        self, admission: Admission, cost: int, slots: int, granted: float, waited: float, entry: Entry[Grant] | None
     ) -> None:
         self._admission = admission
         self._entry = entry
         self._held = True
         self.cost = cost
+        self.slots = slots
         self.granted = granted  # on the admission's clock
         self.waited_seconds = waited
 
@@ -52,7 +53,10 @@ Grant = asyncio.Future[Ticket]
 
 
 class Admission:
-    """Lets `capacity` requests into the engine at a time. `on_rejected` is called with the reason of each rejection."""
+    """Lets requests into the engine that need `capacity` slots together at a time.
+
+    `on_rejected` is called with the reason of each rejection.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class Admission:
 
     @property
     def active(self) -> int:
-        """Requests that hold a slot."""
+        """Slots that requests hold."""
         return self._active
 
     @property
@@ -96,21 +100,28 @@ class Admission:
         """Return the number of requests of one key in the queue."""
         return self._queue.waiting_of(key_id)
 
-    async def acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal") -> Ticket:
-        """Acquire a slot, or wait for one. Raises GatewayError 503 queue_full or queue_timeout.
+    async def acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal", sequences: int = 1) -> Ticket:
+        """Acquire a slot for each of a request's sequences, or wait for them; at most all slots there are.
 
-        While requests wait, no slot is free. A cancelled caller leaves the queue at once; a slot that it was just
-        granted goes to the next request.
+        Raises GatewayError 503 queue_full or queue_timeout. A cancelled caller leaves the queue at once; slots that it
+        was just granted go to the next request. If the queue is full, the newest request of whoever has most in it
+        gives way, so that no key can shut others out.
         """
-        if self._active < self._capacity:
-            self._active += 1
-            return Ticket(self, cost_tokens, self._clock(), 0.0, None)
+        slots = sequences if sequences < self._capacity else self._capacity
+        if self._active + slots <= self._capacity and not len(self._queue):
+            self._active += slots
+            return Ticket(self, cost_tokens, slots, self._clock(), 0.0, None)
         reason = self._queue.full_for(key_id)
         if reason is not None:
+            displaced = self._queue.give_way(key_id) if reason == "queue" else None
             self._on_rejected(reason)
-            raise self._queue_full(reason, key_id)
+            if displaced is None:
+                raise self._queue_full(reason, key_id)
+            if not displaced.payload.done():
+                displaced.payload.set_exception(self._queue_full(reason, displaced.key_id))
         grant: Grant = asyncio.get_running_loop().create_future()
-        entry = self._queue.push(key_id, cost_tokens, priority, grant, self._clock())
+        entry = self._queue.push(key_id, cost_tokens, priority, grant, self._clock(), slots=slots)
+        self._serve()  # the queue may hold only what does not fit, and this may be due before it
         self._arm_timer()
         try:
             return await grant
@@ -120,7 +131,7 @@ class Admission:
 
     def return_ticket(self, ticket: Ticket, entry: Entry[Grant] | None, tokens_used: int | None) -> None:
         """Release the slot of `ticket`. For Ticket.release only, which calls it once."""
-        self._active -= 1
+        self._active -= ticket.slots
         held = self._clock() - ticket.granted
         self._mean_hold = held if not self._mean_hold else self._mean_hold + SMOOTHING * (held - self._mean_hold)
         if len(self._queue):
@@ -131,18 +142,21 @@ class Admission:
     def _serve(self) -> None:
         while self._active < self._capacity:
             now = self._clock()
-            entry = self._queue.pop(now)
+            entry = self._queue.pop(now, self._capacity - self._active)
             if entry is None:
                 return
             grant = entry.payload
             if grant.done():  # cancelled, but its caller has not run yet
                 continue
-            self._active += 1
-            grant.set_result(Ticket(self, entry.cost, now, now - entry.since, entry))
+            self._active += entry.slots
+            grant.set_result(Ticket(self, entry.cost, entry.slots, now, now - entry.since, entry))
 
     def _cancel(self, entry: Entry[Grant]) -> None:
         grant = entry.payload
-        if self._queue.remove(entry) or not grant.done() or grant.cancelled():
+        if self._queue.remove(entry):
+            self._serve()  # it may have been what the others waited behind
+            return
+        if not grant.done() or grant.cancelled():
             return
         # The slot was granted in the same iteration of the event loop as the cancellation.
         if grant.exception() is None:

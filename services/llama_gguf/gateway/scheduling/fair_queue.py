@@ -1,10 +1,13 @@
 """The waiting requests and the order in which they are served. Pure; the caller passes the time to every call.
 
 Three levels (high, normal, low), each served only when the ones above are empty; an entry that has waited
-`aging_seconds` moves up a level, so nothing starves. Within a level the keys share tokens by deficit round robin. It is
-computed without iterating over rounds: each key has a virtual clock, the round (of one token per key) in which its
-deficit covers its next entry, and the key with the smallest clock is served. A key that returns after a pause starts at
-the level's current round: it has neither credit nor debt.
+`aging_seconds` moves up a level, so nothing starves. An entry may need several slots; while those are not free, nothing
+behind it is served either, so that small requests cannot starve a large one.
+
+Within a level the keys share tokens by deficit round robin. It is computed without iterating over rounds: each key has
+a virtual clock, the round (of one token per key) in which its deficit covers its next entry, and the key with the
+smallest clock is served. A key that returns after a pause starts at the level's current round: it has neither credit
+nor debt.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class Entry(Generic[T]):
     deadline: float
     level: int
     entered: float  # when it entered its current level
+    slots: int  # that it needs at once
     waiting: bool = True
 
 
@@ -88,13 +92,18 @@ class _Level(Generic[T]):
         elif was_head:
             self._schedule(name, flow)
 
-    def take(self) -> Entry[T] | None:
+    def take(self, free: int) -> Entry[T] | None:
+        """Remove and return the entry that is due, None if there is none or it needs more than `free` slots."""
         while self.heap:
-            due, _, version, name = heapq.heappop(self.heap)
+            due, _, version, name = self.heap[0]
             flow = self.flows.get(name)
             if flow is None or flow.version != version or flow.due != due:
+                heapq.heappop(self.heap)
                 continue
             entry = flow.head
+            if entry.slots > free:
+                return None
+            heapq.heappop(self.heap)
             self.round = max(self.round, due)
             flow.paid = due
             self.discard(name, entry)
@@ -144,23 +153,36 @@ class FairQueue(Generic[T]):
             return "key"
         return None
 
-    def push(self, key_id: str, cost: int, priority: Priority, payload: T, now: float) -> Entry[T]:
+    def give_way(self, key_id: str) -> Entry[T] | None:
+        """Remove and return the newest entry of the key that has most in a full queue, to make room for another key.
+
+        Returns None if no key has more than `key_id` would have then: its own newest request is the one to refuse.
+        """
+        name, most = max(self._per_key.items(), key=lambda item: item[1])
+        if most <= self._per_key[key_id] + 1:
+            return None
+        entry = next(entry for entry in reversed(self._all) if entry.key_id == name)
+        self.remove(entry)
+        return entry
+
+    def push(self, key_id: str, cost: int, priority: Priority, payload: T, now: float, *, slots: int = 1) -> Entry[T]:
         """Add an entry; the caller has checked `full_for`."""
         self._promote(now)
         level = 0 if self._fifo else LEVELS[priority]
-        entry = Entry(key_id, max(1, cost), payload, now, now + self._max_wait, level, now)
+        entry = Entry(key_id, max(1, cost), payload, now, now + self._max_wait, level, now, slots)
         self._all[entry] = None
         self._per_key[key_id] += 1
         self._levels[level].add(self._flow_of(entry), entry)
         return entry
 
-    def pop(self, now: float) -> Entry[T] | None:
-        """Remove and return the entry to serve next, or None."""
+    def pop(self, now: float, free: int = 1) -> Entry[T] | None:
+        """Remove and return the entry to serve next, None if there is none or it needs more than `free` slots."""
         self._promote(now)
         for level in self._levels:
-            entry = level.take()
-            if entry is not None:
-                self._discard(entry)
+            if level.flows:
+                entry = level.take(free)
+                if entry is not None:
+                    self._discard(entry)
                 return entry
         return None
 

@@ -19,6 +19,11 @@ def engine_request(head: bytes, body: bytes, media_type: bytes) -> bytes:
     return b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, media_type, len(body), body)
 
 
-def usage_head(head: bytes, prefix: str) -> bytes:
-    """Return a request's head up to the number at the end of its usage id, by which the engine stores its usage."""
+def usage_head(head: bytes, prefix: str, scope: str) -> bytes:
+    """Return a request's head up to the number at the end of its usage id, by which the engine stores its usage.
+
+    `scope`: prompts of another one share nothing in the engine's cache; "" for none.
+    """
+    if scope:
+        head += f"X-Cache-Scope: {scope}\r\n".encode("ascii")
     return head + f"X-Usage-Id: {prefix}".encode("ascii")

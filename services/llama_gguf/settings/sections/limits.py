@@ -59,8 +59,19 @@ class Limits(Section):
     max_in_flight: Count | None = Field(
         None, description="Maximum concurrent requests in the engine; default engine.slots."
     )
+    max_body_bytes_per_key: Annotated[int, Field(ge=1024, le=1_099_511_627_776)] = Field(
+        67_108_864, description="Maximum bytes of one key's request bodies in progress, those still arriving included."
+    )
+    max_body_bytes_in_all: Annotated[int, Field(ge=1024, le=1_099_511_627_776)] = Field(
+        268_435_456, description="Maximum bytes of all request bodies in progress, those still arriving included."
+    )
     queue: Queue = Field(default_factory=Queue, description="Requests that wait for a slot.")
     request: RequestBounds = Field(default_factory=RequestBounds, description="Bounds of one request.")
+    cache_isolation: Literal["key", "none"] = Field(
+        "key",
+        description="Whose prompts a prompt can reuse in the engine's cache: those of its own `key`, or with `none` "
+        "everybody's, which tells each key by counts and times how much of its guess another has sent.",
+    )
     store: Text = Field(
         "memory",
         description="Store of counters: `memory`, or redis://host:port/db (Redis or Valkey) shared by replicas.",

@@ -20,15 +20,23 @@ from support.gateway_box import ENGINE_KEY
 from support.http_client import read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
 
-OWN = {"X-Conversation-Id": "me", "X-Usage-Id": "mine", "Cookie": "c=1"}
+OWN = {"X-Cache-Scope": "boss", "X-Conversation-Id": "me", "X-Usage-Id": "mine", "Cookie": "c=1"}
 
 
 async def test_the_engine_sees_its_own_key_and_none_of_the_clients_headers(running: Running) -> None:
     await running.ask("POST", "/v1/chat/completions", body=chat(), headers=OWN)
     seen = running.engine.asked[0]
     assert seen.headers["authorization"].startswith("Bearer engine-key")
-    assert set(seen.headers) == {"host", "authorization", "content-type", "content-length", "x-usage-id"}
+    assert set(seen.headers) == {
+        "host",
+        "authorization",
+        "content-type",
+        "content-length",
+        "x-usage-id",
+        "x-cache-scope",
+    }
     assert seen.headers["x-usage-id"] != "mine"
+    assert seen.headers["x-cache-scope"] == "tester"
     assert seen.headers["content-type"] == "application/json"
     assert json.loads(seen.body) == chat()
 

@@ -347,3 +347,126 @@ def test_a_flood_of_one_key_hardly_delays_another(
     )
     assert fair < 2 * alone
     assert fifo > 20 * fair
+
+
+# --- sequences: requests that need several slots ---------------------------------------------------------------------
+
+
+async def wide(gate: Admission, key_id: str, sequences: int, cost: int = 10) -> asyncio.Task[Ticket]:
+    task = asyncio.create_task(gate.acquire(key_id, cost, "normal", sequences))
+    await asyncio.sleep(0)
+    return task
+
+
+def test_a_request_takes_a_slot_for_each_of_its_sequences() -> None:
+    async def program() -> None:
+        gate = admission(4)
+        first = await gate.acquire("a", 1, "normal", 3)
+        assert (gate.active, first.slots) == (3, 3)
+        second = await gate.acquire("b", 1)
+        assert gate.active == 4
+        third = await wide(gate, "b", 2)
+        second.release()
+        await asyncio.sleep(0)
+        assert not third.done()
+        first.release()
+        assert (await third).slots == 2
+        assert gate.active == 2
+
+    run(program())
+
+
+def test_more_sequences_than_slots_take_them_all_and_no_more() -> None:
+    async def program() -> None:
+        gate = admission(4)
+        all_of_them = await gate.acquire("a", 1, "normal", 60)
+        assert (gate.active, all_of_them.slots) == (4, 4)
+        all_of_them.release()
+        assert gate.active == 0
+
+    run(program())
+
+
+def test_small_requests_do_not_overtake_a_large_one_for_ever() -> None:
+    async def program() -> None:
+        gate = admission(4)
+        held = [await gate.acquire("a", 1) for _ in range(4)]
+        large = await wide(gate, "b", 4)
+        small = [await waiting_on(gate, "c") for _ in range(8)]
+        for ticket in held:
+            assert not large.done()
+            ticket.release()
+            await asyncio.sleep(0)
+        assert large.done()
+        assert not any(task.done() for task in small)
+        large.result().release()
+        await asyncio.sleep(0)
+        assert sum(task.done() for task in small) == 4
+        for task in small:
+            task.cancel()
+
+    run(program())
+
+
+def test_what_leaves_the_queue_lets_those_behind_it_in() -> None:
+    async def program() -> None:
+        gate = admission(2)
+        held = await gate.acquire("a", 1)
+        large = await wide(gate, "b", 2)
+        small = await waiting_on(gate, "c", cost=1000)
+        assert not small.done()
+        large.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert small.done()
+        held.release()
+        small.result().release()
+        assert gate.active == 0
+
+    run(program())
+
+
+# --- a full queue: nobody shuts others out ---------------------------------------------------------------------------
+
+
+def test_in_a_full_queue_the_newest_of_whoever_has_most_gives_way() -> None:
+    rejected: list[Rejection] = []
+
+    async def program() -> None:
+        gate = admission(1, rejected.append, max_size=256)
+        held = await gate.acquire("flood", 1)
+        flood = [await waiting_on(gate, "flood") for _ in range(280)]
+        assert sum(task.done() for task in flood) == 24  # refused, as nobody has more than itself
+        others = [await waiting_on(gate, "other") for _ in range(20)]
+        urgent = [await waiting_on(gate, "urgent", priority="high") for _ in range(20)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in (*others, *urgent))
+        assert sum(task.done() for task in flood) == 64
+        assert not any(task.done() for task in flood[:216]), "the newest go first"
+        refused = flood[255].exception()
+        assert isinstance(refused, GatewayError)
+        assert (refused.code, gate.waiting) == ("queue_full", 256)
+        assert len(rejected) == 64
+        held.release()
+        for task in (*flood, *others, *urgent):
+            task.cancel()
+
+    run(program())
+
+
+def test_nobody_displaces_whoever_has_no_more_than_himself() -> None:
+    async def program() -> None:
+        gate = admission(1, max_size=4)
+        held = await gate.acquire("a", 1)
+        waiting = [await waiting_on(gate, key) for key in ("a", "a", "b", "b")]
+        for key in ("a", "b"):
+            with pytest.raises(GatewayError, match="queue is full"):
+                await gate.acquire(key, 1)
+        third = await waiting_on(gate, "c")
+        await asyncio.sleep(0)
+        assert sum(task.done() for task in waiting) == 1
+        held.release()
+        for task in (*waiting, third):
+            task.cancel()
+
+    run(program())
