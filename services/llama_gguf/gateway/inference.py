@@ -25,7 +25,7 @@ from llama_gguf.gateway.http1.deadlines import DeadlineChecker
 from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.message import HeaderLines
 from llama_gguf.gateway.ratelimit.limiter import RateLimiter
-from llama_gguf.gateway.relay.accounting import record_complete_usage
+from llama_gguf.gateway.relay.accounting import begin_part, end_part, record_complete_usage
 from llama_gguf.gateway.relay.response_relay import ResponseRelay
 from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
@@ -34,7 +34,7 @@ from llama_gguf.gateway.request.json_body import read_json
 from llama_gguf.gateway.request.parts import join_parts, split_parts
 from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
-from llama_gguf.gateway.tokens.counts import Tokens, add
+from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
 from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.errors import engine_error
@@ -162,15 +162,14 @@ class InferenceRoutes:
                 if not exchange.admitted:
                     exchange.admitted = True
                     exchange.queued_seconds = ticket.waited_seconds
-                exchange.first_byte = 0.0
+                begin_part(exchange)
                 relay = await self._caller.call(exchange, engine_request(head, part, exchange.body_type))
                 if relay.status >= 400:
                     raise engine_error(relay.status, relay.body)
                 record_complete_usage(exchange, relay, part_cost)
                 bodies.append(relay.body)
             finally:
-                if exchange.tokens is not None:  # of this part only, complete or not
-                    whole = exchange.tokens = add(whole, exchange.tokens)
+                whole = end_part(exchange, whole)
                 ticket.release(part_cost)
         joined = join_parts(route.group, fields, bodies, size)
         exchange.send(200, "Content-Type: application/json\r\n", joined)

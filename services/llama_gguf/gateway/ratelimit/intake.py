@@ -8,10 +8,13 @@ body is there, those that it has. Belongs to one event loop.
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.keys.record import KeyRecord
-from llama_gguf.settings.sections.limits import Limits
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.limits import Limits
 
 _RETRY_SECONDS = 1
 
@@ -27,11 +30,6 @@ class Intake:
         self._bytes: Counter[str] = Counter()
         self._total = 0
         self._open: Counter[str] = Counter()
-
-    @property
-    def total_bytes(self) -> int:
-        """The bytes of all bodies in flight."""
-        return self._total
 
     def enter(self, key: KeyRecord, length: int | None) -> int:
         """Reserve the bytes of a request's body, None if it does not say how many; return them. Raises GatewayError."""

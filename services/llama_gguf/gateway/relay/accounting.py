@@ -63,6 +63,19 @@ def record_partial_usage(exchange: Exchange, relay: ResponseRelay) -> None:
     exchange.tokens = tokens
 
 
+def begin_part(exchange: Exchange) -> None:
+    """Prepare for the next of several requests to the engine for one of a client's."""
+    exchange.first_byte = 0.0
+    exchange.tokens = None
+
+
+def end_part(exchange: Exchange, before: Tokens) -> Tokens:
+    """Add the tokens of a part, complete or not, to those of the parts before it; return the sum."""
+    whole = add(before, exchange.tokens) if exchange.tokens is not None else before
+    exchange.tokens = whole
+    return whole
+
+
 def estimate_usage(seen: Tokens, unseen: float, cost: int) -> Tokens:
     """Estimate the tokens of a request whose counts the engine has not reported, and might never report.
 

@@ -33,12 +33,13 @@ class Field:
 
     def check(self, name: str, value: object) -> None:
         """Check a value that is not null. Raises GatewayError 400."""
-        if self.types and value.__class__ not in self.types:
+        kind_of = value.__class__
+        if self.types and kind_of not in self.types:
             raise refusal(name, f"must be {self.words}, not {kind(value)}.")
-        if value.__class__ is int or value.__class__ is float:
-            self._check_number(name, value)
-        elif self.max_length is not None and value.__class__ in (str, list, dict):
-            self._check_length(name, value)
+        if kind_of is int or kind_of is float:
+            self._check_number(name, value)  # type: ignore[arg-type]
+        elif self.max_length is not None and kind_of is not bool:
+            self._check_length(name, value)  # type: ignore[arg-type]
         if self.choices and value not in self.choices:
             raise refusal(name, f"must be one of {', '.join(self.choices)}, not {quoted(value)}.")
 

@@ -47,8 +47,9 @@ def read_json(data: bytes) -> tuple[dict[str, Any], bytes]:
         value, data = _mend(data, error)
     if value.__class__ is not dict:
         raise _bad("must be a JSON object.")
-    names = _count_names(value, brackets)
-    if _STRING.sub(b"", data).count(b":") != names:
+    names = _count_names(value)
+    # As many colons as names: none is in a text, and none belongs to a repetition. Nearly as good, and far cheaper.
+    if data.count(b":") != names and _STRING.sub(b"", data).count(b":") != names:
         name = _repeated_name(data)
         raise GatewayError("bad_request", f"The name `{name}` occurs twice in one object of the body.", param=name)
     return value, data
@@ -63,7 +64,7 @@ def _count_brackets(data: bytes) -> int:
     return rest.count(b"{") + rest.count(b"[")
 
 
-def _count_names(value: dict[str, Any], brackets: int) -> int:
+def _count_names(value: dict[str, Any]) -> int:
     """Return the number of names in all objects. Raises GatewayError if they are nested too deep."""
     names = 0
     level: list[Any] = [value]
@@ -74,11 +75,13 @@ def _count_names(value: dict[str, Any], brackets: int) -> int:
             raise _bad(f"is nested deeper than {MAX_DEPTH} lists and objects.")
         below: list[Any] = []
         for container in level:
+            items = container
             if container.__class__ is dict:
                 names += len(container)
-                below += [item for item in container.values() if item.__class__ is dict or item.__class__ is list]
-            else:
-                below += [item for item in container if item.__class__ is dict or item.__class__ is list]
+                items = container.values()
+            for item in items:
+                if item.__class__ is dict or item.__class__ is list:
+                    below.append(item)  # noqa: PERF401 - a comprehension is slower for the few that most have
         level = below
     return names
 

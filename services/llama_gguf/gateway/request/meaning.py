@@ -23,7 +23,8 @@ from llama_gguf.gateway.request.content.tools import check_chat_tools, check_mes
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 
 _MAX_WORD = 256
-_TOOL_FIELDS = ("tools", "tool_choice", "functions", "function_call")
+_TOOL_FIELDS = frozenset({"tools", "tool_choice", "functions", "function_call"})
+_RARE = frozenset({"stop", "json_schema", "response_format"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ def _check_completions(body: dict[str, Any], rules: MeaningRules, changes: Chang
 
 def _check_generation(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
     """Check what all routes have in common that generate text from one: where it stops and what form it has."""
+    if _RARE.isdisjoint(body):
+        return
     if "stop" in body:
         _check_stops(body, "stop", rules, changes)
     if "json_schema" in body:
@@ -167,10 +170,10 @@ def _check_logit_bias(value: dict[str, Any] | list[Any]) -> None:
 
 def _check_chat(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
     check_chat_messages(body.get("messages"), MediaCheck(rules.media), changes)
-    if any(name in body for name in _TOOL_FIELDS):
+    if not _TOOL_FIELDS.isdisjoint(body):
         check_chat_tools(body, changes)
         _check_tool_schemas(body, rules, changes)
-    if "audio" in body.get("modalities", ()):
+    if "modalities" in body and "audio" in body["modalities"]:
         raise refusal("modalities", 'must be ["text"]: this server does not speak.')
     _check_generation(body, rules, changes)
     return 1

@@ -7,8 +7,7 @@ written anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,8 +24,7 @@ LARGE_BODY_BYTES = 65_536
 _ALIAS_NAMES = frozenset(name for names in ALIASES for name in names) | set(CONSTRAINTS)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContent:
+class RequestContent(NamedTuple):
     """A body that has been understood. `data`: its bytes for the engine; `choices`: answers to each of `prompts`."""
 
     fields: Mapping[str, Any]

@@ -70,7 +70,7 @@ class Limits(Section):
     cache_isolation: Literal["key", "none"] = Field(
         "key",
         description="Whose prompts a prompt can reuse in the engine's cache: those of its own `key`, or with `none` "
-        "everybody's, which tells each key by counts and times how much of its guess another has sent.",
+        "everybody's, whose counts and times then show each key how much of its guess another has sent.",
     )
     store: Text = Field(
         "memory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any
 
@@ -176,3 +177,35 @@ async def test_under_random_aborts_charged_equals_reported(start: Start, seed: i
     assert running.gateway.admission.active == running.gateway.admission.waiting == 0
     store: Any = running.gateway.limiter._store
     assert all(counts.in_flight == 0 for counts in store._counts.values())
+
+
+async def test_a_request_in_parts_is_charged_the_sum_of_them(start: Start) -> None:
+    """More prompts than slots are sent a few at a time, and the client gets one response."""
+    running = await start(GENEROUS)
+    size = running.gateway.admission.capacity
+    prompts = [f"prompt {number}" for number in range(2 * size + 1)]
+    answer = await running.ask("POST", "/v1/completions", body={"model": "tiny", "prompt": prompts, "max_tokens": 9})
+    assert answer.status == 200
+    sent = [json.loads(seen.body)["prompt"] for seen in running.engine.asked]
+    assert sent == [prompts[:size], prompts[size:-1], prompts[-1:]]
+    assert len({seen.headers["x-usage-id"] for seen in running.engine.asked}) == 1, "the engine counts them as one"
+    assert answer.json()["usage"]["prompt_tokens"] == 3 * PROMPT_TOKENS
+    line = (await running.lines(1))[0]
+    assert (line["tokens_in"], line["tokens_out"]) == (3 * PROMPT_TOKENS, 3 * 3)
+    assert await charged(running) == answer.json()["usage"]["total_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "status", "code"), [({"status": 400}, 400, "bad_request"), ({"die_after": -1}, 502, "engine_closed")]
+)
+async def test_a_part_that_fails_fails_the_request_and_frees_all(
+    start: Start, knobs: dict[str, Any], status: int, code: str
+) -> None:
+    running = await start(GENEROUS)
+    running.engine.default |= knobs
+    body = {"model": "tiny", "prompt": ["a"] * 5, "max_tokens": 9}
+    answer = await running.ask("POST", "/v1/completions", body=body)
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert running.gateway.admission.active == 0
+    running.engine.default.clear()
+    assert (await running.ask("POST", "/v1/completions", body=body)).status == 200
