@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -144,3 +147,28 @@ def test_quotes_around_a_token_are_removed_and_told(caplog: pytest.LogCaptureFix
         assert [network.token(name) for name in "ABCDE"] == ["hf_x", "hf_x", "hf_x", None, None]
     assert [vars(record)["fields"]["variable"] for record in caplog.records] == ["A", "B"]
     assert "hf_x" not in caplog.text
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # httpx2 leaves the socket to the collector
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+@pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n\r\n", b"", b"\x05\xff", b"\x05\x00\x05\x01"])
+def test_a_hub_behind_what_is_no_proxy_at_all(hub: FileServer, tmp_path: Path, kind: str, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(10)
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"{kind}://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ModelError, match="the Hub cannot be reached, through the proxy") as caught:
+            from_hub(tmp_path, {"all_proxy": address})
+    assert f"{address} (all_proxy)" in caught.value.message
+    assert not hub.requests
+    del caught
+    gc.collect()

@@ -45,6 +45,7 @@ class HttpClient:
     def __init__(self, network: Network, connect_seconds: float, stall_seconds: float) -> None:
         self._network = network
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=stall_seconds)
+        self._head_seconds = connect_seconds + stall_seconds
         self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}  # by SOCKS proxy
         self._socks_errors: tuple[type[Exception], ...] = ()  # known once aiohttp-socks is imported
 
@@ -64,19 +65,21 @@ class HttpClient:
         login = _authorization(by_http)
         session = self._session(None if by_http else proxy)
         try:
-            response = await session.get(
-                url,
-                headers={**headers, **(login if url.scheme == "http" else {})},
-                allow_redirects=False,
-                proxy=by_http.address if by_http else None,
-                proxy_headers=login or None,  # of CONNECT
-            )
+            async with asyncio.timeout(self._head_seconds):  # aiohttp waits for a proxy's response to CONNECT for ever
+                response = await session.get(
+                    url,
+                    headers={**headers, **(login if url.scheme == "http" else {})},
+                    allow_redirects=False,
+                    proxy=by_http.address if by_http else None,
+                    proxy_headers=login or None,  # of CONNECT
+                )
         except aiohttp.InvalidURL as error:
             raise InvalidUrlError from error
         except (aiohttp.ClientError, OSError) as error:
             raise _interrupted(error, proxy) from error
         except self._socks_errors as error:
-            raise DownloadInterruptedError(f"the proxy {proxy.description if proxy else ''}: {error}") from error
+            what = "it closed the connection" if isinstance(error, asyncio.IncompleteReadError) else str(error)
+            raise DownloadInterruptedError(f"the proxy {proxy.description if proxy else ''}: {what}") from error
         except ValueError as error:  # a token beside a password in the URL
             raise InvalidUrlError from error
         if by_http and response.status == 407:
@@ -105,7 +108,7 @@ class HttpClient:
         import aiohttp_socks  # noqa: PLC0415 - only where there is such a proxy
 
         errors = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
-        self._socks_errors = errors
+        self._socks_errors = (*errors, asyncio.IncompleteReadError)
         user, password = socks.username or None, socks.password or None
         kind = aiohttp_socks.ProxyType.SOCKS5
         return aiohttp_socks.ProxyConnector(

@@ -102,7 +102,9 @@ def _use_network(network: Network) -> Proxy | None:
             login = (proxy.username, proxy.password) if proxy.username else None
             encrypted = ssl_context if proxy.scheme == "https" else None
             through = httpx2.Proxy(proxy.address, auth=login, ssl_context=encrypted)
-        return httpx2.Client(proxy=through, verify=ssl_context, trust_env=False, follow_redirects=True, timeout=None)
+        return httpx2.Client(
+            proxy=through, verify=ssl_context, trust_env=False, follow_redirects=True, timeout=_METADATA_SECONDS
+        )
 
     set_client_factory(client)
     return proxy
@@ -200,7 +202,6 @@ def _fetch_metadata(file: _HubFile) -> HfFileMetadata:
 
 def _translated(file: _HubFile, request: Callable[[], T]) -> T:
     """Return what `request` returns; the exceptions of huggingface_hub and its HTTP client become ModelError."""
-    import httpx2  # noqa: PLC0415 - as above
     from huggingface_hub import errors  # noqa: PLC0415 - as above
 
     setting = f"{file.wanted.setting}.hf"
@@ -238,8 +239,20 @@ def _translated(file: _HubFile, request: Callable[[], T]) -> T:
         raise ModelError(
             f"{setting}: the Hub responded with {status} for {file.label}", code="model_server_error", permanent=False
         ) from error
-    except (httpx2.HTTPError, OSError) as error:  # OSError: also huggingface_hub's own errors
+    except _failures_of_network(file.proxy) as error:
         raise _unreachable(file, error) from error
+
+
+def _failures_of_network(proxy: Proxy | None) -> tuple[type[Exception], ...]:
+    """Return what httpx2 raises, and lets through of the library by which it speaks to SOCKS proxies."""
+    import httpx2  # noqa: PLC0415 - as above
+
+    failures = (httpx2.HTTPError, OSError)  # OSError: also huggingface_hub's own errors
+    if proxy is None or proxy.scheme != "socks5":
+        return failures
+    import socksio  # noqa: PLC0415 - only where there is such a proxy
+
+    return (*failures, socksio.SOCKSError)
 
 
 def _unreachable(file: _HubFile, error: Exception) -> ModelError:

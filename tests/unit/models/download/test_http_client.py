@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,40 @@ def test_a_proxy_that_is_not_there(tmp_path: Path, kind: str) -> None:
     error = refusal("https://models.test/m", {"all_proxy": f"{kind}://{QUOTED}@127.0.0.1:9"}, tmp_path)
     assert f"{kind}://127.0.0.1:9 (all_proxy)" in error.message
     assert not error.permanent
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "socks5"])
+def test_a_proxy_that_says_nothing(tmp_path: Path, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        where = f"127.0.0.1:{listener.getsockname()[1]}"
+        hasty = Tuning(connect_timeout=0.3, read_timeout=0.3, retry_delay=0.01)
+        network = Network({"all_proxy": f"{kind}://{QUOTED}@{where}"})
+        with pytest.raises(ModelError) as caught:
+            download(Remote("https://models.test/m", "it"), tmp_path / "m", Silent(), tuning=hasty, network=network)
+    assert f"{kind}://{where} (all_proxy)" in caught.value.message
+    assert not caught.value.permanent
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-x\r\n", b"", b"HTTP/1.1 200 OK\r\n\r\nGGUF", b"\x05\xff", b"\x05\x00\x05\x01"]
+)
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+def test_what_is_no_proxy_at_all(tmp_path: Path, kind: str, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(10)
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"{kind}://127.0.0.1:{listener.getsockname()[1]}"
+        error = refusal("https://models.test/m", {"all_proxy": address}, tmp_path)
+    assert error.code == "model_unreachable"
+    assert f"{address} (all_proxy)" in error.message
 
 
 def test_a_name_that_the_proxy_does_not_know(tmp_path: Path) -> None:
