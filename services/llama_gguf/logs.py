@@ -16,8 +16,10 @@ from typing import Any, Literal, TextIO
 
 from .timestamps import utc_text
 
+_REORDERING = r"\u202a-\u202e\u2066-\u2069"  # shows a line in another order than it has
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NOT_ESCAPED_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+_UNSAFE = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029{_REORDERING}\ud800-\udfff]")
+_NOT_ESCAPED_BY_JSON = re.compile(rf"[\x7f-\x9f\u2028\u2029{_REORDERING}\ud800-\udfff]")
 _TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+Z \| (?P<level>[A-Z]+) \| (?P<program>[a-z]+) \| ")
 _STRUCTURED_FIELDS = re.compile(r" (?:\| )?\w+=[\[{].*", re.DOTALL)
 _FATAL_PREFIXES = ("error: ", "hint: ")
@@ -29,8 +31,18 @@ def fields(**values: object) -> dict[str, Any]:
 
 
 def clean(text: str) -> str:
-    """Return `text` with control characters (newlines, escapes, C1, line separators) replaced by `?`."""
-    return _CONTROL.sub("?", text)
+    """Return `text` with `?` for what could forge a line, move the cursor, reorder what is shown, or not be UTF-8."""
+    return _UNSAFE.sub("?", text)
+
+
+def has_control_characters(text: str) -> bool:
+    """Return whether `text` has newlines, escapes, C1 or line separators."""
+    return _CONTROL.search(text) is not None
+
+
+def escape_for_json(text: str) -> str:
+    """Return JSON with escapes for what `json.dumps` leaves as it is and a terminal or a reader of lines does not."""
+    return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,8 +62,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        text = json.dumps(line, ensure_ascii=False, default=str)
-        return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return escape_for_json(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -69,7 +80,8 @@ class TextFormatter(logging.Formatter):
             parts.append(" ".join(f"{key}={clean(str(value))}" for key, value in extra.items()))
         text = self._shape(" | ".join(parts))
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            # Indented: an exception's message can have newlines, and what follows one must not look like a log line.
+            text += "".join(f"\n  {clean(line)}" for line in self.formatException(record.exc_info).split("\n"))
         return text
 
 

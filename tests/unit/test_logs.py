@@ -106,3 +106,22 @@ def test_our_lines_are_known_by_their_form() -> None:
     assert not logs.is_own_line("0.00.001.000 I srv: error: x")
     assert not logs.is_own_line("")
     assert not logs.is_own_line(f" {STAMP} | INFO | engine | x")
+
+
+@pytest.mark.usefixtures("restored_root")
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize("nasty", ["\ud800", "\u202eabc", "x\n2026-01-02T03:04:05.678Z | ERROR | gateway | forged"])
+def test_no_value_and_no_exception_forges_a_line_or_breaks_one(format: Literal["text", "json"], nasty: str) -> None:  # noqa: A002
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="utf-8")
+    logs.configure("probe", format=format, level="error", stream=stream)
+    try:
+        raise ValueError(nasty)  # noqa: TRY301 - as a caller of ours would
+    except ValueError:
+        logging.getLogger("x").exception("failed %s", nasty, extra=logs.fields(path=nasty))
+    stream.flush()
+    lines = written.getvalue().decode().splitlines()
+    assert [logs.is_own_line(line) for line in lines].count(True) == (1 if format == "text" else 0)
+    assert all(line.isprintable() for line in lines)
+    if format == "json":
+        assert len(lines) == 1

@@ -148,10 +148,8 @@ def _draft(settings: Settings, files: ModelFiles) -> list[str]:
 
 
 def _logging(settings: Settings) -> list[str]:
-    arguments = ["--log-verbosity", _VERBOSITY[settings.logging.level], "--log-colors", "off"]
-    if settings.logging.format == "json":
-        return [*arguments, "--log-jsonl"]
-    return [*arguments, "--log-prefix", "--no-log-timestamps"]  # the prefix is the level, as one letter
+    # Objects whatever our format is: in text a message's newlines look like the ends of lines (see llama_server_log).
+    return ["--log-verbosity", _VERBOSITY[settings.logging.level], "--log-colors", "off", "--log-jsonl"]
 
 
 def _csv(items: Iterable[str]) -> str:

@@ -11,13 +11,14 @@ from llama_gguf.engine.known_failures import RULES, SIGNALS, Diagnosis
 from llama_gguf.errors import ExitCode
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.rundir.exits import ExitStatus
+from llama_gguf.rundir.llama_server_log import TEXT_MARK
 
 _UNLOGGED = {"SIGKILL", "SIGILL"}
 _SHELL_CODES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 139: "SIGSEGV"}
 _OWN_CODES = set(ExitCode) - {ExitCode.OK}  # llama-server itself fails with 1
 _OWN_ERROR = re.compile(r"^error: (?P<what>.+)$(?:\nhint: (?P<hint>.+))?", re.MULTILINE)
 _START = re.compile(r"starting llama-server|llama_server: initializing")
-_PREFIX = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3} )?(?:[IWED] )?")
+_PREFIX = re.compile(rf"^(?:{re.escape(TEXT_MARK)})?(?:\d+\.\d\d\.\d{{3}}\.\d{{3}} )?(?:[IWED] )?")
 _NO_VARIANT_RUNS = (
     "report it with `llama-gguf diagnostics`; until then build the engine on this machine (make engine) and name it in "
     "engine.binary"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,7 @@ from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir.engine_phase import PhaseFile
+from llama_gguf.rundir.llama_server_log import FOLLOWS
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.checks.model_facts import model_problems
@@ -61,6 +63,9 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     run_dir.engine_socket.unlink(missing_ok=True)
     log.info("starting llama-server", extra=fields(binary=str(binary), argv=argv))
     state.phase(Phase.STARTING, str(files.model))
+    if env.get("SUPERVISOR_ENABLED"):  # set by supervisord, which reads our output by `runtime.engine_output`
+        sys.stdout.buffer.write(FOLLOWS + b"\n")
+        sys.stdout.flush()
     execve(binary, [str(binary), *argv], engine_env)
 
 

@@ -16,7 +16,7 @@ from pydantic_core import CoreConfig, core_schema
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.record import ID_PATTERN, KeyRecord, PreviousSecret, Priority, RotationMark
-from llama_gguf.logs import clean
+from llama_gguf.logs import has_control_characters
 from llama_gguf.settings.sections.scope import Scope
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _utc(value: dt.datetime) -> dt.datetime:
 
 
 def _printable(value: str) -> str:
-    if clean(value) != value:
+    if has_control_characters(value):
         raise ValueError("must not contain control characters")
     return value
 

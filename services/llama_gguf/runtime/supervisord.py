@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llama_gguf.runtime.program_environment import withheld
 from llama_gguf.settings import RunDir
 
-from .programs import Program
+from .programs import ENGINE, Program
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.logging import Logging
@@ -61,6 +61,14 @@ def render_ini(
         (
             "rpcinterface:supervisor",
             {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        ),
+        (
+            "rpcinterface:engine_output",
+            {
+                "supervisor.rpcinterface_factory": "llama_gguf.runtime.engine_output:make_rpcinterface",
+                "program": ENGINE,
+                "log_format": logging.format,
+            },
         ),
         *(_program_section(program, logging, withheld(program, programs, variables)) for program in programs),
     ]
