@@ -3,8 +3,9 @@
 A line is {seq, ts, actor, action, target, details, prev, hash}; `hash` is the SHA-256 of the rest in canonical JSON
 and `prev` the hash of the line before (64 zeros in the first). So `verify` finds an edited, inserted, removed or moved
 line and a missing beginning. Truncation shows only by a head stored elsewhere: `<file>.head` holds the last seq and
-hash, written after each line. Whoever can write both files can forge the whole log, as the chain has no secret key; to
-detect that, store the head that `audit verify` prints on another machine and pass it as `--head`.
+hash, written after each line, and the keys file names the entry of its last change. Whoever can write all three can
+forge the whole log, as the chain has no secret key; to detect that, store the head that `audit verify` prints on
+another machine and pass it as `--head`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from llama_gguf.timestamps import utc_text
 
 Detail = str | int | float | bool | None | list[str]
 
+GAP = "audit.gap"
+"""The action of an entry which records that entries before it are missing or were replaced."""
 _FIRST = "0" * 64
 _TAIL_BYTES = 1 << 20  # more than any line
 _FIELDS = frozenset({"seq", "ts", "actor", "action", "target", "details", "prev", "hash"})
@@ -114,9 +117,18 @@ class AuditLog:
         self._failpoint = failpoint
 
     def append(
-        self, *, actor: str, action: str, target: str = "", details: Mapping[str, Detail] | None = None
+        self,
+        *,
+        actor: str,
+        action: str,
+        target: str = "",
+        details: Mapping[str, Detail] | None = None,
+        known: AuditHead | None = None,
     ) -> AuditEntry:
         """Write one line, durably. `details` must contain no secret. Blocking: from an event loop, call it in a thread.
+
+        Where the log does not reach `known`, an entry that is recorded elsewhere, `audit.gap` is recorded first: a new
+        line must not hide that, and a lost log must not stop changes of keys.
 
         Raises KeysError if the log cannot be written, or is truncated, which a new line would hide.
         """
@@ -131,6 +143,9 @@ class AuditLog:
                         file.truncate(end)
                         recovery = self._after(last, "audit", "audit.recover", "incomplete line", {"bytes": torn})
                         last = self._write(file, real, recovery).head()
+                    if known and (known.seq > last.seq or (known.seq == last.seq and known != last)):
+                        found: dict[str, Detail] = {"recorded": str(known), "entries": last.seq}
+                        last = self._write(file, real, self._after(last, "audit", GAP, "", found)).head()
                     return self._write(file, real, self._after(last, actor, action, target, details or {}))
             except OSError as error:
                 raise atomic_file.io_error(error, "append to", self.path) from error
@@ -226,22 +241,24 @@ def entries(path: Path) -> Iterator[AuditEntry]:
             yield _parse(line)
 
 
-def verify(path: Path, *, expected: AuditHead | None = None) -> Verification:
-    """Check the hash chain, against the head file and the `expected` head too.
+def verify(path: Path, *, expected: AuditHead | None = None, known: AuditHead | None = None) -> Verification:
+    """Check the hash chain, against the head file, the `expected` head and the one `known` to the keys file.
 
-    Stops at the first bad line. Raises KeysError if there is no log to check.
+    Stops at the first bad line. Raises KeysError if there is no log to check, and no record of one.
     """
-    recorded = [head for head in (_read_head(atomic_file.resolve(path)), expected) if head]
+    recorded = [head for head in (_read_head(atomic_file.resolve(path)), expected, known) if head]
     last = AuditHead()
-    for number, line in _lines(path):
+    lines = _lines(path) if path.exists() or not recorded else iter(())
+    for number, line in lines:
         problem = _problem(line, last, recorded)
         if problem:
             return Verification(last.seq, last, number, problem)
         last = _parse(line).head()
     furthest = max((head.seq for head in recorded), default=0)
     if furthest > last.seq:
-        return Verification(last.seq, last, last.seq + 1, f"is missing, and with it all up to entry {furthest}")
-    if not recorded and last.seq > 1:
+        where = ", which the keys file records" if known and known.seq == furthest else ""
+        return Verification(last.seq, last, last.seq + 1, f"is missing, and with it all up to entry {furthest}{where}")
+    if len(recorded) == (known is not None) and last.seq > 1:
         return Verification(last.seq, last, 0, f"{_head_path(path).name} is missing, so truncation cannot be detected")
     return Verification(last.seq, last)
 
@@ -257,6 +274,13 @@ def _problem(line: bytes, last: AuditHead, recorded: list[AuditHead]) -> str:
         return "was changed: its hash does not match its content"
     if entry.seq != last.seq + 1 or entry.prev != last.hash:
         return "does not follow the line before: lines were removed, inserted or moved"
+    return _contradiction(entry, recorded)
+
+
+def _contradiction(entry: AuditEntry, recorded: list[AuditHead]) -> str:
+    if entry.action == GAP:
+        reached, left = entry.details.get("recorded"), entry.details.get("entries")
+        return f"records a truncated or replaced log: the keys file named entry {reached}, and {left} were left"
     if any(head.seq == entry.seq and head.hash != entry.hash for head in recorded):
         return "is not the entry that was recorded as the head: the log was rewritten"
     return ""

@@ -1,7 +1,9 @@
 """Changes of keys, as called by the CLI and bootstrap: lock, pure operation, audit line, new file.
 
 Owns the order. The audit line is on disk before the keys file is replaced, so no change is unrecorded; if the write
-then fails, `keys.failed` is recorded too. Without write access to the audit log, keys cannot be changed.
+then fails, `keys.failed` is recorded too. The new file names the line, so that a log which was cut before it shows; a
+crash in between leaves the line before named, which is still in the log. Without write access to the audit log, keys
+cannot be changed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from llama_gguf.audit import AuditLog, Detail
+from llama_gguf.audit import AuditHead, AuditLog, Detail
 from llama_gguf.errors import KeysError
 from llama_gguf.timestamps import utc_text
 
@@ -124,9 +126,10 @@ class KeyAdmin:
     ) -> None:
         if keys is session.keys:
             return
-        self._audit.append(actor=self._actor, action=action, target=target, details=details)
+        known = AuditHead.read(session.keys.audit_head) if session.keys.audit_head else None
+        entry = self._audit.append(actor=self._actor, action=action, target=target, details=details, known=known)
         try:
-            session.write(keys)
+            session.write(replace(keys, audit_head=str(entry.head())))
         except KeysError as error:
             failed: dict[str, Detail] = {"action": action, "reason": error.code}
             self._audit.append(actor=self._actor, action="keys.failed", target=target, details=failed)

@@ -37,13 +37,15 @@ def parse(text: str, *, source: str, read_at: dt.datetime) -> KeyFile:
     if not text.strip():
         return KeyFile()
     if text.lstrip().startswith("{"):
-        return KeyFile(_parse_json(text, source))
+        return _parse_json(text, source)
     return KeyFile(_parse_lines(text, source, read_at), plaintext=True)
 
 
 def render(keys: KeyFile) -> str:
     """Return a keys file in JSON: the same text for the same keys, without fields at their default."""
-    document = {"version": VERSION, "keys": [_plain(record) for record in keys.records]}
+    document: dict[str, object] = {"version": VERSION, "keys": [_plain(record) for record in keys.records]}
+    if keys.audit_head:
+        document["audit_head"] = keys.audit_head
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -67,7 +69,7 @@ def _scalar(value: object) -> object:
     return value
 
 
-def _parse_json(text: str, source: str) -> tuple[KeyRecord, ...]:
+def _parse_json(text: str, source: str) -> KeyFile:
     repeats: list[bool] = []
 
     def note_repeats(pairs: list[tuple[str, object]]) -> None:
@@ -80,17 +82,17 @@ def _parse_json(text: str, source: str) -> tuple[KeyRecord, ...]:
         json.loads(text, object_pairs_hook=note_repeats)  # `check_document` would use the last of two names
         if any(repeats):
             raise _invalid(source, [(json_lines.line_of_repeated_name(text), "this object has a field twice")])
-        records = check_document(text)
+        keys = check_document(text)
     except json.JSONDecodeError as error:
         raise _invalid(source, [(error.lineno, f"not JSON: {error.msg} (column {error.colno})")]) from None
     except ViolationsError as error:
         raise _invalid(source, _problems(text, error.violations), len(error.violations)) from None
     except (RecursionError, ValueError):
         raise _invalid(source, [(1, "not a keys file: nested too deep, or a number is too long")]) from None
-    if duplicates := list(_duplicates(records)):
+    if duplicates := list(_duplicates(keys.records)):
         shown = [(line(b), f"the same {what} as in line {line(a)}") for a, b, what in duplicates[:MAX_ERRORS_SHOWN]]
         raise _invalid(source, shown, len(duplicates))
-    return records
+    return keys
 
 
 def _problems(text: str, violations: Sequence[Violation]) -> list[tuple[int, str]]:

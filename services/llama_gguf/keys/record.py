@@ -67,10 +67,15 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The content of a keys file. `plaintext`: it is in the old format, which contains the keys themselves."""
+    """The content of a keys file. `plaintext`: it is in the old format, which contains the keys themselves.
+
+    `audit_head` is the entry of the audit log that records the last change, as SEQ:HASH: a log that was cut before it,
+    together with its head file, shows against it.
+    """
 
     records: tuple[KeyRecord, ...] = ()
     plaintext: bool = False
+    audit_head: str = ""
 
     def find(self, key_id: str) -> KeyRecord | None:
         """Return the record with this id, or None."""

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, GetCoreSchemaHandler, TypeAdapter, V
 from pydantic_core import CoreConfig, core_schema
 
 from llama_gguf.errors import KeysError
-from llama_gguf.keys.record import ID_PATTERN, KeyRecord, PreviousSecret, Priority, RotationMark
+from llama_gguf.keys.record import ID_PATTERN, KeyFile, KeyRecord, PreviousSecret, Priority, RotationMark
 from llama_gguf.logs import has_control_characters
 from llama_gguf.settings.sections.scope import Scope
 
@@ -55,6 +55,7 @@ class ViolationsError(Exception):
 class _Document:
     version: int
     keys: tuple[KeyRecord, ...]
+    audit_head: str = ""
 
 
 def check(record: KeyRecord) -> KeyRecord:
@@ -66,12 +67,13 @@ def check(record: KeyRecord) -> KeyRecord:
         raise KeysError(f"{'.'.join(map(str, first.location))}: {first.reason}", code="key-field") from None
 
 
-def check_document(text: str) -> tuple[KeyRecord, ...]:
-    """Return the records of a keys file in JSON. Raises ViolationsError."""
+def check_document(text: str) -> KeyFile:
+    """Return the content of a keys file in JSON. Raises ViolationsError."""
     try:
-        return _document_adapter().validate_json(text).keys
+        found = _document_adapter().validate_json(text)
     except ValidationError as error:
         raise ViolationsError(_violations(error)) from None
+    return KeyFile(found.keys, audit_head=found.audit_head)
 
 
 def _utc(value: dt.datetime) -> dt.datetime:
@@ -110,6 +112,7 @@ _Time = Annotated[dt.datetime, AfterValidator(_utc)]
 """A time with a time zone, converted to UTC."""
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hex."""
+_AuditHead = Annotated[str, Field(pattern=r"^(?:[0-9]{1,18}:[0-9a-f]{64})?$")]
 _Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,8}$")]
 _Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
@@ -139,7 +142,7 @@ _Record = Annotated[
         rotations=Annotated[tuple[_Rotation, ...], Field(max_length=MAX_ROTATIONS)],
     ),
 ]
-_CheckedDocument = Annotated[_Document, _Rules(version=Literal[1], keys=tuple[_Record, ...])]
+_CheckedDocument = Annotated[_Document, _Rules(version=Literal[1], keys=tuple[_Record, ...], audit_head=_AuditHead)]
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import json
 import os
 import pwd
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llama_gguf.audit import AuditLog, entries, verify
+from llama_gguf.audit import AuditHead, AuditLog, entries, verify
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.admin import KeyAdmin, actor
 from llama_gguf.keys.store import KeyStore, load
@@ -152,3 +153,78 @@ def test_the_actor_is_the_program_and_its_user(monkeypatch: pytest.MonkeyPatch) 
     assert actor("cli") == f"cli:{pwd.getpwuid(os.geteuid()).pw_name}"
     monkeypatch.setattr(os, "geteuid", lambda: 987_654)
     assert actor("cli") == "cli:uid=987654"
+
+
+def cut(log: Path, lines: int) -> None:
+    """Cut the log and its head file to an earlier pair that fits."""
+    kept = log.read_bytes().splitlines(keepends=True)[:lines]
+    head = log.with_name(log.name + ".head")
+    if not kept:
+        log.unlink()
+        head.unlink()
+        return
+    entry = json.loads(kept[-1])
+    log.write_bytes(b"".join(kept))
+    head.write_text(f"{entry['seq']}:{entry['hash']}\n")
+
+
+def known_of(keys: Path) -> AuditHead:
+    return AuditHead.read(load(keys).keys.audit_head)
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2])
+def test_a_log_that_was_cut_with_its_head_file_shows_against_the_keys_file(tmp_path: Path, lines: int) -> None:
+    keys, log = tmp_path / "keys.json", tmp_path / "audit.jsonl"
+    admin = KeyAdmin(KeyStore(keys), AuditLog(log), actor="t")
+    for name in ("a", "b", "c"):
+        admin.generate(name)
+    assert verify(log, known=known_of(keys)) == verify(log)
+    assert known_of(keys) == verify(log).head
+    cut(log, lines)
+    told = verify(log, known=known_of(keys))
+    assert (told.entries, told.bad_line) == (lines, lines + 1)
+    assert told.problem == "is missing, and with it all up to entry 3, which the keys file records"
+    admin.remove("a")  # keys can still be changed, and the gap stays on record
+    admin.remove("b")
+    told = verify(log, known=known_of(keys))
+    assert (told.entries, told.bad_line) == (lines, lines + 1)
+    assert told.problem.startswith("records a truncated or replaced log: the keys file named entry 3:")
+    assert told.problem.endswith(f", and {lines} were left")
+
+
+def test_a_log_that_was_replaced_shows_against_the_keys_file(tmp_path: Path) -> None:
+    keys, log = tmp_path / "keys.json", tmp_path / "audit.jsonl"
+    KeyAdmin(KeyStore(keys), AuditLog(log), actor="t").generate("a")
+    cut(log, 0)
+    for _ in range(3):
+        AuditLog(log).append(actor="mallory", action="nothing")
+    assert verify(log).ok
+    told = verify(log, known=known_of(keys))
+    assert (told.bad_line, told.ok) == (1, False)
+    assert "the log was rewritten" in told.problem
+
+
+def test_a_crash_between_log_and_keys_file_is_no_tampering(tmp_path: Path) -> None:
+    keys, log = tmp_path / "keys.json", tmp_path / "audit.jsonl"
+    KeyAdmin(KeyStore(keys), AuditLog(log), actor="t").generate("a")
+
+    def crash_once_logged(_step: str) -> None:
+        if log.read_bytes().count(b"\n") > 1:
+            raise KeyboardInterrupt
+
+    crashing = KeyAdmin(KeyStore(keys, failpoint=crash_once_logged), AuditLog(log), actor="t")
+    with pytest.raises(KeyboardInterrupt):
+        crashing.generate("b")
+    assert verify(log, known=known_of(keys)).ok
+    assert (verify(log).entries, known_of(keys).seq) == (2, 1)
+    KeyAdmin(KeyStore(keys), AuditLog(log), actor="t").generate("b")
+    assert verify(log, known=known_of(keys)).ok
+
+
+def test_admin_calls_after_the_last_change_need_no_new_keys_file(tmp_path: Path) -> None:
+    keys, log = tmp_path / "keys.json", tmp_path / "audit.jsonl"
+    KeyAdmin(KeyStore(keys), AuditLog(log), actor="t").generate("a")
+    before = keys.read_bytes()
+    AuditLog(log).append(actor="a", action="engine.get", target="/slots")
+    assert keys.read_bytes() == before
+    assert verify(log, known=known_of(keys)).ok

@@ -15,6 +15,7 @@ from llama_gguf.audit import verify as verify_log
 from llama_gguf.cli.config_options import config_options
 from llama_gguf.cli.keys_options import find
 from llama_gguf.errors import KeysError
+from llama_gguf.keys.store import load_if_exists
 from llama_gguf.logs import clean
 
 file_option = click.option("--file", type=click.Path(path_type=Path), help="Audit log; default: the configured one.")
@@ -36,12 +37,14 @@ def audit() -> None:
 def verify(head_text: str | None, file: Path | None, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
     """Verify that the log has not been changed.
 
-    Detects changed, inserted, removed and moved lines, and a missing beginning or end. Save the head that it prints on
-    another machine: with --head, a change to earlier entries is detected even if the whole log was rewritten.
+    Detects changed, inserted, removed and moved lines, and a missing beginning or end; also where the head file was
+    truncated with the log, as the keys file names the entry of its last change (not read with --file). Save the head
+    that it prints on another machine: with --head, a change to earlier entries is detected even if the whole log was
+    rewritten.
     Exits with 78 if the log was changed.
     """
     path = _path(file, config, sets)
-    verdict = verify_log(path, expected=_head(head_text))
+    verdict = verify_log(path, expected=_head(head_text), known=_known(file, config, sets))
     if as_json:
         line = verdict.bad_line or None
         result = {"ok": verdict.ok, "entries": verdict.entries, "head": str(verdict.head)}
@@ -76,6 +79,14 @@ def show(limit: int, file: Path | None, config: Path | None, sets: tuple[str, ..
 
 def _path(file: Path | None, config: Path | None, sets: tuple[str, ...]) -> Path:
     return file if file is not None else find(config, sets, None).audit_file
+
+
+def _known(file: Path | None, config: Path | None, sets: tuple[str, ...]) -> AuditHead | None:
+    """Return the entry that the keys file names, None where the log is not the configured one."""
+    if file is not None:
+        return None
+    recorded = load_if_exists(find(config, sets, None).keys_file).keys.audit_head
+    return AuditHead.read(recorded) if recorded else None
 
 
 def _head(text: str | None) -> AuditHead | None:

@@ -11,7 +11,10 @@ from click.testing import CliRunner, Result
 
 from llama_gguf.audit import AuditLog
 from llama_gguf.cli.commands import audit
+from llama_gguf.cli.keys_options import find
 from llama_gguf.errors import ExitCode, KeysError
+from llama_gguf.keys.admin import KeyAdmin
+from llama_gguf.keys.store import KeyStore
 from support.keys_made import NOW
 
 
@@ -80,3 +83,18 @@ def test_the_configuration_says_where(tmp_path: Path) -> None:
     result = CliRunner().invoke(audit.audit, ["show", "--config", str(config)], standalone_mode=False)
     assert isinstance(result.exception, KeysError)
     assert result.exception.message == f"{tmp_path}/audit.jsonl: there is no audit log"
+
+
+def test_an_emptied_log_shows_against_the_keys_file(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{path: /models/none.gguf}}\npaths: {{data_dir: {tmp_path}}}\n")
+    keys, log = find(config, (), None).keys_file, tmp_path / "audit.jsonl"
+    KeyAdmin(KeyStore(keys), AuditLog(log), actor="t").generate("a")
+    arguments = ["verify", "--config", str(config)]
+    assert CliRunner().invoke(audit.audit, arguments, standalone_mode=False).exception is None
+    log.unlink()
+    log.with_name("audit.jsonl.head").unlink()
+    error = CliRunner().invoke(audit.audit, arguments, standalone_mode=False).exception
+    assert isinstance(error, KeysError)
+    missing = "is missing, and with it all up to entry 1, which the keys file records"
+    assert (error.code, error.message) == ("audit-tampered", f"{log}:1: this line {missing}")
