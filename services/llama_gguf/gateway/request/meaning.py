@@ -71,7 +71,7 @@ def _check_responses(body: dict[str, Any], rules: MeaningRules, changes: Changes
         check_responses_tools(body, changes)
         _check_tool_schemas(body, rules, changes)
     if "text" in body:
-        _check_text_format(body["text"], rules, changes)
+        _apply_text_format(body, rules, changes)
     if "stop" in body:
         _check_stops(body, "stop", rules, changes)
     return 1
@@ -213,18 +213,29 @@ def _check_response_format(value: object, rules: MeaningRules, changes: Changes)
         raise refusal(f"{path}.type", f"must be text, json_object or json_schema, not {quoted(form)}.")
 
 
-def _check_text_format(text: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
-    """Check `text.format` of the Responses API."""
-    form = text.get("format")
+def _apply_text_format(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> None:
+    """Check `text.format` of the Responses API and add what the engine reads in its place: `response_format`."""
+    form = body["text"].get("format")
     if form is None:
         return
     if not isinstance(form, dict):
         raise refusal("text.format", f"must be an object, not {kind(form)}.")
+    wanted: dict[str, Any]
     if form.get("type") == "json_schema":
         strict = form.get("strict") is True
         check_schema(form.get("schema"), "text.format.schema", rules.schemas, changes, strict=strict)
-    elif form.get("type") not in ("text", "json_object"):
+        wanted = {"type": "json_schema", "json_schema": {"schema": form["schema"], "strict": strict}}
+    elif form.get("type") == "json_object":
+        wanted = {"type": "json_object"}
+    elif form.get("type") == "text":
+        return
+    else:
         raise refusal("text.format.type", f"must be text, json_object or json_schema, not {quoted(form.get('type'))}.")
+    for name in ("response_format", "grammar", "json_schema"):
+        if name in body:
+            raise refusal("text.format", f"cannot be combined with `{name}`.")
+    body["response_format"] = wanted
+    changes.changed = True
 
 
 _CHECKS: dict[str, Callable[[dict[str, Any], MeaningRules, Changes], int]] = {

@@ -188,3 +188,22 @@ def test_any_value_at_any_place_is_taken_or_refused_and_nothing_else() -> None:
                 except GatewayError as error:
                     assert error.status == 400  # noqa: PT017 - most are refused, some are not
     assert tried > 1500
+
+
+def test_the_format_of_a_responses_text_becomes_what_the_engine_reads() -> None:
+    """llama-server reads only `response_format`, so that `responses.parse()` would get prose."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
+    body: dict[str, Any] = {"input": "hi", "text": {"format": form}}
+    assert check("responses", body).changed
+    assert body["response_format"] == {"type": "json_schema", "json_schema": {"schema": schema, "strict": True}}
+    body = {"input": "hi", "text": {"format": {"type": "json_object"}}}
+    assert check("responses", body).changed
+    assert body["response_format"] == {"type": "json_object"}
+
+
+@pytest.mark.parametrize("other", [{"grammar": 'root ::= "a"'}, {"response_format": {"type": "json_object"}}])
+def test_two_forms_of_one_answer_are_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(GatewayError) as caught:
+        check("responses", {"input": "hi", "text": {"format": {"type": "json_object"}}, **other})
+    assert caught.value.param == "text.format"
