@@ -11,8 +11,8 @@ import math
 
 from llama_gguf.api_errors import GatewayError
 
-BURST = 20
-SECONDS_EACH = 3.0
+BURST = 60
+SECONDS_EACH = 1.0
 """Wrong keys that a peer may send at once, and the time after which it may send one more."""
 MAX_PEERS = 4096
 
