@@ -14,7 +14,7 @@ import llama_gguf.settings
 from llama_gguf.settings.json_schema import DIALECT, json_schema
 from llama_gguf.settings.messages.codes import PROBLEM_CODES
 
-PACKAGE = Path(llama_gguf.settings.__file__).parent
+PACKAGE = Path(llama_gguf.settings.__file__).parents[1]
 MODEL = {"model": {"path": "/m.gguf"}}
 
 
