@@ -27,7 +27,7 @@ MAX_MODULES_IN_A_FOLDER = 15
 # Sub-packages and modules of the gateway, lowest first. Each may import those of lower lines only, and itself.
 MAX_LEVELS = 8
 LEVELS = (
-    "http1 tokens api hold_time",
+    "http1 tokens api hold_time translate",
     "scheduling ratelimit upstream exchange inputs request",
     "relay telemetry",
     "inference builtin_routes",

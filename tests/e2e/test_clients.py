@@ -16,6 +16,8 @@ import openai
 import pytest
 from anthropic.types import MessageParam, ToolChoiceAnyParam, ToolParam
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from support.appliance import KEY, Appliance, running
 from support.tiny_model import SPECIAL
@@ -141,16 +143,64 @@ def test_openai_completions(client: openai.OpenAI) -> None:
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
 
 
+def test_openai_responses_stream_and_what_the_limit_cut(client: openai.OpenAI) -> None:
+    """`responses.stream()` builds the response from its events, and needs each to say where it belongs."""
+    with client.responses.stream(model="tiny", input="Hi", max_output_tokens=8) as stream:
+        events = list(stream)
+    assert [event.sequence_number for event in events] == sorted({event.sequence_number for event in events})
+    assert {"response.created", "response.output_text.delta"} <= {event.type for event in events}
+    last = events[-1]  # get_final_response() takes none that is incomplete, from OpenAI neither
+    assert last.type == "response.incomplete"
+    built = last.response
+    assert built.status == "incomplete"
+    assert built.output_text == "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert built.incomplete_details is not None
+    assert built.incomplete_details.reason == "max_output_tokens"
+    assert client.responses.create(model="tiny", input="Hi", max_output_tokens=8).status == "incomplete"
+
+
+def test_every_event_of_a_response_has_what_openais_models_require(client: openai.OpenAI) -> None:
+    adapter: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
+    with client.responses.with_streaming_response.create(
+        model="tiny", input="Hi", max_output_tokens=8, stream=True, metadata={"a": "b"}, instructions="Be brief."
+    ) as response:
+        data = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+    events = [adapter.validate_json(line) for line in data if line != "[DONE]"]
+    assert len(events) > 5
+    assert (events[0].type, events[-1].type) == ("response.created", "response.incomplete")
+    whole = client.responses.with_raw_response.create(
+        model="tiny", input="Hi", max_output_tokens=8, metadata={"a": "b"}
+    )
+    assert Response.model_validate_json(whole.text).metadata == {"a": "b"}
+
+
+def test_logprobs_of_completions_have_openais_older_shape(client: openai.OpenAI) -> None:
+    whole = client.completions.create(model="tiny", prompt="Hi", max_tokens=4, logprobs=2)
+    logprobs = whole.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.tokens is not None
+    assert logprobs.top_logprobs is not None
+    assert "".join(logprobs.tokens) == whole.choices[0].text
+    assert logprobs.token_logprobs is not None
+    assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.top_logprobs) == 4
+    offsets = []
+    for part in client.completions.create(model="tiny", prompt="Hi", max_tokens=4, logprobs=2, stream=True):
+        for choice in part.choices:
+            if choice.logprobs is not None:
+                offsets += choice.logprobs.text_offset or []
+    assert offsets == logprobs.text_offset == [0, 1, 2, 3]
+
+
 def test_openai_responses(client: openai.OpenAI) -> None:
     answer = client.responses.create(model="tiny", input="Hi", max_output_tokens=8)
-    assert answer.status == "completed"
+    assert answer.status == "incomplete"
     assert answer.output_text
     assert answer.usage is not None
     assert answer.usage.output_tokens == 8
     with client.responses.create(model="tiny", input="Hi", max_output_tokens=8, stream=True) as stream:
         kinds = [event.type for event in stream]
     assert kinds[0] == "response.created"
-    assert kinds[-1] == "response.completed"
+    assert kinds[-1] == "response.incomplete"
     assert "response.output_text.delta" in kinds
 
 

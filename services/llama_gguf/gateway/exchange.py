@@ -12,6 +12,7 @@ from llama_gguf.gateway.api.routes import Route
 from llama_gguf.gateway.http1.handler import ResponseSink
 from llama_gguf.gateway.http1.message import HeaderLines, Request
 from llama_gguf.gateway.tokens.counts import Tokens
+from llama_gguf.gateway.translate.translation import Translation
 from llama_gguf.keys.record import KeyRecord
 
 Outcome = Literal[
@@ -47,6 +48,7 @@ class Exchange:
     body_type = b"application/json"  # Content-Type of the request to the engine
     limit_lines: HeaderLines = ""
     warning_lines: HeaderLines = ""  # what the client is told about its request, besides the response
+    translation: Translation | None = None  # of the engine's response into its API's shape
     admitted = False  # has acquired a slot of the engine, after `queued_seconds`
     queued_seconds = 0.0
     usage_number = 0  # the end of the usage id, by which the engine stores this request's usage

@@ -36,6 +36,8 @@ from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
+from llama_gguf.gateway.translate.by_route import TRANSLATED_GROUPS, find_translation
+from llama_gguf.gateway.translate.translation import translate_body
 from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
@@ -196,7 +198,10 @@ class InferenceRoutes:
             return
         if exchange.started:  # a keep-alive comment has started a stream, but the engine's response is not one
             raise GatewayError("engine_protocol", "The engine did not respond with a stream.")
-        exchange.send(head.status, head.passed, relay.body)
+        body = relay.body
+        if exchange.translation is not None:
+            body = translate_body(exchange.translation, body)
+        exchange.send(head.status, head.passed, body)
 
     async def _check_body(self, exchange: Exchange, route: Route, key: KeyRecord) -> int:
         """Check the body and return the request's estimated cost in tokens."""
@@ -224,6 +229,10 @@ class InferenceRoutes:
         if not route.generates:
             return 0
         exchange.stream = content.fields.get("stream", False)
+        if route.group in TRANSLATED_GROUPS:
+            exchange.translation = find_translation(
+                route.group, content.fields, exchange.model, exchange.request_id, rules.context
+            )
         exchange.choices = content.choices
         exchange.sequences = content.choices * content.prompts
         return estimate_chat_tokens(route.group, content.data, content.fields, rules.context)

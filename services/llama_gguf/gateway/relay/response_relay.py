@@ -18,6 +18,7 @@ from llama_gguf.gateway.http1.inline_task import Completion
 from llama_gguf.gateway.relay.sse import comments_length, message_start
 from llama_gguf.gateway.tokens.counts import Tokens, read_tokens
 from llama_gguf.gateway.tokens.observer import EVENT_END, EVENT_END_FRAMED, ManyObserver, Observer
+from llama_gguf.gateway.translate.translation import translate_events
 from llama_gguf.gateway.upstream.client import EngineConnection
 from llama_gguf.gateway.upstream.response_parser import EngineFailure, FailureReason, ResponseHead, timeout_detail
 
@@ -67,7 +68,7 @@ class ResponseRelay(Completion):
         self._connection = connection
         self._timeouts = timeouts
         self._parts: list[bytes] = []
-        self.raw = exchange.stream and exchange.sink.accepts_chunked
+        self.raw = exchange.stream and exchange.translation is None and exchange.sink.accepts_chunked
         self.mode: Literal["waiting", "collect", "stream"] = "waiting"
         self.head: ResponseHead | None = None
         self.status = 0
@@ -148,6 +149,8 @@ class ResponseRelay(Completion):
         if not complete and not data.endswith(self._boundary):
             data = self._hold_back(data)
         exchange = self._exchange
+        if exchange.translation is not None:
+            data = translate_events(exchange.translation, data)
         if exchange.started:
             if not data:
                 return

@@ -1,0 +1,1 @@
+"""Answers that the engine writes in another shape than their API has, brought into it."""
