@@ -141,7 +141,7 @@ class ResponsesTranslation:
         identity, kind = item["id"], item["type"]
         item.setdefault("status", "completed")
         if kind in ("reasoning", "function_call") and identity not in self._indexes:
-            empty = {"content": []} if kind == "reasoning" else {"arguments": ""}
+            empty: Event = {"content": []} if kind == "reasoning" else {"arguments": ""}
             self._add_item(item | {"status": "in_progress"} | empty, events)
         if kind == "reasoning":
             text = "".join(part["text"] for part in item["content"])
@@ -182,7 +182,7 @@ class ResponsesTranslation:
                 output[-1]["status"] = "incomplete"
         return response
 
-    def _is_cut(self, usage: Event) -> bool:
+    def _is_cut(self, usage: dict[str, int]) -> bool:
         """Whether the answer has all the tokens it could have: the engine does not say why it has ended."""
         if 0 < self._limit <= usage["output_tokens"]:
             return True

@@ -14,6 +14,7 @@ from llama_gguf.gateway.exchange import Exchange
 from llama_gguf.gateway.http1.chunked import chunk
 from llama_gguf.gateway.http1.message import Request, RequestHead
 from llama_gguf.gateway.relay.response_relay import ResponseRelay, ResponseTimeouts
+from llama_gguf.gateway.translate.responses import ResponsesTranslation
 from llama_gguf.gateway.upstream.client import EngineConnection
 from llama_gguf.gateway.upstream.response_parser import ResponseHead
 from support.fake_engine import CACHED_TOKENS, PROMPT_TOKENS
@@ -437,3 +438,30 @@ def test_a_stream_of_nothing_is_an_empty_stream(monkeypatch: pytest.MonkeyPatch,
     assert relayed.relay.is_set
     assert relayed.exchange.started
     assert relayed.sink.written[-1] == b"the end"
+
+
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n'
+DELTA = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","item_id":"m","delta":"x"}\n\n'
+
+
+@pytest.mark.parametrize("piece", [None, *range(1, 40)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_stream_is_translated_event_by_event_however_it_is_split(
+    monkeypatch: pytest.MonkeyPatch, chunked: bool, piece: int | None
+) -> None:
+    relayed = Relayed(monkeypatch, raw=False)
+    relayed.sink.accepts_chunked = chunked
+    relayed.exchange.translation = ResponsesTranslation({}, model="m", request_id="r", created_at=1, context=0)
+    relayed.receive(PING + CREATED + DELTA + PING + DELTA, piece=piece)
+    written = b"".join(relayed.sink.written)
+    events = [json.loads(line[6:]) for line in written.splitlines() if line.startswith(b"data: ")]
+    assert [event["sequence_number"] for event in events] == [0, 1, 2]
+    assert [event.get("delta") for event in events] == [None, "x", "x"]
+    assert written.count(PING) == 2
+
+
+def test_a_translated_stream_is_taken_from_the_engine_without_its_framing(monkeypatch: pytest.MonkeyPatch) -> None:
+    relayed = Relayed(monkeypatch, raw=True)
+    assert relayed.relay.raw
+    relayed.exchange.translation = ResponsesTranslation({}, model="m", request_id="r", created_at=1, context=0)
+    assert not ResponseRelay(relayed.exchange, cast("EngineConnection", relayed.connection), relayed.LIMITS).raw

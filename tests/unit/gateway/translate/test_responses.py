@@ -21,7 +21,7 @@ CALL = {"type": "function_call", "id": "fc_1", "status": "completed", "arguments
     "name": "f"
 }
 THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
-TEXT_END = [
+TEXT_END: list[dict[str, Any]] = [
     {"type": "response.output_text.done", "item_id": "msg_1", "text": "Hello"},
     {"type": "response.content_part.done", "item_id": "msg_1", "part": PART},
     {"type": "response.output_item.done", "item": MESSAGE},
