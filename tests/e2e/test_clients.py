@@ -437,3 +437,15 @@ def test_anthropic_tools(steered: Appliance) -> None:
             continue
         assert block.name == "paint"
         assert block.input in PAINTED
+
+
+def test_openai_responses_in_the_form_that_was_asked_for(steered: Appliance) -> None:
+    with openai_client(steered) as client:
+        answer = client.responses.create(
+            model="tiny",
+            input="Paint",
+            max_output_tokens=200,
+            text={"format": {"type": "json_schema", "name": "colour", "schema": COLOUR, "strict": True}},
+        )
+    assert answer.status == "completed"
+    assert json.loads(answer.output_text) in PAINTED
