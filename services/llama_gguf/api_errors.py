@@ -78,7 +78,7 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
     ErrorCode(
         "model_not_found",
         404,
-        "The model does not exist, or the key is not allowed to use it.",
+        "The key is restricted to some models, and the request is for none of them; other keys get the main model.",
         "GET /v1/models lists the models the key can use.",
     ),
     ErrorCode(

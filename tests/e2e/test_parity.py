@@ -26,7 +26,7 @@ import pytest
 from support.appliance import COMMAND, Appliance
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record, make_box, stopping
 from support.http_client import Answer, ask, exchange, read_answer, request_bytes
-from support.ports import free_port
+from support.ports import free_ports
 from support.running_gateway import Running, chat, running_gateway
 
 ALICE, BOB, CAROL, DAVE, ERIN = (f"sk-old-{name}-{'0' * 32}" for name in ("alice", "bob", "carol", "dave", "erin"))
@@ -64,7 +64,7 @@ def old(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
     keys_file = folder / "api_keys.txt"
     keys_file.write_text(OLD_KEYS)
     keys_file.chmod(0o600)
-    ports = free_port(), free_port()
+    port, health_port = free_ports(2)
     env = {
         **os.environ,
         "HOME": str(folder),
@@ -81,8 +81,8 @@ def old(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
         "THREADS": "1",
         "EXTRA_ARGS": "--no-warmup",
         "HOST": "127.0.0.1",
-        "PORT": str(ports[0]),
-        "PORT_HEALTH": str(ports[1]),
+        "PORT": str(port),
+        "PORT_HEALTH": str(health_port),
         "PORT_BACKEND": "8080",
         "BACKEND_API_KEY": "not-used-any-more-0123456789",
         "AUTH_ENABLED": "true",
@@ -106,7 +106,7 @@ def old(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
         process = subprocess.Popen(
             [*COMMAND, "up"], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env, cwd=folder
         )
-    appliance = Appliance(process, folder, run_dir, folder / "none", *ports, time.monotonic(), env)
+    appliance = Appliance(process, folder, run_dir, folder / "none", port, health_port, time.monotonic(), env)
     try:
         appliance.wait_ready()
         # The gateway looks at the engine for itself, a moment before or after the health server.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from support.ports import free_port
+from support.ports import free_ports
 from support.terminal import terminal
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ class Newcomer:
     """A person at a shell in the checkout, with a data directory and ports of their own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.health_port = free_port(), free_port()
+        self.port, self.health_port = free_ports(2)
         self.broken = folder / "broken.yaml"
         # Without what `make test` hands on to the programs below it: theirs would be a make within a make.
         foreign = ("LLAMA_GGUF", "MAKE", "MFLAGS")

@@ -28,7 +28,7 @@ from typing import Any
 from llama_gguf.runtime.supervisord_client import Supervisord
 
 from .patience import PATIENCE
-from .ports import free_port
+from .ports import free_ports
 
 KEY = "sk-test-0123456789abcdefghijklmnopqrstuvwxyzABCDE"
 KEY_VARIABLE = "TEST_FIRST_KEY"
@@ -185,12 +185,13 @@ COMMAND = (sys.executable, "-m", "llama_gguf.cli")
 
 def settings_tree(folder: Path, run_dir: Path, model: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a test's appliance: loopback, free ports, short pauses."""
+    port, health_port = free_ports(2)
     tree: dict[str, Any] = {
         "paths": {"data_dir": str(folder / "data"), "run_dir": str(run_dir)},
         "model": {"path": str(model)} if model else {},
         "engine": {"context_per_slot": 512, "slots": 2, "gpu_layers": 0, "threads": 1},
-        "gateway": {"host": "127.0.0.1", "port": free_port(), "drain_seconds": 10},
-        "health": {"host": "127.0.0.1", "port": free_port(), "platform": "plain", "check_interval_seconds": 0.1},
+        "gateway": {"host": "127.0.0.1", "port": port, "drain_seconds": 10},
+        "health": {"host": "127.0.0.1", "port": health_port, "platform": "plain", "check_interval_seconds": 0.1},
         "auth": {"bootstrap": {"env": KEY_VARIABLE}},
         "supervisor": {"start_retries": 1, "stop_seconds": 5},
     }

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from .ports import free_port
+from .ports import free_ports
 from .terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def main() -> int:
 
 def _run(folder: Path) -> str:
     """Return what a person sees who runs and asks, without what is theirs or this machine's."""
-    port, health_port = free_port(), free_port()
+    port, health_port = free_ports(2)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_GGUF", "MAKE", "MFLAGS"))},
         "XDG_DATA_HOME": str(folder / "share"),

@@ -16,6 +16,14 @@ ROUTE_NOTES: tuple[str, ...] = (
         "chunk's role and `response.created` in that case; the gateway passes these streams on unchanged."
     ),
     (
+        "llama-server's other routes are closed to clients, whatever their key: `/v1/stream` and `/v1/streams/lookup`, "
+        "which replay a stream to whoever knows its id, `/v1/chat/completions/control`, `/tools` and `/cors-proxy`."
+    ),
+    (
+        "A stream is limited to as many prompts times `n` as there are slots; without `stream` more prompts, inputs or "
+        "documents take their turn in parts. Such a response has no `timings`."
+    ),
+    (
         "Transcriptions accept multipart/form-data with the fields `file`, `model`, `prompt`, `language`, "
         "`temperature`, `max_tokens`, `stream` and `response_format` (`json` only); other fields do not reach the "
         "engine. Without an audio-capable model (`model.mmproj`) they return 501 `not_supported`."

@@ -12,6 +12,7 @@ from llama_gguf.cli.generate.reference_gateway import (
     cancel_section,
     counting_section,
     errors_section,
+    fields_section,
     metrics_section,
     routes_section,
 )
@@ -114,6 +115,7 @@ SECTIONS: tuple[Callable[[], str], ...] = (
     keys_section,
     rendering_section,
     routes_section,
+    fields_section,
     errors_section,
     cancel_section,
     counting_section,

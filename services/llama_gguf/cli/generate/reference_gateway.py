@@ -6,6 +6,8 @@ from llama_gguf.api_errors import ERROR_CODES
 from llama_gguf.cli.generate.gateway_tables import CANCEL_MATRIX, COUNTING, ROUTE_NOTES, Phase
 from llama_gguf.cli.generate.markdown import table, text
 from llama_gguf.gateway.api.routes import ROUTES
+from llama_gguf.gateway.request.field import Field, FieldClass
+from llama_gguf.gateway.request.fields import TABLES
 from llama_gguf.gateway.telemetry.metric_definitions import ENGINE_SERIES, PROCESS_SERIES, SERIES
 
 
@@ -29,6 +31,47 @@ def counting_section() -> str:
         "one that has exited meanwhile, cannot be queried: then the estimate remains.\n\n"
         f"{table(('response', 'token counts', 'if the engine cannot be queried'), rows)}"
     )
+
+
+def fields_section() -> str:
+    """Return the tables of what a request's body may hold."""
+    rows = [(f"`{name}`", _listed(groups), _bounds(field)) for name, field, groups in _fields("public", "admin")]
+    internal = ", ".join(f"`{name}`" for name, _, _ in _fields("internal"))
+    return (
+        "## Fields of requests\n\nThe fields of a JSON body, by group of routes. null counts as left out. A field that "
+        "is not in the table is left out of what the engine gets, and the response's `Warning` header says so; a wrong "
+        "type, a value out of bounds, a name that occurs twice, or names of one thing that contradict each other are "
+        "400. What has no bounds here is checked by its meaning; `limits.request` bounds numbers of prompts, tools, "
+        "images, stop sequences and schemas. These are for the engine's own use, and always refused where the engine "
+        f"would read them: {internal}.\n\n{table(('field', 'groups', 'accepts'), rows)}"
+    )
+
+
+def _fields(*access: FieldClass) -> list[tuple[str, Field, list[str]]]:
+    """Return each field of these classes with the groups that have it alike."""
+    found: dict[tuple[str, str], tuple[Field, list[str]]] = {}
+    for group, fields in TABLES.items():
+        for name, field in fields.items():
+            if field.access in access:
+                found.setdefault((name, _bounds(field)), (field, []))[1].append(group)
+    return [(name, field, groups) for (name, _), (field, groups) in sorted(found.items(), key=lambda item: item[0])]
+
+
+def _listed(groups: list[str]) -> str:
+    return "all" if len(groups) == len(TABLES) else ", ".join(groups)
+
+
+def _bounds(field: Field) -> str:
+    parts = [field.words]
+    if field.choices:
+        parts = [" or ".join(f"`{choice}`" for choice in field.choices)]
+    elif field.low is not None and field.high is not None:
+        parts.append(f"{field.low:.10g} to {field.high:.10g}")
+    elif field.max_length is not None:
+        parts.append(f"length at most {field.max_length}")
+    if field.access == "admin":
+        parts.append("scope `admin`")
+    return ", ".join(parts)
 
 
 def cancel_section() -> str:

@@ -10,8 +10,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from llama_gguf.api_errors import ERROR_CODES
 from llama_gguf.cli.generate.openapi import health_responses, openapi
-from llama_gguf.cli.generate.reference_gateway import errors_section, metrics_section, routes_section
+from llama_gguf.cli.generate.reference_gateway import errors_section, fields_section, metrics_section, routes_section
 from llama_gguf.gateway.api.routes import ROUTES
+from llama_gguf.gateway.request.fields import TABLES
 from llama_gguf.gateway.telemetry.metric_definitions import SERIES
 from llama_gguf.health.responses import respond
 from llama_gguf.health.state import Status
@@ -77,3 +78,12 @@ def test_sections_of_the_reference() -> None:
         assert f"| `{entry.code}` | {entry.status} |" in errors_section()
     for series in SERIES:
         assert f"| `{series.name}` | {series.kind} |" in metrics_section()
+
+
+def test_every_field_of_a_request_is_in_the_reference() -> None:
+    section = fields_section()
+    for fields in TABLES.values():
+        for name in fields:
+            assert f"`{name}`" in section
+    assert "| `temperature` | chat, completions, responses, messages, infill | a number, 0 to 1000 |" in section
+    assert "scope `admin`" in section
