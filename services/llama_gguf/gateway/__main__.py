@@ -11,6 +11,7 @@ import uvloop
 
 from llama_gguf import logs
 from llama_gguf.errors import ExitCode, LlamaGgufError
+from llama_gguf.gateway.allocator import return_freed_memory
 from llama_gguf.gateway.inputs import read_runtime_inputs
 from llama_gguf.rundir.snapshot import read_from_environment
 
@@ -26,6 +27,7 @@ def main() -> int:
         # Objects created at the start live as long as the process, and requests create few reference cycles.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
+        return_freed_memory()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(snapshot, inputs))
     except LlamaGgufError as error:

@@ -188,6 +188,9 @@ class ClientConnection(ResponseWriter, Generic[ExchangeT, AdmittedT]):
             self._task.cancel()
         elif self._pending is not None:
             self._server.handler.disconnected(self._pending[1])
+        # The rest of the body will not come; what there is of it would stay until the garbage is collected.
+        self._pending = self._chunked = None
+        self._body, self._buffer = [], b""
 
     def data_received(self, data: bytes) -> None:
         state = self._state
