@@ -217,7 +217,8 @@ class FakeEngine:
 
     async def _usage(self, usage_id: str, writer: asyncio.StreamWriter) -> None:
         """Report the token counts of a request, as our patched llama-server does."""
-        self.counts += 1
+        if usage_id:
+            self.counts += 1
         if not self.default.get("book", True):
             await _whole(writer, 404, error("not_found_error", "File Not Found", 404))
             return
@@ -226,7 +227,11 @@ class FakeEngine:
         names = ("prompt_tokens", "cached_tokens", "completion_tokens")
         if self.counts <= self.default.get("book_late", 0):  # it has not come to the request yet
             asked, sums = [], [0, 0, 0]
-        state = {"known": bool(asked), "open": sum(seen.open for seen in asked)}
+        state = {
+            "cache_scope": self.default.get("scopes", True),
+            "known": bool(asked),
+            "open": sum(seen.open for seen in asked),
+        }
         await _whole(writer, 200, {**state, **dict(zip(names, sums, strict=True))})
 
     async def _state(self, target: str, writer: asyncio.StreamWriter) -> None:

@@ -41,6 +41,7 @@ from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
+from llama_gguf.gateway.upstream.engine_features import EngineFeatures
 from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
@@ -180,6 +181,8 @@ class Gateway:
             engine_key=self._engine_key,
             admission=self.admission,
             counting=self.counting,
+            features=EngineFeatures(self.client, self._engine_key),
+            has_many_keys=lambda: len(self.keys.ring) > 1,
             limiter=self.limiter,
             settlement=self.settlement,
             usage_prefix=self.engine_usage.id_prefix,

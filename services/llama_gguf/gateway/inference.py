@@ -32,12 +32,13 @@ from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
 from llama_gguf.gateway.request.json_body import read_json
 from llama_gguf.gateway.request.parts import join_parts, split_parts
-from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader
+from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader, without_cache
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
 from llama_gguf.gateway.translate.by_route import TRANSLATED_GROUPS, find_translation
 from llama_gguf.gateway.translate.translation import translate_body
+from llama_gguf.gateway.upstream.engine_features import EngineFeatures
 from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
@@ -75,6 +76,8 @@ class InferenceRoutes:
         engine_key: str,
         admission: Admission,
         counting: Admission,
+        features: EngineFeatures,
+        has_many_keys: Callable[[], bool],
         limiter: RateLimiter,
         settlement: Settlement,
         usage_prefix: str,
@@ -88,6 +91,8 @@ class InferenceRoutes:
         self._engine_key = engine_key
         self._admission = admission
         self._counting = counting
+        self._features = features
+        self._has_many_keys = has_many_keys
         self._limiter = limiter
         self._settlement = settlement
         self._deadlines = deadlines
@@ -228,6 +233,8 @@ class InferenceRoutes:
         exchange.model = auth.require_model(key, content.model, rules.served_models)
         if not route.generates:
             return 0
+        if rules.cache_by_key and self._has_many_keys() and not await self._features.cache_scopes():
+            exchange.request.body = without_cache(route.fields_group, content)
         exchange.stream = content.fields.get("stream", False)
         if route.group in TRANSLATED_GROUPS:
             exchange.translation = find_translation(

@@ -76,6 +76,13 @@ class RequestReader:
         return RequestContent(content, data, model, lines, choices, prompts)
 
 
+def without_cache(group: str, content: RequestContent) -> bytes:
+    """Return a body by which the engine reuses no earlier prompt, if the group's bodies can say so."""
+    if "cache_prompt" not in TABLES[group]:
+        return content.data
+    return orjson.dumps({**content.fields, "cache_prompt": False})
+
+
 def _not_yours(name: str, field: Field) -> Exception:
     if field.access == "admin":
         return refusal(name, "is for keys with the scope `admin`.")
