@@ -32,6 +32,12 @@ HOSTILE: dict[str, dict[str, Any]] = {
         "n_predict": 1,
         "grammar": "root ::= " + "(" * 60_000 + '"a"' + ")" * 60_000,
     },
+    "60,000 parentheses behind a comment": {"prompt": "a", "n_predict": 1, "grammar": f"root ::= #\r{PARENTHESES}"},
+    "a literal that is written out to a gigabyte": {
+        "prompt": "a",
+        "n_predict": 1,
+        "grammar": 'root ::= "' + "a" * 60_000 + '"{2000}',
+    },
     "a trigger that backtracks": {
         "prompt": "a" * 60 + "b",
         "n_predict": 8,

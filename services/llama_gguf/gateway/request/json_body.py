@@ -21,8 +21,10 @@ MAX_CONTAINERS = 200_000
 """Lists and objects in one body: what takes some 100 ms to parse."""
 
 _BOM = b"\xef\xbb\xbf"
-# A text, and what is none: in a JSON document a colon outside of texts follows a name.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A text, and what is none: in a JSON document a colon outside of texts follows a name. A text that never ends goes on
+# to the end of the data, and nothing is given back: this also runs before the parser has seen the body, and to begin
+# again at each quote of such a text would take the square of its length.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.", re.DOTALL
 )
