@@ -38,6 +38,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
         "n_predict": 1,
         "grammar": 'root ::= "' + "a" * 60_000 + '"{2000}',
     },
+    "one symbol repeated in 1400 ways": {"prompt": "a", "n_predict": 2, "grammar": 'root ::= "a"' + "+" * 1400},
     "a trigger that backtracks": {
         "prompt": "a" * 60 + "b",
         "n_predict": 8,

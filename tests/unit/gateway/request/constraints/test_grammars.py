@@ -23,6 +23,8 @@ from ..conftest import Refused
         'root ::= ("a" # (((\r | "b"){2,5}',
         "root ::= <[123]> !<think> [^(]",
         "root ::= [a-z]{0,2000} " + "[a-z]{1,200} " * 100,
+        'root ::= "a"' + "+" * 16,
+        "root ::= " + '"a"? ' * 1000,
     ],
 )
 def test_taken(grammar: str) -> None:
@@ -49,7 +51,10 @@ def test_taken(grammar: str) -> None:
         'root ::= "' + "a" * 60_000 + '"{2000}',
         'root ::= "' + "a" * 30_000 + '"' + "+" * 30_000,
         'root ::= "a"' + "+" * 60_000,
-        "root ::= " + ".{0,2000} " * 6000,
+        "root ::= " + ".{0,2000} " * 200,
+        # Few elements, and many ways to go on.
+        'root ::= "a"' + "+" * 17,
+        "root ::= " + '"a"? ' * 1001,
         "\n".join(f"r{number} ::= x" for number in range(5000)),
     ],
 )
