@@ -16,6 +16,7 @@ from llama_gguf.audit import AuditLog
 from llama_gguf.errors import KeysError
 from llama_gguf.settings.environment_value import clean, secret
 from llama_gguf.settings.locations import Locations
+from llama_gguf.settings.redaction import shown_secret_file, shown_variable
 from llama_gguf.settings.sections.sources import key_sources_of
 
 from .admin import KeyAdmin, actor
@@ -72,7 +73,7 @@ def bootstrap(auth: Auth, locations: Locations, env: Mapping[str, str]) -> Boots
 def _given(settings: Bootstrap, env: Mapping[str, str]) -> tuple[str, str] | None:
     """Return (source, key) of the first source that has one: the variable, then the file."""
     if settings.env and (value := secret(env, settings.env)):
-        return f"environment variable {settings.env}", value
+        return f"environment variable {shown_variable(settings.env)}", value
     if settings.file:
         try:
             with Path(settings.file).open("rb") as file:
@@ -81,16 +82,16 @@ def _given(settings: Bootstrap, env: Mapping[str, str]) -> tuple[str, str] | Non
             return None
         except OSError as error:
             raise KeysError(
-                f"cannot read auth.bootstrap.file {settings.file}: {error.strerror}", code="keys-io"
+                f"cannot read auth.bootstrap.file {shown_secret_file(settings.file)}: {error.strerror}", code="keys-io"
             ) from error
         if value:
-            return f"file {settings.file}", value
+            return f"file {shown_secret_file(settings.file)}", value
     return None
 
 
 def _named(settings: Bootstrap) -> str:
-    names = [f"environment variable {settings.env}"] if settings.env else []
-    return " or ".join(names + ([f"file {settings.file}"] if settings.file else []))
+    names = [f"environment variable {shown_variable(settings.env)}"] if settings.env else []
+    return " or ".join(names + ([f"file {shown_secret_file(settings.file)}"] if settings.file else []))
 
 
 def _adopt(admin: KeyAdmin, present: KeyFile, settings: Bootstrap, source: str, key: str) -> BootstrapResult:

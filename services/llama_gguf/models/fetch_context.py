@@ -14,6 +14,7 @@ from llama_gguf.models.download.lock import hold
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.network import Network
 from llama_gguf.models.source import Wanted
+from llama_gguf.settings.redaction import shown_variable
 from llama_gguf.states import Phase
 
 
@@ -34,7 +35,7 @@ class FetchContext:
         token = self.network.token(wanted.token_env)
         if not token:
             raise ConfigError(
-                f"{wanted.setting}.token_env: the variable {wanted.token_env} is not set",
+                f"{wanted.setting}.token_env: the variable {shown_variable(wanted.token_env)} is not set",
                 hint="set the variable to the token, or remove the setting",
             )
         return token

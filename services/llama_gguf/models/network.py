@@ -18,6 +18,7 @@ from llama_gguf.settings.certificates import trusted_by
 from llama_gguf.settings.environment_value import clean, secret
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.proxy import Proxy, proxy_for
+from llama_gguf.settings.redaction import shown_variable
 
 if TYPE_CHECKING:
     import ssl
@@ -46,7 +47,7 @@ def valid_token(variable: str, env: Mapping[str, str]) -> str | None:
     token = secret(env, variable)
     if token and not _SENDABLE.fullmatch(token):
         raise ConfigError(
-            f"{variable}: the token contains blanks or characters that no token has",
+            f"{shown_variable(variable)}: the token contains blanks or characters that no token has",
             hint="copy it again; a variable has one token, on one line",
         )
     return token
@@ -74,7 +75,7 @@ class Network:
     def token(self, variable: str) -> str | None:
         """Return the token in `variable`, None if it is not set."""
         if removed := clean(self._env.get(variable, "")).removed:
-            log.warning("removed from around a token", extra=fields(variable=variable, removed=removed))
+            log.warning("removed from around a token", extra=fields(variable=shown_variable(variable), removed=removed))
         return valid_token(variable, self._env)
 
     def credentials(self, url: str, token: str | None) -> dict[str, str]:

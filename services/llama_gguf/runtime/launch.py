@@ -31,7 +31,7 @@ from llama_gguf.runtime.log_follower import FileTail, Follower
 from llama_gguf.runtime.program_environment import supervised_environment
 from llama_gguf.runtime.supervisord_client import Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
-from llama_gguf.settings.redaction import masked_environment
+from llama_gguf.settings.shown_environment import shown_environment
 
 from .log_tail import tail_lines
 from .programs import GATEWAY, LISTENER, Program
@@ -304,7 +304,7 @@ def _hold(inputs: LaunchInputs, signals: int) -> None:
     if not seconds:
         return
     lines = [f"llama-gguf: holding for {seconds:.0f} s after the failure (supervisor.hold_seconds); environment:"]
-    lines += [f"  {name}={value}" for name, value in masked_environment(inputs.env).items()]
+    lines += [f"  {name}={value}" for name, value in shown_environment(inputs.env).items()]
     inputs.stderr.write("\n".join(lines) + "\n")
     inputs.stderr.flush()
     deadline = time.monotonic() + seconds

@@ -297,11 +297,13 @@ def test_logs_go_to_the_run_dir_when_they_cannot_go_elsewhere(tmp_path: Path) ->
 
 def test_hold_shows_the_environment_masked_until_a_signal(tmp_path: Path) -> None:
     settings = {"supervisor": {"start_retries": 0, "hold_seconds": 60.0}}
-    env = {"HF_TOKEN": "hf_abcdefghijklmnop", "SOME_PLACE": "here"}
+    env = {"HF_TOKEN": "hf_abcdefghijklmnop", "DB": "Server=h;Pwd=hunter2", "RUNPOD_POD_ID": "here"}
     with launched(tmp_path, [listener(), standin("a", "--exit=78")], settings=settings, env=env) as up:
-        up.wait_for(lambda: "SOME_PLACE=here" in up.stderr, "the environment")
+        up.wait_for(lambda: "RUNPOD_POD_ID=here" in up.stderr, "the environment")
         assert up.process.poll() is None
+        assert "  DB=***\n" in up.stderr
         assert "hf_abc" not in up.stderr
+        assert "hunter2" not in up.stderr
         assert up.stop() == 78
 
 

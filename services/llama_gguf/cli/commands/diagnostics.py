@@ -14,7 +14,8 @@ from llama_gguf.cli import diagnostics_sections
 from llama_gguf.cli.appliance import Facts, find_run_dir, inspect
 from llama_gguf.cli.commands.status import as_dict
 from llama_gguf.cli.config_options import config_options
-from llama_gguf.settings.redaction import mask_text, mask_value, masked_environment
+from llama_gguf.settings.redaction import mask_known, mask_text, mask_value
+from llama_gguf.settings.shown_environment import secret_values, shown_environment
 
 
 @click.command()
@@ -54,21 +55,22 @@ def collect(facts: Facts, lines: int) -> dict[str, Any]:
         "status": as_dict(facts),
         "processes": diagnostics_sections.processes(facts),
         "settings": mask_value("", snapshot.settings.model_dump(mode="json")) if snapshot else None,
-        "environment": masked_environment(os.environ),
+        "environment": shown_environment(os.environ),
         "errors": diagnostics_sections.errors(tails),
         "logs": tails,
     }
-    masked: dict[str, Any] = _masked(report)
+    secrets = secret_values(os.environ, snapshot.settings if snapshot else None)
+    masked: dict[str, Any] = _masked(report, secrets)
     return masked
 
 
-def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return `value` with every text in it masked by patterns, which find secrets that their names do not reveal."""
+def _masked(value: Any, secrets: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON value
+    """Return `value` with every text in it masked: the known secrets, and what patterns find."""
     if isinstance(value, dict):
-        return {name: _masked(child) for name, child in value.items()}
+        return {name: _masked(child, secrets) for name, child in value.items()}
     if isinstance(value, list):
-        return [_masked(child) for child in value]
-    return mask_text(value) if isinstance(value, str) else value
+        return [_masked(child, secrets) for child in value]
+    return mask_text(mask_known(value, secrets)) if isinstance(value, str) else value
 
 
 def as_text(report: dict[str, Any]) -> Iterator[str]:

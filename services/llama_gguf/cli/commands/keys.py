@@ -18,6 +18,7 @@ from llama_gguf.keys.keyring import Keyring
 from llama_gguf.keys.operations import Change, KeyFields, find_key
 from llama_gguf.keys.record import KeyFile
 from llama_gguf.keys.secret import is_short
+from llama_gguf.settings.redaction import shown_variable
 from llama_gguf.timestamps import utc_text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -103,7 +104,7 @@ def remove(key_id: str, paths: KeyPaths, *, as_json: bool) -> None:
     else:
         click.echo(f"Removed {key_id} ({change.record.prefix}…).")
     if key_id == BOOTSTRAP_ID and paths.bootstrap and (paths.bootstrap.env or paths.bootstrap.file):
-        source = paths.bootstrap.env or paths.bootstrap.file
+        source = shown_variable(paths.bootstrap.env) if paths.bootstrap.env else "a file"
         click.echo(
             f"warning: auth.bootstrap still refers to {source}: its key is added again at the next start", err=True
         )

@@ -9,6 +9,7 @@ from llama_gguf.errors import ConfigError
 from llama_gguf.gateway.ratelimit.fallback_store import FallbackStore
 from llama_gguf.gateway.ratelimit.memory_store import LocalStore
 from llama_gguf.gateway.ratelimit.store import Store
+from llama_gguf.settings.redaction import shown_variable
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.limits import Limits
@@ -32,7 +33,7 @@ def open_store(
         return local
     if limits.store_password_env is not None and not password:
         raise ConfigError(
-            f"limits.store_password_env: the variable {limits.store_password_env} is not set",
+            f"limits.store_password_env: the variable {shown_variable(limits.store_password_env)} is not set",
             hint="set it in the environment of `llama-gguf up`, or remove the setting if the store has no password",
         )
     try:

@@ -28,6 +28,7 @@ from llama_gguf.models.source import OnHub, Wanted, split_names
 from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.gguf_file import has_suffix
 from llama_gguf.settings.proxy import Proxy
+from llama_gguf.settings.redaction import shown_variable
 from llama_gguf.settings.words import TRUE_WORDS, closest
 from llama_gguf.states import Phase
 
@@ -205,7 +206,7 @@ def _translated(file: _HubFile, request: Callable[[], T]) -> T:
     from huggingface_hub import errors  # noqa: PLC0415 - as above
 
     setting = f"{file.wanted.setting}.hf"
-    access = f"set a token with access in {file.wanted.token_env or 'HF_TOKEN'}"
+    access = f"set a token with access in {shown_variable(file.wanted.token_env or 'HF_TOKEN')}"
     try:
         return request()
     except errors.GatedRepoError as error:

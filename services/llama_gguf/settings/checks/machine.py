@@ -15,6 +15,7 @@ from llama_gguf.settings.checks.model_facts import ModelFacts, model_problems
 from llama_gguf.settings.environment_value import QUOTES_HINT, clean
 from llama_gguf.settings.gguf_file import MAGIC, SUFFIX, has_suffix, named_file
 from llama_gguf.settings.locations import Locations, can_write
+from llama_gguf.settings.redaction import shown_secret_file, shown_variable
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import artifacts_of, key_sources_of
@@ -110,11 +111,12 @@ def _named_files(settings: Settings) -> Iterator[Problem]:
         if text is None:
             continue
         file = Path(text)
+        shown = shown_secret_file(text) if setting == "auth.bootstrap.file" else text
         if not file.is_file():
             reason = "is a directory" if file.is_dir() else "does not exist"
-            yield Problem("file-missing", f"{setting}: {file} {reason}", setting)
+            yield Problem("file-missing", f"{setting}: {shown} {reason}", setting)
         elif not os.access(file, os.R_OK):
-            yield Problem("file-unreadable", f"{setting}: {file} cannot be read by uid {os.getuid()}", setting)
+            yield Problem("file-unreadable", f"{setting}: {shown} cannot be read by uid {os.getuid()}", setting)
         elif setting == "engine.binary" and not os.access(file, os.X_OK):
             yield Problem("not-executable", f"{setting}: {file} is not executable", setting, hint=f"chmod +x {file}")
 
@@ -167,9 +169,14 @@ def _variables(settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
             continue
         value = clean(env.get(name, ""))
         if not value.text:
-            yield Problem("variable-unset", f"{setting}: the variable {name} is not set", setting, severity="warning")
+            yield Problem(
+                "variable-unset",
+                f"{setting}: the variable {shown_variable(name)} is not set",
+                setting,
+                severity="warning",
+            )
         elif value.removed:
-            message = f"{setting}: {value.removed} around the value of {name} are ignored"
+            message = f"{setting}: {value.removed} around the value of {shown_variable(name)} are ignored"
             yield Problem("quoted-variable", message, setting, hint=QUOTES_HINT, severity="warning")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
@@ -10,7 +11,7 @@ from pydantic_core import ErrorDetails
 from llama_gguf.errors import Problem
 from llama_gguf.settings.messages.did_you_mean import suggestion
 from llama_gguf.settings.messages.hints import hint, show
-from llama_gguf.settings.redaction import is_secret_name
+from llama_gguf.settings.redaction import is_secret_name, shown_variable
 from llama_gguf.settings.schema_tree import SettingPath, SettingsSchema, dotted
 from llama_gguf.settings.sections.sources import SOURCES
 
@@ -105,10 +106,23 @@ def _wrong(code: str, path: SettingPath, expectation: str, given: object, meant:
     text = f"{dotted(path) or 'the file'}: {expectation}"
     if not names_a_secret(path):
         text += f", got {show(given)}"
+    else:
+        meant = meant if given is None or meant.startswith("did you mean null") else _without_value(meant)
     return Problem(code, text, dotted(path), hint=meant)
 
 
+def _without_value(meant: str) -> str:
+    """Return the advice only if it is a variable's name that was written with a $, since it quotes the value."""
+    named = re.fullmatch(r'did you mean "(\w+)"\?', meant)
+    return meant if named and shown_variable(named[1]) == named[1] else ""
+
+
 def names_a_secret(path: Sequence[str | int]) -> bool:
-    """Return whether a wrong value at `path` can be a secret: also where the name of a variable is expected."""
+    """Return whether a wrong value at `path` can be a secret: also where the name of a variable or file is expected."""
+    return refers_to_secret(path) or any(is_secret_name(str(part)) for part in path)
+
+
+def refers_to_secret(path: Sequence[str | int]) -> bool:
+    """Return whether the setting at `path` is the name of a variable or file with a secret, which may stand in it."""
     last = str(path[-1]) if path else ""
-    return last == "env" or last.endswith("_env") or any(is_secret_name(str(part)) for part in path)
+    return tuple(path[-2:]) == ("bootstrap", "file") or last == "env" or last.endswith("_env")

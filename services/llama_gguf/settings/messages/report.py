@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.messages.pydantic_errors import names_a_secret
+from llama_gguf.settings.messages.pydantic_errors import names_a_secret, refers_to_secret
 from llama_gguf.settings.redaction import mask_line
 
 _WIDTH = 100
@@ -52,7 +52,9 @@ def _one(problem: Problem, lines: Sequence[str]) -> str:
 def _excerpt(problem: Problem, line: str) -> list[str]:
     """Return the source line with a caret below the position; of long lines, the part around it."""
     line = line.rstrip("\r")
-    shown = mask_line(line, whole_value=problem.code in _VALUE_CODES and names_a_secret(problem.path.split(".")))
+    path = problem.path.split(".")
+    whole = refers_to_secret(path) or (problem.code in _VALUE_CODES and names_a_secret(path))
+    shown = mask_line(line, whole_value=whole)
     start = problem.column - 1
     width = max(1, problem.end_column - problem.column) if problem.end_column else 1
     offset = max(0, start - _WIDTH // 2) if len(shown) > _WIDTH else 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llama_gguf.settings.sections.base import EnvName, HeaderName, PathText, Section
+from llama_gguf.settings.sections.base import EnvName, HeaderName, PathText, SecretFile, Section
 from llama_gguf.settings.sections.scope import Scope
 
 
@@ -14,7 +14,7 @@ class Bootstrap(Section):
     """Where the first key comes from on a machine without a shell."""
 
     env: EnvName | None = Field(None, description="Variable that holds the first API key.")
-    file: PathText | None = Field(None, description="File (a mounted secret) that holds the first API key.")
+    file: SecretFile | None = Field(None, description="File (a mounted secret) that holds the first API key.")
     generate: bool = Field(
         False, description="Generate a key at the first start and print it once, if the keys file has none."
     )

@@ -7,9 +7,12 @@ one sentence of description, from which the schema, the reference and the README
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from llama_gguf.settings.redaction import looks_like_secret
 
 
 class Section(BaseModel):
@@ -36,9 +39,15 @@ def _clean_text(value: str) -> str:
 
 
 def _env_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or looks_like_secret(value):
         raise ValueError("must be the name of an environment variable (letters, digits, underscores), not its value")
     return value
+
+
+def _secret_file(value: str) -> str:
+    if looks_like_secret(PurePath(value).name) and "." not in value:
+        raise ValueError("must be the path of a file that holds the key, not the key itself")
+    return _clean_text(value)
 
 
 def _header_name(value: str) -> str:
@@ -61,6 +70,12 @@ PathText = Annotated[
     Field(json_schema_extra={"format": "path", "minLength": 1, "pattern": _PRINTABLE}),
 ]
 """A file system path; `~` and variables are not expanded, a relative one is resolved from `up`'s working directory."""
+SecretFile = Annotated[
+    str,
+    AfterValidator(_secret_file),
+    Field(json_schema_extra={"format": "path", "minLength": 1, "pattern": _PRINTABLE}),
+]
+"""The path of a file that holds a secret; a secret in its place is refused, so that no message can quote it."""
 EnvName = Annotated[
     str,
     AfterValidator(_env_name),
