@@ -439,6 +439,20 @@ def test_anthropic_tools(steered: Appliance) -> None:
         assert block.input in PAINTED
 
 
+def test_tools_for_a_model_whose_template_has_none(client: openai.OpenAI, claude: anthropic.Anthropic) -> None:
+    tool: ChatCompletionToolParam = {"type": "function", "function": {"name": "paint", "parameters": COLOUR}}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=5, tools=[tool], tool_choice="required")
+    assert refused.value.param == "tool_choice"
+    offered = client.chat.completions.with_raw_response.create(model="tiny", messages=CHAT, max_tokens=5, tools=[tool])
+    assert "chat template of this model has no tools" in offered.headers["warning"]
+    own: ToolParam = {"name": "paint", "input_schema": COLOUR}
+    with pytest.raises(anthropic.BadRequestError, match="no tools"):
+        claude.messages.create(
+            model="tiny", max_tokens=5, messages=MESSAGES, tools=[own], tool_choice={"type": "tool", "name": "paint"}
+        )
+
+
 def test_openai_responses_in_the_form_that_was_asked_for(steered: Appliance) -> None:
     with openai_client(steered) as client:
         answer = client.responses.create(

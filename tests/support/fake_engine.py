@@ -250,7 +250,8 @@ class FakeEngine:
             }
             await _whole(writer, 200, {"object": "list", "data": [entry], "models": [{"name": "/models/secret"}]})
         elif target.startswith("/props"):
-            await _whole(writer, 200, {"total_slots": 2, "model_path": "/models/secret/tiny.gguf", "ui_settings": {}})
+            props = {"total_slots": 2, "model_path": "/models/secret/tiny.gguf", "ui_settings": {}}
+            await _whole(writer, 200, {**props, **self.default.get("props", {})})
         else:
             await _whole(writer, 200, [{"id": 0, "target": target}])
 

@@ -41,8 +41,8 @@ from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.gateway.telemetry.recorder import Recorder
 from llama_gguf.gateway.telemetry.usage_store import UsageStore
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
+from llama_gguf.gateway.upstream.engine_description import EngineDescription
 from llama_gguf.gateway.upstream.engine_features import EngineFeatures
-from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
@@ -177,7 +177,8 @@ class Gateway:
                 timeouts=ResponseTimeouts(timeouts.first_byte_seconds, timeouts.idle_seconds, timeouts.total_seconds),
                 wait_for_engine_seconds=settings.gateway.wait_for_engine_seconds,
             ),
-            models=EngineModels(self.client, self.engine, self._engine_key),
+            models=EngineDescription(self.client, self.engine, self._engine_key, "/v1/models"),
+            props=EngineDescription(self.client, self.engine, self._engine_key, "/props"),
             engine_key=self._engine_key,
             admission=self.admission,
             counting=self.counting,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,16 +30,18 @@ from llama_gguf.gateway.relay.response_relay import ResponseRelay
 from llama_gguf.gateway.relay.settlement import Settlement
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
 from llama_gguf.gateway.relay.upstream_call import UpstreamCaller
+from llama_gguf.gateway.request.changes import Changes
 from llama_gguf.gateway.request.json_body import read_json
 from llama_gguf.gateway.request.parts import join_parts, split_parts
 from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestReader, without_cache
+from llama_gguf.gateway.request.template import check_tools_of_template
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
 from llama_gguf.gateway.translate.by_route import TRANSLATED_GROUPS, find_translation
 from llama_gguf.gateway.translate.translation import translate_body
+from llama_gguf.gateway.upstream.engine_description import EngineDescription
 from llama_gguf.gateway.upstream.engine_features import EngineFeatures
-from llama_gguf.gateway.upstream.engine_models import EngineModels
 from llama_gguf.gateway.upstream.errors import engine_error
 from llama_gguf.gateway.upstream.request import engine_head, engine_request, usage_head
 from llama_gguf.keys.record import KeyRecord
@@ -72,7 +74,8 @@ class InferenceRoutes:
         *,
         reader: RequestReader,
         caller: UpstreamCaller,
-        models: EngineModels,
+        models: EngineDescription,
+        props: EngineDescription,
         engine_key: str,
         admission: Admission,
         counting: Admission,
@@ -88,6 +91,7 @@ class InferenceRoutes:
         self._reader = reader
         self._caller = caller
         self._models = models
+        self._props = props
         self._engine_key = engine_key
         self._admission = admission
         self._counting = counting
@@ -235,6 +239,8 @@ class InferenceRoutes:
             return 0
         if rules.cache_by_key and self._has_many_keys() and not await self._features.cache_scopes():
             exchange.request.body = without_cache(route.fields_group, content)
+        if "tools" in content.fields:
+            await self._check_tools(exchange, content.fields)
         exchange.stream = content.fields.get("stream", False)
         if route.group in TRANSLATED_GROUPS:
             exchange.translation = find_translation(
@@ -243,6 +249,12 @@ class InferenceRoutes:
         exchange.choices = content.choices
         exchange.sequences = content.choices * content.prompts
         return estimate_chat_tokens(route.group, content.data, content.fields, rules.context)
+
+    async def _check_tools(self, exchange: Exchange, fields: Mapping[str, Any]) -> None:
+        """Refuse tools that the model's template cannot have, or tell of them. Raises GatewayError."""
+        changes = Changes()
+        check_tools_of_template(await self._props.body(), fields, changes)
+        exchange.warning_lines += changes.header_lines()
 
     def _check_form(self, exchange: Exchange, key: KeyRecord) -> int:
         """Do the same for an upload, and replace its body with the form for the engine."""
@@ -287,12 +299,12 @@ class InferenceRoutes:
                 models = await self._models.body()
                 body = present_models(models, served, key.models, wanted=exchange.path_param)
             else:
-                body = present_props(await self._props(exchange), served[0])
+                body = present_props(await self._fetch_props(exchange), served[0])
         finally:
             self._settlement.charge(reservation, 0)
         return 200, "Content-Type: application/json\r\n", body
 
-    async def _props(self, exchange: Exchange) -> bytes:
+    async def _fetch_props(self, exchange: Exchange) -> bytes:
         """Return the engine's properties. Waits while it loads: all of them are its own."""
         request = engine_request(engine_head("GET", "/props", self._engine_key), b"", b"")
         relay = await self._caller.call(exchange, request)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from llama_gguf.gateway.api.multipart import read_form
+from llama_gguf.states import EngineState
 from support.gateway_box import KEY, key_record
 from support.http_client import Answer, read_answer, request_bytes
 from support.running_gateway import Running, Start, chat
@@ -158,3 +160,55 @@ async def test_a_defect_behind_a_complete_response_costs_no_slot_and_adds_nothin
     assert running.gateway.admission.active == 0
     assert len(calls) == 2
     assert "a defect" in caplog.text
+
+
+CAPS = {"chat_template_caps": {"supports_tools": False, "supports_tool_calls": False}}
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+FLAT = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+REQUESTS = {
+    "/v1/chat/completions": ({"messages": [{"role": "user", "content": "hi"}], "tools": [FUNCTION]}, "required"),
+    "/v1/responses": ({"input": "hi", "tools": [FLAT]}, "required"),
+    "/v1/messages": (
+        {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "tools": [{"name": "f"}]},
+        {"type": "any"},
+    ),
+}
+
+
+async def with_tools(running: Running, path: str, **more: object) -> Answer:
+    return await running.ask("POST", path, body=json.dumps({**REQUESTS[path][0], **more}).encode())
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_tools_for_a_template_without_any_are_refused_or_told(start: Start, path: str) -> None:
+    running = await start(props=CAPS)
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    answer = await with_tools(running, path, tool_choice=REQUESTS[path][1])
+    assert answer.status == 400
+    assert "`tool_choice` cannot be met" in answer.error["message"]
+    assert [seen.target for seen in running.engine.asked] == ["/props"]
+    answer = await with_tools(running, path)
+    assert answer.status == 200
+    assert "the chat template of this model has no tools" in answer.headers["warning"]
+    assert [seen.target for seen in running.engine.seen].count("/props") == 1
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_an_engine_that_says_nothing_of_its_template_gets_the_tools(start: Start, path: str) -> None:
+    running = await start()
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    answer = await with_tools(running, path, tool_choice=REQUESTS[path][1])
+    assert (answer.status, "warning" in answer.headers) == (200, False)
+
+
+async def test_a_request_without_tools_does_not_ask(running: Running) -> None:
+    assert (await running.chat()).status == 200
+    assert "/props" not in [seen.target for seen in running.engine.seen]
+
+
+async def test_while_the_engine_loads_tools_wait_like_others(start: Start) -> None:
+    running = await start(props=CAPS, loading_seconds=3600)
+    waiting = asyncio.create_task(with_tools(running, "/v1/chat/completions"))
+    await running.until(lambda: running.gateway.admission.active == 1)
+    running.engine.ready_at = 0.0
+    assert (await waiting).status == 200

@@ -66,7 +66,7 @@ async def test_an_engine_that_does_not_say_is_no_error(
     running: Running, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await running.until(lambda: running.gateway.engine.state is EngineState.READY)
-    monkeypatch.setattr("llama_gguf.gateway.upstream.engine_models._TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("llama_gguf.gateway.upstream.engine_description._TIMEOUT_SECONDS", 0.1)
     running.engine.default = {"drop_first": 99} if state == "dying" else {"slow_models": True}
     assert await entry(running) == NAMED
     running.engine.default = {}
