@@ -453,6 +453,11 @@ def test_tools_for_a_model_whose_template_has_none(client: openai.OpenAI, claude
         )
 
 
+def test_anthropic_parse_is_told_what_to_use_instead(claude: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError, match=r"output_config\.format.*response_format"):
+        claude.messages.parse(model="tiny", max_tokens=5, messages=MESSAGES, output_format=dict[str, str])
+
+
 def test_openai_responses_in_the_form_that_was_asked_for(steered: Appliance) -> None:
     with openai_client(steered) as client:
         answer = client.responses.create(

@@ -60,9 +60,21 @@ def _check_messages(body: dict[str, Any], rules: MeaningRules, changes: Changes)
     if "tools" in body or "tool_choice" in body:
         check_messages_tools(body, changes)
         _check_tool_schemas(body, rules, changes)
+    if "thinking" in body:
+        _apply_thinking(body, changes)
     if "stop_sequences" in body:
         _check_stops(body, "stop_sequences", rules, changes)
     return 1
+
+
+def _apply_thinking(body: dict[str, Any], changes: Changes) -> None:
+    """Disable thinking where a request of Anthropic's API does: llama-server reads only that it is enabled."""
+    if body["thinking"].get("type") != "disabled":
+        return
+    options = body.setdefault("chat_template_kwargs", {})
+    if "enable_thinking" not in options:
+        options["enable_thinking"] = False
+        changes.changed = True
 
 
 def _check_responses(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:

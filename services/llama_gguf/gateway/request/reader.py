@@ -17,6 +17,7 @@ from llama_gguf.gateway.request.fields import ALIASES, CONSTRAINTS, TABLES
 from llama_gguf.gateway.request.json_body import read_json
 from llama_gguf.gateway.request.meaning import MeaningRules, check_meaning
 from llama_gguf.gateway.request.refusal import kind, refusal
+from llama_gguf.gateway.request.unsupported import check_unsupported
 
 LARGE_BODY_BYTES = 65_536
 """From this size on a body is read outside of the event loop's thread."""
@@ -60,7 +61,7 @@ class RequestReader:
             field.check(name, value)
             aliases = aliases or name in _ALIAS_NAMES
         if surplus is not None:
-            _leave_out(content, surplus, table, changes)
+            _leave_out(content, surplus, group, changes)
         if aliases:
             _check_aliases(content)
         prompts = check_meaning(group, content, self._rules, changes)
@@ -89,12 +90,14 @@ def _not_yours(name: str, field: Field) -> Exception:
     return refusal(name, "is for the server's own use and cannot be set.")
 
 
-def _leave_out(content: dict[str, Any], names: list[str], table: Mapping[str, Field], changes: Changes) -> None:
+def _leave_out(content: dict[str, Any], names: list[str], group: str, changes: Changes) -> None:
     """Leave out what is null, and what is not known: no later engine shall read it without this table knowing it."""
     changes.changed = True
+    table = TABLES[group]
     for name in names:
-        del content[name]
-        if name not in table:
+        value = content.pop(name)
+        if name not in table and value is not None:
+            check_unsupported(group, name, value)
             changes.warn(f"{name} is not known here and was left out")
 
 

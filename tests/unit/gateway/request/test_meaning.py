@@ -190,6 +190,26 @@ def test_any_value_at_any_place_is_taken_or_refused_and_nothing_else() -> None:
     assert tried > 1500
 
 
+@pytest.mark.parametrize(
+    ("thinking", "options", "left"),
+    [
+        ({"type": "disabled"}, None, {"enable_thinking": False}),
+        ({"type": "disabled"}, {"a": 1}, {"a": 1, "enable_thinking": False}),
+        ({"type": "disabled"}, {"enable_thinking": True}, {"enable_thinking": True}),
+        ({"type": "enabled", "budget_tokens": 1024}, None, None),
+        ({"type": "adaptive"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_disabled_thinking_reaches_the_template(thinking: object, options: object, left: object) -> None:
+    body: dict[str, Any] = {**CHAT, "thinking": thinking}
+    if options is not None:
+        body["chat_template_kwargs"] = options
+    changes = check("messages", body)
+    assert body.get("chat_template_kwargs") == left
+    assert changes.changed is (left is not None and left != {"enable_thinking": True})
+
+
 def test_the_format_of_a_responses_text_becomes_what_the_engine_reads() -> None:
     """llama-server reads only `response_format`, so that `responses.parse()` would get prose."""
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}

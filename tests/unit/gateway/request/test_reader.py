@@ -41,6 +41,21 @@ def test_null_is_left_out_without_a_word_and_what_is_not_known_with_one() -> Non
     assert content.warning_lines.count("\r\n") == 2
 
 
+def test_options_of_anthropics_api_that_change_no_answer_are_left_out_and_told() -> None:
+    edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    content = read(
+        "messages", {**CHAT, "output_config": {"effort": "low"}, "context_management": edits, "mcp_servers": []}
+    )
+    assert json.loads(content.data) == CHAT
+    for name in ("output_config", "context_management", "mcp_servers"):
+        assert f"{name} is not known here and was left out" in content.warning_lines
+
+
+def test_null_for_what_is_not_known_is_no_matter() -> None:
+    content = read("messages", {**CHAT, "output_format": None, "anything": None})
+    assert (json.loads(content.data), content.warning_lines) == (CHAT, "")
+
+
 INTERNAL = ["grammar_lazy", "grammar_triggers", "chat_parser", "preserved_tokens", "id_slot", "generation_prompt"]
 
 
@@ -93,6 +108,14 @@ def test_what_is_for_admins(refused: Refused) -> None:
         ("chat", {**CHAT, "prompt": "x"}, "prompt"),
         ("chat", {**CHAT, "modalities": ["text", "audio"]}, "modalities"),
         ("chat", {**CHAT, "model": 5}, "model"),
+        (
+            "messages",
+            {**CHAT, "output_config": {"format": {"type": "json_schema", "schema": {}}}},
+            "output_config.format",
+        ),
+        ("messages", {**CHAT, "output_format": {"type": "json_schema", "schema": {}}}, "output_format"),
+        ("messages", {**CHAT, "mcp_servers": [{"type": "url", "name": "a", "url": "https://a"}]}, "mcp_servers"),
+        ("chat", {**CHAT, "guided_json": {"type": "object"}}, "guided_json"),
         ("completions", {}, "prompt"),
         ("completions", {"prompt": None}, "prompt"),
         ("completions", {"prompt": ["a"] * 11}, "prompt"),

@@ -73,6 +73,8 @@ def check_messages_tools(body: dict[str, Any], changes: Changes) -> None:
     if choice is None:
         return
     mode = choice.get("type") if isinstance(choice, dict) else choice
+    if isinstance(choice, dict) and choice.get("disable_parallel_tool_use") and mode != "none":
+        changes.warn("tool_choice.disable_parallel_tool_use is not enforced")
     if mode == "none":
         _replace_tools(body, [], changes)
         del body["tool_choice"]

@@ -49,8 +49,10 @@ def test_a_named_tool_of_responses() -> None:
 
 def test_a_named_tool_of_messages() -> None:
     body = anthropic("a", "b", tool_choice={"type": "tool", "name": "b", "disable_parallel_tool_use": True})
-    check_messages_tools(body, Changes())
+    changes = Changes()
+    check_messages_tools(body, changes)
     assert (names(body), body["tool_choice"]) == (["b"], {"type": "any"})
+    assert changes.warnings == ["tool_choice.disable_parallel_tool_use is not enforced"]
 
 
 @pytest.mark.parametrize(("mode", "left"), [("auto", "auto"), ("required", "required")])
