@@ -94,6 +94,21 @@ _RULES = (
     ),
     _rule(r"failed to parse grammar", "The grammar cannot be parsed.", "grammar"),
     _rule(r"^Unsupported param: (\w+)", r"`\1` is not supported.", r"\1"),
+    _rule(
+        r"^This server does not support embeddings",
+        "This server makes no embeddings; the operator may set engine.task: embed.",
+        code="not_supported",
+    ),
+    _rule(
+        r"^This server does not support reranking",
+        "This server does not rerank; the operator may set engine.task: rerank.",
+        code="not_supported",
+    ),
+    _rule(
+        r"^This server does not support [^.]{1,60}\. Start it with `(--[a-z-]+)`",
+        r"The engine runs without \1; the operator may add it to engine.extra_args.",
+        code="not_supported",
+    ),
     _rule(r"json\.exception", "A value in the body has a type or form that is not allowed there."),
 )
 _INTERNALS = re.compile(r"std::|::_M_|json\.exception|0x[0-9a-f]{6,}|\b\w+\.(?:cpp|h):\d+|basic_string|bad_alloc")

@@ -17,6 +17,7 @@ _ENGINE_CODES = {
     "server_error": "engine_error",
     "not_found_error": "not_found",
 }
+_EXPLAINED = ("server_error", "invalid_request_error", "not_supported_error")
 _COUNTS = ("n_prompt_tokens", "n_ctx")  # the engine's names, which clients of llama.cpp read
 ENGINE_RETRY_SECONDS = 5
 _PATHS = re.compile(r"(?<![\w/])/(?:[\w.@+-]+/)+[\w.@+-]+")
@@ -33,10 +34,11 @@ def engine_error(status: int, body: bytes) -> GatewayError:
     message, kind, counts = _engine_message(body)
     if _says_loading(status, message, kind):
         return model_loading()
-    if kind in ("server_error", "invalid_request_error") and (meaning := find_meaning(message)) is not None:
+    if kind in _EXPLAINED and (meaning := find_meaning(message)) is not None:
         details = dict(zip(_COUNTS, meaning.counts, strict=False))
         text = _PATHS.sub("<path>", meaning.message)
-        return GatewayError(meaning.code, text, param=meaning.param, details=details)
+        kept = kind if meaning.code == "not_supported" else ""
+        return GatewayError(meaning.code, text, type=kept, param=meaning.param, details=details)
     code = _ENGINE_CODES.get(kind, "bad_request" if status < 500 else "engine_error")
     if shows_internals(message):
         message = "The engine could not process the request."

@@ -92,6 +92,23 @@ KNOWN = [
 ]
 
 
+ADVICE = [
+    ("This server does not support embeddings. Start it with `--embeddings`", "engine.task: embed"),
+    ("This server does not support reranking. Start it with `--reranking`", "engine.task: rerank"),
+    ("This server does not support slots action. Start it with `--slot-save-path`", "--slot-save-path"),
+    ("This server does not support changing global properties. Start it with `--props`", "--props"),
+]
+
+
+@pytest.mark.parametrize(("message", "setting"), ADVICE)
+def test_what_the_operator_can_set_is_named_as_a_setting(message: str, setting: str) -> None:
+    meaning = find_meaning(message)
+    assert meaning is not None
+    assert (meaning.code, meaning.param) == ("not_supported", None)
+    assert setting in meaning.message
+    assert "engine." in meaning.message
+
+
 @pytest.mark.parametrize(("message", "param", "told"), KNOWN)
 def test_the_clients_mistakes(message: str, param: str | None, told: str) -> None:
     meaning = find_meaning(message)
@@ -116,6 +133,13 @@ def test_internals_are_seen(message: str) -> None:
 
 def test_a_message_of_a_megabyte_takes_no_time() -> None:
     """Every repetition in the patterns is bounded, or runs over the text once."""
-    for text in ("input (1", "Jinja Exception: ", "JSON schema error at ", "Field 'a': type must be ", "'" * 9):
+    for text in (
+        "input (1",
+        "Jinja Exception: ",
+        "JSON schema error at ",
+        "This server does not support ",
+        "Field 'a': type must be ",
+        "'" * 9,
+    ):
         meaning = find_meaning((text * 120_000)[:1_000_000])
         assert meaning is None or len(meaning.message) < 1000

@@ -52,6 +52,14 @@ def test_a_mistake_of_the_client_is_no_500_and_names_the_parameter() -> None:
     assert error.type == "invalid_request_error"
 
 
+def test_what_the_engine_was_not_started_for_is_no_advice_about_its_arguments() -> None:
+    message = "This server does not support embeddings. Start it with `--embeddings`"
+    error = engine_error(501, json.dumps({"error": {"message": message, "type": "not_supported_error"}}).encode())
+    assert (error.status, error.code, error.type, error.final) == (501, "not_supported", "not_supported_error", True)
+    assert "engine.task" in error.message
+    assert "--embeddings" not in error.message
+
+
 def test_the_counts_of_a_context_that_is_exceeded_are_kept() -> None:
     inner = {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 5}
     error = engine_error(400, json.dumps({"error": inner}).encode())
