@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_gguf.gateway.request.refusal import refusal
 
-_FORM = "this route cannot hold an answer to a form: use `response_format` of /v1/chat/completions."
+_FORM = "this route cannot constrain a response to a form: use `response_format` of /v1/chat/completions."
 _TOOL_FORM = f"{_FORM[:-1]}, or a tool that `tool_choice` requires."
 _VLLM = {
     "guided_json": "use `response_format`.",

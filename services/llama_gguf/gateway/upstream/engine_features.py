@@ -9,6 +9,7 @@ import logging
 
 import orjson
 
+from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
@@ -32,6 +33,7 @@ class EngineFeatures:
         """Return whether the engine keeps the prompts of different scopes apart; False as long as it is not known."""
         if self._process and self._process == self._client.engine_pid:
             return self._cache_scopes
+        await continue_as_task()  # what follows has timeouts
         try:
             status, body = await fetch(self._client, self._request, _TIMEOUT_SECONDS)
             found = orjson.loads(body)
@@ -42,7 +44,7 @@ class EngineFeatures:
         if not self._cache_scopes and self._process != self._client.engine_pid:
             _log.warning(
                 "this engine cannot keep the prompts of different keys apart in its cache, so requests do not use it "
-                "while there are several keys; the route /v1/messages cannot be told to (limits.cache_isolation)"
+                "while there are several keys; the route /v1/messages has no way to avoid it (limits.cache_isolation)"
             )
         self._process = self._client.engine_pid
         return self._cache_scopes

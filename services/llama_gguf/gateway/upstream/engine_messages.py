@@ -96,7 +96,7 @@ _RULES = (
     _rule(r"^Unsupported param: (\w+)", r"`\1` is not supported.", r"\1"),
     _rule(
         r"^This server does not support embeddings",
-        "This server makes no embeddings; the operator may set engine.task: embed.",
+        "This server computes no embeddings; the operator may set engine.task: embed.",
         code="not_supported",
     ),
     _rule(
