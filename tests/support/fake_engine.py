@@ -249,6 +249,8 @@ class FakeEngine:
                 "meta": {"n_ctx_train": 2048, "n_params": 9, "file": "/models/secret/tiny.gguf"},
             }
             await _whole(writer, 200, {"object": "list", "data": [entry], "models": [{"name": "/models/secret"}]})
+        elif target.startswith("/props") and not self.default.get("knows_props", True):
+            await _whole(writer, 404, error("not_found_error", "File Not Found", 404))
         elif target.startswith("/props"):
             props = {"total_slots": 2, "model_path": "/models/secret/tiny.gguf", "ui_settings": {}}
             await _whole(writer, 200, {**props, **self.default.get("props", {})})

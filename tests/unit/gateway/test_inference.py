@@ -201,6 +201,14 @@ async def test_an_engine_that_says_nothing_of_its_template_gets_the_tools(start:
     assert (answer.status, "warning" in answer.headers) == (200, False)
 
 
+async def test_an_engine_without_props_is_asked_once(start: Start) -> None:
+    running = await start(knows_props=False)
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    for path, (_, choice) in REQUESTS.items():
+        assert (await with_tools(running, path, tool_choice=choice)).status == 200
+    assert [seen.target for seen in running.engine.seen].count("/props") == 1
+
+
 async def test_a_request_without_tools_does_not_ask(running: Running) -> None:
     assert (await running.chat()).status == 200
     assert "/props" not in [seen.target for seen in running.engine.seen]

@@ -20,6 +20,10 @@ ROUTE_NOTES: tuple[str, ...] = (
         "which replay a stream to whoever knows its id, `/v1/chat/completions/control`, `/tools` and `/cors-proxy`."
     ),
     (
+        "If the model's chat template has no tools, as llama-server finds, a request that requires a tool call is 400, "
+        "and one that offers tools is answered without them, which its `Warning` header says."
+    ),
+    (
         "A stream is limited to as many prompts times `n` as there are slots; without `stream` more prompts, inputs or "
         "documents take their turn in parts. Such a response has no `timings`."
     ),

@@ -8,6 +8,7 @@ from llama_gguf.cli.generate.markdown import table, text
 from llama_gguf.gateway.api.routes import ROUTES
 from llama_gguf.gateway.request.field import Field, FieldClass
 from llama_gguf.gateway.request.fields import TABLES
+from llama_gguf.gateway.request.unsupported import UNSUPPORTED
 from llama_gguf.gateway.telemetry.metric_definitions import ENGINE_SERIES, PROCESS_SERIES, SERIES
 
 
@@ -41,9 +42,10 @@ def fields_section() -> str:
         "## Fields of requests\n\nThe fields of a JSON body, by group of routes. null counts as left out. A field that "
         "is not in the table is left out of what the engine gets, and the response's `Warning` header says so; a wrong "
         "type, a value out of bounds, a name that occurs twice, or names of one thing that contradict each other are "
-        "400. What has no bounds here is checked by its meaning; `limits.request` bounds numbers of prompts, tools, "
-        "images, stop sequences and schemas. These are for the engine's own use, and always refused where the engine "
-        f"would read them: {internal}.\n\n{table(('field', 'groups', 'accepts'), rows)}"
+        "400. So are these, without which the answer would be another, unless they are empty: "
+        f"{_unsupported()}. What has no bounds here is checked by its meaning; `limits.request` bounds numbers of "
+        "prompts, tools, images, stop sequences and schemas. These are for the engine's own use, and always refused "
+        f"where the engine would read them: {internal}.\n\n{table(('field', 'groups', 'accepts'), rows)}"
     )
 
 
@@ -55,6 +57,15 @@ def _fields(*access: FieldClass) -> list[tuple[str, Field, list[str]]]:
             if field.access in access:
                 found.setdefault((name, _bounds(field)), (field, []))[1].append(group)
     return [(name, field, groups) for (name, _), (field, groups) in sorted(found.items(), key=lambda item: item[0])]
+
+
+def _unsupported() -> str:
+    """Return the fields that are refused because nothing here does what they ask for, with the groups of each."""
+    groups: dict[str, list[str]] = {}
+    for group, fields in UNSUPPORTED.items():
+        for name in fields:
+            groups.setdefault(name, []).append(group)
+    return ", ".join(f"`{name}` ({', '.join(found)})" for name, found in sorted(groups.items()))
 
 
 def _listed(groups: list[str]) -> str:

@@ -46,6 +46,6 @@ class EngineDescription:
         except EngineFailure as failure:
             _log.debug("cannot ask the engine for its model", extra=fields(reason=str(failure)))
             return self._known
-        if status == 200:
-            self._known, self._process = body, self._client.engine_pid
+        if status != 503:  # it loads; else an engine that does not know the path need not be asked again
+            self._known, self._process = body if status == 200 else b"", self._client.engine_pid
         return self._known

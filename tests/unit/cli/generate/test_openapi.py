@@ -82,6 +82,8 @@ def test_sections_of_the_reference() -> None:
 
 def test_every_field_of_a_request_is_in_the_reference() -> None:
     section = fields_section()
+    assert "`output_config.format` (messages)" in section
+    assert "`guided_json` (chat, completions, responses, infill, messages)" in section
     for fields in TABLES.values():
         for name in fields:
             assert f"`{name}`" in section

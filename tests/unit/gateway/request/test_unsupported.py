@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,14 +19,16 @@ NAMED = [(group, path) for group, table in UNSUPPORTED.items() for path in table
 @pytest.mark.parametrize(("group", "path"), NAMED)
 def test_each_of_them_is_refused_by_its_path(group: str, path: str, refused: Refused) -> None:
     name, _, part = path.partition(".")
-    for value in (SCHEMA, "x", ["x"]):
-        assert refused(lambda value=value: check_unsupported(group, name, {part: value} if part else value)) == path
+    values: list[object] = [SCHEMA, "x", ["x"]]
+    for value in values:
+        assert refused(partial(check_unsupported, group, name, {part: value} if part else value)) == path
 
 
 @pytest.mark.parametrize(("group", "path"), NAMED)
 def test_what_asks_for_nothing_is_left_out_like_others(group: str, path: str) -> None:
     name, _, part = path.partition(".")
-    for value in (None, [], {}, "", False):
+    values: list[object] = [None, [], {}, "", False]
+    for value in values:
         check_unsupported(group, name, {part: value} if part else value)
 
 
