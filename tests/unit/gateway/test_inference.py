@@ -162,10 +162,21 @@ async def test_a_defect_behind_a_complete_response_costs_no_slot_and_adds_nothin
     assert "a defect" in caplog.text
 
 
+async def test_the_first_request_while_there_are_several_keys_asks_what_the_engine_can_do(start: Start) -> None:
+    """It asks in the middle of itself, before anything has made it a task."""
+    running = await start()
+    running.box.write_keys([key_record("one", KEY), key_record("two", f"{KEY[:-1]}Z")])
+    await running.gateway.keys.reload_now()
+    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    for _ in range(2):
+        assert (await running.chat()).status == 200
+    assert [seen.target for seen in running.engine.seen].count("/usage?id=") == 1
+
+
 CAPS = {"chat_template_caps": {"supports_tools": False, "supports_tool_calls": False}}
 FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 FLAT = {"type": "function", "name": "f", "parameters": {"type": "object"}}
-REQUESTS = {
+REQUESTS: dict[str, tuple[dict[str, Any], object]] = {
     "/v1/chat/completions": ({"messages": [{"role": "user", "content": "hi"}], "tools": [FUNCTION]}, "required"),
     "/v1/responses": ({"input": "hi", "tools": [FLAT]}, "required"),
     "/v1/messages": (

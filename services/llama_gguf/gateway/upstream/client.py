@@ -21,6 +21,7 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol, cast
 
+from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.http1.write_batch import WriteBatch
 from llama_gguf.gateway.upstream.response_parser import (
     ChunkDecoder,
@@ -346,6 +347,7 @@ class _Collector:
 
 async def fetch(client: EngineClient, request: bytes, timeout_seconds: float) -> tuple[int, bytes]:
     """Send one of the gateway's own requests on a new connection; return status and body. Raises EngineFailure."""
+    await continue_as_task()  # it may be a client's request that asks
     connection = await client.connect()
     done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
     collector = _Collector(done)

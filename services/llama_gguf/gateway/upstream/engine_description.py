@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 
-from llama_gguf.gateway.http1.inline_task import continue_as_task
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.gateway.upstream.request import engine_head, engine_request
@@ -40,7 +39,6 @@ class EngineDescription:
             raise self._engine.unavailable_error()
         if self._engine.state is not EngineState.READY or self._process == self._client.engine_pid:
             return self._known
-        await continue_as_task()
         try:
             status, body = await fetch(self._client, self._request, _TIMEOUT_SECONDS)
         except EngineFailure as failure:
