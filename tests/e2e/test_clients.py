@@ -20,7 +20,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from support.appliance import KEY, Appliance, running
-from support.tiny_model import SPECIAL
+from support.tiny_model import CHAT_TEMPLATE, SPECIAL, write_tiny_model
 
 pytestmark = pytest.mark.engine
 
@@ -369,6 +369,20 @@ def test_anthropic_stream_that_begins_with_half_a_character(tmp_path: Path, tiny
     assert kinds[-1] == "message_stop"
     assert (final.model, final.usage.output_tokens) == ("tiny", 8)
     assert [block.text for block in final.content if block.type == "text"] == ["\U0001f600" * 2]
+
+
+def test_anthropic_thinking_that_is_disabled_is_so_for_the_template(tmp_path: Path) -> None:
+    template = CHAT_TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %}NO THOUGHTS{% endif %}"
+    model = write_tiny_model(tmp_path / "tiny.gguf", chat_template=template)
+    with running(tmp_path, model=model, overrides=named("tiny")) as made:
+        made.wait_ready()
+        with anthropic_client(made) as client:
+            plain = client.messages.create(model="tiny", max_tokens=2, messages=MESSAGES).usage
+            told = client.messages.create(
+                model="tiny", max_tokens=2, messages=MESSAGES, thinking={"type": "disabled"}
+            ).usage
+    counts = [used.input_tokens + (used.cache_read_input_tokens or 0) for used in (plain, told)]
+    assert counts[1] - counts[0] >= len("NO THOUGHTS")
 
 
 def test_anthropic_count_tokens(claude: anthropic.Anthropic) -> None:
