@@ -39,6 +39,8 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("supervisord's files", r"'supervisord\.(log|pid|sock)'", "settings/locations.py"),
     ("where libraries lie", r"\('\.\./lib', '\.'\)", "engine/cpu_libraries.py"),
     ("control characters of any kind", r"'.*x7f-.*u2028.*'", "logs.py"),
+    ("what stands for a secret", r"'.*\*\*\*.*'", "settings/redaction.py"),
+    ("which words are secrets", r"'.*(passw|[^\w]sk-|apikey|hf_[^ht]).*\|.*'", "settings/redaction.py"),
     ("the image's data directory", r"'/data'", "settings/locations.py"),
 )
 

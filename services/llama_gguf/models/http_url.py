@@ -11,7 +11,8 @@ from llama_gguf.models.checksum import checked_digest
 from llama_gguf.models.download.download import download, prepare_directory
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
-from llama_gguf.models.source import AtUrl, Wanted, public_url, split_names
+from llama_gguf.models.source import AtUrl, Wanted, split_names
+from llama_gguf.settings.redaction import url_without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
         path = origin.path.with_name(name)
         url = _sibling(origin.url, name) if number else origin.url
         sha256 = wanted.sha256 if number == 0 else None  # the setting is that of the first part
-        remote = Remote(url, public_url(url), headers, sha256=sha256)
+        remote = Remote(url, url_without_secrets(url), headers, sha256=sha256)
         if not _is_present(path, sha256, context):
             _fetch_one(remote, path, context)
     return origin.path

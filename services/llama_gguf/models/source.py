@@ -18,6 +18,7 @@ from llama_gguf.settings import Locations
 from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.gguf_file import SUFFIX
 from llama_gguf.settings.platform import RUNPOD_MODEL_CACHE
+from llama_gguf.settings.redaction import url_without_secrets
 from llama_gguf.settings.sections.sources import ONE_SOURCE, sources_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Wanted:
             case OnHub(repo, file, revision):
                 return f"{repo}/{file}@{revision}"
             case AtUrl(url):
-                return public_url(url)
+                return url_without_secrets(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[st
 def _at_url(url: str, setting: str, models_dir: Path) -> AtUrl:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{setting}.url: {public_url(url)} is not an http:// or https:// URL")
+        raise ConfigError(f"{setting}.url: {url_without_secrets(url)} is not an http:// or https:// URL")
     name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rsplit("/", 1)[-1]) or f"model{SUFFIX}"
     # The query can contain a signature that changes at each start, so it is not part of the file's identity.
     identity = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
@@ -151,13 +152,6 @@ def _inside(name: str, setting: str) -> str:
             f"{setting}: {name!r} must name a file below its directory", hint="use `path` for other files"
         )
     return name
-
-
-def public_url(url: str) -> str:
-    """Return `url` without user, password, query and fragment, each of which can be secret."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def served_names(model: Model) -> tuple[str, ...]:

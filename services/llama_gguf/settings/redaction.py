@@ -150,3 +150,10 @@ def url_secrets(url: str) -> Iterator[str]:
         yield "token"
     if names & _SIGNATURES:
         yield "signature"
+
+
+def url_without_secrets(url: str) -> str:
+    """Return `url` without user, password, query and fragment, each of which can be secret."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -6,7 +6,7 @@ variables those are shown whose setting is a number, a choice or a path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from llama_gguf.settings.environment_filter import matches
 from llama_gguf.settings.environment_value import clean
@@ -18,7 +18,7 @@ from llama_gguf.settings.platform import (
     VAST_CONTAINER_ID,
 )
 from llama_gguf.settings.redaction import MASK, is_secret_name, looks_like_secret, mask_text, shown_secret_file
-from llama_gguf.settings.schema_tree import Node, SettingsSchema, env_name, settings_schema
+from llama_gguf.settings.schema_tree import ENV_PREFIX, Node, SettingsSchema, env_name, settings_schema
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import artifacts_of
 
@@ -34,6 +34,7 @@ HARMLESS = (
 )
 """Names whose values are shown, or prefixes of such names followed by `*`."""
 _SHORTEST_SECRET = 6
+_LONG = 12  # shorter ones are words that a report needs
 
 
 def shown_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -42,14 +43,23 @@ def shown_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {_shown_name(name): _shown(name, env[name], ours) for name in sorted(env)}
 
 
-def secret_values(env: Mapping[str, str], settings: Settings | None) -> frozenset[str]:
-    """Return the values that a report must not hold anywhere: of variables that the settings or their names call so."""
+def secret_values(env: Mapping[str, str], settings: Settings | None, read: Container[str] = ()) -> frozenset[str]:
+    """Return the values that a report must not hold anywhere: what settings or names of variables call a secret, and
+    every long value that is withheld, unless it is read as a setting (`read`: such names besides LLAMA_GGUF__…).
+    """
     named: set[str | None] = set()
     if settings is not None:
         named = {settings.auth.bootstrap.env, settings.limits.store_password_env}
         named |= {artifact.token_env for _, artifact in artifacts_of(settings.model)}
     texts = (clean(value).text for name, value in env.items() if name in named or is_secret_name(name))
-    return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
+    called = {text for text in texts if len(text) >= _SHORTEST_SECRET}
+    shown = shown_environment(env)
+    withheld = {
+        env[name]
+        for name, text in shown.items()
+        if text == MASK and name in env and name not in read and not name.upper().startswith(ENV_PREFIX)
+    }
+    return frozenset(called | {text for text in withheld if len(text) >= _LONG and not text.startswith("/")})
 
 
 def _ours(schema: SettingsSchema) -> Iterator[tuple[str, Node]]:

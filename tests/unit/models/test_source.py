@@ -13,7 +13,6 @@ from llama_gguf.models.source import (
     OnDisk,
     OnHub,
     plan_sources,
-    public_url,
     served_names,
     split_names,
 )
@@ -97,7 +96,3 @@ def test_names(value: dict[str, object], names: tuple[str, ...]) -> None:
 def test_split_names() -> None:
     assert split_names("a.gguf") == ("a.gguf",)
     assert split_names("q/a-00002-of-00003.gguf") == tuple(f"q/a-0000{n}-of-00003.gguf" for n in (1, 2, 3))
-
-
-def test_public_url() -> None:
-    assert public_url("https://u:p@h.org/a/b?x=1#y") == "https://h.org/a/b"

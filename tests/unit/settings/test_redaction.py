@@ -16,6 +16,7 @@ from llama_gguf.settings.redaction import (
     shown_secret_file,
     shown_variable,
     url_secrets,
+    url_without_secrets,
 )
 
 
@@ -212,3 +213,7 @@ def test_known_values_are_found_in_every_encoding() -> None:
 )
 def test_url_secrets(url: str, found: list[str]) -> None:
     assert list(url_secrets(url)) == found
+
+
+def test_url_without_secrets() -> None:
+    assert url_without_secrets("https://u:p@h.org/a/b?x=1#y") == "https://h.org/a/b"

@@ -82,4 +82,7 @@ def test_values_of_variables_that_the_settings_name_are_secret() -> None:
         *("weights-1", "adapter-1", "first-one", "a-store", "my-one")
     }
     assert secret_values(env, None) == {"my-one"}
+    more = {"LICENCE": "AAAA-BBBB-CCCC", "PLACE": "/mnt/models/large", "MODEL_NAME": "tiny-model-q4", "WORD": "short"}
+    assert secret_values(more, None, {"MODEL_NAME"}) == {"AAAA-BBBB-CCCC"}
+    assert secret_values({"LLAMA_GGUF__MODEL__URL": "https://example.com/m.gguf"}, None) == frozenset()
     assert secret_values({"MYTOKEN": "short"}, None) == frozenset()  # it would be found in ordinary words

@@ -14,6 +14,7 @@ from llama_gguf.cli import diagnostics_sections
 from llama_gguf.cli.appliance import Facts, find_run_dir, inspect
 from llama_gguf.cli.commands.status import as_dict
 from llama_gguf.cli.config_options import config_options
+from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES
 from llama_gguf.settings.redaction import mask_known, mask_text, mask_value
 from llama_gguf.settings.shown_environment import secret_values, shown_environment
 
@@ -59,7 +60,8 @@ def collect(facts: Facts, lines: int) -> dict[str, Any]:
         "errors": diagnostics_sections.errors(tails),
         "logs": tails,
     }
-    secrets = secret_values(os.environ, snapshot.settings if snapshot else None)
+    read = {legacy.name for legacy in LEGACY_VARIABLES}
+    secrets = secret_values(os.environ, snapshot.settings if snapshot else None, read)
     masked: dict[str, Any] = _masked(report, secrets)
     return masked
 
