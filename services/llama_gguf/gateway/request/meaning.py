@@ -82,10 +82,9 @@ def _check_responses(body: dict[str, Any], rules: MeaningRules, changes: Changes
     if "tools" in body or "tool_choice" in body:
         check_responses_tools(body, changes)
         _check_tool_schemas(body, rules, changes)
+    _check_generation(body, rules, changes)
     if "text" in body:
         _apply_text_format(body, rules, changes)
-    if "stop" in body:
-        _check_stops(body, "stop", rules, changes)
     return 1
 
 

@@ -23,6 +23,8 @@ CHAT = {"messages": [USER]}
 NUMBER = {"type": "object", "properties": {"a": {"type": "number", "minimum": 1}}}
 
 
+# Sent to /v1/responses, this once ended llama-server: its converter follows such a reference without end.
+CIRCLE = {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/a"}}}
 STRICT = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": NUMBER}}
 
 
@@ -87,6 +89,8 @@ def tool(**more: object) -> dict[str, Any]:
         ("messages", {**CHAT, "tools": [{"name": "a", "input_schema": {"anyOf": 5}}]}, "tools[0].input_schema.anyOf"),
         ("responses", {}, "input"),
         ("responses", {"input": "a", "text": {"format": {"type": "x"}}}, "text.format.type"),
+        ("responses", {"input": "a", "response_format": 5}, "response_format"),
+        ("responses", {"input": "a", "json_schema": CIRCLE}, "json_schema.allOf[0].$ref"),
         ("responses", {"input": "a", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
         ("completions", {"prompt": "a", "stop": 5}, "stop"),
         ("completions", {"prompt": {"prompt_string": "a", "multimodal_data": "x"}}, "prompt.multimodal_data"),
