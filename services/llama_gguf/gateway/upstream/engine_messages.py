@@ -92,6 +92,10 @@ _RULES = (
         r"vector::_M_range_check|Prompt contains invalid tokens|^Invalid token$",
         "A token id is not in the model's vocabulary.",
     ),
+    _rule(
+        r"Unexpected empty grammar stack",
+        "No token of the model fits what the request demands (grammar, schema, logit_bias).",
+    ),
     _rule(r"failed to parse grammar", "The grammar cannot be parsed.", "grammar"),
     _rule(r"^Unsupported param: (\w+)", r"`\1` is not supported.", r"\1"),
     _rule(

@@ -18,6 +18,8 @@ _MAX_REPETITIONS = 1000
 """In one grammar. Each that may be empty is a way to go on, and the engine follows all: 1000 take it a second."""
 _MAX_IN_A_ROW = 16
 """Repetitions of one symbol, as in `"a"++`: 1400 take the engine 21 s."""
+_MAX_ALTERNATIVES = 500
+"""Each may be a state of its own, and the engine compares each with all others."""
 _MAX_ELEMENTS = 250_000
 """Characters, classes and references that repetitions write out: these take the engine 80 MB and 0.1 s."""
 
@@ -29,7 +31,7 @@ _PART = re.compile(
     r"|\[(?:[^\]\\]|\\.)*+(?:\]|\\?\Z)"
     r"|<[^>]*+(?:>|\Z)"
     r"|[a-zA-Z0-9-]++"
-    r"|::=|[(){}*+?.]",
+    r"|::=|[(){}*+?.|]",
     re.DOTALL,
 )
 
@@ -64,6 +66,7 @@ class _Extent:
         self._rules = 0
         self._elements = 0
         self._repetitions = 0
+        self._alternatives = 0
         self._in_a_row = 0
         self._last = 1  # elements of the symbol that a repetition would repeat
 
@@ -76,6 +79,8 @@ class _Extent:
             self._depth = max(0, self._depth - 1)
         elif part == "::=":
             self._rules += 1
+        elif part == "|":
+            self._alternatives += 1
 
     def repeat(self, times: int) -> None:
         self._repetitions += 1
@@ -89,6 +94,8 @@ class _Extent:
             return f"is nested deeper than {_MAX_DEPTH} parentheses."
         if self._rules > _MAX_RULES:
             return f"has more than {_MAX_RULES} rules."
+        if self._alternatives > _MAX_ALTERNATIVES:
+            return f"has more than {_MAX_ALTERNATIVES} alternatives."
         if self._repetitions > _MAX_REPETITIONS:
             return f"has more than {_MAX_REPETITIONS} repetitions."
         if self._in_a_row > _MAX_IN_A_ROW:

@@ -19,6 +19,8 @@ from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 _MAX_NAME = 256  # of a property or definition, in characters: names become rules by a recursive regular expression
 _MAX_REF = 512
 _MAX_COUNT = 2000  # the grammar's own limit of repetitions
+_MAX_PROPERTIES = 500  # of one object: the time for rules of optional ones grows with their cube (2000: over 10 s)
+_MAX_ENUM = 2000  # each value is a state of the grammar, compared with all others (100,000 stop all slots for 30 s)
 _MAX_BOUND = 2**62  # the engine counts in 64 bits
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs"}) | {
@@ -126,6 +128,8 @@ class _Walk:
         properties = schema.get("properties", {})
         if not isinstance(properties, dict):
             raise refusal(f"{path}.properties", f"must be an object, not {kind(properties)}.")
+        if len(properties) > _MAX_PROPERTIES:
+            raise refusal(f"{path}.properties", f"must not have more than {_MAX_PROPERTIES} entries.")
         for name, inner in properties.items():
             _check_name(name, f"{path}.properties")
             self._push(inner, f"{path}.properties.{name}", depth)
@@ -216,6 +220,8 @@ def _check_lengths(schema: dict[str, Any], path: str) -> None:
         if isinstance(schema.get(key), dict):
             for name in schema[key]:
                 _check_name(name, f"{path}.{key}")
+    if isinstance(schema.get("enum"), list) and len(schema["enum"]) > _MAX_ENUM:
+        raise refusal(f"{path}.enum", f"must not have more than {_MAX_ENUM} entries.")
     pattern = schema.get("pattern")
     if pattern is not None and (not isinstance(pattern, str) or len(pattern) > _MAX_REF):
         raise refusal(f"{path}.pattern", f"must be a string of at most {_MAX_REF} characters.")

@@ -25,6 +25,7 @@ from ..conftest import Refused
         "root ::= [a-z]{0,2000} " + "[a-z]{1,200} " * 100,
         'root ::= "a"' + "+" * 16,
         "root ::= " + '"a"? ' * 1000,
+        'root ::= "abc|"{2000} [a-z|]{1,500}' + ' | "|"' * 400,
     ],
 )
 def test_taken(grammar: str) -> None:
@@ -39,6 +40,10 @@ def test_taken(grammar: str) -> None:
         'root ::= "\\"' + '" ' + "(" * 100,
         "root ::= # x\n" + "(" * 100,
         'root ::= "a"{100000}',
+        'root ::= "' + "x" * 30_000 + '"{2000}',
+        "root ::= " + '"xxxxxxxxxx"{2000} ' * 20,
+        "root ::= [" + "a" * 30_000 + "]{ 5 , 2000 }",
+        "root ::= " + " | ".join(['"a" root'] * 600),
         'root ::= "a"{1,99999999999999999999}',
         'root ::= "a"{ 5000 , }',
         'root ::= ("a"{#\n5000})',

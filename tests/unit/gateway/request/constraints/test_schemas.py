@@ -125,3 +125,12 @@ def test_depth_is_bounded_without_recursion(refused: Refused) -> None:
     assert refused(deep) == "s"
     while "items" in schema:  # or else its end would recurse
         schema = schema.pop("items")
+
+
+def test_what_takes_the_engine_seconds_is_bounded(refused: Refused) -> None:
+    """Rules of optional properties take the cube of their number, and all values of an enum are compared."""
+    wide = {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(600)}}
+    limits = SchemaLimits(nodes=10**6, depth=32)
+    assert refused(lambda: check_schema(wide, "s", limits, Changes(), strict=False)) == "s.properties"
+    assert refused(lambda: check_schema({"enum": [*range(5000)]}, "s", limits, Changes(), strict=False)) == "s.enum"
+    check_schema({"enum": [*range(1000)]}, "s", limits, Changes(), strict=True)
