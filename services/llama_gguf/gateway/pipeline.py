@@ -210,7 +210,8 @@ class Pipeline:
     async def serve(self, exchange: Exchange, admitted: Admitted) -> None:
         """Respond to a request that `admit` has accepted and whose body has arrived. Raises only CancelledError."""
         route, key = admitted
-        exchange.body_bytes = self._intake.arrived(key, exchange.body_bytes, len(exchange.request.body))
+        if exchange.body_bytes != (length := len(exchange.request.body)):
+            exchange.body_bytes = self._intake.arrived(key, exchange.body_bytes, length)
         try:
             if route.kind == "relay":
                 await self._inference.relay(exchange, route, key)

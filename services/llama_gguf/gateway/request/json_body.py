@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -36,13 +37,8 @@ def read_json(data: bytes) -> tuple[dict[str, Any], bytes]:
 
     Raises GatewayError 400.
     """
-    if data.startswith(_BOM):
-        data = data[3:]
-    brackets = data.count(b"{") + data.count(b"[")
-    if brackets > MAX_CONTAINERS:
-        brackets = _count_brackets(data)
-        if brackets > MAX_CONTAINERS:
-            raise _bad(f"has more than {MAX_CONTAINERS} lists and objects.")
+    if len(data) > MAX_CONTAINERS:  # a small body cannot have so many
+        _check_containers(data)
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -61,35 +57,42 @@ def _bad(what: str) -> GatewayError:
     return GatewayError("bad_request", f"The request body {what}")
 
 
-def _count_brackets(data: bytes) -> int:
+def _check_containers(data: bytes) -> None:
+    if data.count(b"{") + data.count(b"[") <= MAX_CONTAINERS:
+        return
     rest = _STRING.sub(b"", data)
-    return rest.count(b"{") + rest.count(b"[")
+    if rest.count(b"{") + rest.count(b"[") > MAX_CONTAINERS:
+        raise _bad(f"has more than {MAX_CONTAINERS} lists and objects.")
 
 
-def _count_names(value: dict[str, Any]) -> int:
-    """Return the number of names in all objects. Raises GatewayError if they are nested too deep."""
-    names = 0
-    level: list[Any] = [value]
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _bad(f"is nested deeper than {MAX_DEPTH} lists and objects.")
-        below: list[Any] = []
-        for container in level:
-            items = container
-            if container.__class__ is dict:
-                names += len(container)
-                items = container.values()
-            for item in items:
-                if item.__class__ is dict or item.__class__ is list:
-                    below.append(item)  # noqa: PERF401 - a comprehension is slower for the few that most have
-        level = below
+def _count_names(value: dict[str, Any] | list[Any], depth: int = MAX_DEPTH) -> int:
+    """Return the number of names in all objects of a value. Raises GatewayError if it is nested deeper than `depth`."""
+    if not depth:
+        raise _bad(f"is nested deeper than {MAX_DEPTH} lists and objects.")
+    if value.__class__ is dict:
+        names = len(value)
+        items: Iterable[Any] = value.values()
+    else:
+        names = 0
+        items = value
+    for item in items:
+        kind_of = item.__class__
+        if kind_of is not str and (kind_of is dict or kind_of is list):
+            names += _count_names(item, depth - 1)
     return names
 
 
 def _mend(data: bytes, error: orjson.JSONDecodeError) -> tuple[Any, bytes]:
-    """Parse again what the parser has refused, with halves of surrogate pairs replaced. Raises GatewayError."""
+    """Parse again what the parser has refused, without its byte order mark and with halves of surrogate pairs replaced.
+
+    Raises GatewayError.
+    """
+    if data.startswith(_BOM):
+        data = data[3:]
+        try:
+            return orjson.loads(data), data
+        except orjson.JSONDecodeError as again:
+            error = again
     try:
         data.decode()
     except UnicodeDecodeError as broken:

@@ -25,6 +25,8 @@ from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 _MAX_WORD = 256
 _TOOL_FIELDS = frozenset({"tools", "tool_choice", "functions", "function_call"})
 _RARE = frozenset({"stop", "json_schema", "response_format"})
+_CHAT_RARE = _TOOL_FIELDS | _RARE | {"modalities"}
+_ANYWHERE_RARE = frozenset({"grammar", "logit_bias"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def check_meaning(group: str, body: dict[str, Any], rules: MeaningRules, changes
     if check is None:
         return 1
     prompts = check(body, rules, changes)
+    if _ANYWHERE_RARE.isdisjoint(body):
+        return prompts
     if "grammar" in body:
         check_grammar(body["grammar"], "grammar")
     if "logit_bias" in body:
@@ -181,6 +185,8 @@ def _check_logit_bias(value: dict[str, Any] | list[Any]) -> None:
 
 def _check_chat(body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
     check_chat_messages(body.get("messages"), MediaCheck(rules.media), changes)
+    if _CHAT_RARE.isdisjoint(body):
+        return 1
     if not _TOOL_FIELDS.isdisjoint(body):
         check_chat_tools(body, changes)
         _check_tool_schemas(body, rules, changes)

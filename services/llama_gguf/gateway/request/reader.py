@@ -7,7 +7,7 @@ written anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -22,18 +22,24 @@ from llama_gguf.gateway.request.unsupported import check_unsupported
 LARGE_BODY_BYTES = 65_536
 """From this size on a body is read outside of the event loop's thread."""
 
-_ALIAS_NAMES = frozenset(name for names in ALIASES for name in names) | set(CONSTRAINTS)
+# Only two of these together can contradict each other.
+_RELATED_NAMES = frozenset(name for names in ALIASES for name in names) | {*CONSTRAINTS, "response_format"}
 
 
-class RequestContent(NamedTuple):
+class RequestContent:
     """A body that has been understood. `data`: its bytes for the engine; `choices`: answers to each of `prompts`."""
 
-    fields: Mapping[str, Any]
-    data: bytes
-    model: str  # "" if it names none
-    warning_lines: str
-    choices: int
-    prompts: int
+    __slots__ = ("choices", "data", "fields", "model", "prompts", "warning_lines")
+
+    def __init__(  # noqa: PLR0917 - created in one place, for each request
+        self, fields: Mapping[str, Any], data: bytes, model: str, warning_lines: str, choices: int, prompts: int
+    ) -> None:
+        self.fields = fields
+        self.data = data
+        self.model = model  # "" if it names none
+        self.warning_lines = warning_lines
+        self.choices = choices
+        self.prompts = prompts
 
 
 class RequestReader:
@@ -49,7 +55,7 @@ class RequestReader:
         changes = Changes()
         table = TABLES[group]
         surplus: list[str] | None = None
-        aliases = False
+        related = 0
         for name, value in content.items():
             field = table.get(name)
             if value is None or field is None:
@@ -59,15 +65,18 @@ class RequestReader:
             if field.access != "public" and not (admin and field.access == "admin"):
                 raise _not_yours(name, field)
             field.check(name, value)
-            aliases = aliases or name in _ALIAS_NAMES
+            if name in _RELATED_NAMES:
+                related += 1
         if surplus is not None:
             _leave_out(content, surplus, group, changes)
-        if aliases:
+        if related > 1:
             _check_aliases(content)
         prompts = check_meaning(group, content, self._rules, changes)
-        choices = content.get("n") or content.get("n_cmpl") or 1
-        if choices > self._max_choices:
-            raise refusal("n" if "n" in content else "n_cmpl", f"must not be more than {self._max_choices}.")
+        choices = 1
+        if "n" in content or "n_cmpl" in content:
+            choices = content.get("n") or content.get("n_cmpl") or 1
+            if choices > self._max_choices:
+                raise refusal("n" if "n" in content else "n_cmpl", f"must not be more than {self._max_choices}.")
         if changes.changed:
             data = orjson.dumps(content)
         model = content.get("model", "")

@@ -96,5 +96,4 @@ def test_nothing_is_lost_and_the_bounds_hold(steps: list[tuple[str, int | None, 
     for one in held:
         gate.leave(*one)
     assert gate._total == 0
-    assert not gate._open
-    assert not gate._bytes
+    assert not gate._held

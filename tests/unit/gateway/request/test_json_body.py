@@ -28,6 +28,7 @@ from llama_gguf.gateway.request.json_body import MAX_DEPTH, read_json
             b'{"a": 1} trailing',
             b"{'a': 1}",
             b"\xef\xbb\xbf",
+            b"\xef\xbb\xbf" * 20_000 + b"{}",
         ),
         *(
             b"[" * 5000 + b"]" * 5000,
@@ -47,6 +48,7 @@ def test_what_is_no_json_object_is_400(data: bytes) -> None:
 
 def test_a_byte_order_mark_is_dropped() -> None:
     assert read_json(b'\xef\xbb\xbf{"a":1}') == ({"a": 1}, b'{"a":1}')
+    assert read_json(b'\xef\xbb\xbf{"a":"\\ud800"}') == ({"a": "\ufffd"}, b'{"a":"\\ufffd"}')
 
 
 @pytest.mark.parametrize(
