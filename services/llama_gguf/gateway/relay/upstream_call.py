@@ -77,7 +77,6 @@ class UpstreamCaller:
 
     async def _connect(self, deadline: float) -> EngineConnection | None:
         """Return a new connection, or None if the engine's state must be checked again."""
-        await continue_as_task()  # what follows has a timeout
         try:
             return await self._client.connect()
         except EngineFailure as failure:

@@ -75,12 +75,11 @@ class EngineConnection(asyncio.Protocol):
         self.served = 0
         self.idle_since = 0.0
         self.usable = True
-        self._poll = select.poll()
+        self._poll: select.poll | None = None  # of one that is used again
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._client.add(self)
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
 
     @property
     def engine_pid(self) -> int:
@@ -97,7 +96,12 @@ class EngineConnection(asyncio.Protocol):
         Asks the kernel: the event loop reports either only in its next iteration.
         """
         assert self._transport is not None  # noqa: S101 - set before the pool hands out the connection
-        return self._transport.is_closing() or bool(self._poll.poll(0))
+        if self._transport.is_closing():
+            return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+        return bool(self._poll.poll(0))
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         """Send a request; `receiver` gets the response."""
@@ -268,20 +272,26 @@ class EngineClient:
         return None
 
     async def connect(self) -> EngineConnection:
-        """Open a new connection. Raises EngineFailure."""
+        """Open a new connection. Raises EngineFailure.
+
+        To connect to a Unix socket never waits: it fails at once where there is no room. So only the attempts are
+        timed, and no task is needed.
+        """
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                while True:
-                    try:
-                        _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
-                        break
-                    except BlockingIOError:  # EAGAIN: more wait to be accepted than the engine's backlog holds
-                        await asyncio.sleep(BACKLOG_SECONDS)
-        except TimeoutError:
-            raise EngineFailure("timeout", timeout_detail("connect_seconds", self._connect_timeout)) from None
-        except OSError as error:
-            raise EngineFailure("connect", error.strerror or str(error)) from error
+        until = 0.0
+        while True:
+            try:
+                _, connection = await loop.create_unix_connection(lambda: EngineConnection(self), self._socket)
+                break
+            except BlockingIOError:  # EAGAIN: more wait to be accepted than the engine's backlog holds
+                now = loop.time()
+                until = until or now + self._connect_timeout
+                if now >= until:
+                    detail = timeout_detail("connect_seconds", self._connect_timeout)
+                    raise EngineFailure("timeout", detail) from None
+                await asyncio.sleep(min(BACKLOG_SECONDS, until - now))
+            except OSError as error:
+                raise EngineFailure("connect", error.strerror or str(error)) from error
         if not connection.usable:  # it was lost in the same iteration of the event loop
             raise EngineFailure("connect", "closed at once")
         self.engine_pid = connection.engine_pid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import time
 from typing import cast
@@ -143,10 +144,10 @@ async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, m
     await running.until(lambda: running.gateway.engine.state == "ready")
     running.gateway.client.close()
 
-    async def never(*_: object, **__: object) -> None:
-        await asyncio.sleep(60)
+    async def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "as uvloop says where the engine's backlog is full")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", never)
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", full)
     answer = await running.chat()
     assert (answer.status, answer.error["code"]) == (504, "timeout")
     assert "gateway.timeouts.connect_seconds (0.2 s)" in answer.error["message"]
