@@ -73,7 +73,7 @@ def estimate_chat_tokens(group: str, raw: bytes, body: Mapping[str, Any], contex
         limited = len(raw) // BYTES_PER_TOKEN + completion
         if not 0 < context < limited:
             total = limited
-    return total * _choices(body)
+    return total * _choices(body) if "n" in body or "n_cmpl" in body else total
 
 
 def estimate_transcription_tokens(file_bytes: int, prompt: str, max_tokens: int | None, context: int = 0) -> int:
