@@ -90,19 +90,15 @@ class _Extent:
 
     def excess(self) -> str:
         """Return what is too much, "" if nothing is."""
-        if self._depth > _MAX_DEPTH:
-            return f"is nested deeper than {_MAX_DEPTH} parentheses."
-        if self._rules > _MAX_RULES:
-            return f"has more than {_MAX_RULES} rules."
-        if self._alternatives > _MAX_ALTERNATIVES:
-            return f"has more than {_MAX_ALTERNATIVES} alternatives."
-        if self._repetitions > _MAX_REPETITIONS:
-            return f"has more than {_MAX_REPETITIONS} repetitions."
-        if self._in_a_row > _MAX_IN_A_ROW:
-            return f"repeats one symbol in more than {_MAX_IN_A_ROW} ways."
-        if self._elements > _MAX_ELEMENTS:
-            return f"repeats so much that it has more than {_MAX_ELEMENTS} elements."
-        return ""
+        bounds = (
+            (self._depth, _MAX_DEPTH, "is nested deeper than {} parentheses."),
+            (self._rules, _MAX_RULES, "has more than {} rules."),
+            (self._alternatives, _MAX_ALTERNATIVES, "has more than {} alternatives."),
+            (self._repetitions, _MAX_REPETITIONS, "has more than {} repetitions."),
+            (self._in_a_row, _MAX_IN_A_ROW, "repeats one symbol in more than {} ways."),
+            (self._elements, _MAX_ELEMENTS, "repeats so much that it has more than {} elements."),
+        )
+        return next((words.format(bound) for found, bound, words in bounds if found > bound), "")
 
 
 def _times(part: str, path: str) -> int:
