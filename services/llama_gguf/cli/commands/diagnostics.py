@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def diagnostics(  # noqa: PLR0917 - click passes its options by name
         click.echo(text, nl=False)
         return
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # and not /dev/stdout
+        os.fchmod(descriptor, 0o600)  # it can have been there, readable by others
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     click.echo(f"written to {output}; review it before you share it", err=True)

@@ -74,6 +74,8 @@ def test_a_model_named_without_its_suffix_is_found(tmp_path: Path) -> None:
 
 def test_as_text_into_a_private_file(run: RunDir, tmp_path: Path) -> None:
     target = tmp_path / "report.txt"
+    target.write_text("an older report")
+    target.chmod(0o644)
     done = CliRunner().invoke(diagnostics, ["--run-dir", str(run.root), "--output", str(target), "--lines", "1"])
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
