@@ -467,3 +467,20 @@ edit(tools/server/server-context.cpp
   [[            {"completion_tokens", used.completion},
             {"cache_scope",       true},
 ]])
+
+# 10. Ambiguous grammars.
+#
+# A grammar is followed in all ways at once, and `root ::= "a" root "b" | "a" root "c"` has twice as many with each
+# token: 40 bytes of one client stop all slots and take memory without end. Now there is an error when a step has more ways
+# than any grammar of use. Upstream: https://github.com/ggml-org/llama.cpp/issues/4218. Goes when llama.cpp bounds it.
+edit(src/llama-grammar.cpp
+  [[        const llama_grammar_stack & curr_stack = *curr_stack_it;
+
+        if (curr_stack.empty()) {]]
+  [[        const llama_grammar_stack & curr_stack = *curr_stack_it;
+
+        if (seen.size() > 65536 || new_stacks.size() > 4096) {
+            throw std::runtime_error("the grammar is too ambiguous");
+        }
+
+        if (curr_stack.empty()) {]])

@@ -96,6 +96,10 @@ _RULES = (
         r"Unexpected empty grammar stack",
         "No token of the model fits what the request demands (grammar, schema, logit_bias).",
     ),
+    _rule(
+        r"the grammar is too ambiguous",
+        "The grammar or schema allows too many ways to read one text; make its alternatives begin differently.",
+    ),
     _rule(r"failed to parse grammar", "The grammar cannot be parsed.", "grammar"),
     _rule(r"^Unsupported param: (\w+)", r"`\1` is not supported.", r"\1"),
     _rule(

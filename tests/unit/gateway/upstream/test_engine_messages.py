@@ -79,6 +79,11 @@ KNOWN = [
     ),
     ("Prompt contains invalid tokens", None, "A token id is not in the model's vocabulary."),
     (
+        "got exception: the grammar is too ambiguous",
+        None,
+        "The grammar or schema allows too many ways to read one text; make its alternatives begin differently.",
+    ),
+    (
         "got exception: Unexpected empty grammar stack after accepting piece: \x16 (30)",
         None,
         "No token of the model fits what the request demands (grammar, schema, logit_bias).",
