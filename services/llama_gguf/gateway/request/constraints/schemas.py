@@ -63,7 +63,7 @@ class _Walk:
         self._nodes = 0
         self._stack: list[tuple[Any, str, int]] = [(root, path, 1)]
         self._resolved: set[str] = set()
-        self.shortened = False  # something was taken out that the engine would have refused
+        self.shortened = False  # something was taken out or written anew that the engine would have refused
 
     def ignored(self) -> Iterator[tuple[str, str]]:
         """Return path and keyword of all that has no effect. Raises GatewayError for what is not allowed at all."""
@@ -132,7 +132,10 @@ class _Walk:
             raise refusal(f"{path}.properties", f"must not have more than {_MAX_PROPERTIES} entries.")
         for name, inner in properties.items():
             _check_name(name, f"{path}.properties")
-            self._push(inner, f"{path}.properties.{name}", depth)
+            if inner is True:  # "anything", which the engine knows only as an empty schema
+                properties[name] = {}
+                self.shortened = True
+            self._push(properties[name], f"{path}.properties.{name}", depth)
         if isinstance(schema.get("additionalProperties"), dict):
             self._push(schema["additionalProperties"], f"{path}.additionalProperties", depth)
         required = schema.get("required", [])

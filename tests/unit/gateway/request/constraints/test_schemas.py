@@ -134,3 +134,12 @@ def test_what_takes_the_engine_seconds_is_bounded(refused: Refused) -> None:
     assert refused(lambda: check_schema(wide, "s", limits, Changes(), strict=False)) == "s.properties"
     assert refused(lambda: check_schema({"enum": [*range(5000)]}, "s", limits, Changes(), strict=False)) == "s.enum"
     check_schema({"enum": [*range(1000)]}, "s", limits, Changes(), strict=True)
+
+
+def test_a_property_that_may_be_anything_is_written_as_the_engine_knows_it() -> None:
+    """`true` is a JSON schema, and tools of MCP servers have it; llama-server would refuse the whole request."""
+    schema = obj(a=True)
+    changes = Changes()
+    check_schema(schema, "s", LIMITS, changes, strict=True)
+    assert schema["properties"] == {"a": {}}
+    assert changes.changed
