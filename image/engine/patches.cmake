@@ -471,8 +471,8 @@ edit(tools/server/server-context.cpp
 # 10. Ambiguous grammars.
 #
 # A grammar is followed in all ways at once, and `root ::= "a" root "b" | "a" root "c"` has twice as many with each
-# token: 40 bytes of one client stop all slots and take memory without end. Now there is an error when a step has more ways
-# than any grammar of use. Upstream: https://github.com/ggml-org/llama.cpp/issues/4218. Goes when llama.cpp bounds it.
+# token: 40 bytes of one client stop all slots and take memory without end. Now there is an error when there are more ways
+# than any grammar of use has. Upstream: https://github.com/ggml-org/llama.cpp/issues/4218. Goes when llama.cpp bounds it.
 edit(src/llama-grammar.cpp
   [[        const llama_grammar_stack & curr_stack = *curr_stack_it;
 
@@ -484,3 +484,11 @@ edit(src/llama-grammar.cpp
         }
 
         if (curr_stack.empty()) {]])
+edit(src/llama-grammar.cpp
+  [[                    stacks_new.emplace_back(surviving_stack);
+]]
+  [[                    stacks_new.emplace_back(surviving_stack);
+                    if (stacks_new.size() > 1024) {
+                        throw std::runtime_error("the grammar is too ambiguous");
+                    }
+]])

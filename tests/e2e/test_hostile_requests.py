@@ -131,3 +131,17 @@ def test_no_malformed_body_is_the_servers_fault(box: Appliance, path: str) -> No
     assert not wrong, wrong[:3]
     assert box.pid("engine") == before
     assert box.get("/health").json()["engine"]["restarts"] == 0
+
+
+def test_an_ambiguous_grammar_is_its_clients_error_and_stops_nobody(box: Appliance) -> None:
+    """Forty bytes that had every slot wait for ever: twice as many ways with each token."""
+    before = box.pid("engine")
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 200, "grammar": 'root ::= "a" root "b" | "a" root "c"'}
+    with ThreadPoolExecutor(2) as clients:
+        hostile = clients.submit(box.post, "/v1/completions", body)
+        other = clients.submit(box.post, "/v1/completions", {"model": "tiny", "prompt": "a", "max_tokens": 2})
+        assert other.result().status == 200
+        answer = hostile.result()
+    assert answer.status == 400, answer.body
+    assert "ambiguous" in answer.json()["error"]["message"]
+    assert box.pid("engine") == before

@@ -165,6 +165,7 @@ class Gateway:
             served_models=served_names(settings.model),
             keepalive_seconds=settings.gateway.sse_keepalive_seconds,
             context=settings.engine.context_per_slot,
+            generates_text=settings.engine.task == "generate",
             cache_by_key=settings.limits.cache_isolation == "key",
             audio=settings.model.mmproj is not None or settings.engine.allow_unsafe_args,
         )

@@ -50,6 +50,7 @@ from llama_gguf.logs import fields
 _log = logging.getLogger(__name__)
 
 _MAX_HEADS = 4096
+_TEXT_GROUPS = frozenset({"chat", "completions", "responses", "messages", "infill", "audio"})
 
 AuditCall = Callable[[str, str, str], Awaitable[None]]
 
@@ -62,6 +63,7 @@ class Rules:
     keepalive_seconds: float
     context: int  # tokens one request can use, 0 = unknown
     cache_by_key: bool  # a prompt reuses only what its own key has sent
+    generates_text: bool  # engine.task
     audio: bool  # the model might take audio; only the engine knows
 
 
@@ -106,7 +108,9 @@ class InferenceRoutes:
         self._usage_numbers = itertools.count(1)
 
     def check_supported(self, route: Route) -> None:
-        """Refuse an upload before its body arrives if the model takes none. Raises GatewayError 501."""
+        """Refuse what the model does not do before the body arrives. Raises GatewayError 501."""
+        if not self._rules.generates_text and route.group in _TEXT_GROUPS and route.generates:
+            raise GatewayError("not_supported", "This server's model does not generate text (engine.task).")
         if route.form_body and not self._rules.audio:
             raise GatewayError(
                 "not_supported",

@@ -12,7 +12,7 @@ from llama_gguf.gateway.api.multipart import read_form
 from llama_gguf.states import EngineState
 from support.gateway_box import KEY, key_record
 from support.http_client import Answer, read_answer, request_bytes
-from support.running_gateway import Running, Start, chat
+from support.running_gateway import Running, Start, body_of, chat
 
 TYPE = "multipart/form-data; boundary=B"
 
@@ -231,3 +231,15 @@ async def test_while_the_engine_loads_tools_wait_like_others(start: Start) -> No
     await running.until(lambda: running.gateway.admission.active == 1)
     running.engine.ready_at = 0.0
     assert (await waiting).status == 200
+
+
+@pytest.mark.parametrize("task", ["embed", "rerank"])
+async def test_a_model_that_generates_no_text_says_so_before_it_reads_the_body(start: Start, task: str) -> None:
+    """llama-server answers such requests with noise."""
+    running = await start({"engine": {"task": task}})
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/infill"):
+        answer = await running.ask("POST", path, body=body_of(path))
+        assert answer.status == 501
+        assert "engine.task" in answer.body.decode()
+    assert running.engine.asked == []
+    assert (await running.ask("POST", "/v1/embeddings", body={"input": "a"})).status == 200

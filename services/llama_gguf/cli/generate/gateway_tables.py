@@ -12,8 +12,9 @@ ROUTE_NOTES: tuple[str, ...] = (
     ),
     (
         "llama-server omits `message_start` from an Anthropic stream whose first token is not a complete character "
-        "(many emoji); the gateway inserts one, with `input_tokens` 0. From OpenAI's streams it omits the first "
-        "chunk's role and `response.created` in that case; the gateway passes these streams on unchanged."
+        "(many emoji); the gateway inserts one, with `input_tokens` 0. From chat completions it omits the first "
+        "chunk's role in that case, which passes on unchanged. Streams of responses are completed with all that "
+        "OpenAI's clients require."
     ),
     (
         "llama-server's other routes are closed to clients, whatever their key: `/v1/stream` and `/v1/streams/lookup`, "

@@ -42,7 +42,7 @@ def fields_section() -> str:
         "## Fields of requests\n\nThe fields of a JSON body, by group of routes. null counts as left out. A field that "
         "is not in the table is left out of what the engine gets, and the response's `Warning` header says so; a wrong "
         "type, a value out of bounds, a name that occurs twice, or names of one thing that contradict each other are "
-        "400. So are these, without which the answer would be another, unless they are empty: "
+        "400. So are these, without which the response would be another, unless they are empty: "
         f"{_unsupported()}. What has no bounds here is checked by its meaning; `limits.request` bounds numbers of "
         "prompts, tools, images, stop sequences and schemas. These are for the engine's own use, and always refused "
         f"where the engine would read them: {internal}.\n\n{table(('field', 'groups', 'accepts'), rows)}"

@@ -204,6 +204,7 @@ _EMBEDDINGS: dict[str, Field] = {
     "content": checked_elsewhere(),
     "encoding_format": text(16, "float", "base64"),
     "embd_normalize": integer(-1, 100),
+    "dimensions": integer(1),
     "user": text(),
 }
 _RERANK: dict[str, Field] = {

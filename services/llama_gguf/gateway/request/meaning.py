@@ -23,10 +23,12 @@ from llama_gguf.gateway.request.content.tools import check_chat_tools, check_mes
 from llama_gguf.gateway.request.refusal import kind, quoted, refusal
 
 _MAX_WORD = 256
+# What the engine gives a template itself: by another value a client would get around the checks of its messages.
+_TEMPLATE_NAMES = frozenset({"messages", "tools", "bos_token", "eos_token", "add_generation_prompt"})
 _TOOL_FIELDS = frozenset({"tools", "tool_choice", "functions", "function_call"})
 _RARE = frozenset({"stop", "json_schema", "response_format"})
 _CHAT_RARE = _TOOL_FIELDS | _RARE | {"modalities"}
-_ANYWHERE_RARE = frozenset({"grammar", "logit_bias"})
+_ANYWHERE_RARE = frozenset({"grammar", "logit_bias", "chat_template_kwargs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ def check_meaning(group: str, body: dict[str, Any], rules: MeaningRules, changes
         check_grammar(body["grammar"], "grammar")
     if "logit_bias" in body:
         _check_logit_bias(body["logit_bias"])
+    if "chat_template_kwargs" in body:
+        for name in _TEMPLATE_NAMES & body["chat_template_kwargs"].keys():
+            raise refusal(f"chat_template_kwargs.{name}", "is set by the server from the request's own fields.")
     return prompts
 
 
@@ -96,6 +101,8 @@ def _check_embeddings(body: dict[str, Any], rules: MeaningRules, changes: Change
     name = "content" if "content" in body and "input" not in body else "input"
     if name not in body:
         raise refusal("input", "is missing.")
+    if "dimensions" in body:
+        raise refusal("dimensions", "is not supported: the vectors have as many dimensions as the model gives them.")
     check_token_ids(body, name, rules.token_ids, changes)
     return count_prompts(body[name], name, MediaCheck(rules.media), rules.max_inputs)
 
