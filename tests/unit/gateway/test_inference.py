@@ -243,3 +243,14 @@ async def test_a_model_that_generates_no_text_says_so_before_it_reads_the_body(s
         assert "engine.task" in answer.body.decode()
     assert running.engine.asked == []
     assert (await running.ask("POST", "/v1/embeddings", body={"input": "a"})).status == 200
+
+
+async def test_bodies_that_are_refused_count_as_requests(start: Start) -> None:
+    """Forty of forty were read and refused at a limit of five a minute."""
+    running = await start({"limits": {"requests_per_minute": 5}})
+    statuses = []
+    for number in range(40):
+        body = b'{"messages": ' if number % 2 else {"messages": [{"role": "user"}]}
+        statuses.append((await running.ask("POST", "/v1/chat/completions", body=body)).status)
+    assert statuses == [400] * 5 + [429] * 35
+    assert running.engine.asked == []
