@@ -155,8 +155,12 @@ class Gateway:
             max_tools=bounds.max_tools,
             max_stops=bounds.max_stops,
             max_inputs=bounds.max_inputs,
+            max_probabilities=bounds.max_probabilities,
+            max_logit_bias=bounds.max_logit_bias,
+            max_grammar_characters=bounds.max_grammar_characters,
         )
-        return RequestReader(rules, max_choices=min(bounds.max_choices, settings.engine.slots))
+        choices = min(bounds.max_choices, settings.engine.slots)
+        return RequestReader(rules, max_choices=choices, max_depth=bounds.max_nesting)
 
     def _make_inference(self) -> InferenceRoutes:
         settings = self._settings

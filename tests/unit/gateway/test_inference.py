@@ -254,3 +254,33 @@ async def test_bodies_that_are_refused_count_as_requests(start: Start) -> None:
         statuses.append((await running.ask("POST", "/v1/chat/completions", body=body)).status)
     assert statuses == [400] * 5 + [429] * 35
     assert running.engine.asked == []
+
+
+BOUNDS: list[tuple[str, dict[str, Any], str]] = [
+    ("max_choices", {"n": 2}, "n"),
+    ("max_stops", {"stop": ["a", "b"]}, "stop"),
+    ("max_tools", {"tools": [{"type": "function", "function": {"name": name}} for name in "ab"]}, "tools"),
+    ("max_schema_depth", {"json_schema": {"items": {"items": {}}}}, "json_schema"),
+    ("max_schemas", {"json_schema": {"items": {"items": {}}}}, "json_schema"),
+    ("max_probabilities", {"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
+    ("max_probabilities", {"n_probs": 2}, "n_probs"),
+    ("max_logit_bias", {"logit_bias": {"1": 1, "2": 1}}, "logit_bias"),
+    ("max_grammar_characters", {"grammar": "root ::= x"}, "grammar"),
+]
+
+
+@pytest.mark.parametrize(("setting", "more", "param"), BOUNDS)
+async def test_a_setting_lowers_each_bound(start: Start, setting: str, more: dict[str, Any], param: str) -> None:
+    running = await start({"limits": {"request": {setting: 1}}})
+    answer = await running.ask("POST", "/v1/chat/completions", body={**chat(), **more})
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+async def test_a_setting_lowers_the_depth_of_bodies(start: Start) -> None:
+    running = await start({"limits": {"request": {"max_nesting": 8}}})
+    nested: Any = 1
+    for _ in range(8):
+        nested = [nested]
+    answer = await running.ask("POST", "/v1/chat/completions", body={**chat(), "metadata": {"a": nested}})
+    assert answer.status == 400
+    assert "deeper than 8" in answer.error["message"]

@@ -32,7 +32,7 @@ _SURROGATES = re.compile(
 _MAX_PATH_BYTES = 1_048_576  # larger ones are not searched for the place of a byte
 
 
-def read_json(data: bytes) -> tuple[dict[str, Any], bytes]:
+def read_json(data: bytes, max_depth: int = MAX_DEPTH) -> tuple[dict[str, Any], bytes]:
     """Return the JSON object in `data`, and the bytes that mean it: the same unless something had to be mended.
 
     Raises GatewayError 400.
@@ -45,7 +45,10 @@ def read_json(data: bytes) -> tuple[dict[str, Any], bytes]:
         value, data = _mend(data, error)
     if value.__class__ is not dict:
         raise _bad("must be a JSON object.")
-    names = _count_names(value)
+    try:
+        names = _count_names(value, max_depth)
+    except _TooDeepError:
+        raise _bad(f"is nested deeper than {max_depth} lists and objects.") from None
     # As many colons as names: none is in a text, and none belongs to a repetition. Nearly as good, and far cheaper.
     if data.count(b":") != names and _STRING.sub(b"", data).count(b":") != names:
         name = _repeated_name(data)
@@ -65,10 +68,14 @@ def _check_containers(data: bytes) -> None:
         raise _bad(f"has more than {MAX_CONTAINERS} lists and objects.")
 
 
-def _count_names(value: dict[str, Any] | list[Any], depth: int = MAX_DEPTH) -> int:
-    """Return the number of names in all objects of a value. Raises GatewayError if it is nested deeper than `depth`."""
+class _TooDeepError(Exception):
+    """A value is nested deeper than is allowed."""
+
+
+def _count_names(value: dict[str, Any] | list[Any], depth: int) -> int:
+    """Return the number of names in all objects of a value. Raises _TooDeepError beyond `depth`."""
     if not depth:
-        raise _bad(f"is nested deeper than {MAX_DEPTH} lists and objects.")
+        raise _TooDeepError
     if value.__class__ is dict:
         names = len(value)
         items: Iterable[Any] = value.values()

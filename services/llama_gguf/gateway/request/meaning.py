@@ -28,7 +28,8 @@ _TEMPLATE_NAMES = frozenset({"messages", "tools", "bos_token", "eos_token", "add
 _TOOL_FIELDS = frozenset({"tools", "tool_choice", "functions", "function_call"})
 _RARE = frozenset({"stop", "json_schema", "response_format"})
 _CHAT_RARE = _TOOL_FIELDS | _RARE | {"modalities"}
-_ANYWHERE_RARE = frozenset({"grammar", "logit_bias", "chat_template_kwargs"})
+_PROBABILITIES = frozenset({"n_probs", "top_logprobs", "logprobs"})  # the last is true or false in a chat
+_ANYWHERE_RARE = frozenset({"grammar", "logit_bias", "chat_template_kwargs"}) | _PROBABILITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class MeaningRules:
     max_tools: int
     max_stops: int
     max_inputs: int
+    max_probabilities: int = 100
+    max_logit_bias: int = 1024
+    max_grammar_characters: int = 65_536
 
 
 def check_meaning(group: str, body: dict[str, Any], rules: MeaningRules, changes: Changes) -> int:
@@ -54,9 +58,16 @@ def check_meaning(group: str, body: dict[str, Any], rules: MeaningRules, changes
     prompts = check(body, rules, changes)
     if _ANYWHERE_RARE.isdisjoint(body):
         return prompts
+    for name in _PROBABILITIES & body.keys():
+        if body[name] > rules.max_probabilities:
+            raise refusal(name, f"must not be more than {rules.max_probabilities}.")
     if "grammar" in body:
+        if len(body["grammar"]) > rules.max_grammar_characters:
+            raise refusal("grammar", f"must not have more than {rules.max_grammar_characters} characters.")
         check_grammar(body["grammar"], "grammar")
     if "logit_bias" in body:
+        if len(body["logit_bias"]) > rules.max_logit_bias:
+            raise refusal("logit_bias", f"must not have more than {rules.max_logit_bias} entries.")
         _check_logit_bias(body["logit_bias"])
     if "chat_template_kwargs" in body:
         for name in _TEMPLATE_NAMES & body["chat_template_kwargs"].keys():

@@ -14,7 +14,7 @@ import orjson
 from llama_gguf.gateway.request.changes import Changes
 from llama_gguf.gateway.request.field import Field
 from llama_gguf.gateway.request.fields import ALIASES, CONSTRAINTS, TABLES
-from llama_gguf.gateway.request.json_body import read_json
+from llama_gguf.gateway.request.json_body import MAX_DEPTH, read_json
 from llama_gguf.gateway.request.meaning import MeaningRules, check_meaning
 from llama_gguf.gateway.request.refusal import kind, refusal
 from llama_gguf.gateway.request.unsupported import check_unsupported
@@ -45,13 +45,14 @@ class RequestContent:
 class RequestReader:
     """Reads bodies by the rules of one configuration. Has no state, so that any thread may call it."""
 
-    def __init__(self, rules: MeaningRules, *, max_choices: int) -> None:
+    def __init__(self, rules: MeaningRules, *, max_choices: int, max_depth: int = MAX_DEPTH) -> None:
         self._rules = rules
+        self._max_depth = max_depth
         self._max_choices = max_choices
 
     def read(self, group: str, data: bytes, *, admin: bool) -> RequestContent:
         """Return what a body of a route group means. `admin`: its key has that scope. Raises GatewayError 400."""
-        content, data = read_json(data)
+        content, data = read_json(data, self._max_depth)
         changes = Changes()
         table = TABLES[group]
         surplus: list[str] | None = None

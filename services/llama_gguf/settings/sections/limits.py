@@ -47,6 +47,16 @@ class RequestBounds(Section):
     max_schema_depth: Annotated[int, Field(ge=1, le=60)] = Field(
         32, description="Maximum depth of a JSON schema: of objects and lists in each other."
     )
+    max_probabilities: Annotated[int, Field(ge=0, le=100)] = Field(
+        100, description="Maximum `top_logprobs`, `logprobs` or `n_probs`: alternatives reported for each token."
+    )
+    max_logit_bias: Annotated[int, Field(ge=0, le=1024)] = Field(1024, description="Maximum entries of `logit_bias`.")
+    max_grammar_characters: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        65_536, description="Maximum length of a `grammar`; 0 = no grammars."
+    )
+    max_nesting: Annotated[int, Field(ge=8, le=64)] = Field(
+        64, description="Maximum depth of a body: of objects and lists in each other, those of schemas included."
+    )
 
 
 class Limits(Section):
