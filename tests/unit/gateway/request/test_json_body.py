@@ -152,3 +152,19 @@ def test_a_text_that_never_ends_is_read_once(end: bytes) -> None:
 def test_brackets_in_a_text_are_no_lists() -> None:
     data = orjson.dumps({"a": "[{" * 200_000})
     assert read_json(data)[1] is data
+
+
+@pytest.mark.parametrize("inner", [b'"k%06d":1', b'"k%06d" :{}'])
+def test_many_names_are_refused(inner: bytes) -> None:
+    data = b"{" + b",".join(inner % number for number in range(250_000)) + b"}"
+    with pytest.raises(GatewayError, match="more than 200000"):
+        read_json(data)
+
+
+def test_a_large_body_is_checked_for_repeated_names_too() -> None:
+    texts = ["a: b", 'c\\": "d'] * 20_000
+    proper = json.dumps({"a": texts, "b": texts}).encode()
+    assert read_json(proper) == ({"a": texts, "b": texts}, proper)
+    with pytest.raises(GatewayError) as caught:
+        read_json(proper[:-1] + b', "b" : 1}')
+    assert caught.value.param == "b"
