@@ -174,6 +174,7 @@ class Admission:
             if not entry.payload.done():
                 self._on_rejected("timeout")
                 entry.payload.set_exception(self._queue_timeout())
+        self._serve()  # what the others waited behind may be gone
         self._arm_timer()
 
     def _retry_after(self, ahead: int) -> int:

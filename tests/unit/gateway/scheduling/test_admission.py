@@ -426,6 +426,23 @@ def test_what_leaves_the_queue_lets_those_behind_it_in() -> None:
     run(program())
 
 
+def test_what_has_waited_too_long_lets_those_behind_it_in() -> None:
+    async def program() -> None:
+        gate = admission(2, max_wait_seconds=5)
+        held = await gate.acquire("a", 1)
+        large = await wide(gate, "b", 2)
+        await asyncio.sleep(3)
+        small = await waiting_on(gate, "c", cost=1000)
+        await asyncio.sleep(2.5)
+        assert isinstance(large.exception(), GatewayError)
+        assert small.done()
+        held.release()
+        small.result().release()
+        assert gate.active == 0
+
+    run(program())
+
+
 # --- a full queue: nobody shuts others out ---------------------------------------------------------------------------
 
 
