@@ -135,7 +135,9 @@ class InferenceRoutes:
         try:
             if keep_alive is not None:
                 self._deadlines.add(keep_alive)
-            if not route.queued:
+            if route.group == "admin":
+                pass  # a few calls of an operator, of which some take minutes
+            elif not route.queued:
                 ticket = await self._counting.acquire(key.id, len(exchange.request.body), key.priority)
             elif exchange.sequences > self._admission.capacity and exchange.choices < exchange.sequences:
                 await self._relay_parts(exchange, route, key, cost)

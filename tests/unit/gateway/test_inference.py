@@ -10,7 +10,7 @@ import pytest
 
 from llama_gguf.gateway.api.multipart import read_form
 from llama_gguf.states import EngineState
-from support.gateway_box import KEY, key_record
+from support.gateway_box import ADMIN_KEY, KEY, key_record
 from support.http_client import Answer, read_answer, request_bytes
 from support.running_gateway import Running, Start, body_of, chat
 
@@ -284,3 +284,20 @@ async def test_a_setting_lowers_the_depth_of_bodies(start: Start) -> None:
     answer = await running.ask("POST", "/v1/chat/completions", body={**chat(), "metadata": {"a": nested}})
     assert answer.status == 400
     assert "deeper than 8" in answer.error["message"]
+
+
+async def test_counting_has_a_small_place_of_its_own_and_a_slot_is_free_meanwhile(start: Start) -> None:
+    running = await start()
+    running.engine.default["delay"] = 30
+    counting = [asyncio.create_task(running.ask("POST", "/tokenize", body={"content": "a"})) for _ in range(8)]
+    await running.until(lambda: len(running.engine.asked) == 2)
+    await running.until(lambda: running.gateway.counting.waiting == 6)
+    running.engine.default["delay"] = 0
+    assert (await running.chat()).status == 200
+    assert (await running.ask("GET", "/slots", key=ADMIN_KEY)).status == 200
+    assert len([seen for seen in running.engine.asked if seen.target == "/tokenize"]) == 2
+    for task in counting:
+        task.cancel()
+    await asyncio.gather(*counting, return_exceptions=True)
+    await running.until(lambda: running.gateway.counting.waiting == running.gateway.counting.active == 0)
+    assert (await running.ask("POST", "/tokenize", body={"content": "a"})).status == 200
