@@ -41,7 +41,7 @@ async def test_a_defect_in_the_pipeline_is_a_500_and_the_log_has_the_traceback(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = await start()
-    monkeypatch.setattr("llama_gguf.gateway.request.reader.read_json", lambda _: 1 / 0)
+    monkeypatch.setattr("llama_gguf.gateway.request.reader.read_json", lambda *_: 1 / 0)
     answer = await running.chat()
     assert (answer.status, answer.error["code"]) == (500, "internal_error")
     assert "ZeroDivisionError" in caplog.text
