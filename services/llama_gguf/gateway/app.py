@@ -220,7 +220,9 @@ class Gateway:
                 audit=self._write_audit,
             ),
             recorder=self._recorder,
-            intake=Intake(settings.limits, max_body_bytes=settings.gateway.max_body_bytes),
+            intake=Intake(
+                settings.limits, max_body_bytes=settings.gateway.max_body_bytes, on_refused=self.metrics.limited
+            ),
         )
 
     async def _metrics_text(self, accept: bytes) -> tuple[str, bytes]:

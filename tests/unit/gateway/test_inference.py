@@ -301,3 +301,21 @@ async def test_counting_has_a_small_place_of_its_own_and_a_slot_is_free_meanwhil
     await asyncio.gather(*counting, return_exceptions=True)
     await running.until(lambda: running.gateway.counting.waiting == running.gateway.counting.active == 0)
     assert (await running.ask("POST", "/tokenize", body={"content": "a"})).status == 200
+
+
+async def test_a_refusal_for_concurrency_is_counted_and_the_gateways_own_routes_are_no_request_of_a_key(
+    start: Start,
+) -> None:
+    running = await start({"auth": {"enabled": False}, "limits": {"concurrency": 1}})
+    running.engine.default["delay"] = 30
+    held = asyncio.create_task(running.chat())
+    await running.until(lambda: len(running.engine.asked) == 1)
+    assert (await running.chat()).status == 429
+    metrics = await running.ask("GET", "/metrics", key=None)
+    assert metrics.status == 200
+    counted = [line for line in metrics.body.decode().splitlines() if "limited_requests_total{" in line]
+    assert len(counted) == 1
+    assert 'limit="concurrency"' in counted[0]
+    assert counted[0].endswith(" 1.0")
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)

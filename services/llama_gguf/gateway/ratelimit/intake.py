@@ -7,12 +7,14 @@ body is there, those that it has. Belongs to one event loop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.keys.record import KeyRecord
 
 if TYPE_CHECKING:
+    from llama_gguf.gateway.ratelimit.quota import LimitName
     from llama_gguf.settings.sections.limits import Limits
 
 _RETRY_SECONDS = 1
@@ -29,9 +31,19 @@ class _Held:
 
 
 class Intake:
-    """Counts open requests and the bytes of their bodies. Each `enter` is ended by one `leave` of the same bytes."""
+    """Counts open requests and the bytes of their bodies. Each `enter` is ended by one `leave` of the same bytes.
 
-    def __init__(self, limits: Limits, *, max_body_bytes: int) -> None:
+    `on_refused` is called with the limit that rejected a request, and the key.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        max_body_bytes: int,
+        on_refused: Callable[[LimitName, str], None] = lambda _limit, _key_id: None,
+    ) -> None:
+        self._on_refused = on_refused
         self._per_key = limits.max_body_bytes_per_key
         self._in_all = limits.max_body_bytes_in_all
         self._concurrency = limits.concurrency
@@ -44,6 +56,7 @@ class Intake:
         held = self._held.get(key.id)
         limit = key.concurrency if key.concurrency is not None else self._concurrency
         if limit is not None and (held.requests if held is not None else 0) >= limit:
+            self._on_refused("concurrency", key.id)
             raise GatewayError(
                 "rate_limit_exceeded",
                 f"This key is limited to {limit} concurrent requests; try again when one has completed.",
