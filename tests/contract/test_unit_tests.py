@@ -21,8 +21,8 @@ NO_FILE_OF_ITS_OWN = {
     "sections of the configuration: tests/unit/settings/sections/test_settings.py, tests/golden/test_config.py": """
         settings/sections/auth.py settings/sections/base.py settings/sections/engine.py settings/sections/gateway.py
         settings/sections/health.py settings/sections/limits.py settings/sections/logging.py
-        settings/sections/metrics.py settings/sections/model.py settings/sections/paths.py settings/sections/scope.py
-        settings/sections/sources.py settings/sections/supervisor.py""",
+        settings/sections/memory.py settings/sections/metrics.py settings/sections/model.py settings/sections/paths.py
+        settings/sections/scope.py settings/sections/sources.py settings/sections/supervisor.py""",
     "entry points: tests/e2e/test_engine_exec.py, tests/e2e/test_gateway_process.py": """
         engine/__main__.py gateway/__main__.py""",
     "options and tables of commands, tested as a person runs them: tests/unit/cli/commands/test_keys.py": """

@@ -17,6 +17,7 @@ from llama_gguf import __version__
 from llama_gguf.atomic_file import write_private_json
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings.locations import RUN_DIR_VARIABLE, Locations, RunDir
+from llama_gguf.settings.one_model import OneModel, each_model
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.settings import Settings
@@ -28,6 +29,24 @@ class Snapshot:
 
     settings: Settings
     locations: Locations
+
+    @property
+    def models(self) -> tuple[OneModel, ...]:
+        """Every model of the configuration."""
+        return each_model(self.settings)
+
+    def of_engine(self, program: str) -> Snapshot:
+        """Return the settings and paths as if this engine's model were the only one. Raises ConfigError."""
+        for one in self.models:
+            if one.program == program:
+                return Snapshot(one.settings, self.locations.of_engine(program))
+        raise ConfigError(f"{program}: no model of the configuration has such a program")
+
+
+MAPS = frozenset({"models", "variants"})
+"""Fields whose value maps names to sections."""
+JSON_VALUES = frozenset({"defaults"})
+"""Fields whose value is JSON of the user's own."""
 
 
 class PlainSection(SimpleNamespace):
@@ -93,9 +112,12 @@ def _load(path: Path) -> tuple[dict[str, object], Locations]:
     )
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _plain(value: Any, name: str = "") -> Any:  # noqa: ANN401 - any JSON value
+    if name in JSON_VALUES:
+        return value
     if isinstance(value, dict):
-        return PlainSection(**{name: _plain(child) for name, child in value.items()})
+        children = {key: _plain(child, "" if name in MAPS else key) for key, child in value.items()}
+        return children if name in MAPS else PlainSection(**children)
     if isinstance(value, list):
         return tuple(_plain(child) for child in value)
     return value

@@ -20,7 +20,7 @@ from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import SOURCES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_ARTIFACTS = ("Artifact", "Lora", "Model")
+_ARTIFACTS = ("Artifact", "Lora", "Model", "ServedModel")
 _ORIGIN = r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^/?#@*\s:]+)(:[0-9]+)?)$"
 _STORE = r"^(memory|rediss?://([^:@/]*@)?(\[[0-9A-Fa-f:.]+\]|[^:@/?#]+)(:[1-9][0-9]{0,4})?(/[0-9]*)?)$"
 _URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+([/?#].*)?$"
@@ -67,8 +67,9 @@ def json_schema() -> dict[str, Any]:
             _add(definitions[definition]["properties"][name], extra)
     for name in _ARTIFACTS:
         definitions[name]["oneOf"] = [_given(source) for source in SOURCES]
-    definitions["Model"]["properties"]["aliases"].update(uniqueItems=True)
-    definitions["Model"]["properties"]["aliases"]["items"]["pattern"] = r"^(?=.*\S)[^,\u0000-\u001f\u007f]*$"
+    for name in ("Model", "ServedModel"):
+        definitions[name]["properties"]["aliases"].update(uniqueItems=True)
+        definitions[name]["properties"]["aliases"]["items"]["pattern"] = r"^(?=.*\S)[^,\u0000-\u001f\u007f]*$"
     definitions["Cors"]["properties"]["allow_origins"]["items"]["pattern"] = _ORIGIN
     definitions["Bootstrap"]["allOf"] = _at_most_one(("env", "file"))
     definitions["Engine"]["allOf"] = _engine_rules()
@@ -76,6 +77,7 @@ def json_schema() -> dict[str, Any]:
         "pattern": _argument_pattern("setting", "owned")
     }
     schema["allOf"] = [_draft_rule()]
+    schema["oneOf"] = [_given("model"), {"required": ["models"], "properties": {"models": {"minProperties": 1}}}]
     return {"$schema": DIALECT, **schema, "title": "llama-gguf configuration"}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,23 +32,32 @@ MAX_RUN_DIR_BYTES = 80
 
 RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable in which `up` passes the run directory to its programs."""
+ENGINE_PROGRAM = "engine"
+"""Name of the engine's program; of several models each has its own, with the model's name after a hyphen."""
 
 
 class RunFile:
-    """The name of one file in the run directory; as an attribute of a RunDir, its path."""
+    """The name of one file in the run directory; as an attribute of a RunDir, its path.
+
+    `{engine}` in it is the name of the engine's program: each engine has such a file of its own.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __get__(self, run: RunDir, _: type[RunDir] | None = None) -> Path:
-        return run.root / self.name
+        return run.root / (self.name.format(engine=run.engine) if "{" in self.name else self.name)
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The private directory (0700) of one running appliance, and the name of every file in it."""
+    """The private directory (0700) of one running appliance, and the name of every file in it.
+
+    `engine` is the program whose files those of the engine are.
+    """
 
     root: Path
+    engine: str = ENGINE_PROGRAM
     snapshot = RunFile("settings.json")
     """Settings and locations as `up` resolved them; read by the programs."""
     supervisord_ini = RunFile("supervisord.ini")
@@ -61,13 +70,13 @@ class RunDir:
     """supervisord's RPC, a Unix socket (0600)."""
     lock = RunFile("up.lock")
     """Held (flock) by `up` for as long as the appliance runs."""
-    engine_socket = RunFile("engine.sock")
+    engine_socket = RunFile("{engine}.sock")
     """llama-server listens here."""
-    engine_key = RunFile("engine.key")
+    engine_key = RunFile("{engine}.key")
     """API key between gateway and engine (0600), new at every `up`; a symlink if the directory is on disk."""
-    engine_phase = RunFile("engine.json")
+    engine_phase = RunFile("{engine}.json")
     """JSON: what the engine program does before llama-server responds (phase, bytes)."""
-    engine_variant = RunFile("engine-variant.json")
+    engine_variant = RunFile("variant-{engine}.json")
     """JSON: which CPU variant the engine runs, and which ones crashed here."""
     failure = RunFile("failure.json")
     """JSON: why the appliance gave up; exists only after that."""
@@ -77,6 +86,10 @@ class RunDir:
     """Exists once the appliance has been ready; created by the health server."""
     crashes = RunFile("crashes.json")
     """JSON: when and how each program exited unexpectedly; the listener's state, and the count of restarts."""
+
+    def of_engine(self, program: str) -> RunDir:
+        """Return the same directory with the files of another engine's program."""
+        return RunDir(self.root, program)
 
     def log(self, program: str) -> Path:
         """Return the newest output of `program` (a link into the logs directory)."""
@@ -96,6 +109,10 @@ class Locations:
     usage_file: Path
     run: RunDir
     run_dir_reason: str
+
+    def of_engine(self, program: str) -> Locations:
+        """Return the same with the run directory's files of another engine's program."""
+        return replace(self, run=self.run.of_engine(program))
 
     @property
     def cpu_variants_file(self) -> Path:

@@ -76,7 +76,7 @@ class SettingsSchema:
         """Return the resolved schema at `path`, or None if no such setting exists."""
         node = self.resolve(self._schema)
         for part in path:
-            child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
+            child = node.get("items") if isinstance(part, int) else _child(node, part)
             if child is None:
                 return None
             node = self.resolve(child)
@@ -129,11 +129,24 @@ class SettingsSchema:
             return either([f"`{value}`" for value in node.get("enum", [node.get("const")])])
         return _plain_phrase(node, self)
 
+    def key_phrase(self, path: Sequence[str | int]) -> str:
+        """Say in words what the names in the map at `path` are."""
+        return cast(str, (self.at(path) or {}).get("keyErrorMessage", "text"))
+
     def choices(self, path: Sequence[str | int]) -> list[str]:
         """Return the values of the setting at `path`, if it is an enum."""
         node = self.at(path) or {}
         options = [self.resolve(option) for option in node.get("anyOf", [node])]
         return [str(value) for option in options for value in option.get("enum", ())]
+
+
+def _child(node: Node, name: str) -> Node | None:
+    """Return the schema of a setting of a group, or of any entry of a map."""
+    child = node.get("properties", {}).get(name)
+    if child is not None:
+        return cast(Node, child)
+    entries = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+    return next((entry for entry in entries if isinstance(entry, Mapping)), None)
 
 
 def either(options: Sequence[str]) -> str:
@@ -148,10 +161,8 @@ def _plain_phrase(node: Node, schema: SettingsSchema) -> str:
         return _range(_NOUNS[kind], node)
     if kind == "string":
         return "a path" if node.get("format") == "path" else "text"
-    if kind == "boolean":
-        return "true or false"
     if kind != "array":
-        return "a group of settings"
+        return {"boolean": "true or false", None: "any value"}.get(kind, "a group of settings")
     items = schema.resolve(node.get("items", {}))
     if "properties" in items:
         return "a list of groups of settings"

@@ -70,6 +70,8 @@ def test_schema_tells_editors_what_settings_mean() -> None:
     schema = json_schema()
     assert schema["$schema"] == DIALECT
     for name, definition in schema["$defs"].items():
+        if name == "JsonValue":  # what a user's own parameters can be
+            continue
         assert definition["additionalProperties"] is False, name
         for key, node in definition["properties"].items():
             assert node.get("description"), f"{name}.{key}"

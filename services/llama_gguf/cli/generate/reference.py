@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import JsonValue
 
@@ -25,7 +25,7 @@ from llama_gguf.cli.generate.reference_problems import (
 )
 from llama_gguf.errors import ExitCode
 from llama_gguf.settings.loading.known_variables import CONFIG_VARIABLE, LEGACY_VARIABLES, PLATFORM_VARIABLES
-from llama_gguf.settings.schema_tree import Leaf, settings_schema
+from llama_gguf.settings.schema_tree import Leaf, SettingPath, SettingsSchema, settings_schema
 
 
 def reference() -> str:
@@ -53,18 +53,36 @@ def settings_section() -> str:
             f"### {name}\n\n{text(node.get('description', ''))}",
             table(("setting", "accepts", "default", ""), rows),
         ]
-    items = schema.at(("model", "lora", 0)) or {}
+    for title, place, path, left_out in _GROUPS:
+        parts += [title, _group_table(schema, place, path, schema.keys(left_out) if left_out else [])]
+    return "\n\n".join(parts)
+
+
+_GROUPS: tuple[tuple[str, str, SettingPath, SettingPath], ...] = (
+    ("#### Items of model.lora", "model.lora[]", ("model", "lora", 0), ()),
+    ("#### Variants of a model", "model.variants.NAME", ("model", "variants", "NAME"), ()),
+    (
+        "#### Each of models, besides what `model` has\n\nIts `engine` has all settings of `engine`.",
+        "models.NAME",
+        ("models", "NAME"),
+        ("model",),
+    ),
+)
+"""Title, name and path of groups that are items of a list or a map, and the group whose settings they repeat."""
+
+
+def _group_table(schema: SettingsSchema, place: str, path: SettingPath, left_out: Sequence[str]) -> str:
     rows = [
         (
-            f"`model.lora[].{key}`",
-            text(schema.phrase(node)),
+            f"`{place}.{key}`",
+            text(schema.expected((*path, key)) + (" or null" if schema.nullable((*path, key)) else "")),
             _default(node.get("default")),
             text(node.get("description", "")),
         )
-        for key, node in items.get("properties", {}).items()
+        for key, node in (schema.at(path) or {}).get("properties", {}).items()
+        if key not in left_out
     ]
-    parts += ["#### Items of model.lora", table(("setting", "accepts", "default", ""), rows)]
-    return "\n\n".join(parts)
+    return table(("setting", "accepts", "default", ""), rows)
 
 
 def _setting_row(leaf: Leaf) -> tuple[str, str, str, str]:

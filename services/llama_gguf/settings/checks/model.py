@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.gguf_file import SUFFIX, has_suffix
-from llama_gguf.settings.messages.pydantic_errors import NO_MODEL_HINT
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import DOWNLOADED, ONE_SOURCE, SOURCES, artifacts_of, sources_of
+
+NO_MODEL_HINT = f"set one of {', '.join(f'model.{name}' for name in SOURCES)}, or the variable MODEL_NAME or MODEL_PATH"
 
 
 def sources(settings: Settings) -> Iterator[Problem]:
@@ -25,7 +26,8 @@ def sources(settings: Settings) -> Iterator[Problem]:
         if found:
             continue
         if path == "model":
-            yield Problem("no-model", "model: no source is set", path, hint=NO_MODEL_HINT)
+            message = "model: no source is set" if settings.model.model_fields_set else "model: missing"
+            yield Problem("no-model", message, path, hint=NO_MODEL_HINT)
         else:
             yield Problem("no-source", f"{path}: no source is set", path, hint=f"set {ONE_SOURCE}")
 
@@ -97,6 +99,16 @@ def aliases(settings: Settings) -> Iterator[Problem]:
         if "," in alias:
             message = f'model.aliases: "{alias}" contains a comma'
             yield Problem("bad-alias", message, "model.aliases", hint="write one list item per alias")
+
+
+def variants(settings: Settings) -> Iterator[Problem]:
+    """Scales of a variant are those of the adapters that the model has."""
+    for name, variant in settings.model.variants.items():
+        place = f"model.variants.{name}"
+        adapters = len(settings.model.lora)
+        if variant.lora is not None and len(variant.lora) != adapters:
+            message = f"{place}.lora: {len(variant.lora)} scales for {adapters} adapters"
+            yield Problem("bad-scales", message, f"{place}.lora", hint="give one scale for each item of model.lora")
 
 
 def companions(settings: Settings) -> Iterator[Problem]:

@@ -6,11 +6,14 @@ message about its default would be misleading.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.checks import engine, model, network, paths
+from llama_gguf.settings.checks import engine, model, models, network, paths
+from llama_gguf.settings.one_model import OneModel, each_model
 from llama_gguf.settings.sections.settings import Settings
 
 
@@ -22,19 +25,26 @@ class Check:
     reads: tuple[str, ...]
 
 
-CHECKS: tuple[Check, ...] = (
+MODEL_CHECKS: tuple[Check, ...] = (
     Check(model.sources, ("model",)),
     Check(model.urls, ("model",)),
     Check(model.names, ("model",)),
     Check(model.tokens, ("model",)),
     Check(model.aliases, ("model.aliases",)),
     Check(model.companions, ("model", "engine.task")),
+    Check(model.variants, ("model.variants", "model.lora")),
     Check(engine.cache, ("engine.cache_type_v", "engine.flash_attention")),
     Check(engine.batches, ("engine.batch_size", "engine.ubatch_size", "engine.task", "engine.context_per_slot")),
     Check(engine.pooling, ("engine.pooling", "engine.task")),
     Check(engine.total_context, ("engine.context_per_slot", "engine.slots")),
     Check(engine.extra_args, ("engine.extra_args", "engine.allow_unsafe_args")),
     Check(engine.in_flight, ("limits.max_in_flight", "engine.slots")),
+)
+"""Those of one model: each runs for every model, with settings in which it is the only one."""
+CHECKS: tuple[Check, ...] = (
+    Check(models.one_or_several, ("model", "models")),
+    Check(models.names, ("models",)),
+    Check(models.loading, ("models",)),
     Check(network.ports, ("gateway.port", "health.port", "gateway.host", "health.host")),
     Check(network.hosts, ("gateway.host", "health.host")),
     Check(network.origins, ("gateway.cors",)),
@@ -55,9 +65,37 @@ CHECKS: tuple[Check, ...] = (
 
 def check(settings: Settings, *, skip: Collection[str] = ()) -> list[Problem]:
     """Return every problem between settings; checks that read a setting in `skip` are skipped."""
-    return [
+    several = each_model(settings)
+    found = [
+        replaced(problem, one)
+        for one in several
+        for each in MODEL_CHECKS
+        if not any(touches(name, skip) for read in each.reads for name in {read, one.place_of(read)})
+        for problem in each.run(one.settings)
+    ]
+    found += [
         problem for one in CHECKS if not any(touches(name, skip) for name in one.reads) for problem in one.run(settings)
     ]
+    return list(dict.fromkeys(found))
+
+
+def replaced(problem: Problem, one: OneModel) -> Problem:
+    """Return a problem of one model's settings with the places that these have in the whole configuration."""
+    if not one.key:
+        return problem
+
+    def placed(match: re.Match[str]) -> str:
+        return one.place_of(match.group())
+
+    return dataclasses.replace(
+        problem,
+        path=one.place_of(problem.path),
+        message=_NAMES.sub(placed, problem.message),
+        hint=_NAMES.sub(placed, problem.hint),
+    )
+
+
+_NAMES = re.compile(r"(?<![\w.])(?:model|engine)(?:\[\d+\]|\.\w+)+(?:\[\d+\])?|(?<![\w.])model(?=: )")
 
 
 def touches(name: str, others: Collection[str]) -> bool:

@@ -45,6 +45,8 @@ def _as(node: Node, text: str, path: SettingPath) -> JsonValue:
     kind = node.get("type")
     if kind == "object" and text.startswith("{"):
         return _json(text)
+    if kind is None and "enum" not in node and "const" not in node:
+        return _any(text)
     if kind == "array":
         return _items(text, path)
     if kind == "boolean":
@@ -53,6 +55,14 @@ def _as(node: Node, text: str, path: SettingPath) -> JsonValue:
     if kind == "integer":
         return _number(text, ("int",))
     return _number(text, ("int", "float")) if kind == "number" else text
+
+
+def _any(text: str) -> JsonValue:
+    """Return the value of text for a setting that takes any: JSON, or what YAML reads a plain word as."""
+    if text.startswith(("[", "{")):
+        return _json(text)
+    tag = plain_tag(text)
+    return scalar(tag, text) if tag in ("int", "float", "bool", "null") else text
 
 
 def _number(text: str, kinds: tuple[str, ...]) -> JsonValue:

@@ -8,7 +8,7 @@ image's file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llama_gguf.errors import Problem
@@ -16,7 +16,7 @@ from llama_gguf.settings.schema_tree import SettingPath, dotted, env_name
 from llama_gguf.settings.sections.sources import SOURCES
 
 Kind = Literal["default", "file", "platform", "old name", "environment", "flag"]
-ARTIFACTS: tuple[SettingPath, ...] = (("model",), ("model", "mmproj"), ("model", "draft"))
+_ARTIFACTS: tuple[SettingPath, ...] = ((), ("mmproj",), ("draft",))
 _COMPANIONS = ("mmproj", "draft", "lora", "chat_template")
 
 
@@ -75,11 +75,33 @@ def merge(layers: Iterable[Sequence[Assignment]]) -> Merged:
     """Merge `layers`; the last one wins."""
     merged = Merged()
     for layer in layers:
-        for artifact in ARTIFACTS:
-            _replace_source(merged, layer, artifact)
+        for model in _models(merged):
+            for artifact in _ARTIFACTS:
+                _replace_source(merged, layer, model, (*model, *artifact))
         for assignment in layer:
             _assign(merged, assignment)
     return merged
+
+
+def _models(merged: Merged) -> list[SettingPath]:
+    """Return the paths of all models that the layers so far define."""
+    several = merged.tree.get("models")
+    return [("model",), *(("models", name) for name in several)] if isinstance(several, dict) else [("model",)]
+
+
+def with_known_names(layer: Sequence[Assignment], below: Sequence[Assignment]) -> list[Assignment]:
+    """Return a layer of variables with the names of models as the layer below spells them.
+
+    Variables have neither small letters nor hyphens: `…__MODELS__MY_MODEL__…` is `models.my-model`, if there is one.
+    """
+    known = {str(one.path[1]): str(one.path[1]) for one in below if len(one.path) > 1 and one.path[0] == "models"}
+    spelled = {name.replace("-", "_"): name for name in known} | known
+    return [
+        replace(one, path=("models", spelled.get(str(one.path[1]), one.path[1]), *one.path[2:]))
+        if len(one.path) > 1 and one.path[0] == "models"
+        else one
+        for one in layer
+    ]
 
 
 def _assign(merged: Merged, assignment: Assignment) -> None:
@@ -105,7 +127,7 @@ def _sources(layer: Iterable[Assignment], artifact: SettingPath) -> dict[str, Or
     }
 
 
-def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: SettingPath) -> None:
+def _replace_source(merged: Merged, layer: Sequence[Assignment], model: SettingPath, artifact: SettingPath) -> None:
     chosen = _sources(layer, artifact)
     node: Any = merged.tree
     for part in artifact:
@@ -117,12 +139,13 @@ def _replace_source(merged: Merged, layer: Sequence[Assignment], artifact: Setti
         return
     refined = existing == {"hf"} and set(chosen) == {"hf"}  # e.g. only another revision of the same repository
     new = next(iter(chosen.values()))
-    if artifact == ("model",) and not refined:
+    if artifact == model and not refined:
         for name in filter(node.get, _COMPANIONS):
             message = f"retained, although {new} replaces its model"
-            hint = f"clear it with {env_name(('model', name))}=null if it does not fit"
-            at = merged.origins.get(("model", name), new)
-            merged.problems.append(_warning("kept-companion", ("model", name), message, hint, at))
+            path = (*model, name)
+            hint = f"clear it with {env_name(path)}=null if it does not fit"
+            at = merged.origins.get(path, new)
+            merged.problems.append(_warning("kept-companion", path, message, hint, at))
     for name in ("sha256",) if refined else (*SOURCES, "sha256", "token_env"):
         if node.pop(name, None) is None:
             continue

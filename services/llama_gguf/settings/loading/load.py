@@ -19,7 +19,7 @@ from llama_gguf.settings.checks import table
 from llama_gguf.settings.gguf_file import MAGIC
 from llama_gguf.settings.loading import environment
 from llama_gguf.settings.loading import yaml_document as document
-from llama_gguf.settings.loading.layers import Assignment, Merged, Origin, flatten, merge
+from llama_gguf.settings.loading.layers import Assignment, Merged, Origin, flatten, merge, with_known_names
 from llama_gguf.settings.loading.origins import file_origin, parts, with_origin, with_origin_by_name
 from llama_gguf.settings.loading.yaml_errors import Position
 from llama_gguf.settings.messages.pydantic_errors import Found, translate, wrong_paths
@@ -95,6 +95,7 @@ def _origins(merged: Merged, read: document.Document, source: str) -> dict[str, 
     return found
 
 
+_MEANT_MODEL = ('did you mean "model"?', 'did you mean "models"?')
 _UNREADABLE = (
     "yaml-syntax",
     "yaml-tab",
@@ -155,7 +156,7 @@ def _merge(
         return [one for one in both if isinstance(one, Assignment)]
 
     file = _file_layer(read, source)
-    nested = layer(environment.nested_variables(env, schema))
+    nested = with_known_names(layer(environment.nested_variables(env, schema)), file)
     flagged = layer(environment.flags(overrides, schema))
     slots_set = any(assignment.path == ("engine", "slots") for layer in (file, nested, flagged) for assignment in layer)
     legacy = layer(environment.legacy_variables(env, schema, slots_set=slots_set))
@@ -181,7 +182,12 @@ def _validate(
     except ValidationError as error:
         found = [one for one in translate(error, schema) if not table.touches(dotted(one[0]), unread)]
         bad = wrong_paths(error, schema)
-        found += _checked(_without(merged.tree, bad), unread | {dotted(path) for path in bad})
+        misspelt = "models" in merged.tree or any(problem.hint in _MEANT_MODEL for _, problem in found)
+        found += [
+            (path, problem)
+            for path, problem in _checked(_without(merged.tree, bad), unread | {dotted(path) for path in bad})
+            if not (misspelt and problem.code == "no-model")
+        ]
         return None, [with_origin(problem, path, merged, read, file) for path, problem in found]
     problems = table.check(settings, skip=unread)
     return settings, [with_origin(problem, parts(problem.path), merged, read, file) for problem in problems]
@@ -207,6 +213,4 @@ def _without(tree: dict[str, Any], paths: set[SettingPath]) -> dict[str, Any]:
                 kept[key] = prune(value, path) if isinstance(value, dict) else value
         return kept
 
-    pruned = prune(tree, ())
-    pruned.setdefault("model", {})
-    return pruned
+    return prune(tree, ())

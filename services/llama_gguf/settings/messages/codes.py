@@ -52,6 +52,9 @@ PROBLEM_CODES: Mapping[str, str] = {
     "not-gguf": "A file in a repository is not a GGUF file.",
     "duplicate-alias": "A name of the model is given twice.",
     "bad-alias": "A name of the model contains a comma.",
+    "model-and-models": "Both `model` and `models` are set.",
+    "bad-scales": "A variant's scales are not one for each of the model's adapters.",
+    "no-memory": "A model has no memory to be loaded into.",
     "draft-without-target": "A draft model has no model to speed up.",
     "draft-is-model": "The draft model is the model itself.",
     # the engine

@@ -70,7 +70,8 @@ def suggestion(path: SettingPath, schema: SettingsSchema) -> str:
         return "API keys are not set here: create one with `llama-gguf keys generate`, or see auth.bootstrap"
     if "." in name and schema.at((*parent, *name.split("."))) is not None:
         return f"write it as a group: {_as_group(name)}"
-    if parent and name in schema.keys(()):
+    longer = any(one.startswith(f"{name}_") for one in schema.keys(parent))  # paths.models_dir
+    if parent and name in schema.keys(()) and not longer:
         return f'did you mean "{name}"? Check the indentation'
     found = _in_section(name, parent, schema) or _sibling(name, parent, schema)
     if found:

@@ -59,7 +59,7 @@ def hint(path: SettingPath, given: object, schema: SettingsSchema) -> str:
         return "did you mean null?"
     if node.get("type") == "array":
         return _list(given, node, schema)
-    if "properties" in node:
+    if "properties" in node or "patternProperties" in node:
         return _group(given, node)
     meant = (
         _meant_by_text(given, node, schema.choices(path), str(path[-1]) if path else "")
@@ -110,8 +110,8 @@ def _list(given: object, node: Node, schema: SettingsSchema) -> str:
 
 
 def _group(given: object, node: Node) -> str:
-    if not isinstance(given, str):
-        return _group_of_one(given, node)
+    if "patternProperties" in node or not isinstance(given, str):
+        return "give each a name: {NAME: {…}}" if "patternProperties" in node else _group_of_one(given, node)
     if re.match(r"[A-Za-z_]\w*:\S", given):
         return "a space is missing after the colon"
     if assigned := re.match(r"(\w+)\s*=\s*(\S+)", given):

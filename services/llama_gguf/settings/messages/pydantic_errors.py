@@ -13,11 +13,9 @@ from llama_gguf.settings.messages.did_you_mean import suggestion
 from llama_gguf.settings.messages.hints import hint, show
 from llama_gguf.settings.redaction import is_secret_name, shown_variable
 from llama_gguf.settings.schema_tree import SettingPath, SettingsSchema, dotted
-from llama_gguf.settings.sections.sources import SOURCES
 
 Found = tuple[SettingPath, Problem]
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch")
-NO_MODEL_HINT = f"set one of {', '.join(f'model.{name}' for name in SOURCES)}, or the variable MODEL_NAME or MODEL_PATH"
 
 
 def translate(error: ValidationError, schema: SettingsSchema) -> list[Found]:
@@ -48,7 +46,7 @@ def _path(detail: ErrorDetails, schema: SettingsSchema) -> SettingPath:
 def _follows(
     path: SettingPath, problem: Problem, wrong: Iterable[SettingPath], misspelt: set[tuple[SettingPath, str]]
 ) -> bool:
-    if problem.code in ("missing", "no-model"):
+    if problem.code == "missing":
         return (path[:-1], f'did you mean "{path[-1]}"?') in misspelt
     deeper = len(path) + 1
     return any(
@@ -59,6 +57,8 @@ def _follows(
 def _problem(path: SettingPath, details: Sequence[ErrorDetails], schema: SettingsSchema) -> Problem:
     first = details[0]
     given = first["input"]
+    if first["loc"][-1] == "[key]":
+        return Problem("bad-name", f"{_named(path)}: expected {schema.key_phrase(path[:-1])}", dotted(path))
     if first["type"] == "extra_forbidden":
         return unknown_key(path, schema)
     if first["type"] == "missing":
@@ -95,8 +95,6 @@ def _named(path: SettingPath) -> str:
 
 
 def _missing(path: SettingPath, schema: SettingsSchema) -> Problem:
-    if path == ("model",):
-        return Problem("no-model", "model: missing", "model", hint=NO_MODEL_HINT)
     message = f'{dotted(path[:-1])}: "{path[-1]}" is required'
     node = schema.at(path)
     return Problem("missing", message, dotted(path), hint=str(node.get("description", "")) if node else "")

@@ -1,12 +1,13 @@
-"""`model`: which weights to serve, and from where."""
+"""`model` and `models`: which weights to serve, from where, and what their requests get by default."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from llama_gguf.settings.sections.base import EnvName, PathText, Section, Sha256, Text, pattern_message
+from llama_gguf.settings.sections.base import EnvName, PathText, Seconds, Section, Sha256, Text, pattern_message
+from llama_gguf.settings.sections.engine import Engine
 
 
 class HuggingFace(Section):
@@ -46,7 +47,34 @@ class Lora(Artifact):
     scale: Annotated[float, Field(ge=-10, le=10)] = Field(1.0, description="Scale of the adapter; 1 = as trained.")
 
 
-class Model(Artifact):
+Tokens = Annotated[int, Field(ge=1, le=16_777_216)]
+
+
+class RequestRules(Section):
+    """What requests for a model, or for a variant of it, get, and what they cannot have."""
+
+    defaults: dict[str, JsonValue] = Field(
+        {},
+        description="Parameters that a request gets unless it sets them itself, such as `temperature: 0.7`.",
+    )
+    max_output_tokens: Tokens | None = Field(
+        None, description="Maximum tokens of a completion; a request that asks for more, or for no maximum, gets this."
+    )
+    max_reasoning_tokens: Annotated[int, Field(ge=0, le=16_777_216)] | None = Field(
+        None, description="Maximum tokens of reasoning in a chat; 0 = none."
+    )
+    strip: tuple[Text, ...] = Field((), description="Parameters that are left out of requests.")
+
+
+class Variant(RequestRules):
+    """The same model under another name, with other rules; it needs no further memory."""
+
+    lora: tuple[Annotated[float, Field(ge=-10, le=10)], ...] | None = Field(
+        None, description="Scales of the model's adapters for this variant, in their order."
+    )
+
+
+class Model(RequestRules, Artifact):
     """The model to serve: exactly one of `path`, `name`, `hf`, `url`, and its companion files."""
 
     aliases: tuple[Text, ...] = Field(
@@ -61,4 +89,37 @@ class Model(Artifact):
     )
     chat_template: PathText | None = Field(
         None, description="Path of a Jinja chat template that replaces the one in the model."
+    )
+    variants: dict[Text, Variant] = Field(
+        {}, description="Further names of the model in the API, each with rules of its own."
+    )
+
+
+MAX_MODEL_NAME = 32
+ModelName = Annotated[
+    str,
+    Field(pattern=rf"^[a-z0-9][a-z0-9_-]{{0,{MAX_MODEL_NAME - 1}}}$"),
+]
+MODEL_NAME_RULE = f"a name of at most {MAX_MODEL_NAME} small letters, digits, - and _; give others as aliases"
+"""The name of one of several models: also that of its program, its socket and its log, and part of variables."""
+
+
+class ServedModel(Model):
+    """One of several models: everything that `model` has, its own engine settings, and when it is in memory."""
+
+    engine: Engine = Field(
+        default_factory=Engine, description="Engine settings of this model; what is not set here is as in `engine`."
+    )
+    load: Literal["always", "on_demand"] = Field(
+        "always",
+        description="When the model is loaded: `always`, from the start on, or `on_demand`, by the first request.",
+    )
+    unload_after_seconds: Seconds | None = Field(
+        None,
+        description="Unload the model after this long without a request; default: engine.sleep_idle_seconds. The next "
+        "request loads it again.",
+    )
+    required: bool | None = Field(
+        None,
+        description="Whether the appliance fails if this model does; default: true with `load: always`, else false.",
     )
