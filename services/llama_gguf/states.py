@@ -18,6 +18,17 @@ class EngineState(StrEnum):
     FAILED = "failed"  # given up for good
 
 
+class Residency(StrEnum):
+    """Whether a model is in memory, and what the gateway does about it."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    LOADED = "loaded"
+    DRAINING = "draining"  # serves what it has begun, and then gives way
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
 class ServiceState(StrEnum):
     """The appliance, as its clients and platforms see it."""
 
@@ -44,5 +55,6 @@ class Phase(StrEnum):
     BROKEN = "broken"  # llama-server responds with an error
     GATEWAY = "gateway"  # only the gateway is missing
     SERVING = "serving"
+    UNLOADED = "unloaded"  # not in memory, because nobody needs the model now
     DRAINING = "draining"
     FAILED = "failed"

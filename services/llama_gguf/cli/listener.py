@@ -36,25 +36,35 @@ def _listener() -> FatalListener:
     # stdout belongs to the event protocol
     logs.configure("listener", format=settings.logging.format, level=settings.logging.level, stream=sys.stderr)
     supervisord = Supervisord(run.supervisord_socket)
-    diagnose = functools.partial(_diagnose, run)
-    return FatalListener(run, settings.supervisor, supervisord, diagnose, gave_up=functools.partial(_gave_up, snapshot))
+    return FatalListener(
+        run,
+        settings.supervisor,
+        supervisord,
+        functools.partial(_diagnose, run),
+        gave_up=functools.partial(_gave_up, snapshot),
+        optional=frozenset(one.program for one in snapshot.models if not one.required),
+    )
 
 
-def _diagnose(run: RunDir, tail: Sequence[str], exit_code: int | None, signal: str | None) -> Diagnosis | None:
+def _diagnose(
+    run: RunDir, program: str, tail: Sequence[str], exit_code: int | None, signal: str | None
+) -> Diagnosis | None:
     from llama_gguf.engine.diagnose import diagnose, name_variants  # noqa: PLC0415
     from llama_gguf.rundir import engine_variant  # noqa: PLC0415
     from llama_gguf.rundir.exits import ExitStatus  # noqa: PLC0415
 
     found = diagnose(tail, exit_code, signal)
-    return name_variants(found, ExitStatus(exit_code, signal), engine_variant.read(run.engine_variant))
+    return name_variants(
+        found, ExitStatus(exit_code, signal), engine_variant.read(run.of_engine(program).engine_variant)
+    )
 
 
 def _gave_up(snapshot: Snapshot, program: str, ended: ExitStatus) -> None:
     from llama_gguf.engine.variant_choice import withdraw  # noqa: PLC0415
-    from llama_gguf.runtime.programs import ENGINE  # noqa: PLC0415
+    from llama_gguf.settings.locations import is_engine  # noqa: PLC0415
 
-    if program == ENGINE and ended.illegal_instruction:
-        withdraw(snapshot)
+    if is_engine(program) and ended.illegal_instruction:
+        withdraw(snapshot.of_engine(program))
 
 
 def _handle(event: str, payload: dict[str, str]) -> None:

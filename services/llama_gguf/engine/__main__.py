@@ -1,4 +1,7 @@
-"""The engine program: `python -m llama_gguf.engine`, run by supervisord, becomes llama-server."""
+"""The engine program: `python -m llama_gguf.engine [PROGRAM]`, run by supervisord, becomes llama-server.
+
+PROGRAM is the name of its program where there are several models.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,13 @@ def main() -> int:
     """Prepare everything and become llama-server; returns only when that fails, with the exit code."""
     try:
         snapshot = read_from_environment(os.environ)
-        logs.configure("engine", format=snapshot.settings.logging.format, level=snapshot.settings.logging.level)
+        if len(sys.argv) > 1:
+            snapshot = snapshot.of_engine(sys.argv[1])
+        logs.configure(
+            snapshot.locations.run.engine,
+            format=snapshot.settings.logging.format,
+            level=snapshot.settings.logging.level,
+        )
         engine_exec.run(snapshot, os.environ)
     except LlamaGgufError as error:
         logs.report_fatal(error.message, error.hint)

@@ -50,7 +50,7 @@ def build_argv(settings: Settings, locations: Locations, files: ModelFiles, host
 
 def _listen(settings: Settings, locations: Locations) -> list[str]:
     in_flight = max(settings.engine.slots, settings.limits.max_in_flight or 0)
-    arguments = [
+    return [
         *("--host", _csv([str(locations.run.engine_socket)])),
         *("--api-key-file", str(locations.run.engine_key)),
         *("--threads-http", str(in_flight + _SPARE_HTTP_THREADS)),
@@ -59,9 +59,6 @@ def _listen(settings: Settings, locations: Locations) -> list[str]:
         "--slots",  # protected by the engine's key; the gateway serves it to admins only
         "--metrics",
     ]
-    if settings.engine.sleep_idle_seconds is not None:
-        arguments += ["--sleep-idle-seconds", str(max(1, round(settings.engine.sleep_idle_seconds)))]
-    return arguments
 
 
 def _model(settings: Settings, files: ModelFiles) -> list[str]:

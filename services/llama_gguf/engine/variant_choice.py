@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-_PROGRAM = "engine"
 _CPUINFO = Path("/proc/cpuinfo")
 _AUTO_HINT = "set engine.cpu_variant to auto"
 
@@ -137,7 +136,9 @@ class VariantSteps:
     def apply_exits(self) -> None:
         """Evaluate how the engine before this one ended, and record that none runs now."""
         before = engine_variant.read(self._run.engine_variant) or EngineVariant()
-        self._record = engine_variant.apply_exits(before, process_exits(read_supervisord_log(self._run), _PROGRAM))
+        self._record = engine_variant.apply_exits(
+            before, process_exits(read_supervisord_log(self._run), self._run.engine)
+        )
         # Also when nothing has changed: a process that ends before `choose` must not be taken for the one before.
         engine_variant.write(self._record, self._run.engine_variant)
         if self._record.rejected != before.rejected:

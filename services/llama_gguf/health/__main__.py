@@ -37,7 +37,7 @@ async def serve(snapshot: Snapshot) -> None:
     settings = snapshot.settings
     health = settings.health
     platform = resolve_platform(health.platform, os.environ)
-    monitor = Monitor(snapshot.locations.run, settings, print_line=_print_line)
+    monitor = Monitor(snapshot, print_line=_print_line)
 
     def respond_to(path: str) -> Response:
         return respond(path, health.path, platform, monitor.current())

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.health.responses import percent, pyworker_line
 from llama_gguf.logs import fields
-from llama_gguf.rundir import engine_phase
-from llama_gguf.settings import RunDir
+from llama_gguf.rundir import residency
 from llama_gguf.states import ServiceState
 
 from . import probe
+from .engines import least_ready, model_status
 from .state import Observation, Status, advance
 
 if TYPE_CHECKING:
-    from llama_gguf.settings import Settings
+    from llama_gguf.rundir.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +29,15 @@ class Monitor:
 
     def __init__(
         self,
-        run: RunDir,
-        settings: Settings,
+        snapshot: Snapshot,
         *,
         print_line: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._run = run
-        self._health = settings.health
-        self._gateway = settings.gateway
+        self._run = run = snapshot.locations.run
+        self._models = snapshot.models
+        self._health = snapshot.settings.health
+        self._gateway = snapshot.settings.gateway
         self._print_line = print_line
         self._clock = clock
         self._seen = Observation()
@@ -60,15 +60,23 @@ class Monitor:
     async def check(self) -> None:
         """Check once."""
         timeout = self._health.check_timeout_seconds
-        engine, gateway = await asyncio.gather(
-            probe.probe_engine(self._run.engine_socket, timeout),
+        runs = [self._run.of_engine(one.program) for one in self._models]
+        gateway, phases = await asyncio.gather(
             probe.accepts_connections(self._gateway.host, self._gateway.port, timeout),
+            asyncio.gather(*(probe.probe_engine(run.engine_socket, timeout) for run in runs)),
         )
         failure, cause = probe.read_failure(self._run)
+        stopped = {program for program, one in residency.read(self._run.residency).items() if not one.wanted}
+        engines = [
+            probe.see_engine(one, run, phase, stopped=one.program in stopped)
+            for one, run, phase in zip(self._models, runs, phases, strict=True)
+        ]
+        engine = least_ready(engines)
         self._seen = Observation(
-            engine=engine,
-            step=engine_phase.read(self._run.engine_phase),
-            cpu_variant=probe.read_cpu_variant(self._run),
+            engine=engine.phase,
+            step=engine.step,
+            models=tuple(model_status(one) for one in engines) if self._models[0].key else (),
+            cpu_variant=engine.cpu_variant,
             gateway=gateway,
             draining=self._run.draining.exists(),
             failure=failure,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any
 
-from llama_gguf.rundir import engine_variant, failure
+from llama_gguf.health.engines import EngineSeen
+from llama_gguf.rundir import engine_phase, engine_variant, failure
 from llama_gguf.settings import RunDir
 from llama_gguf.settings.hosts import from_here
+from llama_gguf.settings.one_model import OneModel
 from llama_gguf.states import Phase
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
@@ -53,9 +54,20 @@ async def accepts_connections(host: str, port: int, timeout_seconds: float) -> b
     return True
 
 
-def read_cpu_variant(run: RunDir) -> dict[str, Any] | None:
-    """Return which variant of its CPU code the engine runs and which ones crashed; None where there is only one."""
-    return engine_variant.summary(engine_variant.read(run.engine_variant))
+def see_engine(one: OneModel, run: RunDir, phase: Phase | None, *, stopped: bool) -> EngineSeen:
+    """Return what a check finds of one engine: its `phase`, and what the files of the run directory say."""
+    step = engine_phase.read(run.engine_phase)
+    found = failure.read(run.engine_failure)
+    return EngineSeen(
+        name=(step.model if step else "") or one.key,
+        phase=phase,
+        step=step,
+        cpu_variant=engine_variant.summary(engine_variant.read(run.engine_variant)),
+        required=one.required,
+        on_demand=one.on_demand,
+        stopped=stopped and phase is None,
+        failure=found.summary if found else "",
+    )
 
 
 def read_failure(run: RunDir) -> tuple[str | None, str]:

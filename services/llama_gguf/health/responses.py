@@ -78,6 +78,10 @@ def details(status: Status) -> bytes:
             "was_ready": status.was_ready,
             "warnings": notices_as_data(status.notices),
             "cpu_variant": status.cpu_variant,
+            "models": [
+                {"name": one.name, "phase": one.phase, "required": one.required, "reason": one.reason}
+                for one in status.models
+            ],
         }
     ).encode()
 

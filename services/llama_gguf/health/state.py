@@ -18,11 +18,22 @@ FAILURE_THRESHOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One of several models: what its engine does. Of several, `Observation.engine` is the one that is least ready."""
+
+    name: str  # for clients
+    phase: Phase
+    required: bool
+    reason: str = ""  # why it failed
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What one check of the appliance found."""
 
     engine: Phase | None = None  # by its /health: SERVING, LOADING, SILENT, BROKEN; None where nothing listens
     step: EnginePhase | None = None
+    models: tuple[ModelStatus, ...] = ()  # each of several
     gateway: bool = False  # accepts connections
     draining: bool = False
     cpu_variant: dict[str, Any] | None = None  # `engine_variant.summary`
@@ -46,6 +57,7 @@ class Status:
     silent_checks: int = 0
     notices: tuple[Notice, ...] = ()  # warnings of this engine
     cpu_variant: dict[str, Any] | None = None  # of the engine's code, and which ones crashed
+    models: tuple[ModelStatus, ...] = ()  # each of several
 
 
 def advance(before: Status, seen: Observation, now: float, *, probed: bool = True) -> Status:
@@ -58,7 +70,7 @@ def advance(before: Status, seen: Observation, now: float, *, probed: bool = Tru
     model = seen.step.model if seen.step else before.model
     notices = seen.step.warnings if seen.step else before.notices
     after = replace(after, since=since, silent_checks=silent, model=model)
-    return replace(after, notices=notices, cpu_variant=seen.cpu_variant)
+    return replace(after, notices=notices, cpu_variant=seen.cpu_variant, models=seen.models)
 
 
 def _judge(seen: Observation, *, was_ready: bool) -> Status:

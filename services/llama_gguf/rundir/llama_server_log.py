@@ -50,8 +50,15 @@ class LlamaServerLog:
     Returns our own program's lines unchanged; those come before `FOLLOWS`, when no request has been read.
     """
 
-    def __init__(self, log_format: Literal["text", "json"], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        log_format: Literal["text", "json"],
+        program: str = "engine",
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._format = log_format
+        self._program = program
         self._clock = clock
         self._partial = b""
         self._cut = False  # the rest of a line that was longer than the limit is dropped
@@ -106,7 +113,7 @@ class LlamaServerLog:
         event = {
             "ts": utc_text(self._clock(), "milliseconds"),
             "level": _OUR_LEVELS.get(level, level),
-            "program": "engine",
+            "program": self._program,
             "source": "llama-server",
             "event": text,
         }

@@ -43,11 +43,15 @@ class EngineOutput(POutputDispatcher):  # type: ignore[misc]  # supervisor has n
         super()._log(self._rendering.end())
 
 
-def make_rpcinterface(supervisord: Any, *, program: str, log_format: str) -> NoMethods:
-    """Read the output of `program` by `EngineOutput` from now on; supervisord calls this before it starts a program."""
+def make_rpcinterface(supervisord: Any, *, programs: str, log_format: str) -> NoMethods:
+    """Read the output of `programs`, separated by commas, by `EngineOutput` from now on.
+
+    supervisord calls this before it starts a program.
+    """
+    names = programs.split(",")
     for group in supervisord.options.process_group_configs:
         for config in group.process_configs:
-            if config.name == program:
+            if config.name in names:
                 _render_output(config, log_format)
     return NoMethods()
 
@@ -60,7 +64,7 @@ def _render_output(config: Any, log_format: str) -> None:
         dispatchers, pipes = make_dispatchers(process)
         for fd, plain in dispatchers.items():
             if isinstance(plain, POutputDispatcher):
-                log = LlamaServerLog("json" if log_format == "json" else "text")
+                log = LlamaServerLog("json" if log_format == "json" else "text", config.name)
                 dispatchers[fd] = EngineOutput(process, plain.event_type, fd, log)
                 latest[:] = [dispatchers[fd]]
         return dispatchers, pipes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from llama_gguf.errors import ExitCode
@@ -19,9 +19,10 @@ from llama_gguf.rundir.crashes import Crash, CrashFile
 from llama_gguf.rundir.exits import UNKNOWN_STATUS, ExitStatus, ProcessExit, process_exits, read_supervisord_log
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.settings import RunDir
+from llama_gguf.settings.locations import is_engine
 
 from .log_tail import last_error, last_hint, tail_lines
-from .programs import ENGINE, LISTENER
+from .programs import LISTENER
 from .restart_policy import reason_to_give_up
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Diagnosis(Protocol):
         """Whether the configuration is wrong, or names what cannot be used."""
 
 
-Diagnose = Callable[[Sequence[str], int | None, str | None], Diagnosis | None]
-"""Called with the engine's last output lines, its exit code and its signal."""
+Diagnose = Callable[[str, Sequence[str], int | None, str | None], Diagnosis | None]
+"""Called with the engine's program, its last output lines, its exit code and its signal."""
 
 
 class SupervisordCalls(Protocol):
@@ -71,7 +72,8 @@ class FatalListener:
     """Decides after each exit of a program; a fatal one it records as failure and stops the appliance, or the program.
 
     An engine that exits by an illegal instruction while another variant of its CPU code is left is restarted as often
-    as there are variants, past supervisord's own retries. `gave_up` is called before anything is stopped.
+    as there are variants, past supervisord's own retries. `gave_up` is called before anything is stopped. The appliance
+    goes on without the engines in `optional`: only these models fail then.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class FatalListener:
         diagnose: Diagnose,
         *,
         gave_up: Callable[[str, ExitStatus], None],
+        optional: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
@@ -89,9 +92,10 @@ class FatalListener:
         self._supervisord = supervisord
         self._diagnose = diagnose
         self._gave_up = gave_up
+        self._optional = optional
         self._clock = clock
         self._crashes = CrashFile(run.crashes)
-        self._restarted_after = 0  # pid of the engine after whose exit one was started past supervisord's retries
+        self._restarted_after: set[int] = set()  # pids after whose exit one was started past supervisord's retries
 
     def handle(self, event: str, payload: dict[str, str]) -> None:
         """Handle one event: EXITED, BACKOFF or FATAL of one program."""
@@ -100,7 +104,7 @@ class FatalListener:
             return  # a stop was requested: no exit is a failure now
         history = process_exits(read_supervisord_log(self._run), program)
         status = history[-1].status if history else UNKNOWN_STATUS
-        mitigated = program == ENGINE and self._is_mitigated(event, history)
+        mitigated = is_engine(program) and self._is_mitigated(program, event, history)
         now = self._clock()
         crashes = self._crashes.read()
         if event == "EXITED":
@@ -110,26 +114,28 @@ class FatalListener:
             log.warning("program exited, will be restarted", extra=fields(name=program, how=str(status), state=event))
         if program == LISTENER or self._run.failure.exists():
             return
+        if program in self._optional and self._run.of_engine(program).engine_failure.exists():
+            return
         if mitigated:
             if event == "FATAL":
                 self._supervisord.start_program(program)
-                self._restarted_after = history[-1].pid
+                self._restarted_after.add(history[-1].pid)
             return
-        was_ready = self._run.ready.exists()
+        was_ready = self._run.ready.exists() and program not in self._optional
         reason = reason_to_give_up(event, program, status, crashes, self._rules, was_ready=was_ready, now=now)
         tail = tail_lines(self._run.log(program))
-        diagnosis = self._diagnose(tail, status.code, status.signal) if program == ENGINE else None
+        diagnosis = self._diagnose(program, tail, status.code, status.signal) if is_engine(program) else None
         if reason is None and diagnosis is not None and diagnosis.permanent:
             what = "cannot stay up" if was_ready else "cannot start"
             reason = f"{program} {what} ({status}): a restart cannot help"
         if reason is not None:
             self._give_up(program, status, reason, tail, diagnosis)
 
-    def _is_mitigated(self, event: str, history: Sequence[ProcessExit]) -> bool:
+    def _is_mitigated(self, program: str, event: str, history: Sequence[ProcessExit]) -> bool:
         """Return whether the engine's next start avoids the cause of its exit."""
-        if not history or (event == "FATAL" and history[-1].pid == self._restarted_after):
+        if not history or (event == "FATAL" and history[-1].pid in self._restarted_after):
             return False  # nothing has run since: supervisord could not start it
-        record = engine_variant.read(self._run.engine_variant)
+        record = engine_variant.read(self._run.of_engine(program).engine_variant)
         status = history[-1].status
         if engine_variant.is_mitigated(record, history[-1]):
             return True
@@ -155,10 +161,11 @@ class FatalListener:
             at=self._clock(),
             exit_status=ExitCode.CONFIG if configuration else ExitCode.UNAVAILABLE,
         )
-        failures.write(failure, self._run.failure)
+        optional = program in self._optional
+        failures.write(failure, self._run.of_engine(program).engine_failure if optional else self._run.failure)
         self._gave_up(program, status)
         log.error("giving up", extra=fields(name=program, reason=reason, cause=failure.cause, fix=failure.fix))
-        if self._rules.exit_on_failure:
+        if self._rules.exit_on_failure and not optional:
             self._supervisord.shutdown()
         else:
             self._supervisord.stop_program(program)

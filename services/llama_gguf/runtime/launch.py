@@ -85,7 +85,8 @@ def launch(inputs: LaunchInputs) -> int:
 def _write_files(inputs: LaunchInputs, env: Mapping[str, str]) -> None:
     locations, settings = inputs.snapshot.locations, inputs.snapshot.settings
     run = locations.run
-    prepare_rundir.write_engine_key(run)
+    for one in inputs.snapshot.models:
+        prepare_rundir.write_engine_key(run.of_engine(one.program))
     prepare_rundir.link_cwd(run)
     prepare_rundir.link_logs(locations, settings.logging, tuple(program.name for program in inputs.programs))
     snapshots.write(inputs.snapshot, run.snapshot)

@@ -17,7 +17,7 @@ from llama_gguf.errors import ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.runtime.supervisord import CWD_LINK, LOGS_LINK
 from llama_gguf.settings import Locations, RunDir
-from llama_gguf.settings.locations import MAX_RUN_DIR_BYTES
+from llama_gguf.settings.locations import ENGINE_PROGRAM, MAX_RUN_DIR_BYTES
 from llama_gguf.timestamps import utc_file_stamp
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def _lock(run: RunDir) -> int:
 
 
 def _clear(run: RunDir) -> None:
-    remove_engine_key(run)
+    for key in run.root.glob(f"{ENGINE_PROGRAM}*.key"):
+        remove_engine_key(run.of_engine(key.stem))
     leftovers = (
+        *run.of_all_engines(),
         run.supervisord_socket,
         run.supervisord_pid,
         run.supervisord_ini,
-        run.engine_socket,
-        run.engine_phase,
-        run.engine_variant,
+        run.residency,
         run.draining,
         run.ready,
         run.crashes,

@@ -7,13 +7,16 @@ directory.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from llama_gguf.settings import Settings
 from llama_gguf.settings.environment_filter import PROXIES
+from llama_gguf.settings.one_model import OneModel, each_model
 from llama_gguf.settings.sections.sources import artifacts_of
 
-ENGINE, GATEWAY, HEALTH, LISTENER = "engine", "gateway", "health", "listener"
+GATEWAY, HEALTH, LISTENER = "gateway", "health", "listener"
+_FIRST_ENGINE_PRIORITY, _GATEWAY_PRIORITY = 20, 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,9 @@ class Program:
 
     Started in ascending order of `priority` without waiting; stopped in descending order, each after the one before
     it has exited. It gets SIGKILL `stop_seconds` after the stop signal. A `listener` uses stdin and stdout for
-    supervisord's event protocol instead of logging to stdout. `variables` are the environment variables it gets beyond
-    the common ones, as patterns of `settings.environment_filter`.
+    supervisord's event protocol instead of logging to stdout. Without `autostart` it runs only once the gateway wants
+    it. `variables` are the environment variables it gets beyond the common ones, as patterns of
+    `settings.environment_filter`.
     """
 
     name: str
@@ -34,12 +38,15 @@ class Program:
     start_retries: int = 3
     stop_signal: str = "TERM"
     listener: bool = False
+    autostart: bool = True
     variables: tuple[str, ...] = ()
 
 
-def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
+def build_programs(settings: Settings, python: str, sizes: Mapping[str, int] | None = None) -> tuple[Program, ...]:
     """Return the appliance's programs; `python` is the interpreter's bare name, found through PATH.
 
+    Each model has an engine of its own. The largest of several, by the bytes in `sizes` (by program), starts first: it
+    takes longest.
     The gateway stops first and the engine only after it, so that running requests can finish; the health server reports
     `draining` until it stops after the engine. The listener is last: it handles the exits of the others.
     """
@@ -51,6 +58,14 @@ def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
         argv = (python, "-P", "-m", module)
         return Program(name, argv, priority, stop, start_retries=supervisor.start_retries, variables=variables)
 
+    def engine(one: OneModel, rank: int) -> Program:
+        variables = _engine_variables(one.settings)
+        plain = program(one.program, "llama_gguf.engine", _FIRST_ENGINE_PRIORITY + rank, stop_seconds, variables)
+        argv = (*plain.argv, one.program) if one.key else plain.argv
+        return replace(plain, argv=argv, autostart=not one.on_demand)
+
+    known = sizes or {}
+    models = sorted(each_model(settings), key=lambda one: -known.get(one.program, 0))
     return (
         Program(
             LISTENER,
@@ -62,8 +77,14 @@ def build_programs(settings: Settings, python: str) -> tuple[Program, ...]:
             listener=True,
         ),
         program(HEALTH, "llama_gguf.health", 10, 5),
-        program(GATEWAY, "llama_gguf.gateway", 30, drain_seconds + stop_seconds, _gateway_variables(settings)),
-        program(ENGINE, "llama_gguf.engine", 20, stop_seconds, _engine_variables(settings)),
+        program(
+            GATEWAY,
+            "llama_gguf.gateway",
+            _GATEWAY_PRIORITY,
+            drain_seconds + stop_seconds,
+            _gateway_variables(settings),
+        ),
+        *(engine(one, rank) for rank, one in enumerate(models)),
     )
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from llama_gguf.errors import ExitCode
 from llama_gguf.rundir.crashes import Crash
 from llama_gguf.rundir.exits import ExitStatus
-
-from .programs import ENGINE
+from llama_gguf.settings.locations import is_engine
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.supervisor import Supervisor
@@ -41,7 +40,7 @@ def reason_to_give_up(
         return None  # supervisord counts these
     counted = [crash for crash in crashes if crash.program == program and not crash.mitigated]
     recent = [crash for crash in counted if now - crash.at <= rules.restart_window_seconds]
-    if program == ENGINE and not was_ready and len(recent) > rules.start_retries:
+    if is_engine(program) and not was_ready and len(recent) > rules.start_retries:
         return f"{program} never became ready: {status}, {len(recent)} times"
     if len(recent) > rules.max_restarts:
         return f"{program} keeps crashing: {len(recent)} times in {rules.restart_window_seconds:.0f} s, last {status}"

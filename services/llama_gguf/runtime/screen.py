@@ -9,8 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llama_gguf.logs import is_own_line, shorten
-
-from .programs import ENGINE
+from llama_gguf.settings.locations import is_engine
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.logging import Logging
@@ -43,7 +42,7 @@ class Screen:
 
     def shows(self, program: str, line: str) -> bool:
         """Return whether this line of a program's log is shown when it is written."""
-        return program != ENGINE or is_own_line(line)
+        return not is_engine(program) or is_own_line(line)
 
     def shorten(self, line: str) -> str:
         """Return our own log line in the form that is shown."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.runtime.program_environment import withheld
 from llama_gguf.settings import RunDir
+from llama_gguf.settings.locations import is_engine
 
-from .programs import ENGINE, Program
+from .programs import Program
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.logging import Logging
@@ -66,7 +67,7 @@ def render_ini(
             "rpcinterface:engine_output",
             {
                 "supervisor.rpcinterface_factory": "llama_gguf.runtime.engine_output:make_rpcinterface",
-                "program": ENGINE,
+                "programs": ",".join(program.name for program in programs if is_engine(program.name)),
                 "log_format": logging.format,
             },
         ),
@@ -88,6 +89,7 @@ def _program_section(program: Program, logging: Logging, blanked: list[str]) -> 
         "command": " ".join(program.argv),
         "directory": CWD_LINK,
         "priority": program.priority,
+        **({} if program.autostart else {"autostart": "false"}),
         "autorestart": "true",
         "startsecs": program.start_seconds,
         "startretries": program.start_retries,

@@ -7,7 +7,7 @@ directory exist, is it writable) but changes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,11 @@ RUN_DIR_VARIABLE = "LLAMA_GGUF_RUN_DIR"
 """Variable in which `up` passes the run directory to its programs."""
 ENGINE_PROGRAM = "engine"
 """Name of the engine's program; of several models each has its own, with the model's name after a hyphen."""
+
+
+def is_engine(program: str) -> bool:
+    """Return whether a program of the appliance is an engine."""
+    return program == ENGINE_PROGRAM or program.startswith(f"{ENGINE_PROGRAM}-")
 
 
 class RunFile:
@@ -80,12 +85,22 @@ class RunDir:
     """JSON: which CPU variant the engine runs, and which ones crashed here."""
     failure = RunFile("failure.json")
     """JSON: why the appliance gave up; exists only after that."""
+    engine_failure = RunFile("failure-{engine}.json")
+    """JSON: why this engine was given up while the appliance goes on without it."""
+    residency = RunFile("residency.json")
+    """JSON: which engines the gateway has stopped on purpose; exists only where models are loaded on demand."""
     draining = RunFile("draining")
     """Exists once a stop was requested; health responds unready from then on."""
     ready = RunFile("ready")
     """Exists once the appliance has been ready; created by the health server."""
     crashes = RunFile("crashes.json")
     """JSON: when and how each program exited unexpectedly; the listener's state, and the count of restarts."""
+
+    def of_all_engines(self) -> Iterator[Path]:
+        """Yield the files that engines have in this directory, also those of another configuration."""
+        for file in (RunDir.__dict__[name] for name in vars(RunDir)):
+            if isinstance(file, RunFile) and "{engine}" in file.name:
+                yield from self.root.glob(file.name.format(engine=f"{ENGINE_PROGRAM}*"))
 
     def of_engine(self, program: str) -> RunDir:
         """Return the same directory with the files of another engine's program."""

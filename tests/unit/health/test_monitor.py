@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from llama_gguf.health.monitor import Monitor
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.failure import Failure
-from llama_gguf.settings import RunDir, Settings, parse
+from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.settings import RunDir, locate, parse
 
 
 @pytest.fixture
@@ -49,21 +51,22 @@ class Parts:
         self.engine.close()
         self.gateway.close()
 
-    def settings(self, platform: str = "plain") -> Settings:
-        return parse(
+    def snapshot(self, platform: str = "plain") -> Snapshot:
+        settings = parse(
             {
                 "model": {"path": "/m"},
                 "gateway": {"host": "127.0.0.1", "port": self.gateway_port},
                 "health": {"platform": platform, "check_interval_seconds": 0.01, "check_timeout_seconds": 1.0},
             }
         )
+        return Snapshot(settings, replace(locate(settings, {}), run=self.run))
 
 
 async def test_looks_until_ready_and_remembers(run: RunDir) -> None:
     lines: list[str] = []
     async with Parts(run) as parts:
         parts.code = 503
-        monitor = Monitor(run, parts.settings("vast"), print_line=lines.append)
+        monitor = Monitor(parts.snapshot("vast"), print_line=lines.append)
         await monitor.check()
         assert monitor.current().state == "starting"
         assert not run.ready.exists()
@@ -73,7 +76,7 @@ async def test_looks_until_ready_and_remembers(run: RunDir) -> None:
         assert run.ready.exists()
         assert lines == ["llama-gguf-on-load: model ready"]
 
-        reborn = Monitor(run, parts.settings(), print_line=lines.append)
+        reborn = Monitor(parts.snapshot(), print_line=lines.append)
         assert reborn.current().state == "unready"  # not `starting`: it has been ready before
         await reborn.check()
         assert reborn.current().state == "ready"
@@ -82,7 +85,7 @@ async def test_looks_until_ready_and_remembers(run: RunDir) -> None:
 async def test_a_stop_and_a_failure_are_seen_without_a_new_look(run: RunDir) -> None:
     lines: list[str] = []
     async with Parts(run) as parts:
-        monitor = Monitor(run, parts.settings("vast"), print_line=lines.append)
+        monitor = Monitor(parts.snapshot("vast"), print_line=lines.append)
         await monitor.check()
         assert monitor.current().state == "ready"
         run.draining.touch()
@@ -96,7 +99,7 @@ async def test_a_stop_and_a_failure_are_seen_without_a_new_look(run: RunDir) -> 
 async def test_other_platforms_get_no_lines(run: RunDir) -> None:
     lines: list[str] = []
     async with Parts(run) as parts:
-        monitor = Monitor(run, parts.settings("runpod"), print_line=lines.append)
+        monitor = Monitor(parts.snapshot("runpod"), print_line=lines.append)
         task = asyncio.create_task(monitor.run())
         while monitor.current().state != "ready":  # noqa: ASYNC110 - what is waited for is the polling itself
             await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_gguf.health.responses import details, percent, pyworker_line, respond
-from llama_gguf.health.state import Status
+from llama_gguf.health.state import ModelStatus, Status
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings.platform import Platform
 from llama_gguf.states import Phase, ServiceState
@@ -74,11 +74,17 @@ def test_details() -> None:
         "was_ready": False,
         "warnings": [{"code": "no-chat-template", "message": "it has none", "hint": "set one"}],
         "cpu_variant": None,
+        "models": [],
     }
     assert json.loads(details(status(ServiceState.READY)))["warnings"] == []
     variant = {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
     assert json.loads(details(Status(ServiceState.READY, 0.0, cpu_variant=variant)))["cpu_variant"] == variant
     assert json.loads(details(status(ServiceState.READY)))["progress"] is None
+    several = (ModelStatus("a", Phase.SERVING, True), ModelStatus("b", Phase.FAILED, False, "cannot start"))
+    assert json.loads(details(Status(ServiceState.READY, 0.0, models=several)))["models"] == [
+        {"name": "a", "phase": "serving", "required": True, "reason": ""},
+        {"name": "b", "phase": "failed", "required": False, "reason": "cannot start"},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import llama_gguf
 from llama_gguf.rundir.llama_server_log import FOLLOWS
 from llama_gguf.runtime.engine_output import EngineOutput
-from llama_gguf.runtime.programs import ENGINE, Program
+from llama_gguf.runtime.programs import Program
 from llama_gguf.runtime.supervisord import render_ini
+from llama_gguf.settings.locations import ENGINE_PROGRAM
 from llama_gguf.settings.sections.logging import Logging
 from support.gateway_box import wait_until
 
@@ -23,7 +24,7 @@ def log_of(folder: Path, program: str, *, until: str) -> str:
     (folder / "logs").mkdir()
     (folder / "cwd").symlink_to(folder)
     (folder / "program.py").write_text(program)
-    engine = Program(ENGINE, ("python", "program.py"), 10, 1, start_retries=0)
+    engine = Program(ENGINE_PROGRAM, ("python", "program.py"), 10, 1, start_retries=0)
     (folder / "supervisord.ini").write_text(render_ini([engine], Logging()))
     argv = [sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", "supervisord.ini"]
     log = folder / "logs" / "engine.log"
@@ -88,7 +89,7 @@ def test_a_rendering_that_fails_does_not_stop_the_reading() -> None:
 
     output = EngineOutput.__new__(EngineOutput)
     output._rendering = Broken()  # type: ignore[assignment]
-    output.process = type("P", (), {"config": type("C", (), {"options": Options, "name": ENGINE})})
+    output.process = type("P", (), {"config": type("C", (), {"options": Options, "name": ENGINE_PROGRAM})})
     output.childlog = type("H", (), {"info": staticmethod(written.append)})
     output.channel, output.log_to_mainlog, output.stdout_events_enabled = "stdout", False, False
     output._log(b"hunter2\n")

@@ -41,7 +41,9 @@ class Found:
 
 
 class Scene:
-    def __init__(self, root: Path, rules: Supervisor | None = None, found: Found | None = None) -> None:
+    def __init__(
+        self, root: Path, rules: Supervisor | None = None, found: Found | None = None, optional: Sequence[str] = ()
+    ) -> None:
         self.run = RunDir(root=root)
         self.calls = Calls()
         self.asked: list[tuple[list[str], int | None, str | None]] = []
@@ -53,10 +55,12 @@ class Scene:
             self.calls,
             self._diagnose,
             gave_up=lambda program, ended: self.gave_up.append((program, ended)),
+            optional=optional,
             clock=lambda: 1000.0,
         )
 
-    def _diagnose(self, tail: Sequence[str], code: int | None, signal: str | None) -> Found | None:
+    def _diagnose(self, program: str, tail: Sequence[str], code: int | None, signal: str | None) -> Found | None:
+        assert program.startswith("engine")
         self.asked.append((list(tail), code, signal))
         return self.found
 
@@ -258,3 +262,22 @@ def test_the_protocol(tmp_path: Path) -> None:
     serve(io.BytesIO(head.encode() + payload), out, scene.listener.handle)
     assert out.getvalue() == b"READY\nRESULT 2\nOKREADY\n"
     assert [crash.pid for crash in CrashFile(scene.run.crashes).read()] == [9]
+
+
+def test_an_optional_engine_fails_alone(tmp_path: Path) -> None:
+    """The appliance goes on, also when its own rules would end it: only this model is given up."""
+    scene = Scene(tmp_path, found=Found(permanent=True), optional=("engine-b",))
+    scene.run.ready.touch()
+    scene.ended("engine-b", "exit status 1", 7)
+    scene.event("EXITED", "engine-b", 7)
+    assert scene.calls.made == ["stop engine-b"]
+    assert not scene.run.failure.exists()
+    found = failures.read(scene.run.of_engine("engine-b").engine_failure)
+    assert found is not None
+    assert (found.program, found.cause, found.fix) == ("engine-b", "no memory", "lower slots")
+    scene.event("FATAL", "engine-b", 7)  # told once
+    assert scene.calls.made == ["stop engine-b"]
+    scene.ended("engine-a", "exit status 1", 8)
+    scene.event("EXITED", "engine-a", 8)
+    assert scene.calls.made == ["stop engine-b", "shutdown"]
+    assert scene.run.failure.exists()

@@ -19,7 +19,7 @@ from llama_gguf.cli.appliance import public_url
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.launch import LaunchInputs, launch
-from llama_gguf.runtime.programs import ENGINE, build_programs
+from llama_gguf.runtime.programs import build_programs
 from llama_gguf.runtime.screen import open_screen
 from llama_gguf.settings import Settings, locate
 from llama_gguf.settings.platform import INSTANCE_VARIABLES, resolve_platform
@@ -54,8 +54,23 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
     log_boot(snapshot, loaded.file, dump=screen is None)
     greet(snapshot, first_key(snapshot, os.environ), engine_log=screen is not None)
     env = programs_environment(os.environ, settings)
-    programs = build_programs(settings, Path(sys.executable).name)
+    programs = build_programs(settings, Path(sys.executable).name, sizes_on_disk(snapshot, os.environ))
     context.exit(launch(LaunchInputs(snapshot, programs, env, stdout=sys.stdout.fileno(), stderr=sys.stderr)))
+
+
+def sizes_on_disk(snapshot: Snapshot, env: Mapping[str, str]) -> dict[str, int]:
+    """Return the bytes of each model's file, by the program of its engine; those that are not here yet are left out."""
+    if not snapshot.settings.models:
+        return {}
+    from llama_gguf.models.inventory import file_status  # noqa: PLC0415 - only several models have an order
+    from llama_gguf.models.source import plan_sources  # noqa: PLC0415
+
+    found = {}
+    for one in snapshot.models:
+        file = file_status(plan_sources(one.settings.model, snapshot.locations, env).model)
+        if file.bytes_on_disk:
+            found[one.program] = file.bytes_on_disk
+    return found
 
 
 def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:
@@ -134,21 +149,24 @@ def greet(snapshot: Snapshot, first: BootstrapResult | None, *, engine_log: bool
         )
     lines.append(f"Try: {sample_call(snapshot, secret)}")
     if engine_log:
-        lines.append(f"Log of llama-server: {snapshot.locations.run.log(ENGINE)}")
+        lines += [f"Log of llama-server: {snapshot.locations.run.log(one.program)}" for one in snapshot.models]
     click.echo("\n".join(lines), err=True)
 
 
 def sample_call(snapshot: Snapshot, key: str) -> str:
     """Return a curl command that calls the API."""
-    settings = snapshot.settings
-    path, body = {
+    settings = snapshot.models[0].settings
+    samples: dict[str, tuple[str, dict[str, object]]] = {
         "generate": (
             "/v1/chat/completions",
             {"messages": [{"role": "user", "content": "Write one sentence about the sea."}], "max_tokens": 64},
         ),
         "embed": ("/v1/embeddings", {"input": "hello"}),
         "rerank": ("/v1/rerank", {"query": "hello", "documents": ["good day", "goodbye"]}),
-    }[settings.engine.task]
+    }
+    path, body = samples[settings.engine.task]
+    if settings.model.aliases and snapshot.settings.models:
+        body = {"model": settings.model.aliases[0], **body}
     words = ["curl", "-sS", public_url(snapshot) + path, "-H", "Content-Type: application/json"]
     if settings.auth.enabled:
         words += ["-H", f"Authorization: Bearer {key or 'YOUR_KEY'}"]
