@@ -28,7 +28,7 @@ MAX_MODULES_IN_A_FOLDER = 15
 MAX_LEVELS = 8
 LEVELS = (
     "http1 tokens api hold_time translate",
-    "scheduling ratelimit upstream exchange inputs request allocator",
+    "scheduling ratelimit upstream exchange inputs request allocator residency",
     "relay telemetry",
     "inference builtin_routes",
     "pipeline",

@@ -26,6 +26,9 @@ USED_BY_OTHERS = {
         "httptools: on_message_begin on_url on_header on_headers_complete on_body on_message_complete"
     ),
     "gateway.http1.response_writer.ResponseWriter": "asyncio: pause_writing resume_writing",
+    "gateway.residency.forecast": "the driver that is being written: expected_wait impossible",
+    "gateway.residency.model_state.Action": "the driver that is being written: kind reason",
+    "gateway.residency.policy": "the driver that is being written: decide next_check",
     "gateway.telemetry.metrics._Collector": "prometheus_client: describe",
     "gateway.telemetry.usage_store.Used": "the usage command unpacks a row: requests errors cached_tokens",
     "gateway.tokens.counts.Tokens": "the recorder unpacks the counts: tokens_per_second",
@@ -177,6 +180,7 @@ SHARED_CLASS_NAMES = {
     "Cors": "a section of the configuration, and what the gateway makes of it",
     "Diagnosis": "engine makes it; the listener, which may not import engine, says as a Protocol what it needs of it",
     "Gateway": "a section of the configuration, and the program",
+    "Rules": "the settings for relayed requests, and those for models that take turns",
     "Metrics": "a section of the configuration, and the gateway's",
 }
 

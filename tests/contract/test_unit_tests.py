@@ -16,7 +16,8 @@ UNIT = ROOT / "tests" / "unit"
 # Why modules have no test file of their own -> the modules.
 NO_FILE_OF_ITS_OWN = {
     "classes and constants without logic": """
-        errors.py gateway/hold_time.py gateway/ratelimit/store.py gateway/http1/handler.py models/download/spec.py
+        errors.py gateway/hold_time.py gateway/ratelimit/store.py gateway/http1/handler.py
+        gateway/residency/model_state.py models/download/spec.py
         models/model_files.py settings/health_paths.py""",
     "sections of the configuration: tests/unit/settings/sections/test_settings.py, tests/golden/test_config.py": """
         settings/sections/auth.py settings/sections/base.py settings/sections/engine.py settings/sections/gateway.py
