@@ -183,6 +183,13 @@ ERROR_CODES: tuple[ErrorCode, ...] = (
     ),
     ErrorCode("model_loading", 503, "The model is still loading.", _RETRY),
     ErrorCode(
+        "model_failed",
+        503,
+        "The model could not be loaded, or never fits into memory; other models are served.",
+        "See the cause in the message; Retry-After says when it is tried again.",
+        outcome="engine_error",
+    ),
+    ErrorCode(
         "engine_failed",
         503,
         "The engine could not be started, and no further attempt is made.",

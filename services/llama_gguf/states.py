@@ -16,6 +16,7 @@ class EngineState(StrEnum):
     READY = "ready"
     DOWN = "down"  # not running; supervisord restarts it
     FAILED = "failed"  # given up for good
+    UNLOADED = "unloaded"  # stopped, because nobody needs its model now
 
 
 class Residency(StrEnum):

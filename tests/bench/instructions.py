@@ -111,13 +111,13 @@ async def _drive(root: Path, case: str, requests: int) -> None:
     box = make_box(root)
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(Engine, str(box.socket))
-    gateway = Gateway(box.shot, RuntimeInputs("engine-key", "0", "host"), access_stream=io.BytesIO())
+    gateway = Gateway(box.shot, RuntimeInputs({"engine": "engine-key"}, "0", "host"), access_stream=io.BytesIO())
     await gateway.start()
-    while gateway.engine.state != "ready":  # noqa: ASYNC110 - it has no event for others
+    while gateway.backends.first.engine.state != "ready":  # noqa: ASYNC110 - it has no event for others
         await asyncio.sleep(0.01)
     # What the clock brings on differs from run to run: only requests are counted, and their records in batches.
     gateway.deadlines.stop()
-    await gateway.engine.stop()
+    await gateway.backends.first.engine.stop()
     await gateway.keys.stop()
     gc.collect()
     gc.freeze()

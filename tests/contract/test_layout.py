@@ -25,11 +25,12 @@ GATEWAY = "llama_gguf.gateway."
 MAX_MODULES_IN_A_FOLDER = 15
 
 # Sub-packages and modules of the gateway, lowest first. Each may import those of lower lines only, and itself.
-MAX_LEVELS = 8
+MAX_LEVELS = 9
 LEVELS = (
     "http1 tokens api hold_time translate",
     "scheduling ratelimit upstream exchange inputs request allocator residency",
     "relay telemetry",
+    "backends",
     "inference builtin_routes",
     "pipeline",
     "app",

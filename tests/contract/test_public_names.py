@@ -20,16 +20,12 @@ SECTIONS = f"{PACKAGE}.settings.sections."
 USED_BY_OTHERS = {
     "cli.__main__.LazyGroup": "click: list_commands get_command format_commands",
     "engine.binary.Device": "`plan --json` prints every field: free_bytes",
-    "engine.flags.Flag": "schema/engine/flags.json has every field: names variable removed",
+    "engine.flags.Flag": "schema/engine/flags.json has every field: variable removed",
     "gateway.http1.connection.ClientConnection": "asyncio: connection_made connection_lost data_received eof_received",
     "gateway.http1.request_parser.ParserEvents": (
         "httptools: on_message_begin on_url on_header on_headers_complete on_body on_message_complete"
     ),
     "gateway.http1.response_writer.ResponseWriter": "asyncio: pause_writing resume_writing",
-    "gateway.residency.forecast": "the driver that is being written: expected_wait impossible",
-    "gateway.residency.model_state.Action": "the driver that is being written: kind reason",
-    "gateway.residency.policy": "the driver that is being written: decide next_check",
-    "gateway.telemetry.metrics._Collector": "prometheus_client: describe",
     "gateway.telemetry.usage_store.Used": "the usage command unpacks a row: requests errors cached_tokens",
     "gateway.tokens.counts.Tokens": "the recorder unpacks the counts: tokens_per_second",
     "gateway.upstream.client.EngineConnection": "asyncio: connection_made data_received connection_lost",
@@ -43,7 +39,7 @@ USED_BY_OTHERS = {
     "models.download.range_response.RangeNotSatisfiable": "patterns match it by position: total",
     "models.memory.repack.Repacked": "llama.cpp's name, to compare with its log: buffer",
     "platforms.serialize._Dumper": "PyYAML: ignore_aliases",
-    "runtime.unix_xmlrpc._Transport": "xmlrpc.client: make_connection",
+    "rundir.unix_xmlrpc._Transport": "xmlrpc.client: make_connection",
     "settings.loading.nested_variables._Base": "pydantic: model_config",
 }
 
@@ -180,7 +176,6 @@ SHARED_CLASS_NAMES = {
     "Cors": "a section of the configuration, and what the gateway makes of it",
     "Diagnosis": "engine makes it; the listener, which may not import engine, says as a Protocol what it needs of it",
     "Gateway": "a section of the configuration, and the program",
-    "Rules": "the settings for relayed requests, and those for models that take turns",
     "Metrics": "a section of the configuration, and the gateway's",
 }
 

@@ -29,9 +29,10 @@ NO_FILE_OF_ITS_OWN = {
     "options and tables of commands, tested as a person runs them: tests/unit/cli/commands/test_keys.py": """
         cli/config_options.py cli/keys_options.py cli/keys_view.py""",
     "through its command: tests/unit/cli/commands/test_plan.py": "cli/plan_facts.py",
+    "through whoever drives it: tests/unit/gateway/backends/test_residency_driver.py": "gateway/backends/managed.py",
     "the whole reference is compared: tests/unit/cli/commands/test_gen.py": "cli/generate/gateway_tables.py",
     "put together and driven over real sockets by every test of the gateway: tests/support/running_gateway.py": """
-        gateway/app.py gateway/exchange.py""",
+        gateway/app.py gateway/exchange.py gateway/backends/backend.py""",
     "through whole downloads from a real server: tests/unit/models/download/test_transfer.py": """
         models/download/background.py models/download/errors.py models/download/workers.py""",
     "through its users: tests/unit/models/test_http_url.py, tests/unit/models/hub/test_huggingface.py": """
@@ -40,7 +41,7 @@ NO_FILE_OF_ITS_OWN = {
     "rendered files are compared whole: tests/golden/test_render.py, "
     "tests/unit/platforms/kubernetes/test_rendering.py": """
         platforms/kubernetes/options.py platforms/kubernetes/parameters.py platforms/runpod/api.py""",
-    "through its only user: tests/unit/runtime/test_supervisord_client.py": "runtime/unix_xmlrpc.py",
+    "through its only user: tests/unit/rundir/test_supervisord_client.py": "rundir/unix_xmlrpc.py",
     "one table for all checks: tests/unit/settings/checks/test_table.py": """
         settings/checks/engine.py settings/checks/model.py settings/checks/network.py settings/checks/paths.py""",
     "through load: tests/unit/settings/loading/test_load.py, tests/golden/test_config.py": """

@@ -550,9 +550,9 @@ async def test_every_error_has_the_shape_of_openais_and_a_code_that_is_a_text(tm
 async def test_a_full_queue_is_503_with_a_time_to_come_back(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"limits": {"max_in_flight": 1, "queue": {"max_size": 1}}}) as running:
         busy = [asyncio.create_task(running.chat(hang_after=-1))]
-        await running.until(lambda: running.gateway.admission.active == 1)
+        await running.until(lambda: running.gateway.backends.first.admission.active == 1)
         busy.append(asyncio.create_task(running.chat()))
-        await running.until(lambda: running.gateway.admission.waiting == 1)
+        await running.until(lambda: running.gateway.backends.first.admission.waiting == 1)
         answer = await running.chat()
         assert (answer.status, answer.error["code"]) == (503, "queue_full")
         assert int(answer.headers["retry-after"]) >= 1

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_gguf.runtime.supervisord_client import Supervisord
+from llama_gguf.rundir.supervisord_client import Supervisord
 
 from .patience import PATIENCE
 from .ports import free_ports

@@ -132,15 +132,17 @@ class Box:
 
 
 def make_box(root: Path, changes: Mapping[str, Any] | None = None) -> Box:
-    """Create a run directory; nothing is started."""
+    """Create a run directory; nothing is started. With `models` there is no `model`."""
     port = free_port()
+    tiny = {
+        "path": "/models/tiny.gguf",
+        "aliases": ["tiny"],
+        "mmproj": {"path": "/models/tiny-mmproj.gguf"},  # without one uploads are refused
+    }
+    plain: dict[str, Any] = {} if "models" in (changes or {}) else {"model": tiny}
     tree = merge(
         {
-            "model": {
-                "path": "/models/tiny.gguf",
-                "aliases": ["tiny"],
-                "mmproj": {"path": "/models/tiny-mmproj.gguf"},  # without one uploads are refused
-            },
+            **plain,
             "paths": {"data_dir": str(root / "data"), "run_dir": str(root / "run")},
             "gateway": {"host": "127.0.0.1", "port": port},
             "engine": {"slots": 2, "context_per_slot": 2048},
@@ -153,9 +155,11 @@ def make_box(root: Path, changes: Mapping[str, Any] | None = None) -> Box:
     locations = locate(settings, {})
     for folder in (locations.run.root, locations.data_dir):
         folder.mkdir(parents=True, mode=0o700)
-    locations.run.engine_key.write_text(ENGINE_KEY + "\n", encoding="ascii")
-    locations.run.engine_key.chmod(0o600)
     shot = Snapshot(settings=settings, locations=locations)
+    for one in shot.models:
+        engine_key = locations.run.of_engine(one.program).engine_key
+        engine_key.write_text(ENGINE_KEY + "\n", encoding="ascii")
+        engine_key.chmod(0o600)
     snapshot.write(shot, locations.run.snapshot)
     box = Box(root, shot, port)
     box.write_keys(default_keys())

@@ -21,9 +21,9 @@ from typing import Any
 
 from llama_gguf import logs
 from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.rundir.supervisord_client import Supervisord
 from llama_gguf.runtime.launch import LaunchInputs, launch
 from llama_gguf.runtime.programs import Program
-from llama_gguf.runtime.supervisord_client import Supervisord
 from llama_gguf.settings import RunDir, locate, parse
 from support.patience import PATIENCE
 from support.terminal import terminal

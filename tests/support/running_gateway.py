@@ -102,7 +102,11 @@ async def running_gateway(
     box = await asyncio.to_thread(make_box, root, changes)
     engine = FakeEngine(box.socket, **engine_options)
     log = io.BytesIO()
-    gateway = Gateway(box.shot, RuntimeInputs(ENGINE_KEY, "test", "test-host"), access_stream=log)
+    gateway = Gateway(
+        box.shot,
+        RuntimeInputs({one.program: ENGINE_KEY for one in box.shot.models}, "test", "test-host"),
+        access_stream=log,
+    )
     await engine.start()
     await gateway.start()
     server = await asyncio.get_running_loop().create_server(gateway.protocol, "127.0.0.1", 0)

@@ -87,9 +87,9 @@ def listen() -> None:
     """Be the fatal listener."""
     from llama_gguf import logs
     from llama_gguf.rundir import snapshot as snapshots
+    from llama_gguf.rundir.supervisord_client import Supervisord
     from llama_gguf.runtime.event_protocol import serve
     from llama_gguf.runtime.fatal_listener import FatalListener
-    from llama_gguf.runtime.supervisord_client import Supervisord
     from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
 
     run = RunDir(root=Path(os.environ[RUN_DIR_VARIABLE]))

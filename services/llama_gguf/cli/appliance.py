@@ -22,7 +22,7 @@ from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
-from llama_gguf.runtime.supervisord_client import ProgramInfo, Supervisord, SupervisordError
+from llama_gguf.rundir.supervisord_client import ProgramInfo, Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate
 from llama_gguf.settings.health_paths import DETAILS
 from llama_gguf.settings.hosts import from_here, is_wildcard

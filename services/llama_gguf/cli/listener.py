@@ -28,8 +28,8 @@ def _listener() -> FatalListener:
     # Imported at the first event: see the docstring of the module.
     from llama_gguf import logs  # noqa: PLC0415
     from llama_gguf.rundir.snapshot import read_from_environment  # noqa: PLC0415
+    from llama_gguf.rundir.supervisord_client import Supervisord  # noqa: PLC0415
     from llama_gguf.runtime.fatal_listener import FatalListener  # noqa: PLC0415
-    from llama_gguf.runtime.supervisord_client import Supervisord  # noqa: PLC0415
 
     snapshot = read_from_environment(os.environ)
     settings, run = snapshot.settings, snapshot.locations.run

@@ -43,6 +43,7 @@ class Exchange:
     # Written by `inference`, which checks the body and holds reservation and slot.
     model = ""
     stream = False
+    changed_by_rules = ""  # the parameters that rules of the model or the key have set, bounded or left out
     sequences = 1  # choices in total: those for each prompt, times the prompts
     choices = 1  # requested for each prompt (`n`)
     body_type = b"application/json"  # Content-Type of the request to the engine
@@ -105,9 +106,9 @@ class Exchange:
         return self.sink.write(event)
 
 
-RequestKind = tuple[Route | None, str, str, int, Outcome, str, str, str, bool]
+RequestKind = tuple[Route | None, str, str, int, Outcome, str, str, str, bool, str]
 """What requests have in common that are counted and logged together: route, method, path, status, outcome, error code,
-key id, model, whether it streams. The path is set only for a request without a route."""
+key id, model, whether it streams, what rules changed. The path is set only for a request without a route."""
 
 
 def request_kind(exchange: Exchange) -> RequestKind:
@@ -123,4 +124,5 @@ def request_kind(exchange: Exchange) -> RequestKind:
         key.id if key is not None else "",
         exchange.model,
         exchange.stream,
+        exchange.changed_by_rules,
     )

@@ -9,6 +9,7 @@ import importlib.metadata
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_gguf.errors import LaunchError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class RuntimeInputs:
     """What the gateway reads from files and the environment besides its settings."""
 
-    engine_key: str
+    engine_keys: Mapping[str, str]  # by the engine's program
     engine_version: str
     host_name: str
     store_password: str | None = None
@@ -32,20 +33,23 @@ class RuntimeInputs:
 
 def read_runtime_inputs(snapshot: Snapshot, env: Mapping[str, str]) -> RuntimeInputs:
     """Read the engine's key and the other inputs. Raises LaunchError."""
-    path = snapshot.locations.run.engine_key
-    try:
-        engine_key = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LaunchError(
-            f"{path}: cannot read the engine's key: {error}",
-            hint="`llama-gguf up` creates it before it starts the gateway",
-        ) from error
+    keys = {one.program: _read_key(snapshot.locations.run.of_engine(one.program).engine_key) for one in snapshot.models}
     try:
         engine_version = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
         engine_version = "unknown"
     variable = snapshot.settings.limits.store_password_env
-    return RuntimeInputs(engine_key, engine_version, socket.gethostname(), secret(env, variable) if variable else None)
+    return RuntimeInputs(keys, engine_version, socket.gethostname(), secret(env, variable) if variable else None)
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(
+            f"{path}: cannot read the engine's key: {error}",
+            hint="`llama-gguf up` creates it before it starts the gateway",
+        ) from error
 
 
 def http_limits(settings: Settings) -> HttpLimits:

@@ -21,8 +21,8 @@ class EngineResidency:
 
     @property
     def wanted(self) -> bool:
-        """Whether the engine is to run now."""
-        return self.state not in {Residency.UNLOADED, Residency.UNLOADING, Residency.FAILED}
+        """Whether something is wrong if the engine does not serve: it is neither stopped nor on its way."""
+        return self.state in {Residency.LOADED, Residency.DRAINING}
 
 
 def write(engines: dict[str, EngineResidency], path: Path) -> None:

@@ -26,10 +26,10 @@ from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.exits import UNKNOWN_STATUS, ExitStatus
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.rundir.snapshot import Snapshot
+from llama_gguf.rundir.supervisord_client import Supervisord, SupervisordError
 from llama_gguf.runtime import prepare_rundir, process
 from llama_gguf.runtime.log_follower import FileTail, Follower
 from llama_gguf.runtime.program_environment import supervised_environment
-from llama_gguf.runtime.supervisord_client import Supervisord, SupervisordError
 from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir
 from llama_gguf.settings.shown_environment import shown_environment
 

@@ -21,7 +21,7 @@ async def test_ping_and_livez_are_empty_and_open(running: Running) -> None:
 
 
 async def test_health_tells_states_and_nothing_of_keys(running: Running) -> None:
-    await running.until(lambda: running.gateway.engine.state == "ready")
+    await running.until(lambda: running.gateway.backends.first.engine.state == "ready")
     answer = await running.ask("GET", "/health", key=None)
     assert answer.json() == {
         "status": "ready",
@@ -35,7 +35,7 @@ async def test_health_tells_states_and_nothing_of_keys(running: Running) -> None
 async def test_health_and_metrics_name_the_variant_of_the_engines_code(running: Running) -> None:
     record = EngineVariant("zen4", 7, rejected=(Rejected("sapphirerapids", "", 6),))
     await asyncio.to_thread(engine_variant.write, record, running.box.shot.locations.run.engine_variant)
-    await running.until(lambda: running.gateway.engine.variant == record)
+    await running.until(lambda: running.gateway.backends.first.engine.variant == record)
     shown = (await running.ask("GET", "/health", key=None)).json()["engine"]["cpu_variant"]
     assert shown == {"name": "zen4", "pinned": False, "rejected": ["sapphirerapids"]}
     metrics = (await running.ask("GET", "/metrics", key=ADMIN_KEY, headers={"Accept": "application/json"})).json()
@@ -130,7 +130,7 @@ async def test_metrics_without_an_engine_still_answer(running: Running) -> None:
 
 async def test_models_show_aliases_and_no_paths(start: Start) -> None:
     running = await start({"model": {"aliases": ["nice", "also/nice"]}})
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
     answer = await running.ask("GET", "/v1/models")
     assert [entry["id"] for entry in answer.json()["data"]] == ["nice", "also/nice"]
     assert answer.json()["data"][0]["meta"] == {"n_ctx_train": 2048, "n_params": 9}

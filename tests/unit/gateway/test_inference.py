@@ -157,7 +157,7 @@ async def test_a_defect_behind_a_complete_response_costs_no_slot_and_adds_nothin
         assert answer.status == 200
         assert (b"[DONE]" in answer.body) is stream
     writer.close()
-    assert running.gateway.admission.active == 0
+    assert running.gateway.backends.first.admission.active == 0
     assert len(calls) == 2
     assert "a defect" in caplog.text
 
@@ -167,7 +167,7 @@ async def test_the_first_request_while_there_are_several_keys_asks_what_the_engi
     running = await start()
     running.box.write_keys([key_record("one", KEY), key_record("two", f"{KEY[:-1]}Z")])
     await running.gateway.keys.reload_now()
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
     for _ in range(2):
         assert (await running.chat()).status == 200
     assert [seen.target for seen in running.engine.seen].count("/usage?id=") == 1
@@ -193,7 +193,7 @@ async def with_tools(running: Running, path: str, **more: object) -> Answer:
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_tools_for_a_template_without_any_are_refused_or_told(start: Start, path: str) -> None:
     running = await start(props=CAPS)
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
     answer = await with_tools(running, path, tool_choice=REQUESTS[path][1])
     assert answer.status == 400
     assert "`tool_choice` cannot be met" in answer.error["message"]
@@ -207,14 +207,14 @@ async def test_tools_for_a_template_without_any_are_refused_or_told(start: Start
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_an_engine_that_says_nothing_of_its_template_gets_the_tools(start: Start, path: str) -> None:
     running = await start()
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
     answer = await with_tools(running, path, tool_choice=REQUESTS[path][1])
     assert (answer.status, "warning" in answer.headers) == (200, False)
 
 
 async def test_an_engine_without_props_is_asked_once(start: Start) -> None:
     running = await start(knows_props=False)
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
     for path, (_, choice) in REQUESTS.items():
         assert (await with_tools(running, path, tool_choice=choice)).status == 200
     assert [seen.target for seen in running.engine.seen].count("/props") == 1
@@ -228,7 +228,7 @@ async def test_a_request_without_tools_does_not_ask(running: Running) -> None:
 async def test_while_the_engine_loads_tools_wait_like_others(start: Start) -> None:
     running = await start(props=CAPS, loading_seconds=3600)
     waiting = asyncio.create_task(with_tools(running, "/v1/chat/completions"))
-    await running.until(lambda: running.gateway.admission.active == 1)
+    await running.until(lambda: running.gateway.backends.first.admission.active == 1)
     running.engine.ready_at = 0.0
     assert (await waiting).status == 200
 
@@ -291,7 +291,7 @@ async def test_counting_has_a_small_place_of_its_own_and_a_slot_is_free_meanwhil
     running.engine.default["delay"] = 30
     counting = [asyncio.create_task(running.ask("POST", "/tokenize", body={"content": "a"})) for _ in range(8)]
     await running.until(lambda: len(running.engine.asked) == 2)
-    await running.until(lambda: running.gateway.counting.waiting == 6)
+    await running.until(lambda: running.gateway.backends.first.counting.waiting == 6)
     running.engine.default["delay"] = 0
     assert (await running.chat()).status == 200
     assert (await running.ask("GET", "/slots", key=ADMIN_KEY)).status == 200
@@ -299,7 +299,9 @@ async def test_counting_has_a_small_place_of_its_own_and_a_slot_is_free_meanwhil
     for task in counting:
         task.cancel()
     await asyncio.gather(*counting, return_exceptions=True)
-    await running.until(lambda: running.gateway.counting.waiting == running.gateway.counting.active == 0)
+    await running.until(
+        lambda: running.gateway.backends.first.counting.waiting == running.gateway.backends.first.counting.active == 0
+    )
     assert (await running.ask("POST", "/tokenize", body={"content": "a"})).status == 200
 
 

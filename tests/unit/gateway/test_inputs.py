@@ -14,7 +14,7 @@ from support.gateway_box import make_box
 def test_what_is_found_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = make_box(tmp_path, {"limits": {"store_password_env": "STORE_PASSWORD"}})
     found = read_runtime_inputs(box.shot, {"STORE_PASSWORD": "s3cret"})
-    assert found.engine_key.startswith("engine-key")
+    assert found.engine_keys["engine"].startswith("engine-key")
     assert found.store_password == "s3cret"
     assert read_runtime_inputs(box.shot, {"STORE_PASSWORD": '"s3cret"\r'}).store_password == "s3cret"
     monkeypatch.setattr("importlib.metadata.version", lambda name: (_ for _ in ()).throw(importlib_not_found(name)))

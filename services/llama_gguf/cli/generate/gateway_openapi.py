@@ -25,10 +25,21 @@ _HTTP = (
 )
 _ENGINE = (
     *("rate_limit_exceeded", "insufficient_quota", "internal_error", "engine_error", "engine_unreachable"),
-    *("engine_closed", "engine_protocol", "engine_refused", "engine_failed", "model_loading", "timeout"),
+    *(
+        "engine_closed",
+        "engine_protocol",
+        "engine_refused",
+        "engine_failed",
+        "model_failed",
+        "model_loading",
+        "timeout",
+    ),
 )
 _ENGINE_VIEWS = ("models", "props")
 _USES_ENGINE = ("relay", *_ENGINE_VIEWS)
+_MODEL_CONTROL: tuple[RouteKind, ...] = ("residency", "load", "unload", "pin", "unpin")
+
+_TOLD = ("Warning", "X-Changed-Parameters")
 
 _UPLOAD: Object = {
     "type": "object",
@@ -56,6 +67,10 @@ ROUTE_ERRORS: tuple[tuple[Callable[[Route], bool], tuple[str, ...]], ...] = (
     (
         lambda route: route.kind == "metrics",
         ("invalid_api_key", "too_many_invalid_keys", "insufficient_scope", "internal_error"),
+    ),
+    (
+        lambda route: route.kind in _MODEL_CONTROL,
+        ("internal_error", "not_supported", "model_not_found", "model_failed", "audit_unavailable"),
     ),
     (lambda route: route.kind == "reload", ("internal_error", "keys_unusable", "audit_unavailable")),
 )
@@ -122,7 +137,8 @@ def _operation(route: Route, shared: dict[str, Object]) -> Object:
         operation["requestBody"] = {"required": True, "content": content}
     if route.form_body:
         operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}
-    operation["responses"] = {"200": _success(route, shared)}
+    accepted = route.kind in _MODEL_CONTROL and route.method == "POST"  # it goes on after the response
+    operation["responses"] = {"202" if accepted else "200": _success(route, shared)}
     by_status: dict[int, list[ErrorCode]] = {}
     for entry in error_codes(route):
         by_status.setdefault(entry.status, []).append(entry)
@@ -144,7 +160,7 @@ def _security(route: Route) -> list[Object]:
 def _success(route: Route, shared: dict[str, Object]) -> Object:
     names = _ids(route)
     if route.kind in _USES_ENGINE:
-        names += [name for name in _headers() if name.startswith("X-RateLimit-") or name == "Warning"]
+        names += [name for name in _headers() if name.startswith("X-RateLimit-") or name in _TOLD]
     response: Object = {"description": "Success.", "headers": _refer(names)}
     content = _media(route)
     if content:
@@ -185,6 +201,7 @@ def _media(route: Route) -> Object:
         "props": {"application/json": json_object},
         "health": {"application/json": json_object},
         "metrics": {"text/plain": text, "application/openmetrics-text": text, "application/json": json_object},
+        **{kind: {"application/json": json_object} for kind in _MODEL_CONTROL},
         "reload": {"application/json": {"schema": _record(counted)}},
     }
     return by_kind.get(route.kind, {})
@@ -197,6 +214,7 @@ def _failure(route: Route, status: int, entries: Iterable[ErrorCode]) -> Object:
     schema = _shape("AnthropicError" if route.dialect == "anthropic" else "Error", codes)
     names = [*_ids(route), *(["WWW-Authenticate"] if status == 401 else [])]
     names += ["Retry-After"] if any("Retry-After" in entry.remedy for entry in entries) else []
+    names += ["X-Queue-Position"] if any(entry.code.startswith("queue_") for entry in entries) else []
     names += ["x-should-retry"] if any(GatewayError(entry.code, "").final for entry in entries) else []
     return {
         "description": "\n".join(f"`{entry.code}`: {entry.meaning} {entry.remedy}" for entry in entries),
@@ -250,6 +268,8 @@ def _headers() -> Mapping[str, Object]:
         "Request-Id": ("The same, as Anthropic's clients expect it.", text),
         "Retry-After": ("Seconds to wait before a retry.", whole),
         "x-should-retry": ("`false`: the same request gets the same response again.", text),
+        "X-Changed-Parameters": ("Parameters that rules of the model have set, bounded or left out.", text),
+        "X-Queue-Position": ("Where in the queue the request would be now.", whole),
         "Warning": ('What of the request was left out or changed, as in `199 llama-gguf "..."`.', text),
         "WWW-Authenticate": ("`Bearer`", text),
     }

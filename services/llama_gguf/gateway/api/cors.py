@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 MAX_ORIGIN_BYTES = 2048
 _EXPOSED = (
-    "X-Request-Id, Request-Id, Retry-After, Warning, x-should-retry, "
+    "X-Request-Id, Request-Id, Retry-After, Warning, X-Changed-Parameters, X-Queue-Position, x-should-retry, "
     "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, "
     "X-RateLimit-Reset-Requests, X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
 )

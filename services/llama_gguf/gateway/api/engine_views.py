@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
 from llama_gguf.api_errors import GatewayError
+from llama_gguf.states import Residency
 
 _SHOWN = frozenset(
     {
@@ -18,15 +21,26 @@ _SHOWN = frozenset(
 _META = ("vocab_type", "n_vocab", "n_ctx_train", "n_ctx", "n_embd", "n_params", "size")
 
 
-def present_models(body: bytes, served: tuple[str, ...], allowed: tuple[str, ...] | None, *, wanted: str) -> bytes:
-    """Return the body for a models route: all models the key can use, or the `wanted` one. Raises GatewayError."""
-    engine = _first(body)
-    visible = [name for name in served if allowed is None or name in allowed]
-    entries = [_entry(name, engine) for name in visible]
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """What the configuration and the gateway know of one model; `engine`: its engine's own /v1/models, once known."""
+
+    name: str
+    state: Residency
+    task: str
+    context: int  # tokens of one request; 0 = the engine decides
+    modalities: tuple[str, ...]
+    engine: bytes
+    of: str = ""  # the model of which this is a variant, or another name
+
+
+def present_models(entries: Sequence[ModelEntry], *, wanted: str) -> bytes:
+    """Return the body for a models route: all these models, or the `wanted` one. Raises GatewayError."""
+    shown = [_entry(one) for one in entries]
     if not wanted:
-        return orjson.dumps({"object": "list", "data": entries})
+        return orjson.dumps({"object": "list", "data": shown})
     name = unquote(wanted)
-    for entry in entries:
+    for entry in shown:
         if entry["id"] == name:
             return orjson.dumps(entry)
     raise GatewayError(
@@ -42,12 +56,23 @@ def _first(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def _entry(name: str, engine: dict[str, Any]) -> dict[str, Any]:
+def _entry(one: ModelEntry) -> dict[str, Any]:
+    engine = _first(one.engine)
     meta = engine.get("meta")
-    entry = {"id": name, "object": "model", "created": engine.get("created", 0), "owned_by": "llama.cpp"}
-    if isinstance(meta, dict):
-        entry["meta"] = {key: meta[key] for key in _META if key in meta}
-    return entry
+    meta = {key: meta[key] for key in _META if key in meta} if isinstance(meta, dict) else {}
+    entry: dict[str, Any] = {
+        "id": one.name,
+        "object": "model",
+        "created": engine.get("created", 0),
+        "owned_by": "llama.cpp",
+        "state": one.state,
+        "task": one.task,
+        "context": one.context or meta.get("n_ctx") or None,
+        "modalities": one.modalities,
+    }
+    if one.of:
+        entry["parent"] = one.of
+    return entry | ({"meta": meta} if meta else {})
 
 
 def present_props(body: bytes, alias: str) -> bytes:

@@ -16,7 +16,21 @@ from llama_gguf.api_errors import GatewayError
 from llama_gguf.settings.sections.scope import Scope
 
 Dialect = Literal["openai", "anthropic"]
-RouteKind = Literal["relay", "models", "props", "health", "ping", "live", "metrics", "reload"]
+RouteKind = Literal[
+    "relay",
+    "models",
+    "props",
+    "health",
+    "ping",
+    "live",
+    "metrics",
+    "reload",
+    "residency",
+    "load",
+    "unload",
+    "pin",
+    "unpin",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +89,8 @@ def _admin(method: Literal["GET", "POST"], path: str, summary: str, engine_path:
 def _builtin(
     method: Literal["GET", "POST"], path: str, kind: RouteKind, summary: str, scope: Scope | None = None
 ) -> Route:
-    return Route(method, path, "builtin", scope=scope, kind=kind, json_body=False, summary=summary)
+    has_body = kind in ("load", "unload", "pin", "unpin")
+    return Route(method, path, "builtin", scope=scope, kind=kind, json_body=has_body, summary=summary)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -136,8 +151,6 @@ ROUTES: tuple[Route, ...] = (
     _admin("POST", "/slots/{id}", "Save, restore or erase a slot's prompt cache"),
     _admin("GET", "/lora-adapters", "List the LoRA adapters and their scales"),
     _admin("POST", "/lora-adapters", "Set the scales of the LoRA adapters for all requests"),
-    _admin("POST", "/models/load", "Load a model (engine in router mode)"),
-    _admin("POST", "/models/unload", "Unload a model (engine in router mode)"),
     _admin("GET", "/engine/metrics", "The engine's own metrics", engine_path="/metrics"),
     _builtin("GET", "/ping", "ping", "Gateway liveness"),
     _builtin("GET", "/livez", "live", "Gateway liveness"),
@@ -145,6 +158,11 @@ ROUTES: tuple[Route, ...] = (
     _builtin("GET", "/v1/health", "health", "State of engine, gateway and queue as JSON"),
     _builtin("GET", "/metrics", "metrics", "Prometheus metrics"),
     _builtin("POST", "/reload", "reload", "Reload the keys file", scope="admin"),
+    _builtin("GET", "/models/residency", "residency", "Which models are in memory, and what they use", scope="admin"),
+    _builtin("POST", "/models/load", "load", 'Load a model: {"model": NAME}', scope="admin"),
+    _builtin("POST", "/models/unload", "unload", "Unload a model once its requests have ended", scope="admin"),
+    _builtin("POST", "/models/pin", "pin", "Load a model and keep it in memory", scope="admin"),
+    _builtin("POST", "/models/unpin", "unpin", "Let a pinned model give way again", scope="admin"),
 )
 
 _ANTHROPIC = "/v1/messages"

@@ -14,11 +14,18 @@ _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 class Changes:
     """Collects the changes of one body. `changed`: the engine must get the body written anew."""
 
-    __slots__ = ("changed", "warnings")
+    __slots__ = ("changed", "ruled", "warnings")
 
     def __init__(self) -> None:
         self.changed = False
+        self.ruled: tuple[str, ...] = ()  # the parameters that the operator's rules changed
         self.warnings: list[str] = []
+
+    def by_rules(self, name: str) -> None:
+        """Note that the operator's rules have set, bounded or left out a parameter."""
+        self.changed = True
+        if name not in self.ruled:
+            self.ruled += (name,)
 
     def warn(self, text: str) -> None:
         """Tell the client something that is not an error, in a `Warning` header of the response; at most 8 of them."""
@@ -30,5 +37,6 @@ class Changes:
 
         They may quote the client's own words: what could end the line or the quotes is replaced.
         """
+        ruled = f"X-Changed-Parameters: {', '.join(self.ruled)}\r\n" if self.ruled else ""
         texts = (_UNQUOTABLE.sub("?", text)[:_MAX_CHARACTERS] for text in self.warnings)
-        return "".join(f'Warning: 199 llama-gguf "{text}"\r\n' for text in texts)
+        return ruled + "".join(f'Warning: 199 llama-gguf "{text}"\r\n' for text in texts)

@@ -7,6 +7,7 @@ written anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from llama_gguf.gateway.request.field import Field
 from llama_gguf.gateway.request.fields import ALIASES, CONSTRAINTS, TABLES
 from llama_gguf.gateway.request.json_body import MAX_DEPTH, read_json
 from llama_gguf.gateway.request.meaning import MeaningRules, check_meaning
+from llama_gguf.gateway.request.model_rules import ModelRules, apply_rules, joined
 from llama_gguf.gateway.request.refusal import kind, refusal
 from llama_gguf.gateway.request.unsupported import check_unsupported
 
@@ -29,10 +31,17 @@ _RELATED_NAMES = frozenset(name for names in ALIASES for name in names) | {*CONS
 class RequestContent:
     """A body that has been understood. `data`: its bytes for the engine; `choices`: answers to each of `prompts`."""
 
-    __slots__ = ("choices", "data", "fields", "model", "prompts", "warning_lines")
+    __slots__ = ("changed_by_rules", "choices", "data", "fields", "model", "prompts", "warning_lines")
 
     def __init__(  # noqa: PLR0917 - created in one place, for each request
-        self, fields: Mapping[str, Any], data: bytes, model: str, warning_lines: str, choices: int, prompts: int
+        self,
+        fields: Mapping[str, Any],
+        data: bytes,
+        model: str,
+        warning_lines: str,
+        choices: int,
+        prompts: int,
+        changed_by_rules: str = "",
     ) -> None:
         self.fields = fields
         self.data = data
@@ -40,20 +49,39 @@ class RequestContent:
         self.warning_lines = warning_lines
         self.choices = choices
         self.prompts = prompts
+        self.changed_by_rules = changed_by_rules
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRules:
+    """What bodies for one model are read by: the meaning of fields, the choices there can be, the operator's rules."""
+
+    meaning: MeaningRules
+    max_choices: int
+    operator: ModelRules | None = None  # None: they change nothing
 
 
 class RequestReader:
-    """Reads bodies by the rules of one configuration. Has no state, so that any thread may call it."""
+    """Reads bodies by the rules of the model that they name. Has no state, so that any thread may call it.
 
-    def __init__(self, rules: MeaningRules, *, max_choices: int, max_depth: int = MAX_DEPTH) -> None:
-        self._rules = rules
+    `default`: for bodies that name none, or one that is not known.
+    """
+
+    def __init__(
+        self, default: ReadingRules, models: Mapping[str, ReadingRules] | None = None, *, max_depth: int = MAX_DEPTH
+    ) -> None:
+        self._default = default
+        self._models = models or {}
         self._max_depth = max_depth
-        self._max_choices = max_choices
 
-    def read(self, group: str, data: bytes, *, admin: bool) -> RequestContent:
+    def read(self, group: str, data: bytes, *, admin: bool, key_rules: ModelRules | None = None) -> RequestContent:
         """Return what a body of a route group means. `admin`: its key has that scope. Raises GatewayError 400."""
         content, data = read_json(data, self._max_depth)
         changes = Changes()
+        model = _model_of(content)
+        rules = self._models.get(model, self._default)
+        if (operator := _operator_rules(rules.operator, key_rules)) is not None:
+            apply_rules(group, content, operator, changes)
         table = TABLES[group]
         surplus: list[str] | None = None
         related = 0
@@ -72,19 +100,31 @@ class RequestReader:
             _leave_out(content, surplus, group, changes)
         if related > 1:
             _check_aliases(content)
-        prompts = check_meaning(group, content, self._rules, changes)
+        prompts = check_meaning(group, content, rules.meaning, changes)
         choices = 1
         if "n" in content or "n_cmpl" in content:
             choices = content.get("n") or content.get("n_cmpl") or 1
-            if choices > self._max_choices:
-                raise refusal("n" if "n" in content else "n_cmpl", f"must not be more than {self._max_choices}.")
+            if choices > rules.max_choices:
+                raise refusal("n" if "n" in content else "n_cmpl", f"must not be more than {rules.max_choices}.")
         if changes.changed:
             data = orjson.dumps(content)
-        model = content.get("model", "")
-        if model.__class__ is not str:
-            raise refusal("model", f"must be a string, not {kind(model)}.")
-        lines = changes.header_lines() if changes.warnings else ""
-        return RequestContent(content, data, model, lines, choices, prompts)
+        lines = changes.header_lines() if changes.warnings or changes.ruled else ""
+        return RequestContent(content, data, model, lines, choices, prompts, ",".join(changes.ruled))
+
+
+def _model_of(content: Mapping[str, Any]) -> str:
+    model = content.get("model")
+    if model is None:
+        return ""
+    if not isinstance(model, str):
+        raise refusal("model", f"must be a string, not {kind(model)}.")
+    return model
+
+
+def _operator_rules(model: ModelRules | None, key: ModelRules | None) -> ModelRules | None:
+    if model is None or key is None:
+        return key if model is None else model
+    return joined(key, model)
 
 
 def without_cache(group: str, content: RequestContent) -> bytes:

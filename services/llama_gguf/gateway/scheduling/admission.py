@@ -55,7 +55,9 @@ Grant = asyncio.Future[Ticket]
 class Admission:
     """Lets requests into the engine that need `capacity` slots together at a time.
 
-    `on_rejected` is called with the reason of each rejection.
+    `on_rejected` is called with the reason of each rejection. While it is closed all requests wait. `on_change` is
+    called when a request begins to wait for it to open, when one that was let in earlier has ended meanwhile, and when
+    the last one has ended; `opens_in` says in how many seconds it is expected to open.
     """
 
     def __init__(
@@ -65,10 +67,16 @@ class Admission:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_rejected: Callable[[Rejection], None] = lambda _: None,
+        on_change: Callable[[], None] = lambda: None,
+        opens_in: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._capacity = capacity
         self._clock = clock
         self._on_rejected = on_rejected
+        self._on_change = on_change
+        self._opens_in = opens_in
+        self._closed = False
+        self.last_used = clock()  # when a request has been let in or has ended
         self._max_wait = queue.max_wait_seconds
         self._active = 0
         self._mean_hold = 0.0  # moving average of the time a slot is held, in seconds; 0 = none has been released yet
@@ -96,19 +104,58 @@ class Admission:
         """The number of slots."""
         return self._capacity
 
+    @property
+    def closed(self) -> bool:
+        """Whether no request is let in."""
+        return self._closed
+
+    @property
+    def oldest_waiting_since(self) -> float | None:
+        """When the oldest waiting request arrived, on the clock; None if there is none."""
+        deadline = self._queue.next_deadline()
+        return None if deadline is None else deadline - self._max_wait
+
+    def close(self) -> None:
+        """Let no request in until `open`; those that hold a slot go on."""
+        self._closed = True
+
+    def open(self) -> None:
+        """Let requests in again, those that wait first."""
+        self._closed = False
+        self._serve()
+
+    def refuse_waiting(self, error: GatewayError) -> None:
+        """End the wait of every request with an error."""
+        while (entry := self._queue.first()) is not None:
+            self._queue.remove(entry)
+            if not entry.payload.done():
+                entry.payload.set_exception(error)
+
+    def outlook(self, entry: Entry[Grant]) -> tuple[int, int]:
+        """Return the position in the queue of a waiting request, and the seconds that it is expected to wait."""
+        position = self._queue.position(entry) if entry.waiting else 0
+        return position, self._retry_after(position)
+
     def waiting_of(self, key_id: str) -> int:
         """Return the number of requests of one key in the queue."""
         return self._queue.waiting_of(key_id)
 
-    async def acquire(self, key_id: str, cost_tokens: int, priority: Priority = "normal", sequences: int = 1) -> Ticket:
+    async def acquire(
+        self,
+        key_id: str,
+        cost_tokens: int,
+        priority: Priority = "normal",
+        sequences: int = 1,
+        on_queued: Callable[[Admission, Entry[Grant]], None] | None = None,
+    ) -> Ticket:
         """Acquire a slot for each of a request's sequences, or wait for them; at most all slots there are.
 
         Raises GatewayError 503 queue_full or queue_timeout. A cancelled caller leaves the queue at once; slots that it
         was just granted go to the next request. If the queue is full, the newest request of whoever has most in it
-        gives way, so that no key can shut others out.
+        gives way, so that no key can shut others out. `on_queued` is called if the request has to wait.
         """
         slots = sequences if sequences < self._capacity else self._capacity
-        if self._active + slots <= self._capacity and not len(self._queue):
+        if self._active + slots <= self._capacity and not self._closed and not len(self._queue):
             self._active += slots
             return Ticket(self, cost_tokens, slots, self._clock(), 0.0, None)
         reason = self._queue.full_for(key_id)
@@ -121,8 +168,12 @@ class Admission:
                 displaced.payload.set_exception(self._queue_full(reason, displaced.key_id))
         grant: Grant = asyncio.get_running_loop().create_future()
         entry = self._queue.push(key_id, cost_tokens, priority, grant, self._clock(), slots=slots)
+        if on_queued is not None:
+            on_queued(self, entry)
         self._serve()  # the queue may hold only what does not fit, and this may be due before it
         self._arm_timer()
+        if self._closed:
+            self._on_change()
         try:
             return await grant
         except asyncio.CancelledError:
@@ -132,15 +183,18 @@ class Admission:
     def return_ticket(self, ticket: Ticket, entry: Entry[Grant] | None, tokens_used: int | None) -> None:
         """Release the slot of `ticket`. For Ticket.release only, which calls it once."""
         self._active -= ticket.slots
-        held = self._clock() - ticket.granted
+        self.last_used = now = self._clock()
+        held = now - ticket.granted
         self._mean_hold = held if not self._mean_hold else self._mean_hold + SMOOTHING * (held - self._mean_hold)
         if len(self._queue):
             if entry is not None and tokens_used is not None:
                 self._queue.refund(entry, entry.cost - tokens_used)
             self._serve()
+        if self._closed or not self._active:
+            self._on_change()
 
     def _serve(self) -> None:
-        while self._active < self._capacity:
+        while self._active < self._capacity and not self._closed:
             now = self._clock()
             entry = self._queue.pop(now, self._capacity - self._active)
             if entry is None:
@@ -155,6 +209,8 @@ class Admission:
         grant = entry.payload
         if self._queue.remove(entry):
             self._serve()  # it may have been what the others waited behind
+            if self._closed:
+                self._on_change()
             return
         if not grant.done() or grant.cancelled():
             return
@@ -176,11 +232,14 @@ class Admission:
                 entry.payload.set_exception(self._queue_timeout())
         self._serve()  # what the others waited behind may be gone
         self._arm_timer()
+        if self._closed:
+            self._on_change()
 
     def _retry_after(self, ahead: int) -> int:
         """Return the seconds, rounded up, until `ahead` requests have been served, estimated from recent ones."""
         mean_hold = self._mean_hold or INITIAL_SECONDS
-        return max(1, math.ceil(min(self._max_wait, ahead * mean_hold / max(1, self._capacity))))
+        seconds = min(self._max_wait, ahead * mean_hold / max(1, self._capacity))
+        return max(1, math.ceil(seconds + (self._opens_in() if self._closed else 0.0)))
 
     def _queue_full(self, reason: Rejection, key_id: str) -> GatewayError:
         if reason == "key":
@@ -193,6 +252,7 @@ class Admission:
             "queue_full",
             message,
             retry_after=self._retry_after(ahead),
+            headers=_position(ahead + 1),
         )
 
     def _queue_timeout(self) -> GatewayError:
@@ -200,4 +260,10 @@ class Admission:
             "queue_timeout",
             f"No slot became free within {self._max_wait:g} seconds; try again later.",
             retry_after=self._retry_after(len(self._queue) + 1),
+            headers=_position(len(self._queue) + 1),
         )
+
+
+def _position(number: int) -> tuple[tuple[str, str], ...]:
+    """Return the header that says where in the queue the request would be if it came again now."""
+    return (("X-Queue-Position", str(number)),)

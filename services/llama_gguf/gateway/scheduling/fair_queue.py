@@ -165,6 +165,19 @@ class FairQueue(Generic[T]):
         self.remove(entry)
         return entry
 
+    def position(self, entry: Entry[T]) -> int:
+        """Return the place of a waiting entry in the order in which they would be served now; the next one is 1."""
+        level = self._levels[entry.level]
+        ahead = sum(len(flow.entries) for above in self._levels[: entry.level] for flow in above.flows.values())
+        due = {}
+        for flow in level.flows.values():
+            paid = flow.paid
+            for one in flow.entries:
+                paid += one.cost
+                due[one] = paid
+        mine = due[entry]
+        return ahead + sum(1 for one, when in due.items() if when < mine or (when == mine and one.since <= entry.since))
+
     def push(self, key_id: str, cost: int, priority: Priority, payload: T, now: float, *, slots: int = 1) -> Entry[T]:
         """Add an entry; the caller has checked `full_for`."""
         self._promote(now)
@@ -201,6 +214,10 @@ class FairQueue(Generic[T]):
             self.remove(entry)
             expired.append(entry)
         return expired
+
+    def first(self) -> Entry[T] | None:
+        """Return the entry that arrived first, or None if the queue is empty."""
+        return next(iter(self._all), None)
 
     def next_deadline(self) -> float | None:
         """Return the deadline of the oldest entry, or None if the queue is empty."""

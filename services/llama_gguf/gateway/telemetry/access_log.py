@@ -31,12 +31,13 @@ def common_fields(kind: RequestKind) -> str:
     Only values from a client or an operator, which can contain quotes or control characters, go through a JSON encoder;
     the rest is numbers and our own names.
     """
-    route, method, path, status, outcome, error, key_id, model, stream = kind
+    route, method, path, status, outcome, error, key_id, model, stream, changed = kind
     where = route.template if route is not None else path[:256]
     streams = "true" if stream else "false"
     return (
         f'"key":{_name(key_id)},"method":{_quoted(method[:16])},"route":{_quoted(where)},"status":{status or "null"},'
         f'"outcome":"{outcome}","error":{_name(error)},"model":{_quoted(model)},"stream":{streams}'
+        + (f',"changed":{_quoted(changed)}' if changed else "")
     )
 
 

@@ -8,7 +8,7 @@ cannot be used, because they turn `llamacpp:x` into `llamacpp_x`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -67,6 +67,24 @@ def _weight(parameter: str) -> float:
 def engine_lines(text: bytes) -> list[bytes]:
     """Return the well-formed lines of the engine's own series."""
     return [line for line in text.splitlines() if _SAMPLE.fullmatch(line) or _COMMENT.fullmatch(line)]
+
+
+def with_models(texts: Mapping[str, bytes]) -> bytes:
+    """Return the series of several engines as one text: each family once, its samples with the label `model`."""
+    comments: dict[bytes, dict[bytes, bytes]] = {}
+    samples: dict[bytes, list[bytes]] = {}
+    for model, text in texts.items():
+        for line in engine_lines(text):
+            if comment := _COMMENT.fullmatch(line):
+                what, name, _ = comment.groups()
+                comments.setdefault(name, {}).setdefault(what, line)
+            elif sample := _SAMPLE.fullmatch(line):
+                name, labels, value = sample.groups()
+                inner = (labels or b"{}")[1:-1].rstrip(b",")
+                label = b'model="%b"' % model.encode("utf-8", "replace").replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+                joined = b",".join(filter(None, (label, inner)))
+                samples.setdefault(name, []).append(b"%b{%b} %b" % (name, joined, value))
+    return _joined(line for name, of in samples.items() for line in (*comments.get(name, {}).values(), *of))
 
 
 def _joined(lines: Iterable[bytes]) -> bytes:

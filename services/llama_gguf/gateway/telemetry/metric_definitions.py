@@ -24,7 +24,10 @@ SPEED_BUCKETS: Buckets = (1, 2, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 5
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric family. All also have the label `worker_type`, and `per_key` ones `key` with metrics.key_label."""
+    """One metric family. All also have the label `worker_type`, and `per_key` ones `key` with metrics.key_label.
+
+    The label `model` is the name under which the model was requested, empty if that was not known yet.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -37,8 +40,8 @@ class Series:
 REQUESTS = Series(
     "llama_gguf_requests_total",
     "counter",
-    "Completed requests, by route, status of the response and outcome.",
-    ("route", "status", "outcome"),
+    "Completed requests, by route, model, status of the response and outcome.",
+    ("route", "model", "status", "outcome"),
     per_key=True,
 )
 IN_FLIGHT = Series("llama_gguf_requests_in_flight", "gauge", "Requests in progress, queued ones included.")
@@ -46,57 +49,61 @@ DURATION = Series(
     "llama_gguf_request_duration_seconds",
     "histogram",
     "Time from the arrival of a request to the end of the response.",
-    ("route",),
+    ("route", "model"),
     DURATION_BUCKETS,
 )
 FIRST_TOKEN = Series(
     "llama_gguf_time_to_first_token_seconds",
     "histogram",
     "Time from the arrival of a request to the first byte of the engine's response.",
-    ("route",),
+    ("route", "model"),
     FIRST_TOKEN_BUCKETS,
 )
 INTER_TOKEN = Series(
     "llama_gguf_inter_token_seconds",
     "histogram",
     "Mean time between the tokens of a streamed response; counted once for each token.",
-    ("route",),
+    ("route", "model"),
     INTER_TOKEN_BUCKETS,
 )
 SPEED = Series(
     "llama_gguf_tokens_per_second",
     "histogram",
     "Speed of generation of one request, as measured by the engine.",
-    ("route",),
+    ("route", "model"),
     SPEED_BUCKETS,
 )
 PROMPT_TOKENS = Series(
-    "llama_gguf_prompt_tokens_total", "counter", "Prompt tokens, cached ones included.", ("route",), per_key=True
+    "llama_gguf_prompt_tokens_total",
+    "counter",
+    "Prompt tokens, cached ones included.",
+    ("route", "model"),
+    per_key=True,
 )
 CACHED_TOKENS = Series(
     "llama_gguf_cached_prompt_tokens_total",
     "counter",
     "Prompt tokens that were in the engine's cache.",
-    ("route",),
+    ("route", "model"),
     per_key=True,
 )
 COMPLETION_TOKENS = Series(
-    "llama_gguf_completion_tokens_total", "counter", "Tokens generated.", ("route",), per_key=True
+    "llama_gguf_completion_tokens_total", "counter", "Tokens generated.", ("route", "model"), per_key=True
 )
 CANCELLED = Series(
     "llama_gguf_cancelled_requests_total",
     "counter",
     "Requests whose client disconnected, before the first byte of the response (waiting) or after it (answering).",
-    ("route", "phase"),
+    ("route", "model", "phase"),
 )
-QUEUE_DEPTH = Series("llama_gguf_queue_depth", "gauge", "Requests waiting for a slot of the engine.")
-SLOTS_BUSY = Series("llama_gguf_slots_busy", "gauge", "Requests that hold a slot of the engine.")
-SLOTS = Series("llama_gguf_slots", "gauge", "Slots of the engine.")
+QUEUE_DEPTH = Series("llama_gguf_queue_depth", "gauge", "Requests waiting for a slot of the engine.", ("model",))
+SLOTS_BUSY = Series("llama_gguf_slots_busy", "gauge", "Requests that hold a slot of the engine.", ("model",))
+SLOTS = Series("llama_gguf_slots", "gauge", "Slots of the engine.", ("model",))
 QUEUE_WAIT = Series(
     "llama_gguf_queue_wait_seconds",
     "histogram",
     "Time that requests waited for a slot of the engine.",
-    (),
+    ("model",),
     WAIT_BUCKETS,
 )
 QUEUE_REJECTIONS = Series(
@@ -104,7 +111,7 @@ QUEUE_REJECTIONS = Series(
     "counter",
     "Requests rejected by the queue: the queue was full (queue), the key had reached its maximum of queued requests "
     "(key), or the wait was too long (timeout).",
-    ("reason",),
+    ("model", "reason"),
 )
 LIMITED = Series(
     "llama_gguf_limited_requests_total",
@@ -125,21 +132,40 @@ ENGINE_STATE = Series(
     "llama_gguf_engine_state",
     "gauge",
     f"1 for the current state of the engine ({', '.join(EngineState)}), 0 for the others.",
-    ("state",),
+    ("model", "state"),
+)
+MODEL_LOADS = Series(
+    "llama_gguf_model_loads_total",
+    "counter",
+    "Times that the gateway loaded a model, and how it ended (loaded, failed).",
+    ("model", "result"),
+)
+MODEL_LOAD_SECONDS = Series(
+    "llama_gguf_model_load_seconds", "gauge", "How long the model's last load took; 0 before the first.", ("model",)
+)
+MODEL_PLANNED_BYTES = Series(
+    "llama_gguf_model_planned_bytes",
+    "gauge",
+    "Memory that the model is counted with, on GPUs (device) and in main memory (host).",
+    ("model", "memory"),
 )
 ENGINE_RESTARTS = Series(
-    "llama_gguf_engine_restarts_total", "counter", "Times another process of the engine became ready than before."
+    "llama_gguf_engine_restarts_total",
+    "counter",
+    "Times another process of the engine became ready than before.",
+    ("model",),
 )
 ENGINE_CPU_VARIANT = Series(
     "llama_gguf_engine_cpu_variant",
     "gauge",
     "1 for the variant of its CPU code that the engine runs; absent if it has only one, or chooses it itself.",
-    ("variant",),
+    ("model", "variant"),
 )
 ENGINE_CPU_VARIANTS_REJECTED = Series(
     "llama_gguf_engine_cpu_variants_rejected",
     "gauge",
     "Faster variants of the engine's CPU code that are not used because they crashed on this machine.",
+    ("model",),
 )
 KEY_RELOADS = Series(
     "llama_gguf_key_reloads_total",
@@ -180,6 +206,9 @@ SERIES: tuple[Series, ...] = (
     LIMIT_STORE_FAILURES,
     ENGINE_STATE,
     ENGINE_RESTARTS,
+    MODEL_LOADS,
+    MODEL_LOAD_SECONDS,
+    MODEL_PLANNED_BYTES,
     ENGINE_CPU_VARIANT,
     ENGINE_CPU_VARIANTS_REJECTED,
     KEY_RELOADS,
@@ -214,4 +243,4 @@ ENGINE_SERIES: tuple[str, ...] = (
     "llamacpp:requests_deferred",
     "llamacpp:n_busy_slots_per_decode",
 )
-"""llama-server's own, passed on unchanged; a test compares the list with that of the real engine."""
+"""llama-server's own, passed on: of several models with the label `model`. A test compares them with the engine's."""

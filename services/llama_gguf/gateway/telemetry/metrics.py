@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -19,7 +20,7 @@ from llama_gguf.gateway.scheduling.admission import Rejection
 from llama_gguf.gateway.telemetry import metric_definitions
 from llama_gguf.gateway.telemetry.exposition import render
 from llama_gguf.gateway.telemetry.metric_definitions import Series
-from llama_gguf.states import EngineState
+from llama_gguf.states import EngineState, Residency
 
 OTHER_ROUTE = "other"
 """Label of requests without a route, so that a client cannot create series by requesting unknown paths."""
@@ -81,6 +82,41 @@ class _TokenCell:
         self.completion = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ModelProbes:
+    """Where the current values of one model come from, at each scrape."""
+
+    queue: Callable[[], tuple[int, int, int]]  # slots in use, requests that wait, slots
+    engine: Callable[[], EngineState]
+    cpu_variant: Callable[[], tuple[str, int]]  # "" for its own choice, and the number of crashed ones
+    planned: Callable[[], tuple[int, int]]  # bytes on GPUs and in main memory
+    load_seconds: Callable[[], float]
+
+
+def _values_of(declared: Series, probes: ModelProbes) -> list[tuple[Labels, float]]:
+    """Return the values of a gauge for one model, with the labels after the model's."""
+    active, waiting, capacity = probes.queue()
+    match declared:
+        case metric_definitions.ENGINE_STATE:
+            now = probes.engine()
+            return [((state,), float(state is now)) for state in EngineState]
+        case metric_definitions.ENGINE_CPU_VARIANT:
+            variant, _ = probes.cpu_variant()
+            return [((variant,), 1.0)] if variant else []
+        case metric_definitions.ENGINE_CPU_VARIANTS_REJECTED:
+            return [((), float(probes.cpu_variant()[1]))]
+        case metric_definitions.MODEL_PLANNED_BYTES:
+            return [((memory,), float(size)) for memory, size in zip(("device", "host"), probes.planned(), strict=True)]
+        case metric_definitions.MODEL_LOAD_SECONDS:
+            return [((), probes.load_seconds())]
+    plain = {
+        metric_definitions.QUEUE_DEPTH: waiting,
+        metric_definitions.SLOTS_BUSY: active,
+        metric_definitions.SLOTS: capacity,
+    }
+    return [((), float(plain[declared]))]
+
+
 class Metrics:
     """The gateway's metrics. `key_label` adds the label `key` to the request, token and limit counters."""
 
@@ -90,25 +126,23 @@ class Metrics:
         self._constant = {"worker_type": worker_type}
         self._build: Labels = (version, engine_version, instance_id)
         self._key_label = key_label
-        self._requests: dict[tuple[str, int, str, str], int] = defaultdict(int)
-        self._routes: dict[str, _RouteCell] = defaultdict(_RouteCell)
-        self._tokens: dict[tuple[str, str], _TokenCell] = defaultdict(_TokenCell)
-        self._wait = _Histogram(metric_definitions.QUEUE_WAIT.buckets)
+        self._requests: dict[tuple[str, str, int, str, str], int] = defaultdict(int)
+        self._routes: dict[tuple[str, str], _RouteCell] = defaultdict(_RouteCell)
+        self._tokens: dict[tuple[str, str, str], _TokenCell] = defaultdict(_TokenCell)
+        self._waits: dict[str, _Histogram] = defaultdict(lambda: _Histogram(metric_definitions.QUEUE_WAIT.buckets))
         self._counters: dict[tuple[Series, Labels], int] = defaultdict(int)
         self._limited: dict[tuple[str, str], int] = defaultdict(int)
-        self._engine_state = EngineState.LOADING
-        self._cpu_variant: Callable[[], tuple[str, int]] = lambda: ("", 0)
+        self._models: dict[str, ModelProbes] = {}
         self._store_up = True
-        self._queue: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         self._in_flight: Callable[[], int] = lambda: 0
         self._usage_failures: Callable[[], int] = lambda: 0
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(self))
         ProcessCollector(registry=self._registry)
 
-    def watch_queue(self, probe: Callable[[], tuple[int, int, int]]) -> None:
-        """Read (active, waiting, capacity) of the queue from `probe` on each scrape."""
-        self._queue = probe
+    def watch_model(self, model: str, probes: ModelProbes) -> None:
+        """Read the values of one model from `probes` on each scrape."""
+        self._models[model] = probes
 
     def watch_requests(self, in_flight: Callable[[], int]) -> None:
         """Read the number of requests in flight from `in_flight` on each scrape."""
@@ -118,16 +152,13 @@ class Metrics:
         """Read the number of failed writes of the usage file from `failures` on each scrape."""
         self._usage_failures = failures
 
-    def watch_cpu_variant(self, probe: Callable[[], tuple[str, int]]) -> None:
-        """Read the engine's CPU variant ("" for its own choice) and the number of crashed ones on each scrape."""
-        self._cpu_variant = probe
-
     def ended(
         self,
         route: str,
         status: int,
         outcome: str,
         key_id: str,
+        model: str = "",
         *,
         seconds: list[float],
         queued_seconds: list[float] | None = None,
@@ -140,21 +171,22 @@ class Metrics:
     ) -> None:
         """Count completed requests that have the positional arguments in common; `seconds`: the duration of each.
 
-        `route` is a template of the route table, or "" for none; `key_id` is "" if there is no key. Tokens are sums
-        over all, the other lists contain the known values; `inter_token_seconds`: values and how often each occurred.
+        `route` is a template of the route table, or "" for none; `key_id` and `model` are "" if there is none.
+        Tokens are sums over all, the other lists contain the known values; `inter_token_seconds`: values and how often
+        each occurred.
         """
         if not route:
             route = OTHER_ROUTE
         key = key_id if self._key_label else ""
-        self._requests[route, status, outcome, key] += len(seconds)
-        cell = self._routes[route]
+        self._requests[route, model, status, outcome, key] += len(seconds)
+        cell = self._routes[route, model]
         cell.duration.add_all(seconds)
         if queued_seconds:
-            self._wait.add_all(queued_seconds)
+            self._waits[model].add_all(queued_seconds)
         if first_token_seconds:
             cell.first_token.add_all(first_token_seconds)
         if prompt_tokens or completion_tokens:
-            tokens = self._tokens[route, key]
+            tokens = self._tokens[route, model, key]
             tokens.prompt += prompt_tokens
             tokens.cached += cached_tokens
             tokens.completion += completion_tokens
@@ -163,19 +195,19 @@ class Metrics:
         if tokens_per_second:
             cell.speed.add_all(tokens_per_second)
 
-    def mean_speed(self) -> float:
-        """Return the mean tokens per second of all responses; 0 if none has reported it."""
-        speeds = [cell.speed for cell in self._routes.values()]
+    def mean_speed(self, models: Collection[str]) -> float:
+        """Return the mean tokens per second of all responses under these names; 0 if none has reported it."""
+        speeds = [cell.speed for (_, model), cell in self._routes.items() if model in models]
         responses = sum(sum(speed.counts) for speed in speeds)
         return sum(speed.total for speed in speeds) / responses if responses else 0.0
 
-    def cancelled(self, route: str, phase: Literal["waiting", "answering"]) -> None:
+    def cancelled(self, route: str, model: str, phase: Literal["waiting", "answering"]) -> None:
         """Count a client that has disconnected: before the first byte of the response, or after it."""
-        self._counters[metric_definitions.CANCELLED, (route or OTHER_ROUTE, phase)] += 1
+        self._counters[metric_definitions.CANCELLED, (route or OTHER_ROUTE, model, phase)] += 1
 
-    def queue_rejected(self, reason: Rejection) -> None:
-        """Count a request that the queue has rejected."""
-        self._counters[metric_definitions.QUEUE_REJECTIONS, (reason,)] += 1
+    def queue_rejected(self, model: str, reason: Rejection) -> None:
+        """Count a request that the queue of a model has rejected."""
+        self._counters[metric_definitions.QUEUE_REJECTIONS, (model, reason)] += 1
 
     def limited(self, limit: LimitName, key_id: str) -> None:
         """Count a request that a limit of its key has rejected."""
@@ -189,13 +221,13 @@ class Metrics:
         """Count a failed call to the shared store of the limits."""
         self._counters[metric_definitions.LIMIT_STORE_FAILURES, ()] += 1
 
-    def engine_state(self, state: EngineState) -> None:
-        """Set the engine's state."""
-        self._engine_state = state
-
-    def engine_restarted(self) -> None:
+    def engine_restarted(self, model: str) -> None:
         """Count a restart: the engine is ready again."""
-        self._counters[metric_definitions.ENGINE_RESTARTS, ()] += 1
+        self._counters[metric_definitions.ENGINE_RESTARTS, (model,)] += 1
+
+    def model_loaded(self, model: str, result: Literal[Residency.LOADED, Residency.FAILED]) -> None:
+        """Count the end of a load."""
+        self._counters[metric_definitions.MODEL_LOADS, (model, result)] += 1
 
     def keys_reloaded(self, ok: bool) -> None:
         """Count a reload of the keys file."""
@@ -230,8 +262,8 @@ class Metrics:
 
     def _counts_of(self, declared: Series) -> Iterator[tuple[Labels, str, int]]:
         if declared is metric_definitions.REQUESTS:
-            for (route, status, outcome, key), count in self._requests.items():
-                yield (route, str(status), outcome), key, count
+            for (route, model, status, outcome, key), count in self._requests.items():
+                yield (route, model, str(status), outcome), key, count
         elif declared is metric_definitions.USAGE_FAILURES:
             yield (), "", self._usage_failures()
         elif declared is metric_definitions.LIMITED:
@@ -242,9 +274,9 @@ class Metrics:
             metric_definitions.CACHED_TOKENS,
             metric_definitions.COMPLETION_TOKENS,
         ):
-            for (route, key), cell in self._tokens.items():
+            for (route, model, key), cell in self._tokens.items():
                 yield (
-                    (route,),
+                    (route, model),
                     key,
                     {
                         metric_definitions.PROMPT_TOKENS: cell.prompt,
@@ -254,49 +286,44 @@ class Metrics:
                 )
         else:
             known = [(values, count) for (owner, values), count in self._counters.items() if owner is declared]
-            if not known and not declared.labels:
-                known = [((), 0)]  # expose a counter of 0, so that `rate` works from the first increment
+            if not known and declared.labels in ((), ("model",)):
+                # expose a counter of 0, so that `rate` works from the first increment
+                known = [((model,), 0) for model in self._models] if declared.labels else [((), 0)]
             for values, count in known:
                 yield values, "", count
 
     def _gauge(self, declared: Series) -> Metric:
-        active, waiting, capacity = self._queue()
-        variant, rejected = self._cpu_variant()
-        plain = {
-            metric_definitions.IN_FLIGHT: self._in_flight(),
-            metric_definitions.QUEUE_DEPTH: waiting,
-            metric_definitions.SLOTS_BUSY: active,
-            metric_definitions.SLOTS: capacity,
-            metric_definitions.LIMIT_STORE_UP: int(self._store_up),
-            metric_definitions.ENGINE_CPU_VARIANTS_REJECTED: rejected,
-        }
-        values: list[tuple[Labels, float]]
-        if declared is metric_definitions.ENGINE_STATE:
-            values = [((state,), float(state is self._engine_state)) for state in EngineState]
-        elif declared is metric_definitions.ENGINE_CPU_VARIANT:
-            values = [((variant,), 1.0)] if variant else []
-        elif declared is metric_definitions.BUILD_INFO:
-            values = [(self._build, 1.0)]
-        else:
-            values = [((), float(plain[declared]))]
         family = GaugeMetricFamily(declared.name, declared.help)
-        for labels, value in values:
+        for labels, value in self._gauge_values(declared):
             family.add_sample(declared.name, dict(zip(declared.labels, labels, strict=True)) | self._constant, value)
         return family
+
+    def _gauge_values(self, declared: Series) -> Iterator[tuple[Labels, float]]:
+        if declared is metric_definitions.BUILD_INFO:
+            yield self._build, 1.0
+        elif declared is metric_definitions.IN_FLIGHT:
+            yield (), float(self._in_flight())
+        elif declared is metric_definitions.LIMIT_STORE_UP:
+            yield (), float(self._store_up)
+        else:
+            for model, probes in self._models.items():
+                for labels, value in _values_of(declared, probes):
+                    yield (model, *labels), value
 
     def _histogram(self, declared: Series) -> Metric:
         family = HistogramMetricFamily(declared.name, declared.help, labels=(*declared.labels, *self._constant))
         if declared is metric_definitions.QUEUE_WAIT:
-            cells: list[tuple[Labels, _Histogram]] = [((), self._wait)]
+            cells: list[tuple[Labels, _Histogram]] = [((model,), self._waits[model]) for model in self._models]
+            cells += [((model,), wait) for model, wait in self._waits.items() if model not in self._models]
         else:
-            cells = [((route,), self._cell(declared, cell)) for route, cell in self._routes.items()]
+            cells = [(names, self._cell(declared, cell)) for names, cell in self._routes.items()]
         for labels, histogram in cells:
             running = 0
             buckets: list[tuple[str, float]] = []
             for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
                 running += count
                 buckets.append(("+Inf" if bound == float("inf") else repr(float(bound)), running))
-            if running or not labels:
+            if running or declared is metric_definitions.QUEUE_WAIT:
                 family.add_metric((*labels, *self._constant.values()), buckets, histogram.total)
         return family
 

@@ -51,7 +51,7 @@ class Recorder:
 
     def _count(self, kind: RequestKind, exchanges: list[Exchange]) -> None:
         """Count requests of one kind."""
-        route, _, _, status, outcome, _, key_id, model, stream = kind
+        route, _, _, status, outcome, _, key_id, model, stream, _ = kind
         template = route.template if route is not None else ""
         prompt = cached = completion = 0
         first_tokens: list[float] = []
@@ -71,6 +71,7 @@ class Recorder:
             status,
             outcome,
             key_id,
+            model,
             seconds=[one.ended - one.arrived for one in exchanges],
             queued_seconds=[one.queued_seconds for one in exchanges if one.admitted],
             first_token_seconds=first_tokens,
@@ -82,7 +83,7 @@ class Recorder:
         )
         if outcome == "client_gone":
             for one in exchanges:
-                self._metrics.cancelled(template, "answering" if one.first_byte else "waiting")
+                self._metrics.cancelled(template, model, "answering" if one.first_byte else "waiting")
         if key_id and model and route is not None and route.group != "admin":  # a key used the model
             errors = 0 if outcome in ("ok", "client_gone") else len(exchanges)
             self._usage.record(

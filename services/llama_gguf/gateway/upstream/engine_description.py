@@ -30,6 +30,11 @@ class EngineDescription:
         self._known = b""
         self._process = 0  # the engine that said so
 
+    @property
+    def known(self) -> bytes:
+        """The engine's own words as far as they are known; empty before it has been asked."""
+        return self._known
+
     async def body(self) -> bytes:
         """Return the engine's own words, empty until they are known. Raises GatewayError if they never will be.
 

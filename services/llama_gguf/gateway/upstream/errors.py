@@ -47,6 +47,11 @@ def engine_error(status: int, body: bytes) -> GatewayError:
     return GatewayError(code, _PATHS.sub("<path>", message), status=status, type=known, details=counts)
 
 
+def without_paths(text: str) -> str:
+    """Return a text for clients: they are not told where on this machine files are."""
+    return _PATHS.sub("<path>", text)
+
+
 def is_loading(status: int, body: bytes) -> bool:
     """Return whether the engine has refused a request, without having read it, because its model is still loading.
 

@@ -11,16 +11,17 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.upstream.client import EngineClient, fetch
-from llama_gguf.gateway.upstream.errors import ENGINE_RETRY_SECONDS, model_loading
+from llama_gguf.gateway.upstream.errors import ENGINE_RETRY_SECONDS, model_loading, without_paths
 from llama_gguf.gateway.upstream.response_parser import EngineFailure
 from llama_gguf.logs import fields
-from llama_gguf.rundir import engine_phase, engine_variant
+from llama_gguf.rundir import engine_phase, engine_variant, failure
 from llama_gguf.rundir.engine_variant import EngineVariant
+from llama_gguf.rundir.failure import Failure
 from llama_gguf.states import EngineState, Phase, ServiceState
 
 _log = logging.getLogger(__name__)
@@ -32,8 +33,10 @@ _STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as
 
 
 class EngineMonitor:
-    """Monitors one engine. `on_change` is called with every change of state, `on_restart` once another
-    process of the engine than before is ready. Belongs to one event loop.
+    """Monitors one engine. `on_restart` is called once another process of the engine than before is ready. Belongs to
+    one event loop.
+
+    `failure_files`: that of the appliance, and that of this engine if the appliance goes on without it.
 
     `variant` is the CPU variant that the engine's program has recorded, as of the last check.
     """
@@ -43,17 +46,18 @@ class EngineMonitor:
         client: EngineClient,
         phase_file: Path,
         *,
-        failure_file: Path,
+        failure_files: Sequence[Path],
         variant_file: Path,
-        on_change: Callable[[EngineState], None] | None = None,
         on_restart: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._phase_file = phase_file
-        self._failure_file = failure_file
+        self._failure_files = failure_files
+        self._failure: Failure | None = None
+        self._unloaded = False
         self._variant_file = variant_file
-        self._on_change = on_change
+        self._on_change: Callable[[EngineState], None] | None = None
         self._on_restart = on_restart
         self._clock = clock
         self._changed = asyncio.Event()
@@ -66,6 +70,10 @@ class EngineMonitor:
         self.variant: EngineVariant | None = None
         self._was_ready = False
 
+    def watch(self, on_change: Callable[[EngineState], None]) -> None:
+        """Call `on_change` with every change of state from now on."""
+        self._on_change = on_change
+
     async def start(self) -> None:
         """Start monitoring."""
         self._task = asyncio.create_task(self._run(), name="engine-state")
@@ -76,6 +84,19 @@ class EngineMonitor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+
+    def unload(self) -> None:
+        """Ask no more, because the engine has been stopped on purpose."""
+        self._unloaded = True
+        self._set(EngineState.UNLOADED)
+        self._recheck.set()
+
+    def expect(self) -> None:
+        """Ask again, because the engine is being started."""
+        self._unloaded = False
+        self._failure = None
+        self._set(EngineState.LOADING)
+        self._recheck.set()
 
     def connection_refused(self) -> None:
         """Check again now, and let new requests wait meanwhile, because no connection could be made."""
@@ -107,6 +128,8 @@ class EngineMonitor:
         """What the engine's state means for clients, the gateway's own state aside."""
         if self.state is EngineState.READY:
             return ServiceState.READY
+        if self.state is EngineState.UNLOADED:
+            return ServiceState.READY  # the next request loads it
         if self.state is EngineState.FAILED:
             return ServiceState.FAILED
         return ServiceState.UNREADY if self._was_ready else ServiceState.STARTING
@@ -115,6 +138,9 @@ class EngineMonitor:
         """Return the error for a request that cannot wait any longer."""
         if self.state is EngineState.LOADING:
             return model_loading()
+        if self.state is EngineState.FAILED and self._failure is not None:
+            cause = without_paths(self._failure.cause or self._failure.summary)
+            return GatewayError("model_failed", f"The model could not be loaded: {cause}")
         if self.state is EngineState.FAILED:
             return GatewayError(
                 "engine_failed",
@@ -128,9 +154,16 @@ class EngineMonitor:
 
     async def _run(self) -> None:
         while True:
+            if self._unloaded:
+                self._recheck.clear()
+                await self._recheck.wait()
+                continue
             # Before the check: an `await` between the check and `_set` could overwrite `connection_refused`.
             self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
-            self._set(await self._check())
+            found = await self._check()
+            if self._unloaded:
+                continue
+            self._set(found)
             self._recheck.clear()
             pause = _READY_POLL_SECONDS if self.state is EngineState.READY else _POLL_SECONDS
             try:
@@ -165,7 +198,9 @@ class EngineMonitor:
 
     def _without_socket(self) -> EngineState:
         """Return the state by the files of the run directory, which show whether an engine is being started."""
-        if self._failure_file.exists():
+        if any(file.exists() for file in self._failure_files):
+            own = self._failure_files[-1]
+            self._failure = failure.read(own) if len(self._failure_files) > 1 and own.exists() else None
             return EngineState.FAILED
         found = engine_phase.read(self._phase_file)
         if found is None or not _is_running(found.pid):

@@ -21,7 +21,7 @@ from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
-from llama_gguf.runtime.supervisord_client import ProgramInfo
+from llama_gguf.rundir.supervisord_client import ProgramInfo
 from llama_gguf.settings import RunDir, locate, parse
 from llama_gguf.states import Phase
 

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from llama_gguf.api_errors import GatewayError
-from llama_gguf.gateway.api.engine_views import present_models, present_props
+from llama_gguf.gateway.api.engine_views import ModelEntry, present_models, present_props
+from llama_gguf.states import Residency
 
 ENGINE = json.dumps({"data": [{"id": "/m/x.gguf", "created": 5, "meta": {"n_ctx_train": 9, "path": "/m"}}]}).encode()
 
 
+def entry(name: str, engine: bytes = ENGINE, **values: Any) -> ModelEntry:
+    plain: dict[str, Any] = {"state": Residency.LOADED, "task": "generate", "context": 2048, "modalities": ("text",)}
+    return ModelEntry(name=name, engine=engine, **plain | values)
+
+
+SHOWN = {
+    "object": "model",
+    "created": 5,
+    "owned_by": "llama.cpp",
+    "state": "loaded",
+    "task": "generate",
+    "context": 2048,
+    "modalities": ["text"],
+    "meta": {"n_ctx_train": 9},
+}
+
+
 def test_models_are_shown_under_their_names() -> None:
-    shown = json.loads(present_models(ENGINE, ("a", "b"), ("b", "c"), wanted=""))
-    assert shown == {
-        "object": "list",
-        "data": [{"id": "b", "object": "model", "created": 5, "owned_by": "llama.cpp", "meta": {"n_ctx_train": 9}}],
-    }
-    assert json.loads(present_models(ENGINE, ("a b",), None, wanted="a%20b"))["id"] == "a b"
+    other = entry("b", of="a", state=Residency.UNLOADED, context=0)
+    shown = json.loads(present_models([entry("a"), other], wanted=""))
+    second = {**SHOWN, "id": "b", "parent": "a", "state": "unloaded", "context": None}
+    assert shown == {"object": "list", "data": [{**SHOWN, "id": "a"}, second]}
+    assert json.loads(present_models([entry("a b")], wanted="a%20b"))["id"] == "a b"
+    with pytest.raises(GatewayError) as caught:
+        present_models([entry("a")], wanted="b")
+    assert caught.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": []}', b'{"data": [5]}', b'{"data": 5}', b"[1]"])
 def test_models_without_data_of_the_engine_still_have_names(body: bytes) -> None:
-    entry = json.loads(present_models(body, ("a",), None, wanted="a"))
-    assert entry == {"id": "a", "object": "model", "created": 0, "owned_by": "llama.cpp"}
+    shown = json.loads(present_models([entry("a", body)], wanted="a"))
+    assert shown == {name: value for name, value in SHOWN.items() if name != "meta"} | {"id": "a", "created": 0}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"nonsense"])

@@ -66,7 +66,7 @@ def test_clients_are_told_not_to_repeat_what_a_repetition_cannot_better(known: E
     told = ("x-should-retry", "false") in error_responses.error_headers(GatewayError(known.code, "no"))
     may_pass = {"request_timeout", "rate_limit_exceeded", "internal_error", "engine_error", "keys_unusable"}
     may_pass |= {"audit_unavailable", "engine_unreachable", "engine_closed", "engine_protocol", "engine_refused"}
-    may_pass |= {"model_loading", "queue_full", "queue_timeout", "timeout", "client_stalled"}
+    may_pass |= {"model_failed", "model_loading", "queue_full", "queue_timeout", "timeout", "client_stalled"}
     assert told is (known.code not in may_pass)
 
 

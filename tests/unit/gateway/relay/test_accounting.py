@@ -174,7 +174,7 @@ async def test_under_random_aborts_charged_equals_reported(start: Start, seed: i
     assert sum(sample["value"] for sample in samples) == sum(
         (line["tokens_in"] or 0) + (line["tokens_out"] or 0) for line in lines
     )
-    assert running.gateway.admission.active == running.gateway.admission.waiting == 0
+    assert running.gateway.backends.first.admission.active == running.gateway.backends.first.admission.waiting == 0
     store: Any = running.gateway.limiter._store
     assert all(counts.in_flight == 0 for counts in store._counts.values())
 
@@ -182,7 +182,7 @@ async def test_under_random_aborts_charged_equals_reported(start: Start, seed: i
 async def test_a_request_in_parts_is_charged_the_sum_of_them(start: Start) -> None:
     """More prompts than slots are sent a few at a time, and the client gets one response."""
     running = await start(GENEROUS)
-    size = running.gateway.admission.capacity
+    size = running.gateway.backends.first.admission.capacity
     prompts = [f"prompt {number}" for number in range(2 * size + 1)]
     answer = await running.ask("POST", "/v1/completions", body={"model": "tiny", "prompt": prompts, "max_tokens": 9})
     assert answer.status == 200
@@ -206,6 +206,6 @@ async def test_a_part_that_fails_fails_the_request_and_frees_all(
     body = {"model": "tiny", "prompt": ["a"] * 5, "max_tokens": 9}
     answer = await running.ask("POST", "/v1/completions", body=body)
     assert (answer.status, answer.error["code"]) == (status, code)
-    assert running.gateway.admission.active == 0
+    assert running.gateway.backends.first.admission.active == 0
     running.engine.default.clear()
     assert (await running.ask("POST", "/v1/completions", body=body)).status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from typing import cast
 
@@ -161,9 +162,9 @@ async def test_a_silent_stream_is_kept_open_with_comments(start: Start) -> None:
 async def test_a_stream_that_waits_in_the_queue_is_kept_open_too(start: Start) -> None:
     running = await start({"gateway": {"sse_keepalive_seconds": 0.1}, "limits": {"max_in_flight": 1}})
     first = asyncio.create_task(running.stream(tokens=2, pause=0.2))
-    await running.until(lambda: running.gateway.admission.active == 1)
+    await running.until(lambda: running.gateway.backends.first.admission.active == 1)
     second = await running.stream(tokens=2)
-    assert second.events[0] == ": keep-alive"
+    assert re.fullmatch(r": queue-position=1 expected-wait=\d+", second.events[0])
     assert second.events[-1] == "data: [DONE]"
     assert (await first).status == 200
 
@@ -242,23 +243,23 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(running: Running, s
     line = (await running.lines())[0]
     assert line["outcome"] == "client_gone"
     assert line["status"] == (200 if streams and hang_after > 0 else None)
-    assert running.gateway.admission.active == 0
+    assert running.gateway.backends.first.admission.active == 0
     assert running.gateway.pipeline.in_flight == 0
 
 
 async def test_a_client_that_leaves_the_queue_never_reaches_the_engine(start: Start) -> None:
     running = await start({"limits": {"max_in_flight": 1}})
     holder = asyncio.create_task(running.stream(hang_after=1))
-    await running.until(lambda: running.gateway.admission.active == 1)
+    await running.until(lambda: running.gateway.backends.first.admission.active == 1)
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(request_bytes("POST", "/v1/chat/completions", body=chat()))
-    await running.until(lambda: running.gateway.admission.waiting == 1)
+    await running.until(lambda: running.gateway.backends.first.admission.waiting == 1)
     writer.close()
-    await running.until(lambda: running.gateway.admission.waiting == 0, 1.0)
+    await running.until(lambda: running.gateway.backends.first.admission.waiting == 0, 1.0)
     assert len(running.engine.asked) == 1
     holder.cancel()
     await asyncio.gather(holder, return_exceptions=True)
-    await running.until(lambda: running.gateway.admission.active == 0, 1.0)
+    await running.until(lambda: running.gateway.backends.first.admission.active == 0, 1.0)
 
 
 async def test_a_slow_reader_does_not_grow_memory_and_gets_everything(running: Running) -> None:
@@ -284,7 +285,7 @@ async def test_a_reader_that_never_reads_is_cut_off(start: Start) -> None:
     writer.write(request_bytes("POST", "/v1/chat/completions", body=chat(stream=True, tokens=4000, event_bytes=4000)))
     line = (await running.lines())[0]
     assert (line["outcome"], line["error"]) == ("timeout", "client_stalled")
-    assert running.gateway.admission.active == 0
+    assert running.gateway.backends.first.admission.active == 0
     writer.close()
 
 

@@ -31,13 +31,13 @@ async def test_a_request_that_is_being_counted_holds_no_place_of_its_keys_limits
 ) -> None:
     running = await start({"limits": {"concurrency": 1, "tokens_per_minute": 1_000_000}})
     gate = asyncio.Event()
-    count = running.gateway.engine_usage.tokens
+    count = running.gateway.backends.first.usage.tokens
 
     async def slow(*arguments: Any) -> Any:
         await gate.wait()
         return await count(*arguments)
 
-    monkeypatch.setattr(running.gateway.engine_usage, "tokens", slow)
+    monkeypatch.setattr(running.gateway.backends.first.usage, "tokens", slow)
     await leave(running, "/v1/chat/completions", chat(stream=True, hang_after=1), after=b"\n\n")
     await running.until(lambda: running.gateway.pipeline.in_flight == 0)
     assert (await running.chat()).status == 200
@@ -73,6 +73,6 @@ async def test_settling_with_a_shared_store_survives_the_request(
         writer.close()
         await running.until(lambda: running.gateway.pipeline.in_flight == 0)
     assert settled != [0, 0]
-    await running.gateway.settlement.close()
+    await running.gateway.backends.first.settlement.close()
     assert len(settled) == 2
     assert "could not settle" in caplog.text

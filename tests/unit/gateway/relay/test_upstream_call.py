@@ -73,8 +73,8 @@ async def test_what_an_engine_died_of_is_never_sent_again(running: Running, stre
 
 async def test_a_connection_that_the_engine_has_closed_is_neither_a_lost_engine_nor_a_try(running: Running) -> None:
     states: list[EngineState] = []
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
-    running.gateway.engine._on_change = states.append
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
+    running.gateway.backends.first.engine._on_change = states.append
     for number in range(20):
         answer = await running.ask("POST", "/v1/chat/completions", body=chat(stream=number % 3 == 0))
         assert answer.status == 200
@@ -86,8 +86,8 @@ async def test_a_connection_that_the_engine_has_closed_is_neither_a_lost_engine_
 
 async def test_a_request_that_ends_its_connection_is_not_taken_for_a_dead_engine(running: Running) -> None:
     states: list[EngineState] = []
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
-    running.gateway.engine._on_change = states.append
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
+    running.gateway.backends.first.engine._on_change = states.append
     assert (await running.ask("POST", "/v1/chat/completions", body=chat(die_after=-1))).status == 502
     looks = len(running.engine.seen)
     await running.until(lambda: len(running.engine.seen) > looks)  # it was looked at, and found to be well
@@ -98,8 +98,8 @@ async def test_a_request_that_ends_its_connection_is_not_taken_for_a_dead_engine
 async def test_a_503_of_an_engine_that_is_ready_is_its_answer(running: Running) -> None:
     """It says so where no slot is free, too: `GET /slots?fail_on_no_slot=1`."""
     states: list[EngineState] = []
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
-    running.gateway.engine._on_change = states.append
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
+    running.gateway.backends.first.engine._on_change = states.append
     answer = await running.chat(status=503, error="unavailable_error", message="no slot available")
     assert (answer.status, answer.error["code"]) == (503, "engine_error")
     assert answer.error["message"] == "no slot available"
@@ -141,8 +141,8 @@ async def test_a_stream_that_waits_for_the_engine_is_kept_open_too(start: Start,
 
 async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     running = await start({"gateway": {"timeouts": {"connect_seconds": 0.2}}})
-    await running.until(lambda: running.gateway.engine.state == "ready")
-    running.gateway.client.close()
+    await running.until(lambda: running.gateway.backends.first.engine.state == "ready")
+    running.gateway.backends.first.client.close()
 
     async def full(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "as uvloop says where the engine's backlog is full")
@@ -151,7 +151,7 @@ async def test_an_engine_that_takes_no_connection_in_time_is_504(start: Start, m
     answer = await running.chat()
     assert (answer.status, answer.error["code"]) == (504, "timeout")
     assert "gateway.timeouts.connect_seconds (0.2 s)" in answer.error["message"]
-    assert running.gateway.engine.state is EngineState.READY  # it is there, and busy
+    assert running.gateway.backends.first.engine.state is EngineState.READY  # it is there, and busy
     assert not running.engine.asked
 
 
@@ -234,7 +234,7 @@ class Calls:
     """Requests to the engine, each as the gateway runs it, and how they ended."""
 
     def __init__(self, running: Running) -> None:
-        self._caller = running.gateway.inference._caller
+        self._caller = running.gateway.backends.first.caller
         head = engine_head("POST", "/v1/chat/completions", ENGINE_KEY)
         self._request = engine_request(head, b"{}", b"application/json")
         self.ended: dict[str, int | None] = {}
@@ -259,8 +259,8 @@ async def test_a_client_that_leaves_at_the_very_end_does_not_take_another_ones_c
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its answer is complete and its connection in use again, but its coroutine has not been resumed yet."""
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
-    calls, client = Calls(running), running.gateway.client
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
+    calls, client = Calls(running), running.gateway.backends.first.client
     release = client.release
 
     def release_and_take(connection: EngineConnection) -> None:
@@ -281,13 +281,13 @@ async def test_a_client_that_leaves_at_the_very_end_does_not_take_another_ones_c
 async def test_a_client_that_leaves_before_its_request_is_written_never_reaches_the_engine(
     running: Running, pooled: bool
 ) -> None:
-    await running.until(lambda: running.gateway.engine.state is EngineState.READY)
+    await running.until(lambda: running.gateway.backends.first.engine.state is EngineState.READY)
     calls = Calls(running)
     for number in range(5):
         if pooled:
             assert (await running.chat()).status == 200
         else:
-            while connection := running.gateway.client.acquire():
+            while connection := running.gateway.backends.first.client.acquire():
                 connection.close()
         calls.start(str(number)).cancel()
     await running.until(lambda: len(calls.ended) == 5)
@@ -314,10 +314,11 @@ async def test_a_storm_of_clients_that_leave_costs_neither_connections_nor_place
     gateway, engine = running.gateway, running.engine
 
     def idle() -> bool:
-        gateway.client.check(time.monotonic() + 10)  # later, the idle ones are closed
-        return not (gateway.pipeline.in_flight or gateway.admission.active or gateway.admission.waiting)
+        gateway.backends.first.client.check(time.monotonic() + 10)  # later, the idle ones are closed
+        admission = gateway.backends.first.admission
+        return not (gateway.pipeline.in_flight or admission.active or admission.waiting)
 
     await running.until(lambda: idle() and engine.open_connections == 0, 20)
-    assert not gateway.client._open
+    assert not gateway.backends.first.client._open
     assert (await running.chat()).status == 200
     assert gateway.health()["engine"] == {"status": "ready", "restarts": 0, "cpu_variant": None}

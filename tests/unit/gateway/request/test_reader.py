@@ -12,7 +12,7 @@ from llama_gguf.gateway.request.constraints.schemas import SchemaLimits
 from llama_gguf.gateway.request.content.media import MediaRules
 from llama_gguf.gateway.request.fields import TABLES
 from llama_gguf.gateway.request.meaning import MeaningRules
-from llama_gguf.gateway.request.reader import RequestContent, RequestReader
+from llama_gguf.gateway.request.reader import ReadingRules, RequestContent, RequestReader
 
 from .conftest import Refused
 
@@ -23,12 +23,12 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def read(group: str, body: dict[str, Any], *, admin: bool = False) -> RequestContent:
-    return RequestReader(RULES, max_choices=4).read(group, json.dumps(body).encode(), admin=admin)
+    return RequestReader(ReadingRules(RULES, 4)).read(group, json.dumps(body).encode(), admin=admin)
 
 
 def test_a_body_that_need_not_change_stays_byte_for_byte() -> None:
     data = b'{ "messages" : [{"content":"hi","role":"user"}],\n"max_tokens":5, "temperature":0.5e0 }'
-    content = RequestReader(RULES, max_choices=4).read("chat", data, admin=False)
+    content = RequestReader(ReadingRules(RULES, 4)).read("chat", data, admin=False)
     assert content.data is data
     assert (content.model, content.choices, content.prompts, content.warning_lines) == ("", 1, 1, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +15,21 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from llama_gguf.gateway.telemetry import metric_definitions
 from llama_gguf.gateway.telemetry.metric_definitions import PROCESS_SERIES, SERIES
-from llama_gguf.gateway.telemetry.metrics import Metrics
-from llama_gguf.states import EngineState
+from llama_gguf.gateway.telemetry.metrics import Metrics, ModelProbes
+from llama_gguf.states import EngineState, Residency
 
 parse_openmetrics: Callable[[str], Iterator[Metric]] = _parse_openmetrics
+OF_M = "{'model': 'm'}"
 TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text; version=1.0.0, text/plain;q=0.5"
+
+
+PROBES = ModelProbes(
+    queue=lambda: (2, 5, 4),
+    engine=lambda: EngineState.READY,
+    cpu_variant=lambda: ("zen4", 2),
+    planned=lambda: (7, 9),
+    load_seconds=lambda: 1.5,
+)
 
 
 def metrics(*, key_label: bool = False) -> Metrics:
@@ -30,19 +41,18 @@ def busy(*, key_label: bool = False) -> Metrics:
     found = metrics(key_label=key_label)
     finish(found, key_id="alice")
     finish(found, key_id="bob", status=500, outcome="engine_error")
-    found.cancelled("/v1/chat/completions", "waiting")
-    found.queue_rejected("queue")
+    found.cancelled("/v1/chat/completions", "m", "waiting")
+    found.queue_rejected("m", "queue")
     found.limited("tokens", "alice")
     found.limit_store(up=False)
     found.limit_store_failed()
-    found.engine_state(EngineState.READY)
-    found.engine_restarted()
+    found.engine_restarted("m")
+    found.model_loaded("m", Residency.LOADED)
     found.keys_reloaded(ok=True)
     found.keys_reloaded(ok=False)
-    found.watch_queue(lambda: (2, 5, 4))
+    found.watch_model("m", PROBES)
     found.watch_requests(lambda: 3)
     found.watch_usage(lambda: 7)
-    found.watch_cpu_variant(lambda: ("zen4", 2))
     return found
 
 
@@ -52,6 +62,7 @@ def finish(found: Metrics, *, key_id: str, status: int = 200, outcome: str = "ok
         status,
         outcome,
         key_id,
+        "m",
         seconds=[2.5],
         queued_seconds=[0.02],
         first_token_seconds=[0.3],
@@ -91,27 +102,28 @@ def test_every_series_is_there_once_with_its_help() -> None:
 
 def test_values() -> None:
     found = samples(busy().render(TEXT)[0].decode())
-    chat = "{'route': '/v1/chat/completions'}"
+    chat = "{'model': 'm', 'route': '/v1/chat/completions'}"
     expected = {
         "llama_gguf_requests_in_flight": 3,
-        "llama_gguf_requests_total{'outcome': 'ok', 'route': '/v1/chat/completions', 'status': '200'}": 1,
-        "llama_gguf_requests_total{'outcome': 'engine_error', 'route': '/v1/chat/completions', 'status': '500'}": 1,
+        "llama_gguf_requests_total{'model': 'm', 'outcome': 'ok', 'route': '/v1/chat/completions', 'status': '200'}": 1,
+        "llama_gguf_requests_total{'model': 'm', 'outcome': 'engine_error', 'route': '/v1/chat/completions', "
+        "'status': '500'}": 1,
         f"llama_gguf_prompt_tokens_total{chat}": 200,
         f"llama_gguf_cached_prompt_tokens_total{chat}": 80,
         f"llama_gguf_completion_tokens_total{chat}": 22,
-        "llama_gguf_cancelled_requests_total{'phase': 'waiting', 'route': '/v1/chat/completions'}": 1,
-        "llama_gguf_queue_depth": 5,
-        "llama_gguf_slots_busy": 2,
-        "llama_gguf_slots": 4,
-        "llama_gguf_queue_rejections_total{'reason': 'queue'}": 1,
+        "llama_gguf_cancelled_requests_total{'model': 'm', 'phase': 'waiting', 'route': '/v1/chat/completions'}": 1,
+        f"llama_gguf_queue_depth{OF_M}": 5,
+        f"llama_gguf_slots_busy{OF_M}": 2,
+        f"llama_gguf_slots{OF_M}": 4,
+        "llama_gguf_queue_rejections_total{'model': 'm', 'reason': 'queue'}": 1,
         "llama_gguf_limited_requests_total{'limit': 'tokens'}": 1,
         "llama_gguf_limit_store_up": 0,
         "llama_gguf_limit_store_failures_total": 1,
-        "llama_gguf_engine_state{'state': 'ready'}": 1,
-        "llama_gguf_engine_state{'state': 'loading'}": 0,
-        "llama_gguf_engine_restarts_total": 1,
-        "llama_gguf_engine_cpu_variant{'variant': 'zen4'}": 1,
-        "llama_gguf_engine_cpu_variants_rejected": 2,
+        "llama_gguf_engine_state{'model': 'm', 'state': 'ready'}": 1,
+        "llama_gguf_engine_state{'model': 'm', 'state': 'loading'}": 0,
+        f"llama_gguf_engine_restarts_total{OF_M}": 1,
+        "llama_gguf_engine_cpu_variant{'model': 'm', 'variant': 'zen4'}": 1,
+        f"llama_gguf_engine_cpu_variants_rejected{OF_M}": 2,
         "llama_gguf_key_reloads_total{'result': 'ok'}": 1,
         "llama_gguf_key_reloads_total{'result': 'failed'}": 1,
         "llama_gguf_usage_write_failures_total": 7,
@@ -119,7 +131,11 @@ def test_values() -> None:
         f"llama_gguf_inter_token_seconds_count{chat}": 20,  # each token but the first of its request
         f"llama_gguf_inter_token_seconds_sum{chat}": pytest.approx(0.4),
         f"llama_gguf_request_duration_seconds_sum{chat}": 5.0,
-        "llama_gguf_queue_wait_seconds_count": 2,
+        f"llama_gguf_queue_wait_seconds_count{OF_M}": 2,
+        "llama_gguf_model_loads_total{'model': 'm', 'result': 'loaded'}": 1,
+        f"llama_gguf_model_load_seconds{OF_M}": 1.5,
+        "llama_gguf_model_planned_bytes{'memory': 'device', 'model': 'm'}": 7,
+        "llama_gguf_model_planned_bytes{'memory': 'host', 'model': 'm'}": 9,
     }
     assert {name: found.get(name) for name in expected} == expected
 
@@ -159,7 +175,7 @@ def test_many_at_once_are_counted_as_one_by_one() -> None:
 def test_keys_are_told_apart_only_where_asked() -> None:
     assert 'key="' not in busy().render(TEXT)[0].decode()
     found = samples(busy(key_label=True).render(TEXT)[0].decode())
-    assert found["llama_gguf_prompt_tokens_total{'key': 'bob', 'route': '/v1/chat/completions'}"] == 100
+    assert found["llama_gguf_prompt_tokens_total{'key': 'bob', 'model': 'm', 'route': '/v1/chat/completions'}"] == 100
     assert found["llama_gguf_limited_requests_total{'key': 'alice', 'limit': 'tokens'}"] == 1
     assert "llama_gguf_requests_in_flight" in found
 
@@ -168,22 +184,24 @@ def test_paths_that_are_no_routes_make_one_series() -> None:
     found = metrics()
     for _ in range(3):
         found.ended("", 404, "rejected", "", seconds=[0.0])
-    found.cancelled("", "waiting")
+    found.cancelled("", "", "waiting")
     assert (
         samples(found.render(TEXT)[0].decode())[
-            "llama_gguf_requests_total{'outcome': 'rejected', 'route': 'other', 'status': '404'}"
+            "llama_gguf_requests_total{'model': '', 'outcome': 'rejected', 'route': 'other', 'status': '404'}"
         ]
         == 3
     )
 
 
 def test_a_fresh_gateway_has_valid_metrics_and_counters_at_nought() -> None:
-    found = samples(metrics().render(TEXT)[0].decode())
-    assert found["llama_gguf_engine_restarts_total"] == 0
-    assert found["llama_gguf_queue_wait_seconds_count"] == 0
-    assert found["llama_gguf_engine_cpu_variants_rejected"] == 0
+    fresh = metrics()
+    fresh.watch_model("m", dataclasses.replace(PROBES, cpu_variant=lambda: ("", 0)))
+    found = samples(fresh.render(TEXT)[0].decode())
+    assert found[f"llama_gguf_engine_restarts_total{OF_M}"] == 0
+    assert found[f"llama_gguf_queue_wait_seconds_count{OF_M}"] == 0
+    assert found[f"llama_gguf_engine_cpu_variants_rejected{OF_M}"] == 0
     assert not any(name.startswith("llama_gguf_engine_cpu_variant{") for name in found)  # llama-server's own choice
-    assert sum(found[f"llama_gguf_engine_state{{'state': '{state}'}}"] for state in EngineState) == 1
+    assert sum(found[f"llama_gguf_engine_state{{'model': 'm', 'state': '{state}'}}"] for state in EngineState) == 1
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ class Watched:
         self.engine = EngineMonitor(
             self.client,
             self.file,
-            failure_file=folder / "failure.json",
+            failure_files=[folder / "failure.json"],
             variant_file=folder / "engine-variant.json",
-            on_change=self.history.append,
         )
+        self.engine.watch(self.history.append)
 
     async def until(self, state: EngineState) -> ServiceState:
         async with asyncio.timeout(5):

@@ -14,7 +14,9 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
 
-from llama_gguf.runtime.supervisord_client import ProgramInfo, Supervisord, SupervisordError
+from llama_gguf.rundir.supervisord_client import ProgramInfo, Supervisord, SupervisordError
+
+STATES = {"a": "RUNNING", "b": "FATAL", "c": "STOPPED", "d": "STOPPING"}
 
 
 class Handler(SimpleXMLRPCRequestHandler):
@@ -45,8 +47,10 @@ class Server(socketserver.ThreadingUnixStreamServer, SimpleXMLRPCDispatcher):
                 {**base, "name": "a", "statename": "RUNNING"},
                 {**base, "name": "b", "statename": "FATAL", "pid": 0, "spawnerr": "no"},
             ]
-        if method == "supervisor.stopProcess":
-            raise xmlrpc.client.Fault(10, "BAD_NAME")
+        if method == "supervisor.getProcessInfo":
+            if params[0] not in STATES:
+                raise xmlrpc.client.Fault(10, "BAD_NAME")
+            return {"statename": STATES[params[0]]}
         return True
 
 
@@ -67,12 +71,18 @@ def client(server: Server) -> Supervisord:
     return Supervisord(Path(str(server.server_address)), timeout_seconds=2)
 
 
-def test_only_what_supervisord_has_given_up_is_started(server: Server) -> None:
-    for name in ("a", "b", "none"):
+def test_only_what_does_not_run_is_started_and_only_what_runs_is_stopped(server: Server) -> None:
+    for name in STATES:
         client(server).start_program(name)
-    assert [call for call in server.calls if call[0] == "supervisor.startProcess"] == [
-        ("supervisor.startProcess", ("b", False))
+        client(server).stop_program(name)
+    changes = [call for call in server.calls if call[0] != "supervisor.getProcessInfo"]
+    assert changes == [
+        ("supervisor.stopProcess", ("a", False)),
+        ("supervisor.startProcess", ("b", False)),
+        ("supervisor.startProcess", ("c", False)),
     ]
+    with pytest.raises(SupervisordError, match="BAD_NAME"):
+        client(server).start_program("none")
 
 
 def test_calls(server: Server) -> None:
@@ -87,7 +97,7 @@ def test_calls(server: Server) -> None:
 
 
 def test_a_refusal_is_told(server: Server) -> None:
-    with pytest.raises(SupervisordError, match=r"rejected supervisor\.stopProcess: BAD_NAME"):
+    with pytest.raises(SupervisordError, match=r"rejected supervisor\.getProcessInfo: BAD_NAME"):
         client(server).stop_program("x")
 
 

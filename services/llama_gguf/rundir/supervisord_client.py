@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+RUNNING_STATES = frozenset({"RUNNING", "STARTING", "BACKOFF"})
+STOPPED_STATES = frozenset({"STOPPED", "EXITED", "FATAL"})
+
 
 class SupervisordError(Exception):
     """supervisord did not respond, or returned a fault."""
@@ -39,13 +42,18 @@ class Supervisord:
         """Start the shutdown of all programs and then supervisord itself, without waiting for it."""
         self._call("shutdown")
 
+    def state_of(self, name: str) -> str:
+        """Return the state of one program, such as RUNNING."""
+        return str(self._call("getProcessInfo", name)["statename"])
+
     def stop_program(self, name: str) -> None:
         """Stop one program, without waiting for its exit; supervisord does not restart it."""
-        self._call("stopProcess", name, False)
+        if self.state_of(name) in RUNNING_STATES:
+            self._call("stopProcess", name, False)
 
     def start_program(self, name: str) -> None:
-        """Start a program that is FATAL, without waiting for it; otherwise do nothing."""
-        if any(info.name == name and info.state == "FATAL" for info in self.programs()):
+        """Start a program that has stopped or is FATAL, without waiting for it; otherwise do nothing."""
+        if self.state_of(name) in STOPPED_STATES:
             self._call("startProcess", name, False)
 
     def signal_program(self, name: str, signal: str) -> None:
@@ -63,7 +71,7 @@ class Supervisord:
             connection.connect(str(self._path))
 
     def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - the result of any method
-        from llama_gguf.runtime import unix_xmlrpc  # noqa: PLC0415 - costs 50 ms, which `up` spends while supervisord starts
+        from llama_gguf.rundir import unix_xmlrpc  # noqa: PLC0415 - costs 50 ms, which `up` spends while supervisord starts
 
         try:
             return unix_xmlrpc.call(self._path, f"supervisor.{method}", arguments, self._timeout)

@@ -1,0 +1,224 @@
+"""Models that take turns: loaded by requests, unloaded when idle or in the way, and what an operator does with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_gguf.rundir import residency as residency_file
+from support.gateway_box import ADMIN_KEY, KEY
+from support.running_gateway import chat
+from support.running_models import RunningModels, running_models
+
+StartModels = Callable[..., Any]
+ON_DEMAND: dict[str, Any] = {
+    "a": {"path": "/models/a.gguf", "load": "on_demand"},
+    "b": {"path": "/models/b.gguf", "load": "on_demand"},
+}
+QUICK = {"min_resident_seconds": 0.01, "max_swap_wait_seconds": 5.0}
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[StartModels]:
+    async with AsyncExitStack() as stack:
+
+        async def enter(models: dict[str, Any], **options: Any) -> RunningModels:
+            settings = {"models": models, "memory": QUICK} | options.pop("settings", {})
+            needs = options.pop("needs", dict.fromkeys(models, 1000))
+            running = running_models(tmp_path, settings, needs=needs, budget=options.pop("budget", 1500), **options)
+            return await stack.enter_async_context(running)
+
+        yield enter
+
+
+def ask_model(running: RunningModels, model: str, *, key: str = KEY, **fake: Any) -> asyncio.Task[Any]:
+    body = chat(**fake) | {"model": model}
+    return asyncio.create_task(running.ask("POST", "/v1/chat/completions", body=body, key=key))
+
+
+async def manage(running: RunningModels, action: str, model: str, key: str = ADMIN_KEY) -> Any:
+    return await running.ask("POST", f"/models/{action}", body={"model": model}, key=key)
+
+
+async def test_a_request_loads_its_model_and_one_that_does_not_fit_gives_way(start: StartModels) -> None:
+    running = await start(ON_DEMAND)
+    assert (running.state("a"), running.state("b")) == ("unloaded", "unloaded")
+    assert running.supervisord.done == []
+    assert (await ask_model(running, "a")).status == 200
+    assert (running.state("a"), running.state("b")) == ("loaded", "unloaded")
+    assert (await ask_model(running, "b")).status == 200
+    assert (running.state("a"), running.state("b")) == ("unloaded", "loaded")
+    assert running.supervisord.done == ["start engine-a", "stop engine-a", "start engine-b"]
+    assert running.supervisord.most_running == 1
+
+
+async def test_models_that_fit_stay_side_by_side(start: StartModels) -> None:
+    running = await start(ON_DEMAND, budget=3000)
+    for model in ("a", "b", "a", "b"):
+        assert (await ask_model(running, model)).status == 200
+    assert running.supervisord.done == ["start engine-a", "start engine-b"]
+
+
+async def test_what_runs_is_never_cut_short_for_a_swap(start: StartModels) -> None:
+    running = await start(ON_DEMAND)
+    first = ask_model(running, "a", delay=3.0)
+    await running.until(lambda: running.state("a") == "loaded")
+    second = ask_model(running, "b")
+    await running.until(lambda: running.state("a") == "draining")
+    late = ask_model(running, "a")  # waits for its model's next turn
+    assert running.supervisord.states["engine-a"] == "RUNNING"
+    assert (await first).status == 200
+    assert (await second).status == 200
+    assert (await late).status == 200
+    assert running.supervisord.most_running == 1
+
+
+async def test_everybody_gets_an_answer_while_models_swap_under_load(start: StartModels) -> None:
+    models = ON_DEMAND | {"c": {"path": "/models/c.gguf", "load": "on_demand"}}
+    running = await start(models, budget=2500)
+    answers = await asyncio.gather(*(ask_model(running, "abc"[number % 3]) for number in range(60)))
+    assert {answer.status for answer in answers} == {200}
+    assert running.supervisord.most_running <= 2
+
+
+async def test_an_idle_model_is_unloaded_and_neither_health_nor_metrics_load_it(start: StartModels) -> None:
+    models = {"a": ON_DEMAND["a"] | {"unload_after_seconds": 0.2}}
+    running = await start(models)
+    assert (await ask_model(running, "a")).status == 200
+    await running.until(lambda: running.state("a") == "unloaded")
+    assert running.supervisord.done == ["start engine-a", "stop engine-a"]
+    health = await running.ask("GET", "/health", key=None)
+    assert health.json()["status"] == "ready"
+    metrics = await running.ask("GET", "/metrics", key=ADMIN_KEY)
+    assert 'llama_gguf_engine_state{model="a",state="unloaded"' in metrics.body.decode()
+    listed = (await running.ask("GET", "/v1/models")).json()["data"]
+    assert [(one["id"], one["state"]) for one in listed] == [("a", "unloaded")]
+    assert running.supervisord.done == ["start engine-a", "stop engine-a"]
+    assert (await ask_model(running, "a")).status == 200  # and a request does
+
+
+async def test_one_model_that_sleeps_is_stopped_and_started_again(tmp_path: Path) -> None:
+    settings = {"engine": {"slots": 2, "context_per_slot": 2048, "sleep_idle_seconds": 0.2}}
+    async with running_models(tmp_path, settings, needs={"": 0}, budget=None) as running:
+        assert (await running.chat()).status == 200
+        await running.until(lambda: running.supervisord.states["engine"] == "STOPPED")
+        found = residency_file.read(running.box.shot.locations.run.residency)
+        assert [one.wanted for one in found.values()] == [False]
+        held = asyncio.create_task(running.chat(delay=0.6))  # longer than it may be idle
+        assert (await held).status == 200
+        assert running.supervisord.done.count("start engine") == 2
+
+
+async def test_a_request_that_is_open_keeps_its_model_loaded(start: StartModels) -> None:
+    running = await start({"a": ON_DEMAND["a"] | {"unload_after_seconds": 0.1}})
+    assert (await ask_model(running, "a", delay=0.7)).status == 200
+    assert running.supervisord.done[0] == "start engine-a"
+    assert "stop engine-a" not in running.supervisord.done[:1]
+    await running.until(lambda: running.state("a") == "unloaded")
+
+
+async def test_a_model_that_fails_fails_alone_and_is_tried_again_later(start: StartModels) -> None:
+    running = await start(ON_DEMAND, broken={"engine-a": "tensor 'x' not found in /models/secret/a.gguf"})
+    answers = await asyncio.gather(ask_model(running, "a"), ask_model(running, "a"))
+    for answer in answers:
+        assert (answer.status, answer.error["code"]) == (503, "model_failed")
+        assert "tensor 'x' not found" in answer.error["message"]
+        assert "/models/secret" not in answer.error["message"]
+    again = await ask_model(running, "a")  # at once, without another start
+    assert (again.status, again.error["code"]) == (503, "model_failed")
+    assert 1 <= int(again.headers["retry-after"]) <= 15
+    assert running.supervisord.done == ["start engine-a"]
+    assert (await ask_model(running, "b")).status == 200
+    assert (await running.ask("GET", "/health", key=None)).json()["status"] == "ready"
+    running.supervisord.broken.clear()
+    assert (await manage(running, "load", "a")).status == 202  # an operator does not wait
+    await running.until(lambda: running.state("a") == "loaded")
+    assert (await ask_model(running, "a")).status == 200
+
+
+async def test_a_model_that_never_fits_says_so_at_once(start: StartModels) -> None:
+    running = await start(ON_DEMAND, needs={"a": 1000, "b": 2000})
+    assert (await ask_model(running, "a")).status == 200
+    answer = await ask_model(running, "b")
+    assert (answer.status, answer.error["code"]) == (503, "model_failed")
+    assert "2000 MiB" in answer.error["message"]
+    assert running.state("a") == "loaded"
+
+
+async def test_an_operator_loads_unloads_and_pins(start: StartModels) -> None:
+    running = await start(ON_DEMAND)
+    assert (await manage(running, "pin", "a")).json()["pinned"] is True
+    await running.until(lambda: running.state("a") == "loaded")
+    refused = await ask_model(running, "b")  # it never fits beside a pinned one
+    assert (refused.status, refused.error["code"]) == (503, "model_failed")
+    assert (await manage(running, "unpin", "a")).status == 202
+    assert (await ask_model(running, "b")).status == 200
+    assert (await manage(running, "unload", "b")).status == 202
+    await running.until(lambda: running.state("b") == "unloaded")
+    shown = (await running.ask("GET", "/models/residency", key=ADMIN_KEY)).json()["models"]
+    assert [(one["name"], one["state"], one["host_bytes"] >> 20) for one in shown] == [
+        ("a", "unloaded", 1000),
+        ("b", "unloaded", 1000),
+    ]
+    audit = await asyncio.to_thread(running.box.shot.locations.audit_file.read_text)
+    actions = [json.loads(line)["action"] for line in audit.splitlines()]
+    assert [action for action in actions if action.startswith("models.")] == [
+        "models.pin",
+        "models.unpin",
+        "models.unload",
+    ]
+
+
+@pytest.mark.parametrize("action", ["load", "unload", "pin", "unpin"])
+async def test_nobody_else_does(start: StartModels, action: str) -> None:
+    running = await start(ON_DEMAND)
+    assert (await manage(running, action, "a", key=KEY)).status == 403
+    assert (await manage(running, action, "nothing")).status == 404
+    for body in (b"", b"[]", b'{"model": 3}', b"{"):
+        answer = await running.ask("POST", f"/models/{action}", body=body, key=ADMIN_KEY)
+        assert answer.status == 400
+    assert running.supervisord.done == []
+
+
+async def test_waiting_streams_hear_where_they_are(start: StartModels) -> None:
+    settings = {"gateway": {"sse_keepalive_seconds": 0.05}}
+    running = await start(ON_DEMAND, loading_seconds=0.6, settings=settings)
+    body = chat(stream=True) | {"model": "a"}
+    answer = await running.ask("POST", "/v1/chat/completions", body=body)
+    assert answer.status == 200
+    assert answer.events[0].startswith(": queue-position=1 expected-wait=")
+    assert answer.events[-1] == "data: [DONE]"
+
+
+async def test_a_client_that_leaves_while_its_model_loads_costs_nothing_more(start: StartModels) -> None:
+    running = await start(ON_DEMAND, loading_seconds=0.3)
+    task = ask_model(running, "a")
+    await running.until(lambda: running.state("a") == "loading")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (await ask_model(running, "b")).status == 200
+    assert running.supervisord.engines["engine-a"].asked == []
+
+
+async def test_an_unknown_model_is_not_any_of_several(start: StartModels) -> None:
+    running = await start(ON_DEMAND, budget=3000)
+    answer = await ask_model(running, "gpt-4o")
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+    assert running.supervisord.done == []
+
+
+async def test_health_misses_only_what_serves_from_the_start(start: StartModels) -> None:
+    models = {"a": {"path": "/models/a.gguf", "unload_after_seconds": 0.3}, "b": ON_DEMAND["b"]}
+    running = await start(models, budget=3000)
+    file = running.box.shot.locations.run.residency
+    assert "engine-a" not in residency_file.read(file)  # it loads now: health waits for it
+    await running.until(lambda: running.state("a") == "loaded")
+    await running.until(lambda: running.state("a") == "unloaded")
+    await running.until(lambda: "engine-a" in residency_file.read(file))
+    assert not residency_file.read(file)["engine-a"].wanted
