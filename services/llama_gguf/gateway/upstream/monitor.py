@@ -27,6 +27,7 @@ from llama_gguf.states import EngineState, Phase, ServiceState
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.25
+_EXPECTED_POLL_SECONDS = 0.05
 _READY_POLL_SECONDS = 2.0
 _CHECK_TIMEOUT_SECONDS = 5.0
 _STARTING_SECONDS = 15.0  # how long after exec a missing socket still counts as loading
@@ -56,6 +57,7 @@ class EngineMonitor:
         self._failure_files = failure_files
         self._failure: Failure | None = None
         self._unloaded = False
+        self._expected = False  # it is being started: its requests wait
         self._variant_file = variant_file
         self._on_change: Callable[[EngineState], None] | None = None
         self._on_restart = on_restart
@@ -95,6 +97,8 @@ class EngineMonitor:
         """Ask again, because the engine is being started."""
         self._unloaded = False
         self._failure = None
+        self._process = 0  # another one than before is no restart
+        self._expected = True
         self._set(EngineState.LOADING)
         self._recheck.set()
 
@@ -165,7 +169,11 @@ class EngineMonitor:
                 continue
             self._set(found)
             self._recheck.clear()
-            pause = _READY_POLL_SECONDS if self.state is EngineState.READY else _POLL_SECONDS
+            if self.state is EngineState.READY:
+                self._expected = False
+                pause = _READY_POLL_SECONDS
+            else:
+                pause = _EXPECTED_POLL_SECONDS if self._expected else _POLL_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self._recheck.wait()
