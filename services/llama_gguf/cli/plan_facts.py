@@ -211,4 +211,5 @@ def memory_as_data(plan: MemoryPlan) -> dict[str, Any]:
         ],
         "advice": list(plan.advice),
         "assumptions": list(plan.assumptions),
+        "unknown": list(plan.unknown),
     }

@@ -9,6 +9,7 @@ from typing import Literal
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.header import Header, read_header
+from llama_gguf.models.gguf.known_architectures import UPDATE_HINT, problem_of
 from llama_gguf.models.source import Named, split_names
 from llama_gguf.settings.gguf_file import SUFFIX, has_suffix, named_file, possible_names
 from llama_gguf.settings.words import closest
@@ -99,6 +100,8 @@ def check_model(path: Path, setting: str, role: Role) -> Header:
             f"{setting}: {path} is {_ROLE_NAMES[found]}, not {_ROLE_NAMES[expected]}",
             code="model_wrong_kind",
         )
+    if found == "model" and (problem := problem_of(header)):
+        raise ModelError(f"{setting}: {path}: {problem}", code="model_unsupported", hint=UPDATE_HINT)
     return header
 
 

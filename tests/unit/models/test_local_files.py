@@ -99,3 +99,14 @@ def test_split_models(models: Path, tmp_path: Path) -> None:
     assert failure(tmp_path, {"name": names[0]}).message.endswith(f"{names[2]} does not exist")
     (models / names[0]).rename(models / "renamed.gguf")
     assert failure(tmp_path, {"name": "renamed"}).code == "model_split"
+
+
+def test_a_model_of_an_architecture_that_the_engine_does_not_load(models: Path, tmp_path: Path) -> None:
+    path = models / "Tiny-Q8_0.gguf"
+    path.write_bytes(path.read_bytes().replace(b"llama", b"llamx"))
+    error = failure(tmp_path, {"name": "Tiny-Q8_0.gguf"})
+    assert error.code == "model_unsupported"
+    assert error.message == (
+        f"model: {path}: its architecture is 'llamx', which the engine does not know (the nearest it knows is llama)"
+    )
+    assert "newer release" in error.hint

@@ -167,6 +167,8 @@ def _show_memory(facts: PlanFacts, console: Console) -> None:
     console.print(Text(f"  {verdict(memory)}", style="red" if memory.verdict == "does not fit" else "green"))
     for line in memory.advice:
         console.print(Text(f"  advice: {line}"))
+    for line in memory.unknown:
+        console.print(Text(f"  not counted: {line}"))
     for line in memory.assumptions:
         console.print(Text(f"  assumed: {line}", style="dim"))
 

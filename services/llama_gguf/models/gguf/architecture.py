@@ -8,33 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.header import Header, SkippedArray
+from llama_gguf.models.gguf.hyperparameters import (
+    MAX_EXPERTS,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_WIDTH,
+    Hyperparameters,
+)
+from llama_gguf.models.gguf.known_architectures import UPDATE_HINT, problem_of
+from llama_gguf.models.gguf.layer_kinds import ALSO_ATTENDING, recurrent_of, state_floats_of, windows_of
 
-# Families whose files can omit which layers use a sliding window: period (one layer in each period attends to
-# everything), whether that is its first layer, and the window for files that omit that too.
-_WINDOW_PERIODS = {
-    "afmoe": (4, False, 0),
-    "cohere2": (4, False, 0),
-    "cohere2moe": (4, True, 0),
-    "exaone-moe": (4, False, 128),
-    "exaone4": (4, False, 0),
-    "gemma-embedding": (6, False, 0),
-    "gemma2": (2, False, 4096),
-    "gemma3": (6, False, 0),
-    "gemma3n": (5, False, 0),
-    "gpt-oss": (2, False, 0),
-    "laguna": (4, True, 0),
-    "llama4": (4, False, 8192),
-    "mellum": (4, False, 0),
-    "modern-bert": (3, True, 0),
-    "muse-glimmer": (4, False, 0),
-    "olmo2": (4, False, 0),
-    "plamo3": (8, False, 0),
-    "smallthinker": (4, True, 4096),
-}
-_NO_CACHE = {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "gemma-embedding"}
+_NO_CACHE = {
+    "bert", "dream", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "llada", "llada-moe",
+    "modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe", "rnd1", "wavtokenizer-dec",
+}  # fmt: skip
 _GEMMA3N_LAYERS_WITH_CACHE = 20
-_FULL_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "minimax-01": 8}
+
+_NEVER_LOADED = {"bailingmoe2", "dots3note", "exaone-moe", "exaone4", "glm4"}
+_LOADED_FOR_SPECULATION = {
+    "bailingmoe3", "cohere2moe", "deepseek2", "deepseek32", "deepseek4", "glm-dsa", "glm4moe", "glm5-next", "hy_v3",
+    "mimo2", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next", "step35",
+}  # fmt: skip
+"""Families whose layers for multi-token prediction are in the file, but only loaded for --spec-type draft-mtp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,51 +58,94 @@ class Architecture:
     experts_used: int
     expert_feed_forward: int
     vocabulary: int
+    trunk: int = MAX_LAYERS  # the layers after these predict more tokens at once (MTP): usually not loaded
+    loads_more: bool = False  # whether those can be loaded
 
 
 def read_architecture(header: Header) -> Architecture:
-    """Return the hyperparameters in `header`; what the file omits counts as 0."""
+    """Return the hyperparameters in `header`.
+
+    Raises a permanent ModelError if llama-server does not know the architecture or cannot load such a model.
+    """
+    if problem := problem_of(header):
+        raise ModelError(
+            f"{header.path} is not a model that llama-server loads: {problem}",
+            code="model_unsupported",
+            hint=UPDATE_HINT,
+        )
+    values = Hyperparameters(header)
     name = header.architecture
-    width = header.number(f"{name}.embedding_length")
-    heads = header.number(f"{name}.attention.head_count")
-    key_length = header.number(f"{name}.attention.key_length") or (width // heads if heads else 0)
-    used = header.number(f"{name}.expert_used_count")
-    feed_forward = header.number(f"{name}.feed_forward_length")
+    width = values.required("embedding_length", most=MAX_WIDTH)
+    count = values.required("block_count", most=MAX_LAYERS)
+    more = values.number("nextn_predict_layers", most=MAX_LAYERS)
+    if more > count:
+        raise values.unfit("nextn_predict_layers", more, f"at most the {count} layers of block_count")
+    heads = values.per_layer("attention.head_count", count, most=MAX_HEADS)
+    head_width = width // next((count for count in heads if count), width)  # 0 or 1 for models without attention
+    key_length = values.number("attention.key_length", head_width, most=MAX_WIDTH)
+    feed_forward = values.per_layer("feed_forward_length", count, most=MAX_WIDTH)
+    used = _experts_used(values, count)
+    skipped = name in _NEVER_LOADED or name in _LOADED_FOR_SPECULATION
+    trunk = count - more if skipped else count
     return Architecture(
         name=name,
-        layers=_layers(header, key_length),
-        trained_context=header.number(f"{name}.context_length"),
+        layers=_layers(values, head_width, heads, feed_forward, trunk) * _loops(values, count),
+        trained_context=values.required("context_length"),
         width=width,
-        query_width=heads * key_length,
-        heads=heads,
-        feed_forward=feed_forward,
+        query_width=max(heads) * key_length,
+        heads=max(heads),
+        feed_forward=max(feed_forward),
         experts_used=used,
-        expert_feed_forward=(header.number(f"{name}.expert_feed_forward_length") or feed_forward) if used else 0,
-        vocabulary=_vocabulary(header),
+        expert_feed_forward=values.number("expert_feed_forward_length", max(feed_forward), most=MAX_WIDTH)
+        if used
+        else 0,
+        vocabulary=_vocabulary(values),
+        trunk=trunk if skipped else MAX_LAYERS,
+        loads_more=name in _LOADED_FOR_SPECULATION and more > 0,
     )
 
 
-def _vocabulary(header: Header) -> int:
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
+def _experts_used(values: Hyperparameters, count: int) -> int:
+    experts = values.number("expert_count", most=MAX_EXPERTS)
+    used = max(values.per_layer("expert_used_count", count, most=MAX_EXPERTS))
+    if values.header.architecture.startswith("hunyuan") and experts <= 1:
+        return 0
+    if used > experts or (experts and not used):
+        raise values.unfit("expert_used_count", used, f"1 to the {experts} of expert_count" if experts else "0")
+    return used
+
+
+def _vocabulary(values: Hyperparameters) -> int:
+    tokens = values.header.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, SkippedArray):
         return tokens.count
-    return header.number(f"{header.architecture}.vocab_size")
+    return values.number("vocab_size", most=1 << 28)
 
 
-def _layers(header: Header, key_length: int) -> tuple[Layer, ...]:
-    name = header.architecture
-    count = header.number(f"{name}.block_count")
-    kv_heads = _per_layer(header, "attention.head_count_kv", count, header.number(f"{name}.attention.head_count"))
-    value_length = header.number(f"{name}.attention.value_length") or key_length
-    key_length_swa = header.number(f"{name}.attention.key_length_swa") or key_length
-    value_length_swa = header.number(f"{name}.attention.value_length_swa") or value_length
-    latent = header.number(f"{name}.attention.key_length_mla") > 0  # DeepSeek's: values are part of the keys
-    windows = _windows(header, count)
-    recurrent, state = _recurrent(header, count, kv_heads), _state_floats(header)
-    cached = _layers_with_cache(header, count)
+def _loops(values: Hyperparameters, count: int) -> int:
+    """Return how often the layers are run through, each time with a cache of its own."""
+    if values.header.architecture != "nanbeige":
+        return 1
+    return values.number("num_loops", 1, least=1, most=max(1, MAX_LAYERS // count))
+
+
+def _layers(
+    values: Hyperparameters, head_width: int, heads: tuple[int, ...], feed_forward: tuple[int, ...], trunk: int
+) -> tuple[Layer, ...]:
+    name, count = values.header.architecture, len(heads)
+    kv_heads = _kv_heads(values, heads)
+    key_length = values.number("attention.key_length", head_width, most=MAX_WIDTH)
+    value_length = values.number("attention.value_length", head_width, most=MAX_WIDTH)
+    key_length_swa = values.number("attention.key_length_swa", key_length, most=MAX_WIDTH)
+    value_length_swa = values.number("attention.value_length_swa", value_length, most=MAX_WIDTH)
+    latent = values.number("attention.key_length_mla", most=MAX_WIDTH) > 0  # DeepSeek's: values are part of the keys
+    recurrent = recurrent_of(values, count, trunk, kv_heads, feed_forward)
+    windows = windows_of(values, count, recurrent)
+    state = state_floats_of(values) if any(recurrent) else 0
+    cached = min(_layers_with_cache(values, count), trunk)
     layers = []
     for index in range(count):
-        has_cache = index < cached and (not recurrent[index] or name == "falcon-h1")
+        has_cache = index < cached and (not recurrent[index] or name in ALSO_ATTENDING)
         local = windows[index] > 0
         layers.append(
             Layer(
@@ -120,69 +160,18 @@ def _layers(header: Header, key_length: int) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _per_layer(header: Header, key: str, count: int, default: int) -> tuple[int, ...]:
-    value = header.metadata.get(f"{header.architecture}.{key}")
-    if isinstance(value, tuple):
-        return tuple(int(item) for item in value[:count]) + (default,) * (count - len(value))
-    return (int(value) if isinstance(value, int) else default,) * count
+def _kv_heads(values: Hyperparameters, heads: tuple[int, ...]) -> tuple[int, ...]:
+    if f"{values.header.architecture}.attention.head_count_kv" not in values.header.metadata:
+        return heads
+    return values.per_layer("attention.head_count_kv", len(heads), most=MAX_HEADS)
 
 
-def _windows(header: Header, count: int) -> tuple[int, ...]:
-    """Return each layer's window in tokens, 0 for those that attend to the whole context."""
-    name = header.architecture
-    period, dense_first, default = _WINDOW_PERIODS.get(name, (0, False, 0))
-    window = header.number(f"{name}.attention.sliding_window", default)
-    if name == "llama4" and window:
-        window = 8192  # its windows are chunks of fixed size
-    if window == 0:
-        return (0,) * count
-    pattern = header.metadata.get(f"{name}.attention.sliding_window_pattern")
-    if isinstance(pattern, tuple):
-        local = [bool(item) for item in pattern[:count]] + [False] * (count - len(pattern))
-        return tuple(window if item else 0 for item in local)
-    if isinstance(pattern, int) and not isinstance(pattern, bool):
-        period = pattern
-    if period == 0:
-        return (0,) * count  # llama.cpp ignores the window of other families
-    full = 0 if dense_first else period - 1
-    return tuple(0 if index % period == full else window for index in range(count))
-
-
-def _layers_with_cache(header: Header, count: int) -> int:
-    name = header.architecture
+def _layers_with_cache(values: Hyperparameters, count: int) -> int:
+    name = values.header.architecture
     if name in _NO_CACHE:
         return 0
     if name == "gemma3n":
         return min(count, _GEMMA3N_LAYERS_WITH_CACHE)
-    return count - header.number(f"{name}.attention.shared_kv_layers")
-
-
-def _recurrent(header: Header, count: int, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
-    name = header.architecture
-    if not _state_floats(header):
-        return (False,) * count
-    interval = header.number(f"{name}.full_attention_interval", _FULL_ATTENTION_INTERVAL.get(name, 0))
-    if interval:
-        return tuple((index + 1) % interval != 0 for index in range(count))
-    if name == "falcon-h1" or name.startswith(("mamba", "rwkv", "arwkv")):
-        return (True,) * count
-    feed_forward = _per_layer(header, "feed_forward_length", count, 0)
-    only_without = name.startswith("nemotron_h")  # its layers without attention can also be plain feed-forward ones
-    return tuple(heads == 0 and not (only_without and feed_forward[index]) for index, heads in enumerate(kv_heads))
-
-
-def _state_floats(header: Header) -> int:
-    """Return the size of a recurrent layer's state for one sequence."""
-    name, number = header.architecture, header.number
-    width = number(f"{name}.embedding_length")
-    if head := number(f"{name}.wkv.head_size"):
-        return width * number(f"{name}.token_shift_count", 2) + width * head
-    if cache := number(f"{name}.shortconv.l_cache"):
-        return width * (cache - 1)
-    heads = number(f"{name}.attention.head_count")
-    kernel = number(f"{name}.ssm.conv_kernel")
-    if head := number(f"{name}.kda.head_dim"):
-        return 3 * max(kernel - 1, 0) * heads * head + head * head * heads
-    inner, states = number(f"{name}.ssm.inner_size"), number(f"{name}.ssm.state_size")
-    convolution = max(kernel - 1, 0) * (inner + 2 * number(f"{name}.ssm.group_count") * states)
-    return convolution + states * inner
+    if name not in ("gemma4", "gemma4-assistant"):
+        return count
+    return count - values.number("attention.shared_kv_layers", most=count)

@@ -109,10 +109,13 @@ class Header:
         return value if isinstance(value, str) else default
 
     def number(self, key: str, default: int = 0) -> int:
-        """Return an integer (of a per-layer array, the largest), `default` if it is missing or not an integer."""
+        """Return an integer (of a per-layer array, the largest), `default` if it is missing or not an integer.
+
+        Never fails, and checks no range: what memory is counted with is read through `Hyperparameters`.
+        """
         value = self.metadata.get(key)
         if isinstance(value, tuple):
-            return max((int(item) for item in value), default=default)
+            return max((int(item) for item in value if isinstance(item, int)), default=default)
         return int(value) if isinstance(value, int) else default
 
 

@@ -62,6 +62,7 @@ class Inputs:
     host_experts: int  # layers whose experts stay in main memory
     cpu: Cpu = NO_CPU  # whose instructions weights are repacked for
     mapped: bool = True  # memory-mapped; else read or locked into memory
+    predicts_more: bool = False  # with the model's own layers for it, which are loaded only then
 
 
 def host_experts(extra_args: Sequence[str]) -> int:
@@ -81,6 +82,13 @@ def maps_weights(extra_args: Sequence[str]) -> bool:
         if argument in ("--load-mode", "-lm"):
             mapped = value in ("auto", "mmap")
     return mapped
+
+
+def predicts_more(extra_args: Sequence[str]) -> bool:
+    """Return whether the model's own layers for multi-token prediction are to be used, and thus loaded."""
+    return any(
+        argument == "--spec-type" and "draft-mtp" in value.split(",") for argument, value in pairwise((*extra_args, ""))
+    )
 
 
 def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
@@ -128,12 +136,15 @@ def _weights(inputs: Inputs, model: Weights, layers_on_device: int, experts_on_h
     """
     count = len(model.architecture.layers)
     first_on_device = count + 1 - layers_on_device
+    loaded = count if inputs.predicts_more and model.architecture.loads_more else model.architecture.trunk
     device = host = copied = 0
     names = {tensor.name for tensor in model.tensors}
     for tensor in model.tensors:
         block = _BLOCK.match(tensor.name)
         if block:
             index = int(block[1])
+            if index >= loaded:
+                continue
             stays = index < first_on_device or (index < experts_on_host and _EXPERTS.search(tensor.name))
         else:
             stays = layers_on_device == 0 or "token_embd" in tensor.name

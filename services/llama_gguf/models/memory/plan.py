@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.cpu import Cpu
 from llama_gguf.models.gguf.header import Tensor
+from llama_gguf.models.gguf.known_architectures import CACHE_UNKNOWN
 from llama_gguf.models.memory.estimate import (
     CELLS,
     DEVICE_CONTEXT_BYTES,
@@ -22,6 +23,7 @@ from llama_gguf.models.memory.estimate import (
     count_items,
     host_experts,
     maps_weights,
+    predicts_more,
 )
 from llama_gguf.models.memory.repack import NO_CPU, repacking_disabled
 
@@ -45,6 +47,7 @@ class MemoryPlan:
     host_capacity: int | None
     advice: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()  # what takes memory too, but is not counted
 
     @property
     def device(self) -> int:
@@ -68,12 +71,14 @@ class MemoryPlan:
 
     @property
     def verdict(self) -> Literal["fits", "does not fit", "unknown"]:
-        """Whether the model fits into the memory."""
+        """Whether the model fits into the memory; never "fits" if there is more that is not counted."""
         if self.device_capacity is None and self.host_capacity is None:
             return "unknown"
         device_full = self.device_capacity is not None and self.device > self.device_capacity
         host_full = self.host_capacity is not None and self.host > self.host_capacity
-        return "does not fit" if device_full or host_full else "fits"
+        if device_full or host_full:
+            return "does not fit"
+        return "unknown" if self.unknown else "fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ def plan_memory(
         host_experts(engine.extra_args),
         _repacking_cpu(engine, machine),
         maps_weights(engine.extra_args),
+        predicts_more(engine.extra_args),
     )
     top = len(model.architecture.layers) + 1
     layers = _layers_on_device(inputs, machine, top)
@@ -114,6 +120,7 @@ def plan_memory(
         context_per_slot=cells_per_slot(engine, model.architecture),
         device_capacity=machine.device_bytes,
         host_capacity=machine.host_bytes,
+        unknown=_unknown(inputs),
     )
     return replace(plan, advice=_advice(inputs, plan), assumptions=_assumptions(inputs, machine, plan))
 
@@ -200,8 +207,31 @@ def _max_layers(inputs: Inputs, plan: MemoryPlan) -> int:
     return next((layers for layers in fewer if _device_bytes(inputs, layers) <= capacity), 0)
 
 
+def _unknown(inputs: Inputs) -> tuple[str, ...]:
+    """Say what is not counted, rather than count it as nothing."""
+    unknown = []
+    for model, role in ((inputs.model, "the model"), (inputs.draft, "the draft model")):
+        if model and model.architecture.name in CACHE_UNKNOWN:
+            unknown.append(f"{role}'s architecture, {model.architecture.name}, has caches that are not counted here")
+        if model and (names := sorted({tensor.type_name for tensor in model.tensors if tensor.byte_size == 0})):
+            unknown.append(f"{role} has tensors of {', '.join(names)}, whose size is not known here")
+    return tuple(unknown)
+
+
 _SUPPORTED_ARGS = frozenset(
-    ["--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe", "--repack", "--no-repack", "-nr", "--no-host", "--load-mode", "-lm"]
+    [
+        "--cpu-moe",
+        "-cmoe",
+        "--n-cpu-moe",
+        "-ncmoe",
+        "--repack",
+        "--no-repack",
+        "-nr",
+        "--no-host",
+        "--load-mode",
+        "-lm",
+        "--spec-type",
+    ]
 )  # of engine.extra_args
 
 
@@ -224,9 +254,6 @@ def _assumptions(inputs: Inputs, machine: Machine, plan: MemoryPlan) -> tuple[st
         assumptions.append("no GPU was checked: all layers are assumed to fit")
     if inputs.mmproj:
         assumptions.append("the projector's compute buffers are as large as its weights; large images need more")
-    unknown = sorted({tensor.type_name for tensor in inputs.model.tensors if tensor.byte_size == 0})
-    if unknown:
-        assumptions.append(f"tensors of {', '.join(unknown)} are counted as 0 bytes: their size is unknown")
     ignored = [item for item in inputs.engine.extra_args if item.startswith("-") and item not in _SUPPORTED_ARGS]
     if ignored:
         assumptions.append(f"these extra_args are ignored here: {' '.join(ignored)}")

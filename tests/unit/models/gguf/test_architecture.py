@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.architecture import Architecture, Layer, read_architecture
 from llama_gguf.models.gguf.header import Header, SkippedArray, Value
 
 
-def read(name: str, **values: Value) -> Architecture:
-    metadata: dict[str, Value] = {"general.architecture": name}
+def read(name: str, more: Mapping[str, Value] | None = None, **values: Value) -> Architecture:
+    metadata: dict[str, Value] = {"general.architecture": name, **(more or {})}
     metadata |= {f"{name}.{key.replace('__', '.')}": value for key, value in values.items()}
     return read_architecture(Header(Path("x"), 0, 3, metadata, (), 0))
 
@@ -39,43 +43,16 @@ def test_no_key_heads_given_means_as_many_as_heads() -> None:
 
 
 def test_heads_that_differ_by_layer() -> None:
-    found = read("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4)})
-    assert [layer.key_width for layer in found.layers] == [128, 256, 384, 512, 1024, 1024, 1024, 1024]
+    found = read("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4) * 2})
+    assert [layer.key_width for layer in found.layers] == [128, 256, 384, 512] * 2
+    with pytest.raises(ModelError, match=r"openelm\.attention\.head_count_kv has 4 values for 8 layers"):
+        read("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4)})
 
 
 def test_vocabulary() -> None:
-    metadata: dict[str, Value] = {"general.architecture": "llama", "tokenizer.ggml.tokens": SkippedArray(32000)}
-    assert read_architecture(Header(Path("x"), 0, 3, metadata, (), 0)).vocabulary == 32000
+    tokens: dict[str, Value] = {"tokenizer.ggml.tokens": SkippedArray(32000)}
+    assert read("llama", more=tokens, **PLAIN).vocabulary == 32000
     assert read("llama", **PLAIN | {"vocab_size": 77}).vocabulary == 77
-
-
-PATTERN = "attention__sliding_window_pattern"
-WINDOW: dict[str, Value] = {"attention__sliding_window": 64}
-
-
-def windows(name: str, **values: Value) -> list[int]:
-    return [layer.window for layer in read(name, **PLAIN | values).layers]
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "expected"),
-    [
-        ("gemma3", {"attention__sliding_window": 512}, [512] * 5 + [0] + [512] * 2),
-        ("gemma3", {}, [0] * 8),
-        ("gemma2", {}, [4096, 0] * 4),
-        ("gpt-oss", {"attention__sliding_window": 128}, [128, 0] * 4),
-        ("cohere2", {"attention__sliding_window": 64}, [64, 64, 64, 0] * 2),
-        ("cohere2moe", {"attention__sliding_window": 64}, [0, 64, 64, 64] * 2),
-        ("llama4", {}, [8192, 8192, 8192, 0] * 2),
-        ("llama4", {"attention__sliding_window": 0}, [0] * 8),
-        ("gemma4", WINDOW | {PATTERN: (True, False) * 4}, [64, 0] * 4),
-        ("gemma4", WINDOW | {PATTERN: (True,) * 2}, [64] * 2 + [0] * 6),
-        ("exaone4", WINDOW | {PATTERN: 2}, [64, 0] * 4),
-        ("mistral3", {"attention__sliding_window": 4096}, [0] * 8),
-    ],
-)  # fmt: skip
-def test_windows(name: str, values: dict[str, Value], expected: list[int]) -> None:
-    assert windows(name, **values) == expected
 
 
 def test_windowed_layers_may_have_other_widths() -> None:
@@ -89,7 +66,7 @@ def test_windowed_layers_may_have_other_widths() -> None:
         attention__sliding_window_pattern=(True, False) * 4,
         attention__shared_kv_layers=2,
     )
-    assert found.layers[:2] == (Layer(512, 256, 64, 0), Layer(1024, 1024, 0, 0))
+    assert found.layers[:2] == (Layer(512, 256, 64, 0), Layer(1024, 256, 0, 0))
     assert [layer.key_width > 0 for layer in found.layers] == [True] * 6 + [False] * 2
 
 
@@ -113,46 +90,88 @@ def test_latent_attention_keeps_keys_only() -> None:
 def test_experts() -> None:
     found = read("qwen3moe", **PLAIN, expert_count=128, expert_used_count=8, expert_feed_forward_length=768)
     assert (found.experts_used, found.expert_feed_forward) == (8, 768)
-    assert read("mixtral", **PLAIN, expert_count=8, expert_used_count=2).expert_feed_forward == 4096
+    assert read("llama", **PLAIN, expert_count=8, expert_used_count=2).expert_feed_forward == 4096
 
 
-SSM: dict[str, Value] = {
-    "ssm__conv_kernel": 4,
-    "ssm__inner_size": 2048,
-    "ssm__state_size": 128,
-    "ssm__group_count": 1,
-}
-STATE = 3 * (2048 + 2 * 128) + 128 * 2048
+@pytest.mark.parametrize("name", ["glm4moe", "exaone4", "qwen35", "deepseek2"])
+def test_layers_that_predict_more_tokens_keep_nothing(name: str) -> None:
+    found = read(name, **PLAIN | {"nextn_predict_layers": 1})
+    assert (len(found.layers), found.trunk) == (8, 7)
+    assert found.layers[-1] == Layer(0, 0, 0, 0)
+    assert sum(layer.key_width > 0 for layer in found.layers) == (1 if name == "qwen35" else 7)
+    assert found.loads_more == (name != "exaone4")
 
 
-def test_recurrent_layers() -> None:
-    mamba = read("mamba2", **PLAIN, **SSM)
-    assert mamba.layers == (Layer(0, 0, 0, STATE),) * 8
-    hybrid = read("qwen3next", **PLAIN, **SSM)
-    assert [layer.state_floats for layer in hybrid.layers] == [STATE, STATE, STATE, 0] * 2
-    assert [layer.key_width for layer in hybrid.layers] == [0, 0, 0, 256] * 2
-    jamba = read("jamba", **PLAIN | {"attention__head_count_kv": (0, 0, 2, 0) * 2}, **SSM)
-    assert [layer.key_width for layer in jamba.layers] == [0, 0, 256, 0] * 2
-    assert [layer.state_floats for layer in jamba.layers] == [STATE, STATE, 0, STATE] * 2
-    both = read("falcon-h1", **PLAIN, **SSM)
-    assert both.layers[0] == Layer(256, 256, 0, STATE)
-    nemotron = read(
-        "nemotron_h",
-        **PLAIN | {"attention__head_count_kv": (0, 0, 2, 0) * 2, "feed_forward_length": (0, 4096, 0, 0) * 2},
-        **SSM,
-    )
-    assert [layer.state_floats > 0 for layer in nemotron.layers] == [True, False, False, True] * 2
+def test_only_where_llama_cpp_leaves_them_out() -> None:
+    found = read("llama", **PLAIN | {"nextn_predict_layers": 1})
+    assert found.layers[-1].key_width == 256
+    assert found.trunk >= len(found.layers)
 
 
-def test_other_kinds_of_state() -> None:
-    rwkv = read("rwkv6", **PLAIN | {"attention__head_count_kv": 0}, wkv__head_size=64)
-    assert rwkv.layers[0].state_floats == 1024 * 2 + 1024 * 64
-    lfm = read("lfm2", **PLAIN | {"attention__head_count_kv": (0, 2) * 4}, shortconv__l_cache=3)
-    assert [layer.state_floats for layer in lfm.layers] == [2048, 0] * 4
-    kimi = read(
-        "kimi-linear", **PLAIN | {"attention__head_count_kv": (0, 1) * 4}, kda__head_dim=128, ssm__conv_kernel=4
-    )
-    assert kimi.layers[0].state_floats == 3 * 3 * 8 * 128 + 128 * 128 * 8
+def test_a_model_that_runs_through_its_layers_twice() -> None:
+    assert len(read("nanbeige", **PLAIN, num_loops=2).layers) == 16
+    assert len(read("llama", **PLAIN, num_loops=2).layers) == 8
+
+
+WITHOUT = object()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_count": 2_000_000}, "llama.block_count is 2000000, expected 1 to 512"),
+        ({"block_count": (1 << 32) - 1}, "llama.block_count is 4294967295, expected 1 to 512"),
+        ({"block_count": 0}, "llama.block_count is 0, expected 1 to 512"),
+        ({"block_count": WITHOUT}, "it has no llama.block_count"),
+        ({"block_count": 8.0}, "llama.block_count is 8.0, expected a whole number"),
+        ({"block_count": True}, "llama.block_count is True, expected a whole number"),
+        ({"block_count": "8"}, "llama.block_count is '8', expected a whole number"),
+        ({"block_count": SkippedArray(5000)}, "llama.block_count is an array of 5000, expected a whole number"),
+        ({"embedding_length": WITHOUT}, "it has no llama.embedding_length"),
+        ({"embedding_length": 0}, "llama.embedding_length is 0, expected 1 to 1048576"),
+        ({"context_length": WITHOUT}, "it has no llama.context_length"),
+        ({"attention__head_count_kv": -8}, "llama.attention.head_count_kv is -8, expected 0 to 16384"),
+        ({"attention__head_count_kv": (2,) * 7 + (-8,)}, "llama.attention.head_count_kv is -8"),
+        ({"attention__head_count_kv": (2.0,) * 7 + (math.nan,)}, "head_count_kv is 2.0, expected a whole number"),
+        ({"attention__head_count_kv": (math.nan,) * 8}, "head_count_kv is nan, expected a whole number"),
+        ({"attention__head_count_kv": (math.inf,) * 8}, "head_count_kv is inf, expected a whole number"),
+        ({"attention__head_count": (math.nan,) * 8}, "head_count is nan, expected a whole number"),
+        ({"attention__key_length": -128}, "llama.attention.key_length is -128"),
+        ({"attention__value_length": 1 << 40}, f"llama.attention.value_length is {1 << 40}"),
+        ({"feed_forward_length": (-1,) * 8}, "llama.feed_forward_length is -1"),
+        ({"expert_count": 1025, "expert_used_count": 8}, "llama.expert_count is 1025, expected 0 to 1024"),
+        ({"expert_count": 8, "expert_used_count": 9}, "expert_used_count is 9, expected 1 to the 8 of expert_count"),
+        ({"expert_count": 8}, "expert_used_count is 0, expected 1 to the 8 of expert_count"),
+        ({"expert_used_count": 2}, "llama.expert_used_count is 2, expected 0"),
+        ({"nextn_predict_layers": 9}, "nextn_predict_layers is 9, expected at most the 8 layers of block_count"),
+        ({"vocab_size": -5}, "llama.vocab_size is -5"),
+    ],
+)  # fmt: skip
+def test_a_header_that_lies_is_refused_with_the_place_and_what_to_do(change: dict[str, Any], message: str) -> None:
+    values = {key: value for key, value in {**PLAIN, **change}.items() if value is not WITHOUT}
+    with pytest.raises(ModelError) as caught:
+        read("llama", **values)
+    assert message in caught.value.message
+    assert caught.value.message.startswith("x is not a model that llama-server loads: ")
+    assert (caught.value.code, caught.value.permanent) == ("model_unsupported", True)
+    assert "another conversion" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("llama5", "its architecture is 'llama5', which the engine does not know (the nearest it knows is llama)"),
+        ("zzzz", "its architecture is 'zzzz', which the engine does not know"),
+        ("", "it has no general.architecture"),
+        ("clip", "it is a multimodal projector"),
+        ("gptj", "its architecture is 'gptj', which the engine does not know"),
+    ],
+)
+def test_an_architecture_that_the_engine_does_not_load(name: str, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        read(name, **PLAIN)
+    assert message in caught.value.message
+    assert "newer release" in caught.value.hint
 
 
 def test_encoders_keep_nothing() -> None:

@@ -324,6 +324,40 @@ def test_a_tied_output_layer_is_copied_to_the_gpu(tmp_path: Path) -> None:
     assert host(found, "weights") == embeddings
 
 
+def test_layers_that_predict_more_tokens_are_not_loaded_unless_they_are_used(llama_8b: Path) -> None:
+    model = weights_of(llama_8b)
+    whole = sum(tensor.byte_size for tensor in model.tensors)
+    last = sum(tensor.byte_size for tensor in model.tensors if tensor.name.startswith("blk.31."))
+    assert last > 100 * MIB
+    for more, args, expected in (
+        (True, (), whole - last),
+        (True, ("--spec-type", "draft-mtp"), whole),
+        (True, ("--spec-type", "ngram-simple,draft-mtp"), whole),
+        (True, ("--spec-type", "draft-simple"), whole - last),
+        (False, ("--spec-type", "draft-mtp"), whole - last),
+    ):
+        architecture = replace(model.architecture, trunk=31, loads_more=more)
+        found = plan_memory(replace(model, architecture=architecture), Engine(extra_args=args), Machine(0, None))
+        assert host(found, "weights") == expected
+
+
+def test_what_cannot_be_counted_is_told_instead_of_fits(llama_8b: Path) -> None:
+    model = weights_of(llama_8b)
+    odd = replace(model, architecture=replace(model.architecture, name="deepseek4"))
+    found = plan_memory(odd, Engine(), Machine(0, 64 << 30), draft=odd)
+    assert found.verdict == "unknown"
+    assert [line.partition(" ")[2].partition(",")[0] for line in found.unknown] == [
+        "model's architecture",
+        "draft model's architecture",
+    ]
+    assert plan_memory(odd, Engine(), Machine(0, 1 << 30)).verdict == "does not fit"
+    new = replace(model, tensors=(*model.tensors, replace(model.tensors[0], name="x", type_number=99)))
+    assert plan_memory(new, Engine(), Machine(0, 64 << 30)).unknown == (
+        "the model has tensors of type 99, whose size is not known here",
+    )
+    assert plan_memory(model, Engine(), Machine(0, 64 << 30)).unknown == ()
+
+
 @pytest.mark.slow
 def test_windowed_models_keep_copies_of_their_state(tmp_path: Path) -> None:
     model = write_sparse_model(tmp_path / "g.gguf", "gemma3", GEMMA_12B, extra=GEMMA_EXTRA)
