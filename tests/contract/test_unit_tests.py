@@ -38,6 +38,9 @@ NO_FILE_OF_ITS_OWN = {
     "through its users: tests/unit/models/test_http_url.py, tests/unit/models/hub/test_huggingface.py": """
         models/fetch_context.py""",
     "through the plan, held to llama-server: tests/unit/models/memory/test_plan.py": "models/memory/estimate.py",
+    "every family's graph, held to llama-server: tests/unit/models/memory/test_accuracy.py": """
+        models/memory/attention_blocks.py models/memory/blocks.py models/memory/feed_forward_blocks.py
+        models/memory/recurrent_blocks.py models/memory/step.py models/memory/work.py""",
     "rendered files are compared whole: tests/golden/test_render.py, "
     "tests/unit/platforms/kubernetes/test_rendering.py": """
         platforms/kubernetes/options.py platforms/kubernetes/parameters.py platforms/runpod/api.py""",
@@ -57,6 +60,7 @@ OF_NO_MODULE = {
     "cli/test_planted_secrets.py": "every command with secrets planted in all that it reads",
     "keys/test_crash.py": "kill -9 at each step of a change: store, operations, audit log and atomic_file together",
     "models/download/test_kill.py": "kill -9 of a process that downloads",
+    "models/memory/test_accuracy.py": "all of the memory plan, held to llama-server",
     "models/memory/test_untrusted_headers.py": "damaged headers, from the file to the plan",
     "platforms/test_guide.py": "image/README.md names a command for each platform",
     "platforms/test_schemas.py": "all that is rendered, against the platforms' own schemas",

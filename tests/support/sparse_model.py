@@ -61,7 +61,7 @@ def write_sparse_model(
             writer.add_array(f"{architecture}.{key}", value)
         else:
             writer.add_uint32(f"{architecture}.{key}", value)
-    _vocabulary(writer, size.vocabulary)
+    add_vocabulary(writer, size.vocabulary)
     total = 0
     for name, shape in _tensors(architecture, size).items():
         kind = quantisation if len(shape) > 1 and "gate_inp" not in name else gguf.GGMLQuantizationType.F32
@@ -75,7 +75,8 @@ def write_sparse_model(
     return path
 
 
-def _vocabulary(writer: gguf.GGUFWriter, count: int) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, count: int) -> None:
+    """Add `count` tokens: three special ones, the bytes, and made-up words."""
     special = ["<unk>", "<s>", "</s>"]
     tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [f"t{number}" for number in range(count - len(tokens))]

@@ -60,6 +60,10 @@ class Architecture:
     vocabulary: int
     trunk: int = MAX_LAYERS  # the layers after these predict more tokens at once (MTP): usually not loaded
     loads_more: bool = False  # whether those can be loaded
+    layer_heads: tuple[int, ...] = ()
+    expert_groups: int = 0
+    groups_used: int = 0
+    per_layer_width: int = 0  # of embeddings that are added in each layer
 
 
 def read_architecture(header: Header) -> Architecture:
@@ -102,6 +106,10 @@ def read_architecture(header: Header) -> Architecture:
         vocabulary=_vocabulary(values),
         trunk=trunk if skipped else MAX_LAYERS,
         loads_more=name in _LOADED_FOR_SPECULATION and more > 0,
+        layer_heads=heads,
+        expert_groups=values.number("expert_group_count", most=MAX_EXPERTS),
+        groups_used=values.number("expert_group_used_count", most=MAX_EXPERTS),
+        per_layer_width=values.number("embedding_length_per_layer_input", most=MAX_WIDTH),
     )
 
 

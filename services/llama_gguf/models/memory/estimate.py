@@ -1,14 +1,15 @@
 """How much memory a model needs, and for what. Pure: headers and settings in, bytes out.
 
-Weights and caches are counted as llama.cpp allocates them; the compute buffers are estimated by a formula fitted to
-what llama-server reports (tests/unit/models/memory/test_plan.py checks that).
+Weights, caches and compute buffers are counted as llama.cpp allocates them (tests/unit/models/memory/test_plan.py and
+test_families.py hold them to what llama-server reports).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from llama_gguf.models.gguf.architecture import Architecture, Layer
 from llama_gguf.models.gguf.header import Tensor
 from llama_gguf.models.gguf.tensor_types import CACHE_TYPES
 from llama_gguf.models.memory.repack import NO_CPU, repacked
+from llama_gguf.models.memory.step import Batch
+from llama_gguf.models.memory.work import work_bytes
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
@@ -28,6 +31,7 @@ _CHECKPOINT_TOKENS, _MAX_CHECKPOINTS = 8192, 32  # of windowed and recurrent sta
 DEVICE_CONTEXT_BYTES = 512 * MIB  # CUDA's context and its libraries' workspaces
 _PROCESS_BYTES = 48 * MIB
 _BYTES_PER_TOKEN_OF_VOCABULARY = 350
+_FLOATS = ("f32", "f16", "bf16")
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _EXPERTS = re.compile(r"\.ffn_\w+_(?:ch)?exps")
 
@@ -50,7 +54,7 @@ class Item:
     mapped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inputs:
     """Everything that the memory use depends on."""
 
@@ -63,6 +67,11 @@ class Inputs:
     cpu: Cpu = NO_CPU  # whose instructions weights are repacked for
     mapped: bool = True  # memory-mapped; else read or locked into memory
     predicts_more: bool = False  # with the model's own layers for it, which are loaded only then
+
+    @cached_property
+    def compute(self) -> int:
+        """Bytes of the compute buffers, which do not depend on where the layers are."""
+        return compute_bytes(self.model, self.engine)
 
 
 def host_experts(extra_args: Sequence[str]) -> int:
@@ -103,7 +112,7 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
     items = [
         *_weights(inputs, inputs.model, layers, inputs.host_experts),
         *_caches(architecture, engine, layers, (engine.cache_type_k, engine.cache_type_v)),
-        _placed("compute buffers", compute_bytes(architecture, engine), on_device=layers > 0),
+        _placed("compute buffers", inputs.compute, on_device=layers > 0),
     ]
     if inputs.adapters:
         items.append(_placed("LoRA adapters", _sum(inputs.adapters), on_device=layers > 0))
@@ -167,12 +176,21 @@ def _weights(inputs: Inputs, model: Weights, layers_on_device: int, experts_on_h
 def _caches(architecture: Architecture, engine: Engine, layers_on_device: int, types: tuple[str, str]) -> list[Item]:
     cells = cells_per_slot(engine, architecture)
     first_on_device = len(architecture.layers) + 1 - layers_on_device
+    if engine.flash_attention == "off":
+        architecture = _with_values_alike(architecture)
     sizes = {"KV cache": [0, 0], "recurrent state": [0, 0]}
     for index, layer in enumerate(architecture.layers):
         location = 0 if index >= first_on_device else 1
         sizes["KV cache"][location] += engine.slots * _layer_cache(layer, cells, engine, types)
         sizes["recurrent state"][location] += engine.slots * layer.state_floats * 4
     return [Item(name, *by_location) for name, by_location in sizes.items() if any(by_location)]
+
+
+def _with_values_alike(architecture: Architecture) -> Architecture:
+    """Return the layers as they are cached without flash attention: values as wide as the widest layer's."""
+    widest = max((layer.value_width for layer in architecture.layers), default=0)
+    layers = (replace(layer, value_width=widest) if layer.value_width else layer for layer in architecture.layers)
+    return replace(architecture, layers=tuple(layers))
 
 
 def _layer_cache(layer: Layer, cells: int, engine: Engine, types: tuple[str, str]) -> int:
@@ -191,24 +209,24 @@ def _ubatch(engine: Engine) -> int:
     return min(engine.batch_size, engine.ubatch_size if engine.task == "generate" else engine.batch_size)
 
 
-def compute_bytes(architecture: Architecture, engine: Engine) -> int:
-    """Estimate the compute buffers: what is live at the widest point of the graph, the masks and the logits."""
-    batch = _ubatch(engine)
-    width, cells = architecture.width, cells_per_slot(engine, architecture)
-    attention = 11 * max(width, architecture.query_width) // 2
-    used = architecture.experts_used
-    if used:
-        feed_forward = 2 * used * (architecture.expert_feed_forward + width)
-    else:
-        feed_forward = 3 * architecture.feed_forward + 4 * width
-    windows = {_window_cells(layer, cells, engine) for layer in architecture.layers if layer.key_width}
-    without_flash = engine.flash_attention == "off"
-    mask = sum(windows) * batch * (4 if without_flash else 2)
-    logits = engine.slots * architecture.vocabulary * 4
-    if without_flash:
-        scores = max(windows, default=0) * architecture.heads
-        return 4 * batch * max(attention + scores, feed_forward) + mask + logits
-    return 4 * batch * max(attention, feed_forward) + mask + logits
+def compute_bytes(model: Weights, engine: Engine, cache_types: tuple[str, str] | None = None) -> int:
+    """Return the compute buffers: what ggml reserves for the largest batch."""
+    architecture = model.architecture
+    cells = cells_per_slot(engine, architecture)
+    keys, values = cache_types or (engine.cache_type_k, engine.cache_type_v)
+    tokens = min(_ubatch(engine), cells * engine.slots)
+    cached = [_window_cells(layer, cells, engine) for layer in architecture.layers]
+    if not any(layer.key_width or layer.state_floats for layer in architecture.layers):
+        cached = [tokens] * len(cached)  # encoders attend to their batch
+    batch = Batch(
+        tokens=-(-tokens // engine.slots) * engine.slots,
+        slots=engine.slots,
+        outputs=engine.slots,
+        flash=engine.flash_attention != "off",
+        wide=(keys == "f32", values == "f32"),
+        rotated=(keys not in _FLOATS, values not in _FLOATS),
+    )
+    return work_bytes(model.tensors, architecture, cached, batch)
 
 
 def _checkpoints(architecture: Architecture, engine: Engine) -> int:
@@ -227,7 +245,7 @@ def _draft(inputs: Inputs, draft: Weights, layers_on_device: int) -> Item:
     items = [
         *_weights(inputs, draft, layers, 0),
         *_caches(draft.architecture, inputs.engine, layers, ("f16", "f16")),
-        _placed("", compute_bytes(draft.architecture, inputs.engine), on_device=layers > 0),
+        _placed("", compute_bytes(draft, inputs.engine, ("f16", "f16")), on_device=layers > 0),
     ]
     device, host, mapped = (sum(getattr(item, field) for item in items) for field in ("device", "host", "mapped"))
     return Item("draft model", device, host, mapped)

@@ -26,6 +26,7 @@ from llama_gguf.models.memory.estimate import (
     predicts_more,
 )
 from llama_gguf.models.memory.repack import NO_CPU, repacking_disabled
+from llama_gguf.models.memory.work import NOT_FOLLOWED
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
@@ -213,6 +214,8 @@ def _unknown(inputs: Inputs) -> tuple[str, ...]:
     for model, role in ((inputs.model, "the model"), (inputs.draft, "the draft model")):
         if model and model.architecture.name in CACHE_UNKNOWN:
             unknown.append(f"{role}'s architecture, {model.architecture.name}, has caches that are not counted here")
+        elif model and model.architecture.name in NOT_FOLLOWED:
+            unknown.append(f"{role}'s architecture, {model.architecture.name}, may need larger compute buffers")
         if model and (names := sorted({tensor.type_name for tensor in model.tensors if tensor.byte_size == 0})):
             unknown.append(f"{role} has tensors of {', '.join(names)}, whose size is not known here")
     return tuple(unknown)
