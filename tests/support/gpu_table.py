@@ -42,14 +42,23 @@ class Known:
             layers=(Layer(kept, kept, 0, 0),) * self.layers,
             trained_context=131_072,
             width=self.width,
-            query_width=self.heads * self.head_width,
-            heads=self.heads,
-            feed_forward=self.feed_forward,
             experts_used=0,
-            expert_feed_forward=0,
             vocabulary=self.vocabulary,
+            layer_heads=(self.heads,) * self.layers,
         )
-        return Weights((Tensor("blk.0.all", (int(self.gigabytes * 1e9),), _BYTES, 0),), architecture)
+        queries = self.heads * self.head_width
+        shapes = {
+            "attn_q": (self.width, queries),
+            "attn_k": (self.width, kept),
+            "attn_v": (self.width, kept),
+            "attn_output": (queries, self.width),
+            "ffn_gate": (self.width, self.feed_forward),
+            "ffn_up": (self.width, self.feed_forward),
+            "ffn_down": (self.feed_forward, self.width),
+        }
+        block = [Tensor(f"blk.0.{name}.weight", shape, _BYTES, 0) for name, shape in shapes.items()]
+        rest = int(self.gigabytes * 1e9) - sum(tensor.byte_size for tensor in block)
+        return Weights((*block, Tensor("blk.0.all", (rest,), _BYTES, 0)), architecture)
 
 
 MODELS = (

@@ -52,11 +52,7 @@ class Architecture:
     layers: tuple[Layer, ...]
     trained_context: int
     width: int
-    query_width: int
-    heads: int
-    feed_forward: int
     experts_used: int
-    expert_feed_forward: int
     vocabulary: int
     trunk: int = MAX_LAYERS  # the layers after these predict more tokens at once (MTP): usually not loaded
     loads_more: bool = False  # whether those can be loaded
@@ -86,7 +82,6 @@ def read_architecture(header: Header) -> Architecture:
         raise values.unfit("nextn_predict_layers", more, f"at most the {count} layers of block_count")
     heads = values.per_layer("attention.head_count", count, most=MAX_HEADS)
     head_width = width // next((count for count in heads if count), width)  # 0 or 1 for models without attention
-    key_length = values.number("attention.key_length", head_width, most=MAX_WIDTH)
     feed_forward = values.per_layer("feed_forward_length", count, most=MAX_WIDTH)
     used = _experts_used(values, count)
     skipped = name in _NEVER_LOADED or name in _LOADED_FOR_SPECULATION
@@ -96,13 +91,7 @@ def read_architecture(header: Header) -> Architecture:
         layers=_layers(values, head_width, heads, feed_forward, trunk) * _loops(values, count),
         trained_context=values.required("context_length"),
         width=width,
-        query_width=max(heads) * key_length,
-        heads=max(heads),
-        feed_forward=max(feed_forward),
         experts_used=used,
-        expert_feed_forward=values.number("expert_feed_forward_length", max(feed_forward), most=MAX_WIDTH)
-        if used
-        else 0,
         vocabulary=_vocabulary(values),
         trunk=trunk if skipped else MAX_LAYERS,
         loads_more=name in _LOADED_FOR_SPECULATION and more > 0,

@@ -6,24 +6,25 @@ the tensors that it has.
 
 from __future__ import annotations
 
+from llama_gguf.models.gguf.architecture import Architecture
 from llama_gguf.models.memory.attention_blocks import attention, latent_attention
 from llama_gguf.models.memory.feed_forward_blocks import feed_forward
 from llama_gguf.models.memory.graph import Node
 from llama_gguf.models.memory.recurrent_blocks import delta_net, mamba, short_convolution
-from llama_gguf.models.memory.step import Batch, Block, Model, Step, Tensors
+from llama_gguf.models.memory.step import Batch, Block, Step, Tensors
 
 _SCALED = ("gemma", "granite", "minicpm")
 """Families whose embeddings are scaled first, which takes no memory of its own but an operation."""
 
 
-def graph_bytes(model: Model, blocks: tuple[Block, ...], batch: Batch) -> int:
+def graph_bytes(model: Architecture, blocks: tuple[Block, ...], batch: Batch) -> int:
     """Return the bytes of ggml's buffer for one step of `batch`."""
     step = Step(model, batch)
     graph = step.graph
     current = graph.compute(graph.result((model.width, batch.tokens), step.token_ids))
     if model.name.startswith(_SCALED):
         current = step.same(current)
-    per_layer = _project_per_layer(step, current) if model.per_layer else None
+    per_layer = _project_per_layer(step, current) if model.per_layer_width else None
     for block in blocks:
         current = _block(step, current, block, per_layer)
     last = step.norm(graph.result((model.width, batch.outputs), current))
@@ -71,7 +72,7 @@ def _mix(step: Step, current: Node, tensors: Tensors, block: Block) -> Node | No
 def _project_per_layer(step: Step, current: Node) -> Node:
     """Return the embeddings that gemma4 adds in each layer, of all layers together."""
     graph, model, tokens = step.graph, step.model, step.batch.tokens
-    shape = (model.per_layer * model.layers, tokens)
+    shape = (model.per_layer_width * len(model.layers), tokens)
     graph.input(shape)
     embedded = step.same(graph.compute(graph.result(shape, step.token_ids)))
     projected = step.norm(step.same(graph.result(shape, current)))
@@ -81,6 +82,8 @@ def _project_per_layer(step: Step, current: Node) -> Node:
 
 def _add_per_layer(step: Step, current: Node, per_layer: Node) -> Node:
     graph, model, tokens = step.graph, step.model, step.batch.tokens
-    gate = step.same(graph.result((model.per_layer, tokens), current))
-    gate = graph.result((model.per_layer, tokens), gate, graph.view(per_layer, (model.per_layer, -1)), inplace=True)
+    gate = step.same(graph.result((model.per_layer_width, tokens), current))
+    gate = graph.result(
+        (model.per_layer_width, tokens), gate, graph.view(per_layer, (model.per_layer_width, -1)), inplace=True
+    )
     return step.add(step.norm(graph.result((model.width, tokens), gate)), current)

@@ -1,7 +1,7 @@
 """How much memory a model needs, and for what. Pure: headers and settings in, bytes out.
 
-Weights, caches and compute buffers are counted as llama.cpp allocates them (tests/unit/models/memory/test_plan.py and
-test_families.py hold them to what llama-server reports).
+Weights, caches and compute buffers are counted as llama.cpp allocates them
+(tests/unit/models/memory/test_accuracy.py holds them to what llama-server reports).
 """
 
 from __future__ import annotations
@@ -101,8 +101,13 @@ def predicts_more(extra_args: Sequence[str]) -> bool:
 
 
 def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
-    """Return each slot's actual context in tokens, as llama.cpp rounds it."""
-    wanted = engine.context_per_slot or max(1, architecture.trained_context // engine.slots)
+    """Return each slot's actual context in tokens, as llama.cpp rounds it.
+
+    Without a number, --fit gives each slot the trained context, and does not reduce it, because --ctx-size 0 asks for
+    all of it (common/arg.cpp); without --fit the slots share one.
+    """
+    shared = 1 if engine.fit else engine.slots
+    wanted = engine.context_per_slot or max(1, architecture.trained_context // shared)
     return -(-wanted // CELLS) * CELLS
 
 

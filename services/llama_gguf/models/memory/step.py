@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from llama_gguf.models.gguf.architecture import Architecture
 from llama_gguf.models.memory.graph import Graph, Node, Shape
 
 
@@ -50,24 +51,10 @@ class Batch:
     rotated: tuple[bool, bool] = (False, False)  # quantised caches: keys, values are rotated before they are stored
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The hyperparameters of all blocks."""
-
-    name: str
-    width: int
-    vocabulary: int
-    experts_used: int
-    expert_groups: int = 0
-    groups_used: int = 0
-    per_layer: int = 0  # width of the embeddings that gemma3n and gemma4 add in each layer
-    layers: int = 0
-
-
 class Step:
     """The graph of one step, and the operations that all kinds of blocks share."""
 
-    def __init__(self, model: Model, batch: Batch) -> None:
+    def __init__(self, model: Architecture, batch: Batch) -> None:
         self.model, self.batch, self.graph = model, batch, Graph()
         self.token_ids = self.graph.input((batch.tokens,))
         self.graph.input((model.width, batch.tokens))  # embeddings, for what is not text

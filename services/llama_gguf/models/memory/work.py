@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llama_gguf.models.gguf.architecture import Architecture
 from llama_gguf.models.gguf.header import Tensor
 from llama_gguf.models.memory.blocks import graph_bytes
-from llama_gguf.models.memory.step import Batch, Block, Model
+from llama_gguf.models.memory.step import Batch, Block
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 NOT_FOLLOWED = frozenset(
@@ -24,18 +24,7 @@ _ALIKE = 2  # of blocks that are the same, the graph has this many: those after 
 
 def work_bytes(tensors: Sequence[Tensor], architecture: Architecture, cells: Sequence[int], batch: Batch) -> int:
     """Return the bytes of ggml's work buffer; `cells` are those of each layer's cache for one slot."""
-    model = Model(
-        name=architecture.name,
-        width=architecture.width,
-        vocabulary=architecture.vocabulary,
-        experts_used=architecture.experts_used,
-        expert_groups=architecture.expert_groups,
-        groups_used=architecture.groups_used,
-        per_layer=architecture.per_layer_width,
-        layers=len(architecture.layers),
-    )
-    blocks = _blocks(tensors, architecture, cells)
-    return graph_bytes(model, blocks, batch)
+    return graph_bytes(architecture, _blocks(tensors, architecture, cells), batch)
 
 
 def _blocks(tensors: Sequence[Tensor], architecture: Architecture, cells: Sequence[int]) -> tuple[Block, ...]:

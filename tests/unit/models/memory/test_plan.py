@@ -17,7 +17,7 @@ from llama_gguf.models.inventory import all_tensors
 from llama_gguf.models.memory.estimate import MIB, Weights, host_experts
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
 from llama_gguf.settings.sections.engine import Engine
-from support.memory_reports import projected
+from support.memory_reports import allocated, projected
 from support.sparse_model import Dimensions, write_sparse_model
 
 LLAMA_8B = Dimensions()
@@ -79,6 +79,20 @@ def test_agrees_with_llama_server(
     architecture, size, extra, engine = case
     model = write_sparse_model(tmp_path / "m.gguf", architecture, size, extra=extra)
     _compare(engine_binary, model, tmp_path / "e.sock", Engine(**engine), compute_tolerance=0.05)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("fit", "context"), [("on", 2048), ("off", 512)])
+def test_the_trained_context_is_each_slots_own_with_fit(
+    engine_binary: Path, tiny_model: Path, tmp_path: Path, fit: str, context: int
+) -> None:
+    """What llama-server gives each of four slots if no context is set: it was read as shared in both cases."""
+    wish = Engine(context_per_slot=0, fit=fit == "on")
+    asked = Engine(context_per_slot=0, extra_args=("--fit", fit))
+    cache = allocated(engine_binary, tiny_model, tmp_path / "e.sock", asked)["KV"]
+    found = plan_memory(weights_of(tiny_model), wish, Machine(0, None))
+    assert found.context_per_slot == context
+    assert host(found, "KV cache") / MIB == pytest.approx(cache, rel=0.01)
 
 
 @pytest.mark.starter
@@ -183,7 +197,8 @@ def test_main_memory_counts_too(llama_8b: Path) -> None:
 
 def test_context_as_llama_cpp_rounds_it(llama_8b: Path) -> None:
     assert plan(llama_8b, context_per_slot=1000).context_per_slot == 1024
-    assert plan(llama_8b, context_per_slot=0, slots=4).context_per_slot == 32768
+    assert plan(llama_8b, context_per_slot=0, slots=4).context_per_slot == 131072
+    assert plan(llama_8b, context_per_slot=0, slots=4, fit=False).context_per_slot == 32768
 
 
 def test_experts_in_main_memory(tmp_path: Path) -> None:
