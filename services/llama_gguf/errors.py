@@ -89,14 +89,28 @@ class KeysError(LlamaGgufError):
 
 
 class ModelError(LlamaGgufError):
-    """The weights cannot be obtained or used. `permanent` says that a retry cannot help."""
+    """The weights cannot be obtained or used. `permanent` says that a retry cannot help.
+
+    For others, the server can have said when to retry, and `max_attempts` is the number after which it is unlikely.
+    """
 
     exit_code = ExitCode.UNAVAILABLE
 
-    def __init__(self, message: str, *, code: str, hint: str = "", permanent: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        hint: str = "",
+        permanent: bool = True,
+        retry_after_seconds: float | None = None,
+        max_attempts: int | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.permanent = permanent
+        self.retry_after_seconds = retry_after_seconds
+        self.max_attempts = max_attempts
         if permanent:
             self.exit_code = ExitCode.CONFIG
 

@@ -36,7 +36,7 @@ NO_FILE_OF_ITS_OWN = {
     "through whole downloads from a real server: tests/unit/models/download/test_transfer.py": """
         models/download/background.py models/download/errors.py models/download/workers.py""",
     "through its users: tests/unit/models/test_http_url.py, tests/unit/models/hub/test_huggingface.py": """
-        models/fetch_context.py""",
+        models/fetch_context.py models/hub/file.py""",
     "through the plan, held to llama-server: tests/unit/models/memory/test_plan.py": "models/memory/estimate.py",
     "every family's graph, held to llama-server: tests/unit/models/memory/test_accuracy.py": """
         models/memory/attention_blocks.py models/memory/blocks.py models/memory/feed_forward_blocks.py

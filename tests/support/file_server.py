@@ -48,6 +48,15 @@ class Fate:
 
 
 @dataclass
+class Answer:
+    """A whole response instead of the file's."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass
 class FileServer:
     """What the server has, its faults, and the requests it got."""
 
@@ -58,6 +67,7 @@ class FileServer:
     hub_token: str | None = None
     cut_after: list[int] = field(default_factory=list)  # the next answers break off after that many bytes
     statuses: list[int] = field(default_factory=list)  # the next answers have these instead
+    answer: Callable[[str, str], Answer | None] | None = None  # to each request, by method and path
     redirects: dict[str, str] = field(default_factory=dict)
     commit: str = COMMIT
     wrong_range: bool = False
@@ -100,7 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.site.requests.append((self.command, path, headers))
-        if self.site.statuses:
+        if answer := self.site.answer(self.command, path) if self.site.answer else None:
+            self._send(answer.status, answer.body if with_body else b"", answer.headers, length=len(answer.body))
+        elif self.site.statuses:
             self._empty(self.site.statuses.pop(0))
         elif path in self.site.redirects:
             self._empty(302, Location=self.site.redirects[path])

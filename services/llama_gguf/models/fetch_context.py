@@ -14,6 +14,7 @@ from llama_gguf.models.download.lock import hold
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.network import Network
 from llama_gguf.models.source import Wanted
+from llama_gguf.models.token import Token
 from llama_gguf.settings.redaction import shown_variable
 from llama_gguf.states import Phase
 
@@ -28,8 +29,8 @@ class FetchContext:
     reporter: Reporter
     connections: int = 1
 
-    def token(self, wanted: Wanted) -> str | None:
-        """Return the token for `wanted`, None if it needs none. Raises ConfigError if its variable is not set."""
+    def token(self, wanted: Wanted) -> Token | None:
+        """Return the token of `wanted` itself, None if it names none. Raises ConfigError if its variable is not set."""
         if wanted.token_env is None:
             return None
         token = self.network.token(wanted.token_env)
@@ -38,7 +39,7 @@ class FetchContext:
                 f"{wanted.setting}.token_env: the variable {shown_variable(wanted.token_env)} is not set",
                 hint="set the variable to the token, or remove the setting",
             )
-        return token
+        return Token(token, shown_variable(wanted.token_env))
 
     def lock(self, file: Path, name: str) -> AbstractContextManager[None]:
         """Hold the lock of downloading `file`, also across machines; a wait is reported with `name`."""

@@ -23,13 +23,16 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
     A file on disk is not requested again, because a URL names one file for ever; a new version has a new URL.
     """
     token = context.token(wanted)
-    headers = context.network.credentials(origin.url, token)
+    headers = context.network.credentials(origin.url, token.value if token else None)
     prepare_directory(origin.path.parent)
     for number, name in enumerate(split_names(origin.path.name)):
         path = origin.path.with_name(name)
         url = _sibling(origin.url, name) if number else origin.url
         sha256 = wanted.sha256 if number == 0 else None  # the setting is that of the first part
-        remote = Remote(url, url_without_secrets(url), headers, sha256=sha256)
+        source = token.source if token else ""
+        remote = Remote(
+            url, url_without_secrets(url), headers, sha256=sha256, token_source=source, setting=wanted.setting
+        )
         if not _is_present(path, sha256, context):
             _fetch_one(remote, path, context)
     return origin.path

@@ -6,7 +6,6 @@ The one owner of all three for the hub's metadata and for the bytes of files, wh
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,8 +13,9 @@ from urllib.parse import urlsplit
 
 from llama_gguf.errors import ConfigError
 from llama_gguf.logs import fields
+from llama_gguf.models.token import HUB_TOKENS, Token, hub_token, missing_token_file, valid_token
 from llama_gguf.settings.certificates import trusted_by
-from llama_gguf.settings.environment_value import clean, secret
+from llama_gguf.settings.environment_value import clean
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.proxy import Proxy, proxy_for
 from llama_gguf.settings.redaction import shown_variable
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FEW_ATTEMPTS = 3
+"""For what hardly changes by itself: a host name that does not exist, a certificate of an unknown authority."""
 OWN_AUTHORITY_HINT = "if its certificate is of an authority of your own, name that one's file in SSL_CERT_FILE"
-HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Variables of the hub's token, the first that is set counts."""
-_SENDABLE = re.compile(r"[!-~]+")
 
 
 def check_hub(url: str) -> None:
@@ -40,17 +39,6 @@ def check_hub(url: str) -> None:
         usable = False
     if not usable:
         raise ConfigError("HF_ENDPOINT: not an http:// or https:// URL", hint="write it without quotes, or unset it")
-
-
-def valid_token(variable: str, env: Mapping[str, str]) -> str | None:
-    """Return the token in `variable`, None if it is not set. Raises ConfigError for what is none."""
-    token = secret(env, variable)
-    if token and not _SENDABLE.fullmatch(token):
-        raise ConfigError(
-            f"{shown_variable(variable)}: the token contains blanks or characters that no token has",
-            hint="copy it again; a variable has one token, on one line",
-        )
-    return token
 
 
 class Network:
@@ -68,15 +56,22 @@ class Network:
         """The authorities to trust."""
         return trusted_by(self._env)
 
-    def hub_token(self) -> str | None:
-        """Return the token of the variables that Hugging Face's own tools read, None without one."""
-        return next((token for name in HUB_TOKENS if (token := self.token(name))), None)
+    def hub_token(self) -> Token | None:
+        """Return the token that Hugging Face's own tools use, None without one."""
+        if missing := missing_token_file(self._env):
+            log.warning("the file with the hub's token does not exist", extra=fields(path=missing))
+        for name in HUB_TOKENS:
+            self._warn_of_quotes(name)
+        return hub_token(self._env)
 
     def token(self, variable: str) -> str | None:
         """Return the token in `variable`, None if it is not set."""
+        self._warn_of_quotes(variable)
+        return valid_token(variable, self._env)
+
+    def _warn_of_quotes(self, variable: str) -> None:
         if removed := clean(self._env.get(variable, "")).removed:
             log.warning("removed from around a token", extra=fields(variable=shown_variable(variable), removed=removed))
-        return valid_token(variable, self._env)
 
     def credentials(self, url: str, token: str | None) -> dict[str, str]:
         """Return the headers that send `token` to `url`; warn where others on the way can read it."""

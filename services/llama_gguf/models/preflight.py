@@ -10,8 +10,16 @@ from urllib.parse import urlsplit
 
 from llama_gguf.errors import ConfigError, Problem
 from llama_gguf.models.inventory import all_wanted, file_status
-from llama_gguf.models.network import HUB_TOKENS, Network, check_hub, valid_token
+from llama_gguf.models.network import Network, check_hub
 from llama_gguf.models.source import AtUrl, OnHub, Wanted, plan_sources
+from llama_gguf.models.token import (
+    HUB_TOKENS,
+    TOKEN_FILE_VARIABLE,
+    Token,
+    hub_token,
+    missing_token_file,
+    valid_token,
+)
 from llama_gguf.settings import Locations, Settings
 from llama_gguf.settings.environment_value import QUOTES_HINT, clean
 from llama_gguf.settings.hosts import is_loopback
@@ -52,16 +60,28 @@ def _problems(wanted: Wanted, network: Network, env: Mapping[str, str]) -> Itera
 
 
 def _hub_token(wanted: Wanted, url: str, setting: str, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield what is wrong with the token of the hub's own variables, if it is used."""
-    variable = next((name for name in HUB_TOKENS if clean(env.get(name, "")).text), None)
-    if wanted.token_env or variable is None:
+    """Yield what is wrong with the token that the hub's own tools use, if it is used."""
+    if wanted.token_env:
         return
-    yield from _failure("bad-token", setting, lambda: valid_token(variable, env))
-    if removed := clean(env[variable]).removed:
+    if missing := missing_token_file(env):
+        hint = "correct the path, or unset it if the model needs no token"
+        yield Problem(
+            "token-file-missing",
+            f"{TOKEN_FILE_VARIABLE}: {missing} does not exist",
+            setting,
+            "",
+            hint=hint,
+            severity="warning",
+        )
+    found: list[Token | None] = []
+    yield from _failure("bad-token", setting, lambda: found.append(hub_token(env)))
+    variable = next((name for name in HUB_TOKENS if clean(env.get(name, "")).text), None)
+    if variable and (removed := clean(env[variable]).removed):
         message = f"{variable}: {removed} around the value are ignored"
         yield Problem("quoted-variable", message, setting, hint=QUOTES_HINT, severity="warning")
-    if url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
-        message = f"{variable}: the token would be sent unencrypted, {_ENDPOINT} is an http:// URL"
+    source = variable or next((token.source for token in found if token), None)
+    if source and url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
+        message = f"{source}: the token would be sent unencrypted, {_ENDPOINT} is an http:// URL"
         yield Problem("token-unencrypted", message, setting, hint="use https://", severity="warning")
 
 

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 8
 _MAX_VOCABULARY_DIFFERENCE = 128  # llama.cpp's own limit
 _FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS = 2.0, 60.0
+_MAX_RETRY_AFTER_SECONDS = 300.0  # a server that asks for more is asked again after this
 
 
 def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter: Reporter) -> ModelFiles:
@@ -79,15 +80,18 @@ def resolve_with_retries(
     attempts: int = ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ModelFiles:
-    """Resolve with retries after transient failures (network, overloaded hub), with delays of up to a minute."""
+    """Resolve with retries after transient failures (network, overloaded hub), at growing intervals or when it says."""
     delay = _FIRST_DELAY_SECONDS
     for attempt in range(1, attempts):
         try:
             return resolve(model, locations, env, reporter)
         except ModelError as error:
-            if error.permanent:
+            if error.permanent or attempt >= (error.max_attempts or attempts):
                 raise
             jittered = delay * random.uniform(0.8, 1.2)  # noqa: S311 - spreads the retries of many workers
+            if error.retry_after_seconds is not None:
+                asked = min(error.retry_after_seconds, _MAX_RETRY_AFTER_SECONDS)
+                jittered = max(jittered, asked + random.uniform(0, 2.0))  # noqa: S311 - as above, and never earlier
             log.warning(
                 "model not available yet",
                 extra=fields(reason=error.message, retry_seconds=round(jittered, 1), attempt=attempt),

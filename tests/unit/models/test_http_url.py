@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.errors import ConfigError, ModelError
-from llama_gguf.models.resolve import resolve
+from llama_gguf.errors import ConfigError, ExitCode, ModelError
+from llama_gguf.models.resolve import resolve, resolve_with_retries
 from llama_gguf.settings.sections.model import Model
-from support.file_server import FileServer, Remote, file_server
+from support.file_server import Answer, FileServer, Remote, file_server
 from support.model_box import Remembering, locations_for, settings_for
 from support.tiny_model import write_tiny_model
 
@@ -119,3 +119,73 @@ def test_two_workers_on_one_volume_fetch_it_once(site: FileServer, tmp_path: Pat
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert len(site.requests) == 1
     assert sum("waiting for another worker" in detail for _, details in answers for detail in details) == 1
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "hint", "exit_code", "attempts"),
+    [
+        (Answer(401, {}, b"no"), "access denied (401)", "the token in T is invalid", ExitCode.CONFIG, 1),
+        (
+            Answer(403, {"Content-Type": "application/xml"}, b"<Error><Message>Request has expired</Message></Error>"),
+            "access denied (403): Request has expired",
+            "the token in T",
+            ExitCode.CONFIG,
+            1,
+        ),
+        (
+            Answer(404, {"Content-Type": "application/json"}, b'{"error": "Entry not found\\u001b[0m"}'),
+            "not found (404): Entry not found?[0m",
+            "check the URL",
+            ExitCode.CONFIG,
+            1,
+        ),
+        (Answer(451), "the server responded with 451", "", ExitCode.CONFIG, 1),
+        (
+            Answer(503, {"Content-Type": "text/plain", "Retry-After": "100"}, b"token t0ken is over its quota"),
+            "the server responded with 503: token *** is over its quota",
+            "",
+            ExitCode.UNAVAILABLE,
+            8,
+        ),
+        (
+            Answer(200, {"Content-Type": "text/html"}, b"<!doctype html><title>Sign in</title>"),
+            "the response is not a GGUF file but text/html",
+            "check that the URL is that of the file itself",
+            ExitCode.CONFIG,
+            1,
+        ),
+        (Answer(302, {"Location": PATH}), "more than 10 redirects", "", ExitCode.CONFIG, 11),
+    ],
+    ids=["401", "403", "404", "451", "503", "a web page", "a circle"],
+)
+def test_refusals(
+    site: FileServer, tmp_path: Path, *, answer: Answer, message: str, hint: str, exit_code: ExitCode, attempts: int
+) -> None:
+    pauses: list[float] = []
+    site.answer = lambda *_: answer
+    model = model_at(site.url(PATH) + "?signature=geheim", token_env="T")
+    with pytest.raises(ModelError) as caught:
+        resolve_with_retries(model, locations_for(tmp_path), {"T": "t0ken"}, Remembering(), sleep=pauses.append)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == exit_code
+    assert len(site.requests) == attempts
+    assert not {"t0ken", "geheim"} & set(caught.value.message.split())
+    assert all(100 <= pause <= 102 for pause in pauses)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_digest_that_the_hub_contradicts_is_told_before_the_first_byte(site: FileServer, tmp_path: Path) -> None:
+    site.hub["o/r"] = {"m.gguf": site.files[PATH]}
+    model = model_at(site.url("/o/r/resolve/main/m.gguf"), sha256="0" * 64)
+    with pytest.raises(ModelError, match=r"^model\.sha256: .* on the server, not 0000") as caught:
+        resolve(model, locations_for(tmp_path), {}, Remembering())
+    assert (caught.value.code, caught.value.exit_code) == ("checksum_mismatch", ExitCode.CONFIG)
+    assert not list(tmp_path.rglob("*.part"))
+    right = hashlib.sha256(site.files[PATH].body).hexdigest()
+    assert resolve(
+        model_at(site.url("/o/r/resolve/main/m.gguf"), sha256=right), locations_for(tmp_path), {}, Remembering()
+    ).model.is_file()

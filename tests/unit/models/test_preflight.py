@@ -55,6 +55,20 @@ def test_tokens(tmp_path: Path) -> None:
     assert found(tmp_path, HUB | {"token_env": "T"}, {"T": "hf_geheim", "HF_TOKEN": "hf geheim"}) == []
 
 
+def test_a_token_in_a_file(tmp_path: Path) -> None:
+    env = {"HF_TOKEN_PATH": str(tmp_path / "token")}
+    assert found(tmp_path, HUB, env) == [("warning", "token-file-missing", "model.hf")]
+    assert found(tmp_path, HUB, env | {"HF_TOKEN": "hf_geheim"}) == []
+    assert found(tmp_path, URL, env) == []
+    (tmp_path / "token").write_text("hf_geheim\n")
+    assert found(tmp_path, HUB, env) == []
+    assert found(tmp_path, HUB, env | {"HF_ENDPOINT": "http://hub.test"}) == [
+        ("warning", "token-unencrypted", "model.hf")
+    ]
+    (tmp_path / "token").write_text("hf geheim\n")
+    assert found(tmp_path, HUB, env) == [("error", "bad-token", "model.hf")]
+
+
 def test_another_hub(tmp_path: Path) -> None:
     for wrong in ("hub.test", '"https://hub.test"', "https://hub.test:99999", "https://[::1", "https://"):
         assert found(tmp_path, HUB, {"HF_ENDPOINT": wrong}) == [("error", "bad-url", "model.hf")]

@@ -6,6 +6,8 @@ import errno
 from pathlib import Path
 
 from llama_gguf.errors import ModelError
+from llama_gguf.models.download.spec import Remote
+from llama_gguf.models.server_message import TRANSIENT_STATUSES
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -32,22 +34,44 @@ def no_space(directory: Path, needed: int, free: int) -> ModelError:
     )
 
 
-def refused(label: str, status: int, *, permanent: bool) -> ModelError:
-    """Return the error for a response with an error status."""
+def refused(remote: Remote, status: int, said: str, retry_after_seconds: float | None) -> ModelError:
+    """Return the error for a response with an error status; `said` is the server's own message, as it is shown."""
+    label = remote.label
     if status in (401, 403):
-        return ModelError(
-            f"{label}: access denied ({status})",
-            code="model_access_refused",
-            hint="set token_env to a variable with a valid token, and accept the model's licence if it has one",
-        )
+        hint = "set token_env to a variable with a valid token, and accept the model's licence if it has one"
+        if remote.token_source:
+            hint = (
+                f"the token in {remote.token_source} is invalid, has expired or lacks the right to read this file; "
+                "accept the model's licence if it has one"
+            )
+        return ModelError(f"{label}: access denied ({status}){said}", code="model_access_refused", hint=hint)
     if status in (404, 410):
-        return ModelError(f"{label}: not found ({status})", code="model_not_found")
-    return ModelError(f"{label}: the server responded with {status}", code="model_server_error", permanent=permanent)
+        return ModelError(f"{label}: not found ({status}){said}", code="model_not_found", hint="check the URL")
+    return ModelError(
+        f"{label}: the server responded with {status}{said}",
+        code="model_server_error",
+        permanent=status not in TRANSIENT_STATUSES,
+        retry_after_seconds=retry_after_seconds,
+    )
 
 
-def unreachable(label: str, reason: str, *, permanent: bool, hint: str = "") -> ModelError:
+def unreachable(
+    label: str, reason: str, *, permanent: bool, hint: str = "", max_attempts: int | None = None
+) -> ModelError:
     """Return the error for a server that gives no complete response."""
-    return ModelError(f"{label}: {reason}", code="model_unreachable", permanent=permanent, hint=hint)
+    return ModelError(
+        f"{label}: {reason}", code="model_unreachable", permanent=permanent, hint=hint, max_attempts=max_attempts
+    )
+
+
+def contradicts_hub(remote: Remote, published: str) -> ModelError:
+    """Return the error for a server that publishes another SHA-256 than the expected one, before its first byte."""
+    setting = f"{remote.setting}.sha256: " if remote.setting else ""
+    return ModelError(
+        f"{setting}{remote.label} has the SHA-256 {published} on the server, not {remote.sha256}",
+        code="checksum_mismatch",
+        hint="correct the expected SHA-256, or find out why the file has changed",
+    )
 
 
 def invalid_url(label: str) -> ModelError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
@@ -18,19 +19,26 @@ import aiohttp
 from aiohttp import ClientResponse
 from yarl import URL
 
-from llama_gguf.models.network import OWN_AUTHORITY_HINT, Network
+from llama_gguf.models.network import FEW_ATTEMPTS, OWN_AUTHORITY_HINT, Network
 from llama_gguf.settings.proxy import Proxy
 
 _READ_BUFFER_BYTES = 512 * 1024
 _MAX_HEADER_BYTES = 64 * 1024  # signed URLs are long
+_NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}  # EAI_AGAIN is that no name server responds
 _PROXY_REFUSALS = {403, 407}  # what it answers to CONNECT: trying again cannot help
 
 
 class DownloadInterruptedError(Exception):
-    """No response, or an incomplete one; the texts are fit for messages. `permanent`: trying again cannot help."""
+    """No response, or an incomplete one; the texts are fit for messages.
 
-    def __init__(self, reason: str, *, permanent: bool = False, hint: str = "") -> None:
+    `permanent`: trying again cannot help; after `max_attempts` it is unlikely.
+    """
+
+    def __init__(
+        self, reason: str, *, permanent: bool = False, hint: str = "", max_attempts: int | None = None
+    ) -> None:
         super().__init__(reason)
+        self.max_attempts = max_attempts
         self.permanent = permanent
         self.hint = hint
 
@@ -131,16 +139,31 @@ async def body(response: ClientResponse) -> AsyncGenerator[bytes, None]:
         raise DownloadInterruptedError(_reason(error)) from error
 
 
+async def start_of_body(response: ClientResponse, size: int) -> bytes:
+    """Return at most `size` bytes of the body, "" where none can be read."""
+    chunks = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            chunks += chunk
+            if len(chunks) >= size:
+                break
+    except (aiohttp.ClientError, OSError):
+        return b""
+    return bytes(chunks[:size])
+
+
 def _interrupted(error: Exception, proxy: Proxy | None) -> DownloadInterruptedError:
     if proxy and isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by(proxy, error.status)
     if type(error) is aiohttp.ClientOSError and isinstance(error.__cause__, ssl.SSLError):
         error = error.__cause__  # of a connection that aiohttp-socks made
     through = f", through the proxy {proxy.description}" if proxy else ""
-    hint = ""
+    hint, attempts = "", None
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        hint = OWN_AUTHORITY_HINT
-    return DownloadInterruptedError(_reason(error) + through, hint=hint)
+        hint, attempts = OWN_AUTHORITY_HINT, FEW_ATTEMPTS
+    elif isinstance(error, aiohttp.ClientConnectorDNSError) and error.os_error.errno in _NO_SUCH_NAME:
+        hint, attempts = "check the URL and the DNS of this machine", FEW_ATTEMPTS
+    return DownloadInterruptedError(_reason(error) + through, hint=hint, max_attempts=attempts)
 
 
 def _refused_by(proxy: Proxy, status: int) -> DownloadInterruptedError:

@@ -15,6 +15,7 @@ from llama_gguf.models.download.http_client import DownloadInterruptedError, Htt
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
 _MAY_HAVE_EXPIRED = {400, 401, 403, 404, 410}  # statuses of object stores when a signed URL has expired
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SENDABLE = re.compile(r"[!-~]+")
 
 
@@ -31,6 +32,7 @@ class HttpSource:
         self._client = client
         self._origin = _Target(_parsed(url), credentials)
         self._target: _Target | None = None
+        self.published_sha256 = ""  # of the whole file, as the hub says it beside its redirect
 
     @asynccontextmanager
     async def get(self, headers: Mapping[str, str]) -> AsyncIterator[ClientResponse]:
@@ -61,6 +63,9 @@ class HttpSource:
         for _ in range(_MAX_REDIRECTS + 1):
             response = await self._send(target, headers)
             location = response.headers.get("Location")
+            linked = response.headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"')
+            if target is self._origin and _SHA256.fullmatch(linked):
+                self.published_sha256 = linked
             if response.status not in _REDIRECTS or not location:
                 self._target = target if target is not self._origin else None
                 return response

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llama_gguf.models.server_message import retry_after_seconds
+
 _CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|\*)")
 
 
@@ -64,8 +66,7 @@ def read_response(status: int, headers: Mapping[str, str]) -> RangeResponse:
             return InvalidRange()
         start, end = int(match["start"]), int(match["last"]) + 1
         return PartialContent(start, end, total, _validator(headers)) if start < end <= total else InvalidRange()
-    after = headers.get("Retry-After", "").strip()
-    return ErrorResponse(status, float(after) if after.isdecimal() else None)
+    return ErrorResponse(status, retry_after_seconds(headers.get("Retry-After", "")))
 
 
 def _validator(headers: Mapping[str, str]) -> str:

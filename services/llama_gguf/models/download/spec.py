@@ -18,6 +18,8 @@ class Remote:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     size: int | None = None
     sha256: str | None = None
+    token_source: str = ""  # the variable or file of the token in `headers`, for messages
+    setting: str = ""  # dotted path of the artifact, for messages about its settings
 
 
 @dataclass(frozen=True, slots=True)

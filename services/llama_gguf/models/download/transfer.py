@@ -19,7 +19,13 @@ from aiohttp import ClientResponse
 from llama_gguf.logs import fields
 from llama_gguf.models.download import errors
 from llama_gguf.models.download.background import BackgroundWork
-from llama_gguf.models.download.http_client import DownloadInterruptedError, HttpClient, InvalidUrlError, body
+from llama_gguf.models.download.http_client import (
+    DownloadInterruptedError,
+    HttpClient,
+    InvalidUrlError,
+    body,
+    start_of_body,
+)
 from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.partial_file import PartialFile
 from llama_gguf.models.download.range_response import (
@@ -38,6 +44,7 @@ from llama_gguf.models.download.workers import (
     RangesUnsupportedError,
     range_headers,
 )
+from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of, server_says
 from llama_gguf.settings.gguf_file import MAGIC
 
 log = logging.getLogger(__name__)
@@ -133,6 +140,9 @@ class Transfer:
             requested_end = end
         headers = range_headers(start, requested_end, part.validator) if self._ranged else {}
         async with self._source.get(headers) as response:
+            published = self._source.published_sha256
+            if published and self._remote.sha256 and published != self._remote.sha256:
+                raise errors.contradicts_hub(self._remote, published)
             match read_response(response.status, response.headers):
                 case FullContent(total, validator):
                     await self._receive_full(response, self._checked_size(total), validator)
@@ -143,7 +153,8 @@ class Transfer:
                 case RangeNotSatisfiable() if self._ranged and part.done:
                     raise FileChangedError
                 case ErrorResponse() as refusal:
-                    raise self._refused(ErrorStatusError(refusal))
+                    message = message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES))
+                    raise self._refused(ErrorStatusError(refusal, message))
                 case _ if self._ranged:
                     raise RangesUnsupportedError
                 case _:
@@ -234,7 +245,15 @@ class Transfer:
         return True
 
     def _unreachable(self, error: DownloadInterruptedError) -> Exception:
-        return errors.unreachable(self._remote.label, str(error), permanent=error.permanent, hint=error.hint)
+        return errors.unreachable(
+            self._remote.label,
+            str(error),
+            permanent=error.permanent,
+            hint=error.hint,
+            max_attempts=error.max_attempts,
+        )
 
     def _refused(self, error: ErrorStatusError) -> Exception:
-        return errors.refused(self._remote.label, error.status, permanent=error.permanent)
+        secrets = [value.removeprefix("Bearer ") for value in self._remote.headers.values()]
+        said = server_says(error.message, secrets)
+        return errors.refused(self._remote, error.status, said, error.retry_after)

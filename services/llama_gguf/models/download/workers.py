@@ -19,6 +19,7 @@ from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.range_response import ErrorResponse, InvalidRange, PartialContent, read_response
 from llama_gguf.models.download.segments import Segment, SegmentTracker
 from llama_gguf.models.download.spec import Tuning
+from llama_gguf.models.server_message import TRANSIENT_STATUSES
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ Write = Callable[[list[bytes], int], Coroutine[None, None, None]]
 _WRITE_BYTES = 1024 * 1024
 _WRITE_SECONDS = 0.5  # maximum age of received bytes that are not written, on a slow connection
 _IDLE_SECONDS = 0.1
-_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 
 class FileChangedError(Exception):
@@ -42,11 +42,12 @@ class RangesUnsupportedError(Exception):
 class ErrorStatusError(Exception):
     """The server responds with an error status."""
 
-    def __init__(self, response: ErrorResponse) -> None:
+    def __init__(self, response: ErrorResponse, message: str = "") -> None:
         super().__init__(f"the server responded with {response.status}")
+        self.message = message  # the server's own, as it came
         self.status = response.status
         self.retry_after = response.retry_after
-        self.permanent = response.status not in _TRANSIENT_STATUSES
+        self.permanent = response.status not in TRANSIENT_STATUSES
 
 
 def range_headers(start: int, end: int | None, validator: str) -> dict[str, str]:

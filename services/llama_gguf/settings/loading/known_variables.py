@@ -126,6 +126,8 @@ PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
     PlatformVariable(VAST_CONTAINER_ID, platform="Vast.ai", note="on Vast.ai: default of logging.instance_id"),
     PlatformVariable("HF_TOKEN", platform="Hugging Face", note="token for model.hf"),
     PlatformVariable("HUGGING_FACE_HUB_TOKEN", platform="Hugging Face", note="older name of HF_TOKEN, which wins"),
+    PlatformVariable("HF_TOKEN_PATH", platform="Hugging Face", note="file with that token; default: HF_HOME/token"),
+    PlatformVariable("XDG_CACHE_HOME", platform="system", note="where HF_HOME is by default; ~/.cache if unset"),
     PlatformVariable("HF_HOME", platform="Hugging Face", note="cache directory; read by huggingface_hub"),
     PlatformVariable("HF_HUB_CACHE", platform="Hugging Face", note="cache of repositories; overrides HF_HOME"),
     PlatformVariable("HF_XET_HIGH_PERFORMANCE", platform="Hugging Face", note="faster downloads that use more memory"),

@@ -106,5 +106,6 @@ PROBLEM_CODES: Mapping[str, str] = {
     "bad-proxy": "A variable for proxies names none that a download can use.",
     "bad-certificates": "A variable for certificates of authorities names no usable file or directory.",
     "bad-token": "A variable holds what cannot be a token.",
+    "token-file-missing": "The file that HF_TOKEN_PATH names does not exist (warning).",
     "variable-unset": "A variable that a setting names is not set (warning).",
 }

@@ -31,7 +31,7 @@ from llama_gguf.models.download.range_response import (
         (416, {"Content-Range": "bytes */9"}, RangeNotSatisfiable(9)),
         (416, {}, RangeNotSatisfiable(None)),
         (503, {"Retry-After": "12"}, ErrorResponse(503, 12.0)),
-        (429, {"Retry-After": "Sun, 22 Nov 2026 20:00:00 GMT"}, ErrorResponse(429, None)),
+        (429, {"Retry-After": "Sun, 22 Nov 2020 20:00:00 GMT"}, ErrorResponse(429, 0.0)),
         (204, {}, ErrorResponse(204, None)),
     ],
 )

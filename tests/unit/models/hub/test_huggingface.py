@@ -191,7 +191,8 @@ def test_other_refusals(hub: FileServer, tmp_path: Path) -> None:
     hub.statuses = [418] * 5
     with pytest.raises(ModelError, match="responded with 418") as caught:
         fetch(tmp_path)
-    assert not caught.value.permanent
+    assert caught.value.permanent  # what no hub says
+    assert "HF_ENDPOINT" in caught.value.hint
 
 
 def test_something_that_is_no_hub(hub: FileServer, tmp_path: Path) -> None:
