@@ -22,6 +22,7 @@ from llama_gguf.errors import ConfigError, ExitCode, LaunchError
 from llama_gguf.logs import fields
 from llama_gguf.models.gguf.facts import facts_of
 from llama_gguf.models.gguf.header import read_header
+from llama_gguf.models.progress import LoggedProgress
 from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import served_names
 from llama_gguf.rundir.engine_phase import PhaseFile
@@ -47,7 +48,7 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
-    files = resolve_with_retries(snapshot.settings.model, snapshot.locations, env, state)
+    files = resolve_with_retries(snapshot.settings.model, snapshot.locations, env, LoggedProgress(state))
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` reports the same for a file on disk; a downloaded one is checked here for the first time.
     problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))

@@ -28,12 +28,11 @@ from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.inventory import all_tensors, file_status
 from llama_gguf.models.local_files import check_readable
 from llama_gguf.models.model_files import ModelFiles, Reporter
+from llama_gguf.models.progress import LINE_SECONDS, Meter
 from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import plan_sources, split_names
 from llama_gguf.settings import locate
 from llama_gguf.states import Phase
-
-_LINE_SECONDS = 5.0
 
 
 @click.group()
@@ -167,16 +166,19 @@ class Lines:
     def __init__(self, write: Callable[[str], None], *, tick: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._tick = tick
+        self._meter = Meter(tick)
         self._last = tick()
 
     def phase(self, phase: Phase, detail: str) -> None:
         """Write the step."""
         self._write(f"{phase}: {detail}")
+        self._meter.restart()
         self._last = self._tick()
 
     def progress(self, done: int, total: int | None) -> None:
         """Write the progress, if the last line is old enough."""
-        if self._tick() - self._last < _LINE_SECONDS:
+        found = self._meter.measure(done, total)
+        if self._tick() - self._last < LINE_SECONDS:
             return
         self._last = self._tick()
-        self._write(f"  {human(done)}" + (f" of {human(total)} ({done / total:.0%})" if total else ""))
+        self._write(f"  {human(done)} of {human(total)}: {found}" if total else f"  {found}")

@@ -88,7 +88,7 @@ def test_lines_come_every_few_seconds() -> None:
     for second in range(1, 12):
         now[0] = float(second)
         reporter.progress(second << 20, 20 << 20 if second < 8 else None)
-    assert lines == ["downloading: x", "  5 MiB of 20 MiB (25%)", "  10 MiB"]
+    assert lines == ["downloading: x", "  5 MiB of 20 MiB: 25%, 1.0 MiB/s, 15 s left", "  10 MiB, 1.0 MiB/s"]
 
 
 def test_a_bar_moves() -> None:
