@@ -23,7 +23,9 @@ def test_the_console_shows_how_far_a_download_is(tmp_path: Path, tiny_model: Pat
         site.bytes_per_second = len(body) / 60
         overrides = {"model": {"url": site.url("/m.gguf") + "?signature=geheim", "download_connections": 1}}
         with running(tmp_path, model=None, overrides=overrides) as appliance:
-            line = r"\| engine \| (\d+)%, [\d.]+ MiB/s, (\d+) s left \| phase=downloading source=\S+/m\.gguf bytes_done="
+            line = (
+                r"\| engine \| (\d+)%, [\d.]+ MiB/s, (\d+) s left \| phase=downloading source=\S+/m\.gguf bytes_done="
+            )
             appliance.wait_for(lambda: len(re.findall(line, appliance.stdout)) >= 2, 60, "two lines of progress")
             (first, first_left), (second, second_left) = re.findall(line, appliance.stdout)[:2]
             assert 0 < int(first) < int(second) < 100

@@ -11,6 +11,7 @@ from pathlib import Path
 from llama_gguf.errors import ConfigError
 from llama_gguf.models.checksum import VerifiedFiles
 from llama_gguf.models.download.lock import hold
+from llama_gguf.models.hub.file import HubFile, HubMetadata
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.network import Network
 from llama_gguf.models.source import Wanted
@@ -28,6 +29,7 @@ class FetchContext:
     verified: VerifiedFiles
     reporter: Reporter
     connections: int = 1
+    hub_metadata: dict[HubFile, HubMetadata] = field(default_factory=dict)  # as of this attempt
 
     def token(self, wanted: Wanted) -> Token | None:
         """Return the token of `wanted` itself, None if it names none. Raises ConfigError if its variable is not set."""

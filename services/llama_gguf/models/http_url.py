@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from llama_gguf.logs import fields
 from llama_gguf.models.checksum import checked_digest
 from llama_gguf.models.download.download import download, prepare_directory
+from llama_gguf.models.download.room import Missing
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.source import AtUrl, Wanted, split_names
@@ -22,20 +24,36 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
 
     A file on disk is not requested again, because a URL names one file for ever; a new version has a new URL.
     """
+    prepare_directory(origin.path.parent)
+    for path, remote in _parts(wanted, origin, context):
+        if not _is_present(path, remote.sha256, context):
+            _fetch_one(remote, path, context)
+    return origin.path
+
+
+def missing_at_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> list[Missing]:
+    """Return the parts that are not on disk, with their sizes as the server says them. Raises as a download does."""
+    from llama_gguf.models.download.probe import remote_size  # noqa: PLC0415 - pulls in an HTTP client
+
+    return [
+        Missing(path, remote_size(remote, context.network))
+        for path, remote in _parts(wanted, origin, context)
+        if not path.exists()
+    ]
+
+
+def _parts(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Iterator[tuple[Path, Remote]]:
+    """Yield where each part is stored and where it is requested."""
     token = context.token(wanted)
     headers = context.network.credentials(origin.url, token.value if token else None)
-    prepare_directory(origin.path.parent)
     for number, name in enumerate(split_names(origin.path.name)):
-        path = origin.path.with_name(name)
         url = _sibling(origin.url, name) if number else origin.url
         sha256 = wanted.sha256 if number == 0 else None  # the setting is that of the first part
         source = token.source if token else ""
-        remote = Remote(
-            url, url_without_secrets(url), headers, sha256=sha256, token_source=source, setting=wanted.setting
+        yield (
+            origin.path.with_name(name),
+            Remote(url, url_without_secrets(url), headers, sha256=sha256, token_source=source, setting=wanted.setting),
         )
-        if not _is_present(path, sha256, context):
-            _fetch_one(remote, path, context)
-    return origin.path
 
 
 def _is_present(path: Path, sha256: str | None, context: FetchContext) -> bool:

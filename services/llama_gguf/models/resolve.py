@@ -19,10 +19,12 @@ from llama_gguf.models.checksum import VerifiedFiles, verify
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import Header
+from llama_gguf.models.inventory import all_wanted
 from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
 from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.network import Network
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
+from llama_gguf.models.survey import survey
 from llama_gguf.settings import Locations
 from llama_gguf.states import Phase
 
@@ -44,6 +46,7 @@ def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter
     context = FetchContext(env, Network(env), verified, reporter, model.download_connections)
     if sources.chat_template:
         check_readable(sources.chat_template, "model.chat_template")
+    survey(all_wanted(sources), context)
 
     def fetch(wanted: Wanted, role: Role) -> tuple[Path, Header]:
         reporter.phase(Phase.RESOLVING, wanted.description)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.download.spec import Remote
-from llama_gguf.models.server_message import TRANSIENT_STATUSES
+from llama_gguf.models.server_message import TRANSIENT_STATUSES, server_says
+
+if TYPE_CHECKING:  # an engine whose model is on disk does not import an HTTP client
+    from llama_gguf.models.download.http_client import DownloadInterruptedError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -34,9 +38,10 @@ def no_space(directory: Path, needed: int, free: int) -> ModelError:
     )
 
 
-def refused(remote: Remote, status: int, said: str, retry_after_seconds: float | None) -> ModelError:
-    """Return the error for a response with an error status; `said` is the server's own message, as it is shown."""
+def refused(remote: Remote, status: int, message: str, retry_after_seconds: float | None) -> ModelError:
+    """Return the error for a response with an error status; `message` is the server's own, as it came."""
     label = remote.label
+    said = server_says(message, [value.removeprefix("Bearer ") for value in remote.headers.values()])
     if status in (401, 403):
         hint = "set token_env to a variable with a valid token, and accept the model's licence if it has one"
         if remote.token_source:
@@ -55,19 +60,23 @@ def refused(remote: Remote, status: int, said: str, retry_after_seconds: float |
     )
 
 
-def unreachable(
-    label: str, reason: str, *, permanent: bool, hint: str = "", max_attempts: int | None = None
-) -> ModelError:
+def interrupted(remote: Remote, error: DownloadInterruptedError) -> ModelError:
     """Return the error for a server that gives no complete response."""
     return ModelError(
-        f"{label}: {reason}", code="model_unreachable", permanent=permanent, hint=hint, max_attempts=max_attempts
+        f"{remote.label}: {error}",
+        code="model_unreachable",
+        permanent=error.permanent,
+        hint=error.hint,
+        max_attempts=error.max_attempts,
     )
 
 
-def contradicts_hub(remote: Remote, published: str) -> ModelError:
-    """Return the error for a server that publishes another SHA-256 than the expected one, before its first byte."""
+def check_published(remote: Remote, published: str) -> None:
+    """Raise ModelError if the server publishes another SHA-256 than the expected one; "" if it publishes none."""
+    if not published or remote.sha256 in (None, published):
+        return
     setting = f"{remote.setting}.sha256: " if remote.setting else ""
-    return ModelError(
+    raise ModelError(
         f"{setting}{remote.label} has the SHA-256 {published} on the server, not {remote.sha256}",
         code="checksum_mismatch",
         hint="correct the expected SHA-256, or find out why the file has changed",

@@ -18,9 +18,14 @@ from llama_gguf.atomic_file import sync
 from llama_gguf.models.download.errors import no_space
 from llama_gguf.models.download.segments import Span, merged
 
-_SPARE_BYTES = 64 * 1024 * 1024
+SPARE_BYTES = 64 * 1024 * 1024
 _MAX_BUFFERS = 256  # well below the kernel's IOV_MAX
 _CANNOT_ALLOCATE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.EINTR}
+
+
+def part_of(destination: Path) -> Path:
+    """Return the partial file of a download to `destination`."""
+    return destination.with_name(destination.name + ".part")
 
 
 class PartialFile:
@@ -30,7 +35,7 @@ class PartialFile:
     """
 
     def __init__(self, destination: Path) -> None:
-        self.path = destination.with_name(destination.name + ".part")
+        self.path = part_of(destination)
         self.validator = ""
         self.size: int | None = None
         self.done: tuple[Span, ...] = ()
@@ -163,5 +168,5 @@ def _fallocate(descriptor: int, size: int) -> None:
 
 def _check_space(directory: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
-    if needed > 0 and needed + _SPARE_BYTES > free:
+    if needed > 0 and needed + SPARE_BYTES > free:
         raise no_space(directory, needed, free)

@@ -44,7 +44,7 @@ from llama_gguf.models.download.workers import (
     RangesUnsupportedError,
     range_headers,
 )
-from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of, server_says
+from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of
 from llama_gguf.settings.gguf_file import MAGIC
 
 log = logging.getLogger(__name__)
@@ -140,9 +140,7 @@ class Transfer:
             requested_end = end
         headers = range_headers(start, requested_end, part.validator) if self._ranged else {}
         async with self._source.get(headers) as response:
-            published = self._source.published_sha256
-            if published and self._remote.sha256 and published != self._remote.sha256:
-                raise errors.contradicts_hub(self._remote, published)
+            errors.check_published(self._remote, self._source.published_sha256)
             match read_response(response.status, response.headers):
                 case FullContent(total, validator):
                     await self._receive_full(response, self._checked_size(total), validator)
@@ -245,15 +243,7 @@ class Transfer:
         return True
 
     def _unreachable(self, error: DownloadInterruptedError) -> Exception:
-        return errors.unreachable(
-            self._remote.label,
-            str(error),
-            permanent=error.permanent,
-            hint=error.hint,
-            max_attempts=error.max_attempts,
-        )
+        return errors.interrupted(self._remote, error)
 
     def _refused(self, error: ErrorStatusError) -> Exception:
-        secrets = [value.removeprefix("Bearer ") for value in self._remote.headers.values()]
-        said = server_says(error.message, secrets)
-        return errors.refused(self._remote, error.status, said, error.retry_after)
+        return errors.refused(self._remote, error.status, error.message, error.retry_after)

@@ -10,6 +10,7 @@ used on request (HF_XET_HIGH_PERFORMANCE) and for files too large for plain HTTP
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,18 @@ from typing import Any
 from llama_gguf.errors import ConfigError, ModelError
 from llama_gguf.logs import fields
 from llama_gguf.models.download.download import download, prepare_directory
+from llama_gguf.models.download.room import Missing
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.fetch_context import FetchContext
-from llama_gguf.models.hub.cache_layout import COMMIT, find_cached, prepare, publish, repository, spelled_differently
+from llama_gguf.models.hub.cache_layout import (
+    COMMIT,
+    find_cached,
+    prepare,
+    publish,
+    repository,
+    snapshots,
+    spelled_differently,
+)
 from llama_gguf.models.hub.file import HubFile, HubMetadata, fetch_metadata, translated, use_network
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.source import OnHub, Wanted, split_names
@@ -37,7 +47,7 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
     cached = find_cached(origin)
     if cached and spelled_differently(cached, origin):
         log.info("the cache spells the repository in other case", extra=fields(repo=origin.repo, path=str(cached)))
-    offline = clean(context.env.get("HF_HUB_OFFLINE", "")).text.lower() in TRUE_WORDS
+    offline = _is_offline(context)
     if cached and (offline or COMMIT.fullmatch(origin.revision)):
         return cached
     if offline:
@@ -46,13 +56,8 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
             code="model_not_found",
             hint=f"unset HF_HUB_OFFLINE to download it; searched {' and '.join(map(str, origin.caches))}",
         )
-    first, *others = split_names(origin.file)
     try:
-        proxy = use_network(context.network)
-        token = context.token(wanted) or context.network.hub_token()
-        path, commit = _fetch_one(HubFile(wanted, origin, first, origin.revision, token, proxy), context)
-        for name in others:  # from the same commit: a branch can move meanwhile
-            _fetch_one(HubFile(wanted, origin, name, commit, token, proxy), context)
+        path, *_ = [_fetch_one(file, metadata, context) for file, metadata in _parts(wanted, origin, context)]
     except (ModelError, ConfigError) as error:
         if cached is None:
             raise
@@ -61,10 +66,46 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
     return path
 
 
-def _fetch_one(file: HubFile, context: FetchContext) -> tuple[Path, str]:
-    """Return the path of one file and its commit."""
-    metadata = fetch_metadata(file)
-    blob = repository(file.origin.caches[0], file.origin) / "blobs" / metadata.etag
+def missing_from_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> list[Missing]:
+    """Return the parts that are not on disk, with the sizes that the hub says. Raises as a download does."""
+    if _is_offline(context):
+        return []
+    return [
+        Missing(blob, metadata.size)
+        for file, metadata in _parts(wanted, origin, context)
+        if not ((blob := _blob(file, metadata)).exists() or _snapshot(file, metadata).exists())
+    ]
+
+
+def _is_offline(context: FetchContext) -> bool:
+    return clean(context.env.get("HF_HUB_OFFLINE", "")).text.lower() in TRUE_WORDS
+
+
+def _parts(wanted: Wanted, origin: OnHub, context: FetchContext) -> Iterator[tuple[HubFile, HubMetadata]]:
+    """Yield each part with its metadata, which is requested once."""
+    proxy = use_network(context.network)
+    token = context.token(wanted) or context.network.hub_token()
+    revision = origin.revision
+    for name in split_names(origin.file):
+        file = HubFile(wanted, origin, name, revision, token, proxy)
+        if file not in context.hub_metadata:
+            context.hub_metadata[file] = fetch_metadata(file)
+        metadata = context.hub_metadata[file]
+        revision = metadata.commit  # of the next part: a branch can move meanwhile
+        yield file, metadata
+
+
+def _blob(file: HubFile, metadata: HubMetadata) -> Path:
+    return repository(file.origin.caches[0], file.origin) / "blobs" / metadata.etag
+
+
+def _snapshot(file: HubFile, metadata: HubMetadata) -> Path:
+    return snapshots(file.origin.caches[0], file.origin) / metadata.commit / file.name
+
+
+def _fetch_one(file: HubFile, metadata: HubMetadata, context: FetchContext) -> Path:
+    """Return the path of one file."""
+    blob = _blob(file, metadata)
     prepare_directory(blob.parent)
 
     path = prepare(file.origin, metadata.commit, file.name)
@@ -72,7 +113,7 @@ def _fetch_one(file: HubFile, context: FetchContext) -> tuple[Path, str]:
         if not (blob.exists() or path.exists()):  # `path` alone on a volume without links
             _fetch_blob(file, metadata, blob, context)
         publish(file.origin, metadata.commit, path, blob)
-    return path, metadata.commit
+    return path
 
 
 def _fetch_blob(file: HubFile, metadata: HubMetadata, blob: Path, context: FetchContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -281,7 +282,6 @@ target.symlink_to({str(tiny_model)!r})
 assert resolve(model, locations, {{}}, Silent()).model == target
 print(sorted({{"aiohttp", "asyncio", "httpx2", "huggingface_hub", "ssl", "yarl"}} & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": "tests"}
-    )
+    env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # the tested code, not an installed one
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
