@@ -30,6 +30,7 @@ COMMANDS = {
     "keys": "Create, list, update and revoke API keys.",
     "usage": "Show tokens and requests by key, model or day.",
     "audit": "Verify the log of key changes and admin calls.",
+    "models": "List, download, verify and remove the models' files.",
     "model": "Download the model, or show its metadata.",
     "diagnostics": "Collect a report for troubleshooting, secrets masked.",
     "render": "Write launch specs for RunPod, Vast.ai, compose and Kubernetes.",

@@ -23,6 +23,7 @@ from llama_gguf.models.inventory import all_wanted
 from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
 from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.network import Network
+from llama_gguf.models.shelf.last_use import LastUse
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
 from llama_gguf.models.survey import survey
 from llama_gguf.settings import Locations
@@ -39,13 +40,27 @@ _FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS = 2.0, 60.0
 _MAX_RETRY_AFTER_SECONDS = 300.0  # a server that asks for more is asked again after this
 
 
-def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter: Reporter) -> ModelFiles:
-    """Download what is missing of `model` and return the paths of its files. Blocks as long as a download takes."""
-    sources = plan_sources(model, locations, env)
+def survey_all(models: Mapping[str, Model], locations: Locations, env: Mapping[str, str], reporter: Reporter) -> None:
+    """Raise ModelError if one of `models`, by place, cannot be downloaded, or if there is no room for all of them."""
+    sources = [plan_sources(model, locations, env, place) for place, model in models.items()]
+    reporter.phase(Phase.RESOLVING, "looking at all models")
+    wanted = [one for each in sources for one in all_wanted(each)]
+    survey(wanted, FetchContext(env, Network(env), VerifiedFiles(locations.models_dir / ".verified"), reporter))
+
+
+def resolve(
+    model: Model, locations: Locations, env: Mapping[str, str], reporter: Reporter, *, place: str = "model"
+) -> ModelFiles:
+    """Download what is missing of `model` and return the paths of its files. Blocks as long as a download takes.
+
+    `place` is the model's in the configuration, for messages.
+    """
+    sources = plan_sources(model, locations, env, place)
     verified = VerifiedFiles(locations.models_dir / ".verified")
     context = FetchContext(env, Network(env), verified, reporter, model.download_connections)
+    last_use = LastUse(locations.models_dir)
     if sources.chat_template:
-        check_readable(sources.chat_template, "model.chat_template")
+        check_readable(sources.chat_template, f"{place}.chat_template")
     survey(all_wanted(sources), context)
 
     def fetch(wanted: Wanted, role: Role) -> tuple[Path, Header]:
@@ -54,13 +69,14 @@ def resolve(model: Model, locations: Locations, env: Mapping[str, str], reporter
         header = check_model(path, wanted.setting, role)
         if wanted.sha256:
             verify(path, wanted.sha256, wanted.setting, context.verified, reporter)
+        last_use.record(path)
         return path, header
 
     path, header = fetch(sources.model, "model")
     draft, draft_header = fetch(sources.draft, "draft") if sources.draft else (None, None)
     sets_spec_type = draft_header is not None and _sets_spec_type(draft_header)
     if draft_header and not sets_spec_type:
-        _check_same_vocabulary(header, draft_header)
+        _check_same_vocabulary(header, draft_header, f"{place}.draft")
     return ModelFiles(
         model=path,
         mmproj=fetch(sources.mmproj, "mmproj")[0] if sources.mmproj else None,
@@ -80,6 +96,7 @@ def resolve_with_retries(
     env: Mapping[str, str],
     reporter: Reporter,
     *,
+    place: str = "model",
     attempts: int = ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ModelFiles:
@@ -87,7 +104,7 @@ def resolve_with_retries(
     delay = _FIRST_DELAY_SECONDS
     for attempt in range(1, attempts):
         try:
-            return resolve(model, locations, env, reporter)
+            return resolve(model, locations, env, reporter, place=place)
         except ModelError as error:
             if error.permanent or attempt >= (error.max_attempts or attempts):
                 raise
@@ -102,7 +119,7 @@ def resolve_with_retries(
             reporter.phase(Phase.RESOLVING, f"{error.message}; attempt {attempt + 1} of {attempts} in {jittered:.0f} s")
             sleep(jittered)
             delay = min(delay * 2, _MAX_DELAY_SECONDS)
-    return resolve(model, locations, env, reporter)
+    return resolve(model, locations, env, reporter, place=place)
 
 
 def _locate(wanted: Wanted, context: FetchContext) -> Path:
@@ -122,13 +139,13 @@ def _locate(wanted: Wanted, context: FetchContext) -> Path:
             return fetch_url(wanted, origin, context)
 
 
-def _check_same_vocabulary(model: Header, draft: Header) -> None:
+def _check_same_vocabulary(model: Header, draft: Header, setting: str) -> None:
     """Raise unless draft and model have the same vocabulary: llama-server would only log it and drop the draft."""
     ours, theirs = read_architecture(model).vocabulary, read_architecture(draft).vocabulary
     kinds = [header.text("tokenizer.ggml.model") for header in (model, draft)]
     if kinds[0] != kinds[1] or abs(ours - theirs) > _MAX_VOCABULARY_DIFFERENCE:
         raise ModelError(
-            f"model.draft: {draft.path.name} has another vocabulary ({kinds[1]}, {theirs} tokens) than the model "
+            f"{setting}: {draft.path.name} has another vocabulary ({kinds[1]}, {theirs} tokens) than the model "
             f"({kinds[0]}, {ours})",
             code="model_wrong_kind",
             hint="use a small model of the same family as the draft",

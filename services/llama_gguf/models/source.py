@@ -97,17 +97,17 @@ class Sources:
     chat_template: Path | None
 
 
-def plan_sources(model: Model, locations: Locations, env: Mapping[str, str]) -> Sources:
-    """Return what has to be on disk before llama-server starts."""
+def plan_sources(model: Model, locations: Locations, env: Mapping[str, str], place: str = "model") -> Sources:
+    """Return what has to be on disk before llama-server starts; `place` is the model's in the configuration."""
 
     def wanted(artifact: Artifact, setting: str) -> Wanted:
         return Wanted(setting, _origin(artifact, setting, locations, env), artifact.sha256, artifact.token_env)
 
     return Sources(
-        model=wanted(model, "model"),
-        mmproj=wanted(model.mmproj, "model.mmproj") if model.mmproj else None,
-        draft=wanted(model.draft, "model.draft") if model.draft else None,
-        lora=tuple(wanted(adapter, f"model.lora[{index}]") for index, adapter in enumerate(model.lora)),
+        model=wanted(model, place),
+        mmproj=wanted(model.mmproj, f"{place}.mmproj") if model.mmproj else None,
+        draft=wanted(model.draft, f"{place}.draft") if model.draft else None,
+        lora=tuple(wanted(adapter, f"{place}.lora[{index}]") for index, adapter in enumerate(model.lora)),
         chat_template=Path(model.chat_template).absolute() if model.chat_template else None,
     )
 
@@ -126,14 +126,18 @@ def _origin(artifact: Artifact, setting: str, locations: Locations, env: Mapping
             raise ConfigError(f"{setting}: needs {ONE_SOURCE}; {' and '.join(found) or 'none'} given")
 
 
-def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[str, str]) -> OnHub:
+def hub_cache(locations: Locations, env: Mapping[str, str]) -> Path:
+    """Return the cache that files of the hub are downloaded to."""
     if explicit := clean(env.get("HF_HUB_CACHE", "")).text:
-        own = Path(explicit)
-    elif home := clean(env.get("HF_HOME", "")).text:
-        own = Path(home) / "hub"
-    else:
-        own = locations.models_dir / "huggingface"
-    return OnHub(hf.repo, _inside(hf.file, f"{setting}.hf.file"), hf.revision, (own, Path(RUNPOD_MODEL_CACHE)))
+        return Path(explicit)
+    if home := clean(env.get("HF_HOME", "")).text:
+        return Path(home) / "hub"
+    return locations.models_dir / "huggingface"
+
+
+def _on_hub(hf: HuggingFace, setting: str, locations: Locations, env: Mapping[str, str]) -> OnHub:
+    caches = (hub_cache(locations, env), Path(RUNPOD_MODEL_CACHE))
+    return OnHub(hf.repo, _inside(hf.file, f"{setting}.hf.file"), hf.revision, caches)
 
 
 def _at_url(url: str, setting: str, models_dir: Path) -> AtUrl:

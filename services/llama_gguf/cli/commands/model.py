@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.text import Text
 
-from llama_gguf import logs
+from llama_gguf.cli.commands.models import pull_models
 from llama_gguf.cli.commands.plan import human
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.errors import ModelError
@@ -27,12 +19,8 @@ from llama_gguf.models.gguf.facts import has_chat_template
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.inventory import all_tensors, file_status
 from llama_gguf.models.local_files import check_readable
-from llama_gguf.models.model_files import ModelFiles, Reporter
-from llama_gguf.models.progress import LINE_SECONDS, Meter
-from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import plan_sources, split_names
 from llama_gguf.settings import locate
-from llama_gguf.states import Phase
 
 
 @click.group()
@@ -64,7 +52,7 @@ def _configured(config: Path | None, sets: tuple[str, ...]) -> Path:
         raise ModelError(
             f"the model is not on disk yet: {file.wanted.description}",
             code="model_not_found",
-            hint="run `llama-gguf model download`",
+            hint="run `llama-gguf models pull`",
         )
     return file.path
 
@@ -109,76 +97,5 @@ def _text(name: str, value: object) -> str:
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def download(*, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Download and verify the configured model; resumes an interrupted download."""
-    settings = load_or_exit(config, sets).settings
-    logs.configure("model", format="text", level="warning", stream=sys.stderr)
-    logging.getLogger("httpx2").setLevel(logging.ERROR)
-    with _reporting(Console(stderr=True)) as reporter:
-        files = resolve_with_retries(settings.model, locate(settings, os.environ), os.environ, reporter)
-    for name, path in _paths(files).items() if not as_json else ():
-        click.echo(f"{name}: {path}")
-    if as_json:
-        click.echo(json.dumps(_paths(files), indent=1, ensure_ascii=False))
-
-
-def _paths(files: ModelFiles) -> dict[str, str]:
-    named = {"model": files.model, "mmproj": files.mmproj, "draft": files.draft}
-    named |= {f"lora[{index}]": adapter.path for index, adapter in enumerate(files.lora)}
-    return {name: str(path) for name, path in named.items() if path}
-
-
-@contextmanager
-def _reporting(console: Console) -> Iterator[Reporter]:
-    """Yield a reporter: a progress bar on a terminal, otherwise a line every few seconds."""
-    if not console.is_terminal:
-        yield Lines(lambda line: console.print(Text(line)))
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield Bar(progress)
-
-
-class Bar:
-    """Shows a progress bar for the current step."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("looking", total=None)
-
-    def phase(self, phase: Phase, detail: str) -> None:
-        """Begin a new step."""
-        self._progress.reset(self._task, total=None, description=f"{phase}: {detail}")
-
-    def progress(self, done: int, total: int | None) -> None:
-        """Update the bar."""
-        self._progress.update(self._task, completed=done, total=total)
-
-
-class Lines:
-    """Writes a line for each step, and one every few seconds while bytes move."""
-
-    def __init__(self, write: Callable[[str], None], *, tick: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
-        self._tick = tick
-        self._meter = Meter(tick)
-        self._last = tick()
-
-    def phase(self, phase: Phase, detail: str) -> None:
-        """Write the step."""
-        self._write(f"{phase}: {detail}")
-        self._meter.restart()
-        self._last = self._tick()
-
-    def progress(self, done: int, total: int | None) -> None:
-        """Write the progress, if the last line is old enough."""
-        found = self._meter.measure(done, total)
-        if self._tick() - self._last < LINE_SECONDS:
-            return
-        self._last = self._tick()
-        self._write(f"  {human(done)} of {human(total)}: {found}" if total else f"  {found}")
+    """Download and verify the configured model, or all of several; the same as `models pull`."""
+    pull_models(config, sets, (), as_json=as_json)

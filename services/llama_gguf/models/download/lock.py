@@ -37,6 +37,24 @@ def hold(
         os.close(descriptor)
 
 
+@contextmanager
+def hold_now(path: Path) -> Iterator[bool]:
+    """Hold the lock file `path`, created if missing; yield False, without waiting, if another process holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            if error.errno not in _LOCKS_UNSUPPORTED:
+                raise
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(
     descriptor: int, path: Path, on_wait: Callable[[], None], sleep: Callable[[float], None], poll_seconds: float
 ) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
-from rich.progress import Progress
 
-from llama_gguf.cli.commands.model import Bar, Lines, model
+from llama_gguf.cli.commands.model import model
 from llama_gguf.errors import ModelError
-from llama_gguf.states import Phase
 from support.file_server import Remote, file_server
 
 
@@ -57,7 +53,7 @@ def test_info_of_the_configured_model(tiny_model: Path, tmp_path: Path) -> None:
     assert json.loads(there.stdout)["layers"] == 2
     with pytest.raises(ModelError, match="not on disk yet") as caught:
         run("info", "--set", f"paths.data_dir={tmp_path}", "--set", "model.url=https://example.org/x.gguf")
-    assert "model download" in caught.value.hint
+    assert "models pull" in caught.value.hint
     with pytest.raises(ModelError, match="does not exist"):
         run("info", tmp_path / "none.gguf")
 
@@ -79,24 +75,3 @@ def test_every_file_is_told(tiny_model: Path, tiny_rerank_model: Path) -> None:
     draft = str(tiny_rerank_model)
     result = run("download", "--json", "--set", f"model.path={tiny_model}", "--set", f"model.draft.path={draft}")
     assert json.loads(result.stdout) == {"model": str(tiny_model), "draft": draft}
-
-
-def test_lines_come_every_few_seconds() -> None:
-    now, lines = [0.0], list[str]()
-    reporter = Lines(lines.append, tick=lambda: now[0])
-    reporter.phase(Phase.DOWNLOADING, "x")
-    for second in range(1, 12):
-        now[0] = float(second)
-        reporter.progress(second << 20, 20 << 20 if second < 8 else None)
-    assert lines == ["downloading: x", "  5 MiB of 20 MiB: 25%, 1.0 MiB/s, 15 s left", "  10 MiB, 1.0 MiB/s"]
-
-
-def test_a_bar_moves() -> None:
-    out = io.StringIO()
-    with Progress(console=Console(file=out, force_terminal=True, width=100), auto_refresh=False) as progress:
-        bar = Bar(progress)
-        bar.phase(Phase.DOWNLOADING, "x.gguf")
-        bar.progress(50, 100)
-        progress.refresh()
-    assert "downloading: x.gguf" in out.getvalue()
-    assert "50%" in out.getvalue()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.models.download.lock import hold
+from llama_gguf.models.download.lock import hold, hold_now
 
 
 def test_a_second_holder_waits_and_says_so_once(tmp_path: Path) -> None:
@@ -28,6 +28,25 @@ def test_a_second_holder_waits_and_says_so_once(tmp_path: Path) -> None:
         assert waits == [1]
         assert naps == [0.25] * 3
     assert path.exists()
+
+
+def test_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l"
+    with hold_now(path) as first:
+        assert first
+        with hold_now(path) as second:
+            assert not second
+        with hold_now(path) as third:  # the second has not taken it away
+            assert not third
+    with hold_now(path) as after:
+        assert after
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with hold_now(path) as without_locks:
+        assert without_locks
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
