@@ -30,7 +30,7 @@ from llama_gguf.rundir.llama_server_log import FOLLOWS
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.checks.model_facts import model_problems
-from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES
+from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES, model_place
 from llama_gguf.states import Phase
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,9 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
-    files = resolve_with_retries(snapshot.settings.model, snapshot.locations, env, LoggedProgress(state))
+    files = resolve_with_retries(
+        snapshot.settings.model, snapshot.locations, env, LoggedProgress(state), place=model_place(run_dir.engine)
+    )
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` reports the same for a file on disk; a downloaded one is checked here for the first time.
     problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))

@@ -41,6 +41,11 @@ def is_engine(program: str) -> bool:
     return program == ENGINE_PROGRAM or program.startswith(f"{ENGINE_PROGRAM}-")
 
 
+def model_place(program: str) -> str:
+    """Return the dotted name, in the configuration, of the model that an engine's program runs."""
+    return "model" if program == ENGINE_PROGRAM else f"models.{program.removeprefix(f'{ENGINE_PROGRAM}-')}"
+
+
 class RunFile:
     """The name of one file in the run directory; as an attribute of a RunDir, its path.
 

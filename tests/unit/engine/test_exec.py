@@ -11,7 +11,7 @@ import pytest
 from llama_gguf.engine import exec as engine_exec
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
 from llama_gguf.rundir.snapshot import Snapshot
-from llama_gguf.settings import locate
+from llama_gguf.settings import locate, parse
 from support.model_box import settings_for
 from support.tiny_model import write_tiny_model
 
@@ -96,6 +96,17 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         engine_exec.run(snapshot_for(tmp_path, "/nowhere/x.gguf"), {}, execve=become)
     assert caught.value.exit_code == ExitCode.CONFIG
+
+
+@pytest.mark.engine
+def test_one_of_several_models_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> None:
+    paths = {"data_dir": str(tmp_path), "run_dir": str(tmp_path / "run")}
+    settings = parse({"models": {"chat": {"path": "/nowhere/x.gguf"}, "b": {"path": "/b.gguf"}}, "paths": paths})
+    snapshot = Snapshot(settings=settings, locations=locate(settings, {})).of_engine("engine-chat")
+    snapshot.locations.run.root.mkdir()
+    snapshot.locations.run.engine_key.write_text("key\n")
+    with pytest.raises(ModelError, match=r"^models\.chat\.path: /nowhere/x\.gguf does not exist"):
+        engine_exec.run(snapshot, {}, execve=become)
 
 
 @pytest.mark.engine

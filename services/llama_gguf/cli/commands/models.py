@@ -122,9 +122,9 @@ def verify(
                 rows += [_verified(path, wanted, reporter) for path in files_of(wanted)] or [_absent(wanted)]
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    for one in () if as_json else rows:
-        click.echo(f"{one['model']}: {one['file']}: {one['result']}")
-    if any(not one["ok"] for one in rows):
+    for found in () if as_json else rows:
+        click.echo(f"{found['model']}: {found['file']}: {found['result']}")
+    if any(not found["ok"] for found in rows):
         context.exit(ExitCode.CONFIG)
 
 
@@ -182,7 +182,7 @@ def remove_(*, name: str, config: Path | None, sets: tuple[str, ...], dry_run: b
     """
     shelf = _shelf(config, sets)
     named = [one for one in shelf.stored if name in (one.label, str(one.path))]
-    chosen = named or _downloaded(*chosen_models(shelf.models, (name,)), shelf)
+    chosen = named or _downloaded(chosen_models(shelf.models, (name,))[0], shelf)
     users = sorted({user for one in chosen for user in (shelf.used_by(one) if named else shelf.running.of(one))})
     if users:
         raise ModelError(
