@@ -12,6 +12,7 @@ from rich.text import Text
 
 from llama_gguf.cli.commands.plan import human
 from llama_gguf.cli.shelf import Shelf
+from llama_gguf.logs import clean
 from llama_gguf.models.shelf.scan import Stored
 from llama_gguf.models.shelf.use import files_of
 from llama_gguf.timestamps import utc_text
@@ -30,7 +31,12 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         size = human(one["bytes"]) if one["bytes"] is not None else ""
         state = Text(one["state"], style=_STYLES[one["state"]])
         table.add_row(
-            Text(one["file"]), one["version"][:12], size, state, one["last_used"] or "", ", ".join(one["used_by"])
+            Text(clean(one["file"])),
+            one["version"][:12],
+            size,
+            state,
+            one["last_used"] or "",
+            ", ".join(one["used_by"]),
         )
     options: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
     console = Console(**options)
@@ -40,7 +46,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def label(stored: Stored) -> str:
     """Return the name of a file with its version, on one line."""
     version = f"@{stored.version[:12]}" if stored.version else ""
-    return f"{stored.label}{version}{' (partial)' if stored.state == 'partial' else ''}"
+    return f"{clean(stored.label)}{version}{' (partial)' if stored.state == 'partial' else ''}"
 
 
 def row(stored: Stored, shelf: Shelf) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def resolve_with_retries(
         try:
             return resolve(model, locations, env, reporter, place=place)
         except ModelError as error:
-            if error.permanent or attempt >= (error.max_attempts or attempts):
+            last = min(attempts, error.max_attempts or attempts)
+            if error.permanent or attempt >= last:
                 raise
             jittered = delay * random.uniform(0.8, 1.2)  # noqa: S311 - spreads the retries of many workers
             if error.retry_after_seconds is not None:
@@ -116,7 +117,7 @@ def resolve_with_retries(
                 "model not available yet",
                 extra=fields(reason=error.message, retry_seconds=round(jittered, 1), attempt=attempt),
             )
-            reporter.phase(Phase.RESOLVING, f"{error.message}; attempt {attempt + 1} of {attempts} in {jittered:.0f} s")
+            reporter.phase(Phase.RESOLVING, f"{error.message}; attempt {attempt + 1} of {last} in {jittered:.0f} s")
             sleep(jittered)
             delay = min(delay * 2, _MAX_DELAY_SECONDS)
     return resolve(model, locations, env, reporter, place=place)

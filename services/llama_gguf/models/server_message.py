@@ -10,13 +10,18 @@ from datetime import UTC, datetime
 from llama_gguf.logs import clean
 from llama_gguf.settings.redaction import mask_known, mask_text
 
-TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which the same request can succeed."""
+_TRANSIENT_BELOW_500 = {408, 425, 429}
+_PERMANENT_FROM_500 = {501, 505, 506, 508, 510, 511}  # what the server cannot do, or a network that wants a login
 MAX_MESSAGE_BYTES = 4096
 """How much of a response's body is read for its message."""
 _MAX_SHOWN = 200
 _XML_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*")
+
+
+def is_transient(status: int) -> bool:
+    """Return whether the same request can succeed later; also after a proxy's own statuses, such as 522."""
+    return status in _TRANSIENT_BELOW_500 or (status >= 500 and status not in _PERMANENT_FROM_500)
 
 
 def server_says(text: str, secrets: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from multidict import CIMultiDict
 
-from llama_gguf.models.server_message import message_of, retry_after_seconds, server_says
+from llama_gguf.models.server_message import is_transient, message_of, retry_after_seconds, server_says
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,12 @@ def test_shown(text: str, shown: str) -> None:
 )
 def test_where_the_message_is(headers: dict[str, str], body: bytes, message: str | None) -> None:
     assert message_of(CIMultiDict(headers), body) == ("Request has expired" if message is None else message)
+
+
+def test_which_statuses_are_worth_another_request() -> None:
+    worth = [status for status in range(300, 600) if is_transient(status)]
+    assert {408, 425, 429, 500, 502, 503, 504, 507, 522, 529} <= set(worth)
+    assert not {301, 400, 401, 403, 404, 410, 416, 418, 451, 501, 505, 511} & set(worth)
 
 
 @pytest.mark.parametrize(

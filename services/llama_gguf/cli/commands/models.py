@@ -121,7 +121,7 @@ def verify(
             for wanted in shelf.wanted(one):
                 rows += [_verified(path, wanted, reporter) for path in files_of(wanted)] or [_absent(wanted)]
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=1))
     for found in () if as_json else rows:
         click.echo(f"{found['model']}: {found['file']}: {found['result']}")
     if any(not found["ok"] for found in rows):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.download.spec import Remote
-from llama_gguf.models.server_message import TRANSIENT_STATUSES, server_says
+from llama_gguf.models.server_message import is_transient, server_says
 
 if TYPE_CHECKING:  # an engine whose model is on disk does not import an HTTP client
     from llama_gguf.models.download.http_client import DownloadInterruptedError
@@ -55,7 +55,7 @@ def refused(remote: Remote, status: int, message: str, retry_after_seconds: floa
     return ModelError(
         f"{label}: the server responded with {status}{said}",
         code="model_server_error",
-        permanent=status not in TRANSIENT_STATUSES,
+        permanent=not is_transient(status),
         retry_after_seconds=retry_after_seconds,
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,7 @@ def check_room(missing: Iterable[Missing]) -> None:
         directory = _nearest(one.path.parent)
         device = directory.stat().st_dev
         volumes.setdefault(device, directory)
-        needed[device] += max(0, (one.size or 0) - _allocated(part_of(one.path)))
+        needed[device] += max(0, (one.size or 0) - _allocated(one.path))
     for device, directory in volumes.items():
         free = shutil.disk_usage(directory).free
         if needed[device] and needed[device] + SPARE_BYTES > free:
@@ -42,7 +44,9 @@ def _nearest(directory: Path) -> Path:
 
 
 def _allocated(path: Path) -> int:
-    try:
-        return path.stat().st_blocks * 512
-    except OSError:
-        return 0
+    """Return the bytes of what is on disk of a download to `path`, by us or by huggingface_hub."""
+    found = 0
+    for part in (part_of(path), *path.parent.glob(f"{glob.escape(path.name)}*.incomplete")):
+        with suppress(FileNotFoundError):
+            found += part.stat().st_blocks * 512
+    return found

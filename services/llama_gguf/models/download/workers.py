@@ -19,7 +19,7 @@ from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.range_response import ErrorResponse, InvalidRange, PartialContent, read_response
 from llama_gguf.models.download.segments import Segment, SegmentTracker
 from llama_gguf.models.download.spec import Tuning
-from llama_gguf.models.server_message import TRANSIENT_STATUSES
+from llama_gguf.models.server_message import is_transient
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ErrorStatusError(Exception):
         self.message = message  # the server's own, as it came
         self.status = response.status
         self.retry_after = response.retry_after
-        self.permanent = response.status not in TRANSIENT_STATUSES
+        self.permanent = not is_transient(response.status)
 
 
 def range_headers(start: int, end: int | None, validator: str) -> dict[str, str]:

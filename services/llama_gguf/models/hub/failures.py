@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llama_gguf.errors import ModelError
 from llama_gguf.models.network import FEW_ATTEMPTS, OWN_AUTHORITY_HINT
 from llama_gguf.models.server_message import (
-    TRANSIENT_STATUSES,
+    is_transient,
     retry_after_seconds,
     server_says,
 )
@@ -86,7 +86,7 @@ def _by_status(place: Place, status: int, said: str, retry_after: float | None) 
             hint = f"the token in {place.token.source} is invalid, has expired or lacks the right to read this model"
             return ModelError(f"{label} does not accept the token ({status}){said}", code=code, hint=hint)
         return ModelError(f"{label} denied access ({status}){said}", code=code, hint=place.access_hint)
-    transient = status in TRANSIENT_STATUSES
+    transient = is_transient(status)
     no_hub = "" if transient else "check HF_ENDPOINT and the proxy: this is not a response of a Hugging Face Hub"
     hint = "a token raises the Hub's limits: set HF_TOKEN" if status == 429 and not place.token else no_hub
     return ModelError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from llama_gguf.models.download.errors import disk_error
@@ -40,7 +40,7 @@ def _modified(stored: Stored) -> float:
 def remove(stored: Stored, uses: LastUse) -> bool:
     """Delete the file and what only it needs; False if a download holds it. Raises ModelError when that fails."""
     try:
-        with hold_now(stored.lock) as held:
+        with hold_now(stored.lock) if _can_be_downloaded(stored) else nullcontext(True) as held:
             if not held:
                 return False
             uses.forget(stored.path)  # by the file that it leads to, so before it is removed
@@ -52,6 +52,11 @@ def remove(stored: Stored, uses: LastUse) -> bool:
         raise disk_error(stored.path, error) from error
     _remove_empty(stored)
     return True
+
+
+def _can_be_downloaded(stored: Stored) -> bool:
+    """Return whether a download can be at work on it: not on a file that an operator has put there."""
+    return stored.state == "partial" or stored.repository is not None or stored.lock.exists()
 
 
 def _remove_empty(stored: Stored) -> None:

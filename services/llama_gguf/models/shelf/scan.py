@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from llama_gguf.errors import ModelError
 from llama_gguf.models.hub.cache_layout import COMMIT
 from llama_gguf.models.hub.file import SHA256
 from llama_gguf.models.shelf.last_use import LastUse
@@ -18,6 +19,7 @@ from llama_gguf.settings.gguf_file import MAGIC, has_suffix
 Inode = tuple[int, int]
 State = Literal["complete", "partial"]
 
+_ATTEMPTS = 5
 _PART = ".part"
 _REMAINS = (".part.json", ".part.json.new")
 _REPOSITORY = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
@@ -48,7 +50,26 @@ class Stored:
 
 
 def scan(models_dir: Path, hub_cache: Path) -> tuple[Stored, ...]:
-    """Return all that is stored in the two directories."""
+    """Return all that is stored in the two directories. Raises ModelError where they cannot be read."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _scan(models_dir, hub_cache)
+        except FileNotFoundError:  # a download was finished meanwhile
+            continue
+        except OSError as error:
+            raise _unreadable(models_dir, error.strerror or str(error)) from error
+    raise _unreadable(models_dir, "its files change all the time")
+
+
+def _unreadable(directory: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{directory}: the models cannot be listed: {reason}",
+        code="model_not_readable",
+        hint="check the volume and the permissions of paths.models_dir and the Hub's cache",
+    )
+
+
+def _scan(models_dir: Path, hub_cache: Path) -> tuple[Stored, ...]:
     uses = LastUse(models_dir)
     hub = [one for repository in sorted(_directories(hub_cache)) for one in _in_repository(repository, uses)]
     return (*_in_directory(models_dir, hub_cache, uses), *hub)

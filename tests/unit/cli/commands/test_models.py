@@ -312,6 +312,18 @@ def test_remove_of_a_file_that_a_model_uses_is_refused(box: Box) -> None:
     assert not (box.models / "mine.gguf").exists()
 
 
+def test_names_that_would_move_the_cursor(box: Box) -> None:
+    for name in (b"a\x1b[2Jb.gguf", b"\xff.gguf"):
+        Path(os.fsdecode(os.fsencode(box.models) + b"/" + name)).write_bytes(b"GGUF")
+    box.configure(model={"path": "/nowhere.gguf"})
+    out = box.run("list") + box.run("remove", "a\x1b[2Jb.gguf", "--yes")
+    assert "a?[2Jb.gguf" in out
+    assert "\x1b[2J" not in out
+    (name,) = (file for file, state in box.listed() if state == "complete")
+    assert os.fsencode(name) == b"\xff.gguf"
+    assert [path.suffix for path in box.models.iterdir() if path.is_file()] == [".gguf"]  # no lock file is left
+
+
 # --- verify
 
 

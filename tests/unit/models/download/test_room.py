@@ -35,6 +35,8 @@ def test_what_is_allocated_is_not_needed_again(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ModelError):
         check_room([Missing(tmp_path / "a", (1 << 20) + 1)])
     check_room([Missing(tmp_path / "a", 1 << 20)])
+    (tmp_path / "x.0a1b.incomplete").write_bytes(bytes(1 << 20))  # what huggingface_hub leaves
+    check_room([Missing(tmp_path / "x", 1 << 20)])
     free(monkeypatch, 0)
     check_room([])
     check_room([Missing(tmp_path / "b", None)])

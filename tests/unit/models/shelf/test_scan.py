@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from llama_gguf.errors import ModelError
 from llama_gguf.models.shelf.scan import published_sha256, scan
 
 NEW, OLD = "a" * 40, "b" * 40
@@ -96,6 +98,31 @@ def test_what_is_not_ours(cache: Path) -> None:
     (cache / "models--a--c" / "refs").mkdir()
     (cache / "models--a--c" / "refs" / "main").write_bytes(b"\xff")
     assert scan(models, cache) == ()
+
+
+def test_files_that_vanish_meanwhile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(cache, NEW, "m.gguf", b"GGUF\x11")
+    part = cache.parent / "m.gguf.part"
+    part.write_bytes(b"x")
+    monkeypatch.setattr("llama_gguf.models.shelf.scan._partial_sizes", _finish)
+    assert [one.label for one in scan(cache.parent, cache)] == ["a/b-GGUF/m.gguf"]
+    monkeypatch.setattr("llama_gguf.models.shelf.scan._sizes", lambda path: path.with_name("none").stat())
+    with pytest.raises(ModelError, match="change all the time"):
+        scan(cache.parent, cache)
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("llama_gguf.models.shelf.scan._sizes", fail)
+    with pytest.raises(ModelError, match="Stale file handle") as caught:
+        scan(cache.parent, cache)
+    assert caught.value.hint
+
+
+def _finish(part: Path) -> tuple[int, int]:
+    """End the download between the listing and the look at its size."""
+    part.unlink()
+    return part.stat().st_size, 0
 
 
 def test_a_cache_elsewhere(tmp_path: Path) -> None:
