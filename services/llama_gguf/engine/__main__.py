@@ -18,14 +18,17 @@ def main() -> int:
     """Prepare everything and become llama-server; returns only when that fails, with the exit code."""
     try:
         snapshot = read_from_environment(os.environ)
+        beside = {}
         if len(sys.argv) > 1:
+            others = (one for one in snapshot.models if one.program != sys.argv[1] and not one.on_demand)
+            beside = {one.place: one.settings.model for one in others}
             snapshot = snapshot.of_engine(sys.argv[1])
         logs.configure(
             snapshot.locations.run.engine,
             format=snapshot.settings.logging.format,
             level=snapshot.settings.logging.level,
         )
-        engine_exec.run(snapshot, os.environ)
+        engine_exec.run(snapshot, os.environ, beside=beside)
     except LlamaGgufError as error:
         logs.report_fatal(error.message, error.hint)
         return error.exit_code

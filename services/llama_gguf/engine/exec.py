@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
@@ -33,14 +33,26 @@ from llama_gguf.settings.checks.model_facts import model_problems
 from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES, model_place
 from llama_gguf.states import Phase
 
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.model import Model
+
 log = logging.getLogger(__name__)
 
 SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
 """llama-server always reads this file; no option disables that."""
 
 
-def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoReturn] = os.execve) -> NoReturn:
-    """Become llama-server. Raises ConfigError, ModelError or LaunchError when that fails."""
+def run(
+    snapshot: Snapshot,
+    env: Mapping[str, str],
+    *,
+    beside: Mapping[str, Model] | None = None,
+    execve: Callable[..., NoReturn] = os.execve,
+) -> NoReturn:
+    """Become llama-server. Raises ConfigError, ModelError or LaunchError when that fails.
+
+    `beside` are the models that other engines load at the start, by their places in the configuration.
+    """
     run_dir = snapshot.locations.run
     state = PhaseFile(run_dir.engine_phase, served_names(snapshot.settings.model)[0])
     variants = VariantSteps(snapshot, this_machine())
@@ -49,7 +61,12 @@ def run(snapshot: Snapshot, env: Mapping[str, str], *, execve: Callable[..., NoR
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
     files = resolve_with_retries(
-        snapshot.settings.model, snapshot.locations, env, LoggedProgress(state), place=model_place(run_dir.engine)
+        snapshot.settings.model,
+        snapshot.locations,
+        env,
+        LoggedProgress(state),
+        place=model_place(run_dir.engine),
+        beside=beside,
     )
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` reports the same for a file on disk; a downloaded one is checked here for the first time.

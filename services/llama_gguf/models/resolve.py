@@ -42,18 +42,27 @@ _MAX_RETRY_AFTER_SECONDS = 300.0  # a server that asks for more is asked again a
 
 def survey_all(models: Mapping[str, Model], locations: Locations, env: Mapping[str, str], reporter: Reporter) -> None:
     """Raise ModelError if one of `models`, by place, cannot be downloaded, or if there is no room for all of them."""
-    sources = [plan_sources(model, locations, env, place) for place, model in models.items()]
     reporter.phase(Phase.RESOLVING, "looking at all models")
-    wanted = [one for each in sources for one in all_wanted(each)]
+    wanted = _wanted_of(models, locations, env)
     survey(wanted, FetchContext(env, Network(env), VerifiedFiles(locations.models_dir / ".verified"), reporter))
 
 
+def _wanted_of(models: Mapping[str, Model], locations: Locations, env: Mapping[str, str]) -> list[Wanted]:
+    return [one for place, model in models.items() for one in all_wanted(plan_sources(model, locations, env, place))]
+
+
 def resolve(
-    model: Model, locations: Locations, env: Mapping[str, str], reporter: Reporter, *, place: str = "model"
+    model: Model,
+    locations: Locations,
+    env: Mapping[str, str],
+    reporter: Reporter,
+    *,
+    place: str = "model",
+    beside: Mapping[str, Model] | None = None,
 ) -> ModelFiles:
     """Download what is missing of `model` and return the paths of its files. Blocks as long as a download takes.
 
-    `place` is the model's in the configuration, for messages.
+    `place` is the model's in the configuration, for messages; `beside` are models whose downloads need room too.
     """
     sources = plan_sources(model, locations, env, place)
     verified = VerifiedFiles(locations.models_dir / ".verified")
@@ -61,7 +70,7 @@ def resolve(
     last_use = LastUse(locations.models_dir)
     if sources.chat_template:
         check_readable(sources.chat_template, f"{place}.chat_template")
-    survey(all_wanted(sources), context)
+    survey(all_wanted(sources), context, _wanted_of(beside or {}, locations, env))
 
     def fetch(wanted: Wanted, role: Role) -> tuple[Path, Header]:
         reporter.phase(Phase.RESOLVING, wanted.description)
@@ -97,6 +106,7 @@ def resolve_with_retries(
     reporter: Reporter,
     *,
     place: str = "model",
+    beside: Mapping[str, Model] | None = None,
     attempts: int = ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ModelFiles:
@@ -104,7 +114,7 @@ def resolve_with_retries(
     delay = _FIRST_DELAY_SECONDS
     for attempt in range(1, attempts):
         try:
-            return resolve(model, locations, env, reporter, place=place)
+            return resolve(model, locations, env, reporter, place=place, beside=beside)
         except ModelError as error:
             last = min(attempts, error.max_attempts or attempts)
             if error.permanent or attempt >= last:
@@ -120,7 +130,7 @@ def resolve_with_retries(
             reporter.phase(Phase.RESOLVING, f"{error.message}; attempt {attempt + 1} of {last} in {jittered:.0f} s")
             sleep(jittered)
             delay = min(delay * 2, _MAX_DELAY_SECONDS)
-    return resolve(model, locations, env, reporter, place=place)
+    return resolve(model, locations, env, reporter, place=place, beside=beside)
 
 
 def _locate(wanted: Wanted, context: FetchContext) -> Path:

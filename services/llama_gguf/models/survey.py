@@ -6,19 +6,38 @@ needs no survey: its download begins with the same questions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
+from llama_gguf.errors import ConfigError, ModelError
+from llama_gguf.logs import fields
 from llama_gguf.models.download.room import Missing, check_room
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.inventory import file_status
 from llama_gguf.models.source import AtUrl, OnHub, Wanted, split_names
 
+log = logging.getLogger(__name__)
 
-def survey(wanted: Iterable[Wanted], context: FetchContext) -> None:
-    """Raise the ModelError that one of the downloads would raise, or that there is no room for all of them."""
-    missing = [one for one in wanted if isinstance(one.origin, OnHub | AtUrl) and not _is_there(one)]
-    if len(missing) > 1 or any(len(_parts(one)) > 1 for one in missing):
-        check_room([file for one in missing for file in _missing(one, context)])
+
+def survey(wanted: Iterable[Wanted], context: FetchContext, beside: Iterable[Wanted] = ()) -> None:
+    """Raise the ModelError that one of the downloads would raise, or that there is no room for all of them.
+
+    Files `beside` these, of other models, need room too; what is wrong with them is reported by their own engines.
+    """
+    own, others = _to_download(wanted), _to_download(beside)
+    if not own or (len(own) == 1 and len(_parts(own[0])) == 1 and not others):
+        return
+    missing = [file for one in own for file in _missing(one, context)]
+    for one in others:
+        try:
+            missing += _missing(one, context)
+        except (ModelError, ConfigError) as error:
+            log.info("the size of another model is not known", extra=fields(model=one.setting, reason=error.message))
+    check_room(missing)
+
+
+def _to_download(wanted: Iterable[Wanted]) -> list[Wanted]:
+    return [one for one in wanted if isinstance(one.origin, OnHub | AtUrl) and not _is_there(one)]
 
 
 def _is_there(wanted: Wanted) -> bool:

@@ -116,6 +116,30 @@ def test_a_draft_that_cannot_be_downloaded_costs_no_download(
     assert downloaded(tmp_path) == []
 
 
+def test_models_beside_this_one_need_room_too(
+    site: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = len(site.files["/m.gguf"].body)
+    model, other = (settings_for(tmp_path, {"url": site.url(f"/{name}.gguf")}).model for name in "md")
+    gone = settings_for(tmp_path, {"url": site.url("/none.gguf")}).model
+    beside = {"models.other": other, "models.gone": gone}
+
+    def fetch_beside() -> Path:
+        return resolve(model, locations_for(tmp_path), {}, Remembering(), place="models.x", beside=beside).model
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(64 << 20) + size * 3 // 2))
+    with caplog.at_level("INFO"), pytest.raises(ModelError, match="the download needs"):
+        fetch_beside()
+    assert downloaded(tmp_path) == []
+    (record,) = [one for one in caplog.records if "another model" in one.message]
+    assert vars(record)["fields"]["model"] == "models.gone"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(64 << 20) + size * 3))
+    assert fetch_beside().is_file()  # what is wrong with another one is not this one's failure
+    site.requests.clear()
+    assert fetch_beside().is_file()
+    assert site.requests == []  # nothing of its own is missing
+
+
 def test_a_server_that_does_not_say_how_much_is_not_in_the_way(site: FileServer, tmp_path: Path) -> None:
     for name in ("/m.gguf", "/d.gguf"):
         site.files[name].length = False

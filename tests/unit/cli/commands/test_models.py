@@ -319,8 +319,8 @@ def test_names_that_would_move_the_cursor(box: Box) -> None:
     out = box.run("list") + box.run("remove", "a\x1b[2Jb.gguf", "--yes")
     assert "a?[2Jb.gguf" in out
     assert "\x1b[2J" not in out
-    (name,) = (file for file, state in box.listed() if state == "complete")
-    assert os.fsencode(name) == b"\xff.gguf"
+    (listed,) = (file for file, state in box.listed() if state == "complete")
+    assert os.fsencode(listed) == b"\xff.gguf"
     assert [path.suffix for path in box.models.iterdir() if path.is_file()] == [".gguf"]  # no lock file is left
 
 
