@@ -18,6 +18,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 64  # the command line is wrong
     UNAVAILABLE = 69  # a program could not stay up, or a model could not be obtained
     INTERNAL = 70  # a bug in the appliance
+    DOES_NOT_FIT = 71  # the plan needs more memory than there is
     TEMPORARY = 75  # another instance holds the run directory or a lock; try again
     CONFIG = 78  # the configuration is wrong or names what cannot be used; a restart cannot help
 
@@ -32,6 +33,7 @@ _EXIT_MEANINGS = {
     ExitCode.USAGE: "The command line is wrong.",
     ExitCode.UNAVAILABLE: "A program could not stay up, or the model could not be obtained; the reason is on stderr.",
     ExitCode.INTERNAL: "A defect in the appliance; please report it with the diagnostics.",
+    ExitCode.DOES_NOT_FIT: "What was planned needs more memory than the machine has; `plan` says what to change.",
     ExitCode.TEMPORARY: "Something else holds a lock or the run directory; try again.",
     ExitCode.CONFIG: "The configuration is wrong, or names what cannot be used, such as a damaged model file; "
     "the place and the fix are on stderr.",

@@ -17,14 +17,15 @@ from llama_gguf.engine.cgroup import detect_thread_limit, memory_bytes
 from llama_gguf.engine.cpu_variants import usable_flags
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.variant_choice import choose, this_machine
-from llama_gguf.errors import LaunchError, ModelError
+from llama_gguf.errors import ExitCode, LaunchError, ModelError
 from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.inventory import ModelFileStatus, all_tensors, all_wanted, expected_files, file_status
+from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.estimate import Weights
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory.repack import NO_CPU
-from llama_gguf.models.source import Sources, plan_sources, served_names
+from llama_gguf.models.source import Named, OnDisk, Sources, plan_sources, served_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
@@ -56,24 +57,37 @@ class PlanFacts:
     engine: EngineFacts
     argv: tuple[str, ...]
     programs: tuple[Program, ...]
+    gpus: tuple[Gpu, ...] | None  # planned for; None = unknown
     memory: MemoryPlan | None
-    memory_problem: str  # why there is no memory plan
+    memory_problem: ModelError | None  # why there is no memory plan
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Whether what is planned fits, for scripts."""
+        if self.memory_problem:
+            return self.memory_problem.exit_code
+        return ExitCode.DOES_NOT_FIT if self.memory and self.memory.verdict == "does not fit" else ExitCode.OK
 
 
-def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int | None) -> PlanFacts:
-    """Inspect the configuration and this machine; `vram` and `ram` override the machine's memory."""
+def gather(
+    loaded: Loaded, env: Mapping[str, str], *, gpus: tuple[Gpu, ...] | None = None, ram: int | None = None
+) -> PlanFacts:
+    """Inspect the configuration and this machine; `gpus` and `ram` replace the machine's memory."""
     settings = loaded.settings
     locations = locate(settings, env)
     sources = plan_sources(settings.model, locations, env)
     engine = inspect_engine(settings, env, locations)
-    host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(vram))
+    host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(gpus))
+    found = gpus_of(engine) if gpus is None else gpus
+    if ram is None and not gpus:  # GPUs of another machine, whose main memory is unknown
+        ram = memory_bytes()
     argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
     files = tuple(file_status(wanted) for wanted in all_wanted(sources))
-    memory, problem = None, ""
+    memory, problem = None, None
     try:
-        memory = estimate(settings, sources, machine(engine, vram, ram))
+        memory = estimate(settings, sources, machine(engine, found, ram))
     except ModelError as error:
-        problem = error.message
+        problem = error
     return PlanFacts(
         config=loaded.file,
         settings=settings,
@@ -83,6 +97,7 @@ def gather(loaded: Loaded, env: Mapping[str, str], *, vram: int | None, ram: int
         engine=engine,
         argv=tuple(argv),
         programs=build_programs(settings, Path(sys.executable).name),
+        gpus=found,
         memory=memory,
         memory_problem=problem,
     )
@@ -101,15 +116,15 @@ def inspect_engine(settings: Settings, env: Mapping[str, str], locations: Locati
         return EngineFacts(binary, "", (), gpu_backend=True, problem=f"{error.message}; {error.hint}".rstrip("; "))
 
 
-def machine(engine: EngineFacts, vram: int | None, ram: int | None) -> Machine:
-    """Return the machine's memory; without a llama-server to query, that of its GPUs is unknown.
+def gpus_of(engine: EngineFacts) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of this machine, None without a llama-server to query."""
+    return None if engine.problem else tuple(Gpu(device.name, device.total_bytes) for device in engine.devices)
 
-    The CPU is this machine's, even if the memory is another machine's.
-    """
-    device_bytes: int | None = vram
-    if vram is None and not engine.problem:
-        device_bytes = sum(device.total_bytes for device in engine.devices)
-    return Machine(device_bytes, ram if ram is not None else memory_bytes(), usable_cpu(engine.variant))
+
+def machine(engine: EngineFacts, gpus: tuple[Gpu, ...] | None, ram: int | None) -> Machine:
+    """Return the machine to plan for. The CPU is this machine's, even if the memory is another machine's."""
+    device_bytes = None if gpus is None else sum(gpu.total_bytes for gpu in gpus)
+    return Machine(device_bytes, ram, usable_cpu(engine.variant))
 
 
 def usable_cpu(variant: EngineVariant | None) -> Cpu:
@@ -126,7 +141,11 @@ def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPl
 
     def path(name: str, file: ModelFileStatus) -> Path:
         if not file.present:
-            raise ModelError(f"{name} is not on disk yet: {file.wanted.description}", code="model_not_found")
+            raise ModelError(
+                f"{name} is not on disk yet: {file.wanted.description}",
+                code="model_not_found",
+                permanent=isinstance(file.wanted.origin, OnDisk | Named),
+            )
         return file.path
 
     def weights(name: str, file: ModelFileStatus) -> Weights:
@@ -183,8 +202,9 @@ def as_data(facts: PlanFacts) -> dict[str, Any]:
         },
         "sockets": {"engine": str(run.engine_socket), "supervisord": str(run.supervisord_socket)},
         "programs": [{"name": program.name, "argv": list(program.argv)} for program in facts.programs],
+        "gpus": None if facts.gpus is None else [dataclasses.asdict(gpu) for gpu in facts.gpus],
         "memory": memory_as_data(facts.memory) if facts.memory else None,
-        "memory_problem": facts.memory_problem or None,
+        "memory_problem": facts.memory_problem.message if facts.memory_problem else None,
     }
 
 

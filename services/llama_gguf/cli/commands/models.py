@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 
 from llama_gguf import logs
-from llama_gguf.cli.commands.plan import human
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.cli.download_progress import reporting
 from llama_gguf.cli.models_view import label, missing_rows, print_table, row
+from llama_gguf.cli.plan_view import human
 from llama_gguf.cli.shelf import Shelf, chosen_models, open_shelf
 from llama_gguf.errors import ExitCode, ModelError
 from llama_gguf.models.checksum import file_sha256

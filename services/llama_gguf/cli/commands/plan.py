@@ -4,62 +4,94 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from llama_gguf.cli.commands.check import on_this_machine
 from llama_gguf.cli.config_options import chosen, config_argument, load_or_exit
-from llama_gguf.cli.plan_facts import PlanFacts, as_data, gather
-from llama_gguf.models.inventory import ModelFileStatus
-from llama_gguf.models.memory.plan import MemoryPlan
-from llama_gguf.models.source import Named, OnDisk
+from llama_gguf.cli.plan_facts import as_data, gather
+from llama_gguf.cli.plan_view import card_lines, show
+from llama_gguf.errors import ExitCode
+from llama_gguf.models.memory.devices import CARDS, MIB, DeviceError, Gpu, bytes_of, gpus_of_names, gpus_of_sizes
 from llama_gguf.settings.messages.report import as_data as problems_as_data
 from llama_gguf.settings.messages.report import explain
 
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?P<binary>i?)B?", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+T = TypeVar("T")
+
+AUTO = "auto"
 
 
-class Size(click.ParamType[int]):
-    """A number of bytes: `24GiB`, `24G` (the same, as for GPUs), `16000MB`."""
+class DeviceOption(click.ParamType[T]):
+    """An option whose value is read by a function that raises DeviceError."""
 
-    name = "size"
+    def __init__(self, name: str, read: Callable[[str], T]) -> None:
+        self.name = name
+        self._read = read
 
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes that `value` means."""
-        if isinstance(value, int):
+    def convert(self, value: str | T, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """Return what `value` means."""
+        if not isinstance(value, str):
             return value
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write 24GiB, 16000MiB or a number of bytes", param, ctx)
-        decimal = value.strip().upper().endswith("B") and not match["binary"] and match["unit"]
-        return int(float(match["number"]) * (1000 if decimal else 1024) ** _POWERS[match["unit"].upper()])
+        try:
+            return self._read(value)
+        except DeviceError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _unless_auto(read: Callable[[str], tuple[Gpu, ...]]) -> Callable[[str], tuple[Gpu, ...] | None]:
+    return lambda text: None if text.strip().lower() == AUTO else read(text)
 
 
 @click.command()
 @config_argument
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Format of the output.")
-@click.option("--vram", type=Size(), help="Total GPU memory to plan for, as in 24GiB; 0 = no GPU.")
-@click.option("--ram", type=Size(), help="Main memory to plan for, as in 64GiB.")
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option(
+    "--device",
+    type=DeviceOption("cards", _unless_auto(gpus_of_names)),
+    metavar="CARDS",
+    help="GPUs to plan for, as in 'RTX 4090', '2x L40S' or 'RTX 3090, RTX 3060'; auto = those of this machine.",
+)
+@click.option(
+    "--vram",
+    type=DeviceOption("sizes", _unless_auto(gpus_of_sizes)),
+    metavar="SIZES",
+    help="GPUs to plan for by their memory: 24GB as a card is sold, 24GiB exactly, 2x24GB; 0 = no GPU.",
+)
+@click.option(
+    "--ram",
+    type=DeviceOption("size", bytes_of),
+    metavar="SIZE",
+    help="Main memory to plan for, as in 64GiB; default: this machine's, unless GPUs are given.",
+)
+@click.option("--list-devices", is_flag=True, help="List the cards that --device knows, and their memory.")
 def plan(
     *,
     file: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
     form: str,
-    vram: int | None,
+    device: tuple[Gpu, ...] | None,
+    vram: tuple[Gpu, ...] | None,
     ram: int | None,
-) -> None:
-    """Print what `up` would run with FILE, and the memory it needs, without running it."""
+    list_devices: bool,
+) -> int:
+    """Print what `up` would run with FILE, and the memory it needs, without running it.
+
+    Exits with 71 if it does not fit into that memory, and as `up` would if a file that it needs cannot be read.
+    """
+    if list_devices:
+        _list_cards(form)
+        return ExitCode.OK
+    if device is not None and vram is not None:
+        raise click.UsageError("--device and --vram both name the GPUs; give one of them")
     loaded = load_or_exit(chosen(file, config), sets)
-    facts, problems = gather(loaded, os.environ, vram=vram, ram=ram), on_this_machine(loaded, os.environ)
+    facts = gather(loaded, os.environ, gpus=device if vram is None else vram, ram=ram)
+    problems = on_this_machine(loaded, os.environ)
     if problems:
         click.echo(explain(problems, loaded.text), err=True)
     if form == "json":
@@ -67,125 +99,22 @@ def plan(
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         show(facts, Console(soft_wrap=True, highlight=False))
+    return facts.exit_code
 
 
-def show(facts: PlanFacts, console: Console) -> None:
-    """Print the facts as text."""
-    for title, rows in _sections(facts):
-        console.print(Text(title, style="bold"))
-        width = max(len(name) for name, _ in rows)
-        for name, value in rows:
-            console.print(Text(f"  {name:<{width}}  {value}"))
-    console.print(Text("llama-server command", style="bold"))
-    for line in command_lines(str(facts.engine.binary or "llama-server"), facts.argv):
-        console.print(Text(f"  {line}"))
-    _show_memory(facts, console)
-
-
-def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    locations, run, settings = facts.locations, facts.locations.run, facts.settings
-    yield (
-        "directories",
-        [
-            ("configuration", str(facts.config or "environment and defaults")),
-            ("data", f"{locations.data_dir} ({locations.data_dir_reason})"),
-            ("run", f"{run.root} ({locations.run_dir_reason})"),
-            ("models", str(locations.models_dir)),
-            ("logs", str(locations.logs_dir)),
-            ("keys", str(locations.keys_file)),
-        ],
-    )
-    rows = [("served as", ", ".join(facts.names))]
-    rows += [(file.wanted.setting, f"{file.path} ({_origin_note(file)})") for file in facts.files]
-    yield "model", rows
-    gpus = [f"{device.id}: {device.name}, {human(device.total_bytes)}" for device in facts.engine.devices]
-    yield (
-        "engine",
-        [
-            ("program", str(facts.engine.binary or "none")),
-            ("version", facts.engine.version or "unknown"),
-            ("CPU variant", _cpu_variant(facts)),
-            ("GPUs", "; ".join(gpus) or ("none detected" if not facts.engine.problem else "unknown")),
-            *([("problem", facts.engine.problem)] if facts.engine.problem else []),
-        ],
-    )
-    yield (
-        "listening",
-        [
-            ("API", f"{settings.gateway.host}:{settings.gateway.port}"),
-            ("health", f"{settings.health.host}:{settings.health.port}{settings.health.path}"),
-            ("engine", str(run.engine_socket)),
-            ("supervisord", str(run.supervisord_socket)),
-        ],
-    )
-    yield "programs", [(program.name, shlex.join(program.argv)) for program in facts.programs]
-
-
-def _cpu_variant(facts: PlanFacts) -> str:
-    """Return which variant of the CPU code would run, and why."""
-    variant = facts.engine.variant
-    if variant is None:
-        return "unknown" if facts.engine.problem else "llama-server's own choice"
-    if variant.pinned:
-        return f"{variant.variant} (engine.cpu_variant)"
-    crashed = ", ".join(variant.rejected_names)
-    return f"{variant.variant} ({f'crashed on this machine: {crashed}' if crashed else 'the best for this CPU'})"
-
-
-def _origin_note(file: ModelFileStatus) -> str:
-    origin = file.wanted.origin
-    if file.present:
-        state = f"{human(file.bytes_on_disk)} on disk"
-    else:
-        state = "does not exist" if isinstance(origin, OnDisk | Named) else "not on disk yet"
-    return state if isinstance(origin, OnDisk) else f"{state}; from {file.wanted.description}"
-
-
-def command_lines(program: str, argv: tuple[str, ...]) -> list[str]:
-    """Return a command to paste into a shell, one argument with its value per line."""
-    words = [shlex.quote(program)]
-    for item in argv:
-        if item.startswith("--") or not words[-1].startswith("--") or " " in words[-1]:
-            words.append(shlex.quote(item))
-        else:
-            words[-1] += f" {shlex.quote(item)}"
-    return [f"{word} \\" for word in words[:-1]] + words[-1:]
-
-
-def _show_memory(facts: PlanFacts, console: Console) -> None:
-    console.print(Text("memory", style="bold"))
-    memory = facts.memory
-    if memory is None:
-        console.print(Text(f"  unknown: {facts.memory_problem}"))
+def _list_cards(form: str) -> None:
+    if form == "text":
+        click.echo("\n".join(card_lines()))
         return
-    table = Table("", "GPU", "main memory", box=None, padding=(0, 2, 0, 2))
-    for item in memory.items:
-        table.add_row(item.name, human(item.device) if item.device else "", human(item.host) if item.host else "")
-    table.add_row("total", human(memory.device), human(memory.host), style="bold")
-    table.add_row("available", _capacity(memory.device_capacity), _capacity(memory.host_capacity))
-    console.print(table)
-    console.print(Text(f"  {verdict(memory)}", style="red" if memory.verdict == "does not fit" else "green"))
-    for line in memory.advice:
-        console.print(Text(f"  advice: {line}"))
-    for line in memory.unknown:
-        console.print(Text(f"  not counted: {line}"))
-    for line in memory.assumptions:
-        console.print(Text(f"  assumed: {line}", style="dim"))
-
-
-def verdict(memory: MemoryPlan) -> str:
-    """Return whether it fits, and where the layers are, in one sentence."""
-    layers = (
-        f"{memory.layers_on_device} of {memory.layers} layers on the GPU" if memory.layers_on_device else "on the CPU"
-    )
-    return f"{memory.verdict}: {layers}, {memory.context_per_slot} tokens of context for each slot"
-
-
-def _capacity(size: int | None) -> str:
-    return "unknown" if size is None else human(size)
-
-
-def human(size: int) -> str:
-    """Return a size in MiB or GiB."""
-    mebibytes = size / (1 << 20)
-    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 10_240 else f"{mebibytes:.0f} MiB"
+    found = [
+        {
+            "name": card.name,
+            "market": market,
+            "sold_gb": card.sold_gb,
+            "total_bytes": card.total_mib * MIB,
+            "usable_bytes": card.usable_bytes,
+        }
+        for market, cards in CARDS.items()
+        for card in cards
+    ]
+    click.echo(json.dumps(found, indent=1))

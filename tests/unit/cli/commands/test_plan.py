@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from llama_gguf.cli import plan_facts
-from llama_gguf.cli.commands.plan import Size, command_lines, human, plan
+from llama_gguf.cli.__main__ import run as cli
+from llama_gguf.cli.commands.plan import plan
 from llama_gguf.cpu import read_cpu
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.cpu_libraries import sha256
@@ -38,15 +39,16 @@ def _nowhere_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
-    result = CliRunner().invoke(plan, [str(item) for item in arguments], env=env, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+def run(*arguments: str | Path, env: dict[str, str] | None = None, code: ExitCode = ExitCode.OK) -> Result:
+    result = CliRunner().invoke(
+        plan, [str(item) for item in arguments], env=env, catch_exceptions=False, standalone_mode=False
+    )
+    assert result.return_value == code, result.output
     return result
 
 
-def data(*arguments: str | Path, env: dict[str, str] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run(*arguments, "--format", "json", env=env).stdout)
-    return found
+def data(*arguments: str | Path, env: dict[str, str] | None = None, code: ExitCode = ExitCode.OK) -> Any:
+    return json.loads(run(*arguments, "--json", env=env, code=code).stdout)
 
 
 def test_everything_for_machines(config: Path, tmp_path: Path, tiny_model: Path, engine_binary: Path) -> None:
@@ -153,7 +155,7 @@ def test_what_is_doubtful_on_this_machine_is_told(config: Path) -> None:
 def test_planning_for_another_machine(tmp_path: Path) -> None:
     model = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
     options = ("--set", f"model.path={model}", "--set", f"paths.data_dir={tmp_path}", "--set", "engine.gpu_layers=all")
-    small = data(*options, "--vram", "4GiB", "--ram", "64GiB")["memory"]
+    small = data(*options, "--vram", "4GiB", "--ram", "64GiB", code=ExitCode.DOES_NOT_FIT)["memory"]
     assert (small["verdict"], small["layers_on_device"]) == ("does not fit", 33)
     assert small["device_capacity_bytes"] == 4 << 30
     assert small["advice"]
@@ -161,7 +163,8 @@ def test_planning_for_another_machine(tmp_path: Path) -> None:
     assert large["memory"]["verdict"] == "fits"
     argv = large["engine"]["argv"]
     assert argv[argv.index("--fit") + 1] == "on"
-    text = run(*options, "--vram", "4GiB").stdout
+    text = run(*options, "--vram", "4GiB", code=ExitCode.DOES_NOT_FIT).stdout
+    assert "planned for GPU with 4GiB (4096 MiB)" in text
     assert "does not fit: 33 of 33 layers on the GPU" in text
     assert "advice: engine.gpu_layers: " in text
 
@@ -171,12 +174,12 @@ def test_a_model_to_be_downloaded(tmp_path: Path) -> None:
         *("--set", "model.hf.repo=o/n", "--set", "model.hf.file=f.gguf"),
         *("--set", f"paths.data_dir={tmp_path}"),
     )
-    found = data(*options)
+    found = data(*options, code=ExitCode.UNAVAILABLE)
     (file,) = found["model"]["files"]
     assert (file["present"], file["source"]) == (False, "o/n/f.gguf@main")
     assert found["memory"] is None
     assert found["memory_problem"] == "the model is not on disk yet: o/n/f.gguf@main"
-    text = run(*options).stdout
+    text = run(*options, code=ExitCode.UNAVAILABLE).stdout
     assert "not on disk yet; from o/n/f.gguf@main" in text
     assert "  unknown: the model is not on disk yet" in text
 
@@ -184,7 +187,7 @@ def test_a_model_to_be_downloaded(tmp_path: Path) -> None:
 def test_a_model_of_this_machine(config: Path, tmp_path: Path, tiny_model: Path) -> None:
     assert f"{tiny_model} (0 MiB on disk)" in run(config).stdout
     missing = tmp_path / "absent.gguf"
-    done = run(config, "--set", f"model.path={missing}")
+    done = run(config, "--set", f"model.path={missing}", code=ExitCode.CONFIG)
     assert f"{missing} (does not exist)" in done.stdout
     assert "error[model-missing]" in done.stderr
     named = ("--set", "model.name=tiny", "--set", f"paths.models_dir={tiny_model.parent}", "--set", "model.path=null")
@@ -239,41 +242,67 @@ def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     assert caught.value.exit_code == ExitCode.CONFIG
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("24GiB", 24 << 30),
-        ("24G", 24 << 30),
-        ("24gb", 24_000_000_000),
-        ("1.5 TiB", 3 << 39),
-        ("512M", 512 << 20),
-        ("1000B", 1000),
-        ("1234", 1234),
-    ],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert Size().convert(text, None, None) == size
-    assert Size().convert(size, None, None) == size
-
-
-def test_a_size_that_is_none(config: Path) -> None:
-    result = CliRunner().invoke(plan, [str(config), "--vram", "lots"])
-    assert result.exit_code == 2
-    assert "'lots' is not a size; write 24GiB" in result.output
-
-
-def test_a_command_to_paste() -> None:
-    lines = command_lines("/x y/llama-server", ("--model", "/a b.gguf", "--offline", "--spec-type", "a", "-np", "3"))
-    assert lines == [
-        "'/x y/llama-server' \\",
-        "--model '/a b.gguf' \\",
-        "--offline \\",
-        "--spec-type a \\",
-        "-np \\",
-        "3",
+def test_a_card_that_is_not_rented_yet(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
+    options = ("--set", f"model.path={model}", "--set", f"paths.data_dir={tmp_path}", "--set", "engine.gpu_layers=all")
+    found = data(*options, "--device", "NVIDIA GeForce RTX 4090")
+    assert found["gpus"] == [{"name": "RTX 4090", "total_bytes": 24052 << 20}]
+    assert found["memory"]["device_capacity_bytes"] == 24052 << 20
+    assert found["memory"]["host_capacity_bytes"] is None  # that machine's main memory is not this one's
+    assert found["memory"]["verdict"] == "fits"
+    two = data(*options, "--device", "2x RTX 3060", "--ram", "16GiB")
+    assert [gpu["name"] for gpu in two["gpus"]] == ["RTX 3060", "RTX 3060"]
+    assert two["memory"]["host_capacity_bytes"] == 16 << 30
+    assert "planned for 2 x RTX 3060 (11.5 GiB), T4 (14.5 GiB)" in run(*options, "--device", "2x RTX 3060, T4").stdout
+    assert data(*options, "--device", "GTX 1070", "--set", "engine.slots=64", code=ExitCode.DOES_NOT_FIT)["memory"][
+        "advice"
     ]
 
 
-def test_human() -> None:
-    assert (human(3 << 20), human(30 << 30)) == ("3 MiB", "30.0 GiB")
+def test_this_machines_own(config: Path) -> None:
+    alone = data(config)
+    for option in ("--device", "--vram"):
+        assert data(config, option, "AUTO") == alone
+    assert alone["memory"]["host_capacity_bytes"] > 0
+    assert data(config, "--vram", "0")["memory"]["host_capacity_bytes"] == alone["memory"]["host_capacity_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--device", "RTX 4009"), "did you mean 'RTX 4090'?"),
+        (("--vram", "lots"), "'lots' is not a size; write 24GiB"),
+        (("--ram", "-1"), "'-1' is not a size"),
+        (("--device", "RTX 4090", "--vram", "24GB"), "both name the GPUs"),
+    ],
+)
+def test_what_is_no_machine(
+    config: Path, options: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(["plan", str(config), *options]) == ExitCode.USAGE
+    printed = capsys.readouterr()
+    assert complaint in printed.err
+    assert printed.out == ""
+
+
+def test_the_table_of_cards(tmp_path: Path) -> None:
+    """It needs no configuration, and its lines stay whole in a pipe."""
+    rows = {card["name"]: card for card in data("--list-devices")}
+    assert rows["L4"] == {
+        "name": "L4",
+        "market": "data centre",
+        "sold_gb": 24,
+        "total_bytes": 23034 << 20,
+        "usable_bytes": 22522 << 20,
+    }
+    lines = run("--list-devices", env={"COLUMNS": "20"}).stdout.splitlines()
+    assert len(lines) == len(rows) + 1
+    assert any(line.split() == ["RTX", "4090", "24", "GB", "24052", "MiB", "consumer"] for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_the_plan_needs_is_missing(config: Path, tmp_path: Path) -> None:
+    """A script that asks whether it fits must not take "unknown" for yes."""
+    found = data(config, "--set", f"model.path={tmp_path}/absent.gguf", code=ExitCode.CONFIG)
+    assert found["memory"] is None
+    assert "is not on disk yet" in found["memory_problem"]
