@@ -34,6 +34,7 @@ NOT_PRIVATE_FILES = {
     "cli/commands/render.py": "launch specs, for everybody to read",
     "models/checksum.py": "shares its markers with the other workers on a volume",
     "models/download/partial_file.py": "weights, which take minutes to write, and their notes",
+    "models/remote/header_cache.py": "headers of public files, whose loss costs a request",
     "models/hub/cache_layout.py": "links in Hugging Face's cache",
     "runtime/prepare_rundir.py": "links",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,23 @@ from llama_gguf.engine.cgroup import detect_thread_limit, memory_bytes
 from llama_gguf.engine.cpu_variants import usable_flags
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.variant_choice import choose, this_machine
-from llama_gguf.errors import ExitCode, LaunchError, ModelError
+from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
 from llama_gguf.models.gguf.architecture import read_architecture
-from llama_gguf.models.gguf.header import read_header
-from llama_gguf.models.inventory import ModelFileStatus, all_tensors, all_wanted, expected_files, file_status
+from llama_gguf.models.gguf.header import Header, Tensor, read_header
+from llama_gguf.models.inventory import ModelFileStatus, all_wanted, expected_files, file_status
 from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.estimate import Weights
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
 from llama_gguf.models.memory.repack import NO_CPU
-from llama_gguf.models.source import Named, OnDisk, Sources, plan_sources, served_names
+from llama_gguf.models.source import Named, OnDisk, Sources, Wanted, plan_sources, served_names, split_names
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.loading.load import Loaded
+
+HeaderReader = Callable[[Wanted], Sequence[Header]]
+"""Returns the headers of all parts of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class PlanFacts:
     programs: tuple[Program, ...]
     gpus: tuple[Gpu, ...] | None  # planned for; None = unknown
     memory: MemoryPlan | None
-    memory_problem: ModelError | None  # why there is no memory plan
+    memory_problem: ModelError | ConfigError | None  # why there is no memory plan
 
     @property
     def exit_code(self) -> ExitCode:
@@ -83,10 +86,11 @@ def gather(
         ram = memory_bytes()
     argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
     files = tuple(file_status(wanted) for wanted in all_wanted(sources))
-    memory, problem = None, None
+    memory: MemoryPlan | None = None
+    problem: ModelError | ConfigError | None = None
     try:
-        memory = estimate(settings, sources, machine(engine, found, ram))
-    except ModelError as error:
+        memory = estimate(settings, sources, machine(engine, found, ram), header_reader(env))
+    except (ModelError, ConfigError) as error:
         problem = error
     return PlanFacts(
         config=loaded.file,
@@ -136,32 +140,44 @@ def usable_cpu(variant: EngineVariant | None) -> Cpu:
     return dataclasses.replace(cpu, flags=usable_flags(here.table, variant.variant, cpu.flags))
 
 
-def estimate(settings: Settings, sources: Sources, machine: Machine) -> MemoryPlan:
-    """Return the memory plan. Raises ModelError if a file is not on disk yet, or not readable."""
+def estimate(settings: Settings, sources: Sources, machine: Machine, headers: HeaderReader) -> MemoryPlan:
+    """Return the memory plan. Raises ModelError if the header of a file cannot be read."""
 
-    def path(name: str, file: ModelFileStatus) -> Path:
-        if not file.present:
-            raise ModelError(
-                f"{name} is not on disk yet: {file.wanted.description}",
-                code="model_not_found",
-                permanent=isinstance(file.wanted.origin, OnDisk | Named),
-            )
-        return file.path
+    def weights(wanted: Wanted) -> Weights:
+        read = headers(wanted)
+        return Weights(_tensors(read), read_architecture(read[0]))
 
-    def weights(name: str, file: ModelFileStatus) -> Weights:
-        first = path(name, file)
-        return Weights(all_tensors(first), read_architecture(read_header(first)))
-
-    mmproj = path("the projector", file_status(sources.mmproj)) if sources.mmproj else None
-    adapters = [path("an adapter", file_status(wanted)) for wanted in sources.lora]
     return plan_memory(
-        weights("the model", file_status(sources.model)),
+        weights(sources.model),
         settings.engine,
         machine,
-        mmproj=all_tensors(mmproj) if mmproj else (),
-        draft=weights("the draft model", file_status(sources.draft)) if sources.draft else None,
-        adapters=[tensor for adapter in adapters for tensor in all_tensors(adapter)],
+        mmproj=_tensors(headers(sources.mmproj)) if sources.mmproj else (),
+        draft=weights(sources.draft) if sources.draft else None,
+        adapters=[tensor for wanted in sources.lora for tensor in _tensors(headers(wanted))],
     )
+
+
+def header_reader(env: Mapping[str, str]) -> HeaderReader:
+    """Return what reads the headers of all parts of a file: from the disk, else from its server."""
+
+    def read(wanted: Wanted) -> tuple[Header, ...]:
+        first = file_status(wanted).path
+        parts = [first.with_name(name) for name in split_names(first.name)]
+        missing = next((part for part in parts if not part.is_file()), None)
+        if missing is None:
+            return tuple(read_header(part) for part in parts)
+        if isinstance(wanted.origin, OnDisk | Named):
+            raise ModelError(f"{wanted.setting}: {missing} does not exist", code="model_not_found")
+        from llama_gguf.models.remote.header_cache import HeaderCache, default_directory  # noqa: PLC0415 - as below
+        from llama_gguf.models.remote.headers import read_remote  # noqa: PLC0415 - takes 0.2 s
+
+        return tuple(remote.header for remote in read_remote(wanted, env, HeaderCache(default_directory(env))))
+
+    return read
+
+
+def _tensors(headers: Sequence[Header]) -> tuple[Tensor, ...]:
+    return tuple(tensor for header in headers for tensor in header.tensors)
 
 
 def as_data(facts: PlanFacts) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def _show_memory(facts: PlanFacts, console: Console) -> None:
     if memory is None:
         problem = facts.memory_problem
         console.print(Text(f"  unknown: {problem.message if problem else ''}"))
+        if problem and problem.hint:
+            console.print(Text(f"  hint: {problem.hint}"))
         return
     rows = [("", "GPU", "main memory")]
     rows += [

@@ -25,7 +25,7 @@ def fetch_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Path:
     A file on disk is not requested again, because a URL names one file for ever; a new version has a new URL.
     """
     prepare_directory(origin.path.parent)
-    for path, remote in _parts(wanted, origin, context):
+    for path, remote in parts_at_url(wanted, origin, context):
         if not _is_present(path, remote.sha256, context):
             _fetch_one(remote, path, context)
     return origin.path
@@ -37,12 +37,12 @@ def missing_at_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> list
 
     return [
         Missing(path, remote_size(remote, context.network))
-        for path, remote in _parts(wanted, origin, context)
+        for path, remote in parts_at_url(wanted, origin, context)
         if not path.exists()
     ]
 
 
-def _parts(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Iterator[tuple[Path, Remote]]:
+def parts_at_url(wanted: Wanted, origin: AtUrl, context: FetchContext) -> Iterator[tuple[Path, Remote]]:
     """Yield where each part is stored and where it is requested."""
     token = context.token(wanted)
     headers = context.network.credentials(origin.url, token.value if token else None)

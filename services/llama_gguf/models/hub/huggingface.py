@@ -10,7 +10,7 @@ used on request (HF_XET_HIGH_PERFORMANCE) and for files too large for plain HTTP
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
     cached = find_cached(origin)
     if cached and spelled_differently(cached, origin):
         log.info("the cache spells the repository in other case", extra=fields(repo=origin.repo, path=str(cached)))
-    offline = _is_offline(context)
+    offline = is_offline(context.env)
     if cached and (offline or COMMIT.fullmatch(origin.revision)):
         return cached
     if offline:
@@ -68,7 +68,7 @@ def fetch_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Path:
 
 def missing_from_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> list[Missing]:
     """Return the parts that are not on disk, with the sizes that the hub says. Raises as a download does."""
-    if _is_offline(context):
+    if is_offline(context.env):
         return []
     return [
         Missing(blob, metadata.size)
@@ -77,8 +77,15 @@ def missing_from_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> li
     ]
 
 
-def _is_offline(context: FetchContext) -> bool:
-    return clean(context.env.get("HF_HUB_OFFLINE", "")).text.lower() in TRUE_WORDS
+def parts_on_hub(wanted: Wanted, origin: OnHub, context: FetchContext) -> Iterator[Remote]:
+    """Yield where the bytes of each part are requested. Raises as a download does."""
+    for file, metadata in _parts(wanted, origin, context):
+        yield _remote(file, metadata, context)
+
+
+def is_offline(env: Mapping[str, str]) -> bool:
+    """Return whether the hub is not to be asked for anything."""
+    return clean(env.get("HF_HUB_OFFLINE", "")).text.lower() in TRUE_WORDS
 
 
 def _parts(wanted: Wanted, origin: OnHub, context: FetchContext) -> Iterator[tuple[HubFile, HubMetadata]]:
@@ -121,8 +128,15 @@ def _fetch_blob(file: HubFile, metadata: HubMetadata, blob: Path, context: Fetch
     if metadata.in_xet and (fast or (metadata.size or 0) > _MAX_HTTP_BYTES):
         _fetch_by_xet(file, metadata.size, context.reporter)
         return
+    remote = _remote(file, metadata, context)
+    download(remote, blob, context.reporter, context.connections, network=context.network)
+    if remote.sha256:
+        context.verified.add(blob, remote.sha256)
+
+
+def _remote(file: HubFile, metadata: HubMetadata, context: FetchContext) -> Remote:
     url = replace(file, revision=metadata.commit).url
-    remote = Remote(
+    return Remote(
         url=url,
         label=file.label,
         headers=context.network.credentials(url, file.token.value if file.token else None),
@@ -130,9 +144,6 @@ def _fetch_blob(file: HubFile, metadata: HubMetadata, blob: Path, context: Fetch
         size=metadata.size,
         sha256=metadata.sha256,
     )
-    download(remote, blob, context.reporter, context.connections, network=context.network)
-    if remote.sha256:
-        context.verified.add(blob, remote.sha256)
 
 
 def _fetch_by_xet(file: HubFile, size: int | None, reporter: Reporter) -> None:

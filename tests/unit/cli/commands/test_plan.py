@@ -19,6 +19,7 @@ from llama_gguf.engine.cpu_libraries import sha256
 from llama_gguf.engine.variant_choice import HostCpu
 from llama_gguf.engine.variant_memory import CrashedVariant
 from llama_gguf.errors import ConfigError, ExitCode
+from support.file_server import Remote, file_server
 from support.sparse_model import Dimensions, write_sparse_model
 from support.variant_engine import SAPPHIRE_RAPIDS, VariantEngine
 
@@ -37,6 +38,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _nowhere_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None, code: ExitCode = ExitCode.OK) -> Result:
@@ -169,19 +171,47 @@ def test_planning_for_another_machine(tmp_path: Path) -> None:
     assert "advice: engine.gpu_layers: " in text
 
 
-def test_a_model_to_be_downloaded(tmp_path: Path) -> None:
-    options = (
-        *("--set", "model.hf.repo=o/n", "--set", "model.hf.file=f.gguf"),
-        *("--set", f"paths.data_dir={tmp_path}"),
-    )
-    found = data(*options, code=ExitCode.UNAVAILABLE)
-    (file,) = found["model"]["files"]
-    assert (file["present"], file["source"]) == (False, "o/n/f.gguf@main")
-    assert found["memory"] is None
-    assert found["memory_problem"] == "the model is not on disk yet: o/n/f.gguf@main"
+def test_a_model_to_be_downloaded_is_planned_from_its_header_alone(tmp_path: Path, tiny_model: Path) -> None:
+    """While its server is away the plan is not known, and the exit status says so."""
+    with file_server() as site:
+        site.files["/m/tiny.gguf"] = Remote(tiny_model.read_bytes())
+        address = site.url("/m/tiny.gguf")
+        options = ("--set", f"model.url={address}", "--set", f"paths.data_dir={tmp_path}/data", "--vram", "24GB")
+        found = data(*options)
+        (file,) = found["model"]["files"]
+        assert (file["present"], file["source"], file["bytes"]) == (False, address, 0)
+        local = ("--set", f"model.path={tiny_model}", "--set", f"paths.data_dir={tmp_path}/data", "--vram", "24GB")
+        assert found["memory"] == data(*local)["memory"]
+        assert found["memory_problem"] is None
+        assert f"not on disk yet; from {address}" in run(*options).stdout
+        assert not (tmp_path / "data").exists()
+        del site.files["/m/tiny.gguf"]
+        missing = data(*options, code=ExitCode.CONFIG)
+        assert missing["memory"] is None
+        assert missing["memory_problem"] == f"{address}: not found (404)"
     text = run(*options, code=ExitCode.UNAVAILABLE).stdout
-    assert "not on disk yet; from o/n/f.gguf@main" in text
-    assert "  unknown: the model is not on disk yet" in text
+    assert f"  unknown: {address}: cannot connect to 127.0.0.1" in text
+
+
+def test_a_token_that_is_missing_stops_no_other_fact(config: Path) -> None:
+    options = (
+        "--set",
+        "model.path=null",
+        "--set",
+        "model.url=http://127.0.0.1:9/m",
+        "--set",
+        "model.token_env=NO_SUCH",
+    )
+    found = data(config, *options, code=ExitCode.CONFIG)
+    assert "model.token_env: the variable NO_SUCH is not set" in found["memory_problem"]
+    assert "hint: set the variable" in run(config, *options, code=ExitCode.CONFIG).stdout
+
+
+def test_a_part_that_is_missing(config: Path, tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copy(tiny_model, tmp_path / "m-00001-of-00002.gguf")
+    options = ("--set", f"model.path={tmp_path}/m-00001-of-00002.gguf")
+    found = data(config, *options, code=ExitCode.CONFIG)
+    assert found["memory_problem"] == f"model: {tmp_path}/m-00002-of-00002.gguf does not exist"
 
 
 def test_a_model_of_this_machine(config: Path, tmp_path: Path, tiny_model: Path) -> None:
@@ -305,4 +335,4 @@ def test_a_file_that_the_plan_needs_is_missing(config: Path, tmp_path: Path) -> 
     """A script that asks whether it fits must not take "unknown" for yes."""
     found = data(config, "--set", f"model.path={tmp_path}/absent.gguf", code=ExitCode.CONFIG)
     assert found["memory"] is None
-    assert "is not on disk yet" in found["memory_problem"]
+    assert found["memory_problem"] == f"model: {tmp_path}/absent.gguf does not exist"
