@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from llama_gguf.cli.plan_memory import Estimate, HeaderReader, Largest, ModelWeights, header_reader, read_weights
 from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import Device, devices, find_binary, has_gpu_backend, version
@@ -18,22 +19,19 @@ from llama_gguf.engine.cpu_variants import usable_flags
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
-from llama_gguf.models.gguf.architecture import read_architecture
-from llama_gguf.models.gguf.header import Header, Tensor, read_header
 from llama_gguf.models.inventory import ModelFileStatus, all_wanted, expected_files, file_status
-from llama_gguf.models.memory.devices import Gpu
-from llama_gguf.models.memory.estimate import Weights
-from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
+from llama_gguf.models.memory.devices import MIB, Gpu
+from llama_gguf.models.memory.plan import Machine, MemoryPlan
 from llama_gguf.models.memory.repack import NO_CPU
-from llama_gguf.models.source import Named, OnDisk, Sources, Wanted, plan_sources, served_names, split_names
-from llama_gguf.rundir import engine_variant
+from llama_gguf.models.memory.together import Need, need_of, sets_that_fit, total
+from llama_gguf.models.source import Sources, Wanted, plan_sources, served_names
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.loading.load import Loaded
+from llama_gguf.settings.one_model import OneModel, each_model
 
-HeaderReader = Callable[[Wanted], Sequence[Header]]
-"""Returns the headers of all parts of a file."""
+Verdict = Literal["fits", "does not fit", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +47,97 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """What `plan` shows of one model."""
+
+    one: OneModel
+    locations: Locations  # with the files of this model's engine
+    names: tuple[str, ...]
+    files: tuple[ModelFileStatus, ...]
+    engine: EngineFacts
+    argv: tuple[str, ...]
+    memory: MemoryPlan | None
+    largest: Largest | None
+    memory_problem: ModelError | ConfigError | None  # why there is no memory plan
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several models in the memory that they share. Models whose need is unknown are left out of `needs`."""
+
+    needs: Mapping[str, Need]
+    always: tuple[str, ...]
+    machine: Machine
+    sets: tuple[tuple[str, ...], ...]  # that fit at the same time
+
+    @property
+    def always_loaded(self) -> Need:
+        """What the models take that are always loaded."""
+        return total(self.needs[name] for name in self.always)
+
+    @property
+    def never_fitting(self) -> tuple[str, ...]:
+        """The models that do not even fit when, of those on demand, they alone are loaded."""
+        fixed = self.always_loaded
+        return tuple(
+            name
+            for name, need in self.needs.items()
+            if not (fixed if name in self.always else fixed + need).fits(self.machine)
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether those that are always loaded fit, and each of the others beside them or instead of each other."""
+        if self.machine.device_bytes is None and self.machine.host_bytes is None:
+            return "unknown"
+        return "does not fit" if self.never_fitting else "fits"
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to change if they do not fit."""
+        if self.always_loaded.fits(self.machine):
+            return tuple(
+                f"models.{name} never fits beside what is always loaded: reduce it, or load one of those on demand"
+                for name in self.never_fitting
+            )
+        enough = [
+            name
+            for name in self.always
+            if total(self.needs[other] for other in self.always if other != name).fits(self.machine)
+        ]
+        if not enough:
+            return ("models.NAME.load: on_demand for more than one model, or smaller models",)
+        smallest = min(enough, key=lambda name: (self.needs[name].device, self.needs[name].host))
+        return (f"models.{smallest}.load: on_demand would leave enough for the others that are always loaded",)
+
+
+@dataclass(frozen=True, slots=True)
 class PlanFacts:
     """Everything that `plan` shows."""
 
     config: Path | None
     settings: Settings
     locations: Locations
-    names: tuple[str, ...]
-    files: tuple[ModelFileStatus, ...]
-    engine: EngineFacts
-    argv: tuple[str, ...]
+    models: tuple[PlannedModel, ...]
     programs: tuple[Program, ...]
     gpus: tuple[Gpu, ...] | None  # planned for; None = unknown
-    memory: MemoryPlan | None
-    memory_problem: ModelError | ConfigError | None  # why there is no memory plan
+    together: Together | None  # of several models
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether all of it fits; "unknown" if that of a model is."""
+        verdicts = [model.memory.verdict if model.memory else "unknown" for model in self.models]
+        if self.together:
+            verdicts.append(self.together.verdict)
+        return next((found for found in ("does not fit", "unknown") if found in verdicts), "fits")
 
     @property
     def exit_code(self) -> ExitCode:
         """Whether what is planned fits, for scripts."""
-        if self.memory_problem:
-            return self.memory_problem.exit_code
-        return ExitCode.DOES_NOT_FIT if self.memory and self.memory.verdict == "does not fit" else ExitCode.OK
+        if self.verdict == "does not fit":
+            return ExitCode.DOES_NOT_FIT
+        problems = [model.memory_problem for model in self.models if model.memory_problem]
+        return problems[0].exit_code if problems else ExitCode.OK
 
 
 def gather(
@@ -78,32 +146,127 @@ def gather(
     """Inspect the configuration and this machine; `gpus` and `ram` replace the machine's memory."""
     settings = loaded.settings
     locations = locate(settings, env)
-    sources = plan_sources(settings.model, locations, env)
-    engine = inspect_engine(settings, env, locations)
-    host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or bool(gpus))
-    found = gpus_of(engine) if gpus is None else gpus
     if ram is None and not gpus:  # GPUs of another machine, whose main memory is unknown
         ram = memory_bytes()
-    argv = build_argv(settings, locations, expected_files(settings.model, sources), host)
-    files = tuple(file_status(wanted) for wanted in all_wanted(sources))
-    memory: MemoryPlan | None = None
-    problem: ModelError | ConfigError | None = None
-    try:
-        memory = estimate(settings, sources, machine(engine, found, ram), header_reader(env))
-    except (ModelError, ConfigError) as error:
-        problem = error
+    models = each_model(settings)
+    engines: dict[tuple[object, ...], EngineFacts] = {}
+    for one in models:
+        if (chosen := _engine_of(one.settings)) not in engines:
+            engines[chosen] = inspect_engine(one.settings, env, locations)
+    another = bool(gpus)
+    if gpus is None:
+        gpus = gpus_of(engines[_engine_of(models[0].settings)])
+    placed = {one.key: _placed(plan_sources(one.settings.model, locations, env), one) for one in models}
+    weights = _read_all(placed, header_reader(env))
+    shared = _shared(settings, None if gpus is None else sum(gpu.total_bytes for gpu in gpus), ram)
+    cpus = {one.key: usable_cpu(engines[_engine_of(one.settings)].variant) for one in models}
+    estimates = _plan_all(models, weights, shared, cpus)
+
+    def facts(one: OneModel) -> PlannedModel:
+        engine, sources = engines[_engine_of(one.settings)], placed[one.key]
+        host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or another)
+        own, known = locations.of_engine(one.program), weights[one.key]
+        estimated = estimates.get(one.key)
+        return PlannedModel(
+            one=one,
+            locations=own,
+            names=served_names(one.settings.model),
+            files=tuple(file_status(wanted) for wanted in all_wanted(sources)),
+            engine=engine,
+            argv=tuple(build_argv(one.settings, own, expected_files(one.settings.model, sources), host)),
+            memory=estimated.plan if estimated else None,
+            largest=estimated.largest if estimated else None,
+            memory_problem=None if isinstance(known, ModelWeights) else known,
+        )
+
+    planned = tuple(facts(one) for one in models)
+    sizes = {one.program: found.size for one in models if isinstance(found := weights[one.key], ModelWeights)}
     return PlanFacts(
         config=loaded.file,
         settings=settings,
         locations=locations,
-        names=served_names(settings.model),
-        files=files,
-        engine=engine,
-        argv=tuple(argv),
-        programs=build_programs(settings, Path(sys.executable).name),
-        gpus=found,
-        memory=memory,
-        memory_problem=problem,
+        models=planned,
+        programs=build_programs(settings, Path(sys.executable).name, sizes),
+        gpus=gpus,
+        together=_together(planned, shared) if settings.models else None,
+    )
+
+
+def _read_all(placed: Mapping[str, Sources], read: HeaderReader) -> dict[str, ModelWeights | ModelError | ConfigError]:
+    """Return the weights of each model, or why they are not known: what is wrong with one stops no other."""
+    weights: dict[str, ModelWeights | ModelError | ConfigError] = {}
+    for name, sources in placed.items():
+        try:
+            weights[name] = read_weights(sources, read)
+        except (ModelError, ConfigError) as error:
+            weights[name] = error
+    return weights
+
+
+def _plan_all(
+    models: Sequence[OneModel],
+    weights: Mapping[str, ModelWeights | ModelError | ConfigError],
+    machine: Machine,
+    cpus: Mapping[str, Cpu],
+) -> dict[str, Estimate]:
+    """Plan each model for the memory that those before it leave: llama-server puts as many layers on GPUs as are free.
+
+    Those that are always loaded come first, the largest of them before the others, as they are started.
+    """
+    known = [(one, found) for one in models if isinstance(found := weights[one.key], ModelWeights)]
+    estimates: dict[str, Estimate] = {}
+    for one, found in sorted(known, key=lambda pair: (pair[0].on_demand, -pair[1].size)):
+        estimated = found.estimate(one.settings.engine, dataclasses.replace(machine, cpu=cpus[one.key]))
+        estimates[one.key] = estimated
+        if not one.on_demand:
+            machine = _beside(estimated.plan, machine)
+    return estimates
+
+
+def _shared(settings: Settings, device: int | None, host: int | None) -> Machine:
+    """Return the memory to plan for: the machine's; of several models the part of it that `memory` gives them."""
+    if not settings.models:
+        return Machine(device, host)
+
+    def at_most(given: object, there: int | None) -> int | None:
+        if not isinstance(given, int):
+            return there
+        return given * MIB if there is None else min(given * MIB, there)
+
+    return Machine(at_most(settings.memory.device_mib, device), at_most(settings.memory.host_mib, host))
+
+
+def _beside(plan: MemoryPlan, machine: Machine) -> Machine:
+    """Return what a model leaves of a machine. A GPU that is full is still one: at least a byte of it is left."""
+    device, host = machine.device_bytes, machine.host_bytes
+    return Machine(
+        device if not device else max(1, device - plan.device), None if host is None else max(0, host - plan.host)
+    )
+
+
+def _together(models: Sequence[PlannedModel], machine: Machine) -> Together:
+    needs = {model.one.key: need_of(model.memory) for model in models if model.memory}
+    always = tuple(model.one.key for model in models if model.memory and not model.one.on_demand)
+    return Together(needs, always, machine, sets_that_fit(needs, machine, always))
+
+
+def _engine_of(settings: Settings) -> tuple[object, ...]:
+    """Return what decides which llama-server runs: models with the same share what it reports."""
+    return settings.engine.binary, settings.engine.cpu_variant
+
+
+def _placed(sources: Sources, one: OneModel) -> Sources:
+    """Return the sources with the names that their settings have in the configuration."""
+
+    def place(wanted: Wanted) -> Wanted:
+        return dataclasses.replace(wanted, setting=one.place_of(wanted.setting))
+
+    return dataclasses.replace(
+        sources,
+        model=place(sources.model),
+        mmproj=place(sources.mmproj) if sources.mmproj else None,
+        draft=place(sources.draft) if sources.draft else None,
+        lora=tuple(place(wanted) for wanted in sources.lora),
     )
 
 
@@ -125,12 +288,6 @@ def gpus_of(engine: EngineFacts) -> tuple[Gpu, ...] | None:
     return None if engine.problem else tuple(Gpu(device.name, device.total_bytes) for device in engine.devices)
 
 
-def machine(engine: EngineFacts, gpus: tuple[Gpu, ...] | None, ram: int | None) -> Machine:
-    """Return the machine to plan for. The CPU is this machine's, even if the memory is another machine's."""
-    device_bytes = None if gpus is None else sum(gpu.total_bytes for gpu in gpus)
-    return Machine(device_bytes, ram, usable_cpu(engine.variant))
-
-
 def usable_cpu(variant: EngineVariant | None) -> Cpu:
     """Return the CPU flags that the engine's CPU code uses on this machine; none if the kernel does not report them."""
     here = this_machine()
@@ -138,114 +295,3 @@ def usable_cpu(variant: EngineVariant | None) -> Cpu:
     if variant is None or variant.variant not in here.table:
         return cpu
     return dataclasses.replace(cpu, flags=usable_flags(here.table, variant.variant, cpu.flags))
-
-
-def estimate(settings: Settings, sources: Sources, machine: Machine, headers: HeaderReader) -> MemoryPlan:
-    """Return the memory plan. Raises ModelError if the header of a file cannot be read."""
-
-    def weights(wanted: Wanted) -> Weights:
-        read = headers(wanted)
-        return Weights(_tensors(read), read_architecture(read[0]))
-
-    return plan_memory(
-        weights(sources.model),
-        settings.engine,
-        machine,
-        mmproj=_tensors(headers(sources.mmproj)) if sources.mmproj else (),
-        draft=weights(sources.draft) if sources.draft else None,
-        adapters=[tensor for wanted in sources.lora for tensor in _tensors(headers(wanted))],
-    )
-
-
-def header_reader(env: Mapping[str, str]) -> HeaderReader:
-    """Return what reads the headers of all parts of a file: from the disk, else from its server."""
-
-    def read(wanted: Wanted) -> tuple[Header, ...]:
-        first = file_status(wanted).path
-        parts = [first.with_name(name) for name in split_names(first.name)]
-        missing = next((part for part in parts if not part.is_file()), None)
-        if missing is None:
-            return tuple(read_header(part) for part in parts)
-        if isinstance(wanted.origin, OnDisk | Named):
-            raise ModelError(f"{wanted.setting}: {missing} does not exist", code="model_not_found")
-        from llama_gguf.models.remote.header_cache import HeaderCache, default_directory  # noqa: PLC0415 - as below
-        from llama_gguf.models.remote.headers import read_remote  # noqa: PLC0415 - takes 0.2 s
-
-        return tuple(remote.header for remote in read_remote(wanted, env, HeaderCache(default_directory(env))))
-
-    return read
-
-
-def _tensors(headers: Sequence[Header]) -> tuple[Tensor, ...]:
-    return tuple(tensor for header in headers for tensor in header.tensors)
-
-
-def as_data(facts: PlanFacts) -> dict[str, Any]:
-    """Return the facts as JSON values; the structure is stable."""
-    locations, run = facts.locations, facts.locations.run
-    return {
-        "config": str(facts.config) if facts.config else None,
-        "data_dir": {"path": str(locations.data_dir), "reason": locations.data_dir_reason},
-        "run_dir": {"path": str(run.root), "reason": locations.run_dir_reason},
-        "paths": {
-            name: str(getattr(locations, name))
-            for name in ("models_dir", "logs_dir", "keys_file", "audit_file", "usage_file")
-        },
-        "model": {
-            "names": list(facts.names),
-            "files": [
-                {
-                    "setting": file.wanted.setting,
-                    "source": file.wanted.description,
-                    "path": str(file.path),
-                    "present": file.present,
-                    "bytes": file.bytes_on_disk,
-                }
-                for file in facts.files
-            ],
-        },
-        "engine": {
-            "binary": str(facts.engine.binary) if facts.engine.binary else None,
-            "version": facts.engine.version,
-            "cpu_variant": engine_variant.summary(facts.engine.variant),
-            "problem": facts.engine.problem or None,
-            "devices": [dataclasses.asdict(device) for device in facts.engine.devices],
-            "argv": list(facts.argv),
-        },
-        "listen": {
-            "gateway": {"host": facts.settings.gateway.host, "port": facts.settings.gateway.port},
-            "health": {"host": facts.settings.health.host, "port": facts.settings.health.port},
-        },
-        "sockets": {"engine": str(run.engine_socket), "supervisord": str(run.supervisord_socket)},
-        "programs": [{"name": program.name, "argv": list(program.argv)} for program in facts.programs],
-        "gpus": None if facts.gpus is None else [dataclasses.asdict(gpu) for gpu in facts.gpus],
-        "memory": memory_as_data(facts.memory) if facts.memory else None,
-        "memory_problem": facts.memory_problem.message if facts.memory_problem else None,
-    }
-
-
-def memory_as_data(plan: MemoryPlan) -> dict[str, Any]:
-    """Return a memory plan as JSON values, sizes in bytes."""
-    return {
-        "verdict": plan.verdict,
-        "device_bytes": plan.device,
-        "host_bytes": plan.host,
-        "host_mapped_bytes": plan.mapped,
-        "device_capacity_bytes": plan.device_capacity,
-        "host_capacity_bytes": plan.host_capacity,
-        "layers": plan.layers,
-        "layers_on_device": plan.layers_on_device,
-        "context_per_slot": plan.context_per_slot,
-        "items": [
-            {
-                "name": item.name,
-                "device_bytes": item.device,
-                "host_bytes": item.host,
-                "host_mapped_bytes": item.mapped,
-            }
-            for item in plan.items
-        ],
-        "advice": list(plan.advice),
-        "assumptions": list(plan.assumptions),
-        "unknown": list(plan.unknown),
-    }

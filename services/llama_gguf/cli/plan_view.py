@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from llama_gguf.cli.plan_facts import PlanFacts
+from llama_gguf.cli.plan_facts import EngineFacts, PlanFacts, PlannedModel, Together
 from llama_gguf.models.inventory import ModelFileStatus
 from llama_gguf.models.memory.devices import CARDS, MIB, Gpu
 from llama_gguf.models.memory.plan import MemoryPlan
 from llama_gguf.models.source import Named, OnDisk
+
+_MAX_SETS_SHOWN = 6
 
 
 def show(facts: PlanFacts, console: Console) -> None:
@@ -23,10 +25,21 @@ def show(facts: PlanFacts, console: Console) -> None:
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             console.print(Text(f"  {name:<{width}}  {value}"))
-    console.print(Text("llama-server command", style="bold"))
-    for line in command_lines(str(facts.engine.binary or "llama-server"), facts.argv):
-        console.print(Text(f"  {line}"))
-    _show_memory(facts, console)
+    for model in facts.models:
+        console.print(Text(f"llama-server command{_of(model)}", style="bold"))
+        for line in command_lines(str(model.engine.binary or "llama-server"), model.argv):
+            console.print(Text(f"  {line}"))
+    for number, model in enumerate(facts.models):
+        console.print(Text(f"memory{_of(model)}", style="bold"))
+        if facts.gpus and number == 0:
+            console.print(Text(f"  planned for {', '.join(_counted(facts.gpus))}"))
+        _show_memory(model, console)
+    if facts.together:
+        _show_together(facts.together, console)
+
+
+def _of(model: PlannedModel) -> str:
+    return f" of {model.one.key}" if model.one.key else ""
 
 
 def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -42,37 +55,50 @@ def _sections(facts: PlanFacts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             ("keys", str(locations.keys_file)),
         ],
     )
-    rows = [("served as", ", ".join(facts.names))]
-    rows += [(file.wanted.setting, f"{file.path} ({_origin_note(file)})") for file in facts.files]
-    yield "model", rows
-    gpus = [f"{device.id}: {device.name}, {human(device.total_bytes)}" for device in facts.engine.devices]
-    yield (
-        "engine",
-        [
-            ("program", str(facts.engine.binary or "none")),
-            ("version", facts.engine.version or "unknown"),
-            ("CPU variant", _cpu_variant(facts)),
-            ("GPUs", "; ".join(gpus) or ("none detected" if not facts.engine.problem else "unknown")),
-            *([("problem", facts.engine.problem)] if facts.engine.problem else []),
-        ],
-    )
+    for model in facts.models:
+        yield f"model {model.one.key}".rstrip(), _about(model)
+    engines: dict[EngineFacts, list[str]] = {}
+    for model in facts.models:
+        engines.setdefault(model.engine, []).append(model.one.key)
+    for engine, names in engines.items():
+        yield "engine" if len(engines) == 1 else f"engine of {', '.join(names)}", _about_engine(engine)
+    sockets = [(f"engine{_of(model)}", str(model.locations.run.engine_socket)) for model in facts.models]
     yield (
         "listening",
         [
             ("API", f"{settings.gateway.host}:{settings.gateway.port}"),
             ("health", f"{settings.health.host}:{settings.health.port}{settings.health.path}"),
-            ("engine", str(run.engine_socket)),
+            *sockets,
             ("supervisord", str(run.supervisord_socket)),
         ],
     )
     yield "programs", [(program.name, shlex.join(program.argv)) for program in facts.programs]
 
 
-def _cpu_variant(facts: PlanFacts) -> str:
+def _about(model: PlannedModel) -> list[tuple[str, str]]:
+    rows = [("served as", ", ".join(model.names))]
+    if model.one.key:
+        loaded = "by the first request" if model.one.on_demand else "always"
+        rows.append(("loaded", loaded if model.one.required else f"{loaded}; not required"))
+    return rows + [(file.wanted.setting, f"{file.path} ({_origin_note(file)})") for file in model.files]
+
+
+def _about_engine(engine: EngineFacts) -> list[tuple[str, str]]:
+    gpus = [f"{device.id}: {device.name}, {human(device.total_bytes)}" for device in engine.devices]
+    return [
+        ("program", str(engine.binary or "none")),
+        ("version", engine.version or "unknown"),
+        ("CPU variant", _cpu_variant(engine)),
+        ("GPUs", "; ".join(gpus) or ("none detected" if not engine.problem else "unknown")),
+        *([("problem", engine.problem)] if engine.problem else []),
+    ]
+
+
+def _cpu_variant(engine: EngineFacts) -> str:
     """Return which variant of the CPU code would run, and why."""
-    variant = facts.engine.variant
+    variant = engine.variant
     if variant is None:
-        return "unknown" if facts.engine.problem else "llama-server's own choice"
+        return "unknown" if engine.problem else "llama-server's own choice"
     if variant.pinned:
         return f"{variant.variant} (engine.cpu_variant)"
     crashed = ", ".join(variant.rejected_names)
@@ -99,33 +125,60 @@ def command_lines(program: str, argv: tuple[str, ...]) -> list[str]:
     return [f"{word} \\" for word in words[:-1]] + words[-1:]
 
 
-def _show_memory(facts: PlanFacts, console: Console) -> None:
-    console.print(Text("memory", style="bold"))
-    if facts.gpus:
-        console.print(Text(f"  planned for {', '.join(_counted(facts.gpus))}"))
-    memory = facts.memory
-    if memory is None:
-        problem = facts.memory_problem
-        console.print(Text(f"  unknown: {problem.message if problem else ''}"))
-        if problem and problem.hint:
+def _show_memory(model: PlannedModel, console: Console) -> None:
+    memory, problem = model.memory, model.memory_problem
+    if problem:
+        console.print(Text(f"  unknown: {problem.message}"))
+        if problem.hint:
             console.print(Text(f"  hint: {problem.hint}"))
+    if memory is None:
         return
     rows = [("", "GPU", "main memory")]
-    rows += [
-        (item.name, human(item.device) if item.device else "", human(item.host) if item.host else "")
-        for item in memory.items
-    ]
+    rows += [(item.name, _size(item.device), _size(item.host)) for item in memory.items]
     rows.append(("total", human(memory.device), human(memory.host)))
     rows.append(("available", _capacity(memory.device_capacity), _capacity(memory.host_capacity)))
-    for line in columns(rows, numbers=(1, 2)):
-        console.print(Text(f"  {line}", style="bold" if line.startswith("total") else ""))
-    console.print(Text(f"  {verdict(memory)}", style="red" if memory.verdict == "does not fit" else "green"))
-    for line in memory.advice:
-        console.print(Text(f"  advice: {line}"))
+    _show_table(rows, console)
+    _show_verdict(verdict(memory), memory.verdict, memory.advice, console)
+    if model.largest and (most := model.largest).slots:
+        slots = _slots(model.one.settings.engine.slots)
+        text = f"{most.context_per_slot} tokens with {slots}, or {_slots(most.slots)} with {memory.context_per_slot}"
+        console.print(Text(f"  at most: {text}"))
     for line in memory.unknown:
         console.print(Text(f"  not counted: {line}"))
     for line in memory.assumptions:
         console.print(Text(f"  assumed: {line}", style="dim"))
+
+
+def _show_together(together: Together, console: Console) -> None:
+    console.print(Text("memory of all models", style="bold"))
+    rows = [("", "GPU", "main memory", "loaded")]
+    for name, need in together.needs.items():
+        rows.append((name, human(need.device), human(need.host), "always" if name in together.always else "on demand"))
+    fixed, machine = together.always_loaded, together.machine
+    rows.append(("always loaded", human(fixed.device), human(fixed.host), ""))
+    rows.append(("available", _capacity(machine.device_bytes), _capacity(machine.host_bytes), ""))
+    _show_table(rows, console)
+    _show_verdict(f"{together.verdict}: {_sets(together)}", together.verdict, together.advice, console)
+
+
+def _sets(together: Together) -> str:
+    """Return which models can be loaded at the same time."""
+    if not together.sets:
+        return "those that are always loaded need more than there is"
+    shown = [" + ".join(names) or "none" for names in together.sets[:_MAX_SETS_SHOWN]]
+    more = f", and {len(together.sets) - _MAX_SETS_SHOWN} more sets" if len(together.sets) > _MAX_SETS_SHOWN else ""
+    return f"at the same time {', or '.join(shown)}{more}"
+
+
+def _show_table(rows: Sequence[Sequence[str]], console: Console) -> None:
+    for line in columns(rows, numbers=(1, 2)):
+        console.print(Text(f"  {line}", style="bold" if line.startswith(("total", "always loaded")) else ""))
+
+
+def _show_verdict(text: str, verdict: str, advice: Sequence[str], console: Console) -> None:
+    console.print(Text(f"  {text}", style="red" if verdict == "does not fit" else "green"))
+    for line in advice:
+        console.print(Text(f"  advice: {line}"))
 
 
 def _counted(gpus: tuple[Gpu, ...]) -> list[str]:
@@ -142,6 +195,14 @@ def verdict(memory: MemoryPlan) -> str:
         f"{memory.layers_on_device} of {memory.layers} layers on the GPU" if memory.layers_on_device else "on the CPU"
     )
     return f"{memory.verdict}: {layers}, {memory.context_per_slot} tokens of context for each slot"
+
+
+def _slots(count: int) -> str:
+    return f"{count} slot{'s' if count > 1 else ''}"
+
+
+def _size(size: int) -> str:
+    return human(size) if size else ""
 
 
 def _capacity(size: int | None) -> str:

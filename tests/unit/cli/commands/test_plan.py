@@ -289,6 +289,30 @@ def test_a_card_that_is_not_rented_yet(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("layers", ["auto", "all"])
+def test_how_far_the_settings_can_grow(tmp_path: Path, layers: str) -> None:
+    """What is named fits with all layers on the GPU, and one step more does not."""
+    model = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
+    settings = (f"model.path={model}", f"paths.data_dir={tmp_path}", f"engine.gpu_layers={layers}")
+    options = [part for setting in settings for part in ("--set", setting)]
+
+    def fits(**engine: int) -> bool:
+        sets = [part for name, value in engine.items() for part in ("--set", f"engine.{name}={value}")]
+        arguments = [str(item) for item in (*options, *sets, "--vram", "24GiB", "--json")]
+        memory = json.loads(CliRunner().invoke(plan, arguments, standalone_mode=False).stdout)["memory"]
+        return bool(memory["verdict"] == "fits" and memory["layers_on_device"] == 33)
+
+    most = data(*options, "--vram", "24GiB")["largest"]
+    assert most["slots"] > 4
+    assert most["context_per_slot"] > 4096
+    for name, step in (("slots", 1), ("context_per_slot", 256)):
+        assert fits(**{name: most[name]})
+        assert not fits(**{name: most[name] + step})
+    line = f"at most: {most['context_per_slot']} tokens with 4 slots, or {most['slots']} slots with 4096"
+    assert line in run(*options, "--vram", "24GiB").stdout
+    assert data(*options, "--vram", "1GiB", "--ram", "1GiB", code=ExitCode.DOES_NOT_FIT)["largest"] is None
+
+
 def test_this_machines_own(config: Path) -> None:
     alone = data(config)
     for option in ("--device", "--vram"):

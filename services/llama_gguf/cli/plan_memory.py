@@ -1,0 +1,116 @@
+"""The memory that one model needs, from the headers of its files: those on disk, and those of files on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llama_gguf.errors import ModelError
+from llama_gguf.models.gguf.architecture import read_architecture
+from llama_gguf.models.gguf.header import Header, Tensor, read_header
+from llama_gguf.models.inventory import file_status
+from llama_gguf.models.memory.estimate import Weights
+from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
+from llama_gguf.models.memory.together import largest
+from llama_gguf.models.source import Named, OnDisk, Sources, Wanted, split_names
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.engine import Engine
+
+HeaderReader = Callable[[Wanted], Sequence[Header]]
+"""Returns the headers of all parts of a file."""
+
+
+_MAX_SLOTS = 256
+_MAX_CONTEXT = 1 << 20  # where the file does not say what the model was trained with
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """How far one setting can grow while the other stays as it is."""
+
+    context_per_slot: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The memory plan of one model, and how far its context and slots can grow if it fits."""
+
+    plan: MemoryPlan
+    largest: Largest | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """What the headers of one model's files say about its memory."""
+
+    model: Weights
+    mmproj: tuple[Tensor, ...]
+    draft: Weights | None
+    adapters: tuple[Tensor, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model's own weights."""
+        return sum(tensor.byte_size for tensor in self.model.tensors)
+
+    def estimate(self, engine: Engine, machine: Machine) -> Estimate:
+        """Return the plan for `machine`."""
+
+        def plan(engine: Engine) -> MemoryPlan:
+            return plan_memory(
+                self.model, engine, machine, mmproj=self.mmproj, draft=self.draft, adapters=self.adapters
+            )
+
+        return Estimate(plan(engine), _largest(plan, engine, self.model.architecture.trained_context))
+
+
+def _largest(replan: Callable[[Engine], MemoryPlan], engine: Engine, trained_context: int) -> Largest | None:
+    """Return how far the settings can grow; None where nothing fits, or where that is not known."""
+    now = replan(engine)
+    if now.verdict != "fits":
+        return None
+    context = largest(replan, engine, "context_per_slot", trained_context or _MAX_CONTEXT)
+    fixed = engine.model_copy(update={"context_per_slot": now.context_per_slot})  # else more slots get less each
+    slots = largest(replan, fixed, "slots", _MAX_SLOTS)
+    return Largest(max(context, now.context_per_slot), max(slots, engine.slots))
+
+
+def read_weights(sources: Sources, headers: HeaderReader) -> ModelWeights:
+    """Read all headers. Raises ModelError, and ConfigError for a token that cannot be used."""
+
+    def weights(wanted: Wanted) -> Weights:
+        read = headers(wanted)
+        return Weights(_tensors(read), read_architecture(read[0]))
+
+    return ModelWeights(
+        weights(sources.model),
+        _tensors(headers(sources.mmproj)) if sources.mmproj else (),
+        weights(sources.draft) if sources.draft else None,
+        tuple(tensor for wanted in sources.lora for tensor in _tensors(headers(wanted))),
+    )
+
+
+def header_reader(env: Mapping[str, str]) -> HeaderReader:
+    """Return what reads the headers of all parts of a file: from the disk, else from its server."""
+
+    def read(wanted: Wanted) -> tuple[Header, ...]:
+        first = file_status(wanted).path
+        parts = [first.with_name(name) for name in split_names(first.name)]
+        missing = next((part for part in parts if not part.is_file()), None)
+        if missing is None:
+            return tuple(read_header(part) for part in parts)
+        if isinstance(wanted.origin, OnDisk | Named):
+            raise ModelError(f"{wanted.setting}: {missing} does not exist", code="model_not_found")
+        from llama_gguf.models.remote.header_cache import HeaderCache, default_directory  # noqa: PLC0415 - as below
+        from llama_gguf.models.remote.headers import read_remote  # noqa: PLC0415 - takes 0.2 s
+
+        return tuple(remote.header for remote in read_remote(wanted, env, HeaderCache(default_directory(env))))
+
+    return read
+
+
+def _tensors(headers: Sequence[Header]) -> tuple[Tensor, ...]:
+    return tuple(tensor for header in headers for tensor in header.tensors)
