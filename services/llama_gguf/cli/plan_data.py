@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_gguf.cli.plan_facts import EngineFacts, PlanFacts, PlannedModel, Together
 from llama_gguf.models.memory.plan import MemoryPlan
+from llama_gguf.models.memory.several_gpus import SeveralGpusPlan
 from llama_gguf.rundir import engine_variant
 
 
@@ -106,7 +107,7 @@ def _engine_as_data(engine: EngineFacts) -> dict[str, Any]:
 
 
 def memory_as_data(plan: MemoryPlan) -> dict[str, Any]:
-    """Return a memory plan as JSON values, sizes in bytes."""
+    """Return a memory plan as JSON values, sizes in bytes; `shares` are those of several GPUs."""
     return {
         "verdict": plan.verdict,
         "device_bytes": plan.device,
@@ -117,6 +118,15 @@ def memory_as_data(plan: MemoryPlan) -> dict[str, Any]:
         "layers": plan.layers,
         "layers_on_device": plan.layers_on_device,
         "context_per_slot": plan.context_per_slot,
+        "shares": [
+            {
+                "gpu": share.gpu.name,
+                "layers": share.layers,
+                "device_bytes": share.device,
+                "device_capacity_bytes": share.gpu.total_bytes,
+            }
+            for share in (plan.shares if isinstance(plan, SeveralGpusPlan) else ())
+        ],
         "items": [
             {
                 "name": item.name,

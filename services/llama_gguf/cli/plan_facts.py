@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from llama_gguf.cli.plan_memory import Estimate, HeaderReader, Largest, ModelWeights, header_reader, read_weights
 from llama_gguf.cpu import Cpu, read_cpu
@@ -21,8 +20,9 @@ from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
 from llama_gguf.models.inventory import ModelFileStatus, all_wanted, expected_files, file_status
 from llama_gguf.models.memory.devices import MIB, Gpu
-from llama_gguf.models.memory.plan import Machine, MemoryPlan
+from llama_gguf.models.memory.plan import Machine, MemoryPlan, Verdict
 from llama_gguf.models.memory.repack import NO_CPU
+from llama_gguf.models.memory.several_gpus import SeveralGpusPlan
 from llama_gguf.models.memory.together import Need, need_of, sets_that_fit, total
 from llama_gguf.models.source import Sources, Wanted, plan_sources, served_names
 from llama_gguf.rundir.engine_variant import EngineVariant
@@ -30,8 +30,6 @@ from llama_gguf.runtime.programs import Program, build_programs
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.loading.load import Loaded
 from llama_gguf.settings.one_model import OneModel, each_model
-
-Verdict = Literal["fits", "does not fit", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +134,9 @@ class PlanFacts:
         """Whether what is planned fits, for scripts."""
         if self.verdict == "does not fit":
             return ExitCode.DOES_NOT_FIT
-        problems = [model.memory_problem for model in self.models if model.memory_problem]
-        return problems[0].exit_code if problems else ExitCode.OK
+        if problems := [model.memory_problem for model in self.models if model.memory_problem]:
+            return problems[0].exit_code
+        return ExitCode.OK if self.verdict == "fits" else ExitCode.UNAVAILABLE
 
 
 def gather(
@@ -160,7 +159,7 @@ def gather(
     weights = _read_all(placed, header_reader(env))
     shared = _shared(settings, None if gpus is None else sum(gpu.total_bytes for gpu in gpus), ram)
     cpus = {one.key: usable_cpu(engines[_engine_of(one.settings)].variant) for one in models}
-    estimates = _plan_all(models, weights, shared, cpus)
+    estimates = _plan_all(models, weights, _Left(shared, _scaled(gpus or (), shared)), cpus)
 
     def facts(one: OneModel) -> PlannedModel:
         engine, sources = engines[_engine_of(one.settings)], placed[one.key]
@@ -203,10 +202,36 @@ def _read_all(placed: Mapping[str, Sources], read: HeaderReader) -> dict[str, Mo
     return weights
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The memory that models leave to those after them: all of it, and that of each GPU."""
+
+    machine: Machine
+    gpus: tuple[Gpu, ...]
+
+    def beside(self, plan: MemoryPlan) -> _Left:
+        """Return what this model leaves. A GPU that is full is still one: at least a byte of it is left."""
+        device, host, gpus = self.machine.device_bytes, self.machine.host_bytes, self.gpus
+        if isinstance(plan, SeveralGpusPlan):
+            gpus = tuple(Gpu(share.gpu.name, max(0, share.gpu.total_bytes - share.device)) for share in plan.shares)
+        left = Machine(
+            max(1, device - plan.device) if device else device, None if host is None else max(0, host - plan.host)
+        )
+        return _Left(left, gpus)
+
+
+def _scaled(gpus: Sequence[Gpu], machine: Machine) -> tuple[Gpu, ...]:
+    """Return the GPUs with their part of the budget, if it is less than what they have."""
+    total_bytes = sum(gpu.total_bytes for gpu in gpus)
+    if machine.device_bytes is None or machine.device_bytes >= total_bytes:
+        return tuple(gpus)
+    return tuple(Gpu(gpu.name, gpu.total_bytes * machine.device_bytes // total_bytes) for gpu in gpus)
+
+
 def _plan_all(
     models: Sequence[OneModel],
     weights: Mapping[str, ModelWeights | ModelError | ConfigError],
-    machine: Machine,
+    left: _Left,
     cpus: Mapping[str, Cpu],
 ) -> dict[str, Estimate]:
     """Plan each model for the memory that those before it leave: llama-server puts as many layers on GPUs as are free.
@@ -216,10 +241,11 @@ def _plan_all(
     known = [(one, found) for one in models if isinstance(found := weights[one.key], ModelWeights)]
     estimates: dict[str, Estimate] = {}
     for one, found in sorted(known, key=lambda pair: (pair[0].on_demand, -pair[1].size)):
-        estimated = found.estimate(one.settings.engine, dataclasses.replace(machine, cpu=cpus[one.key]))
+        machine = dataclasses.replace(left.machine, cpu=cpus[one.key])
+        estimated = found.estimate(one.settings.engine, machine, left.gpus)
         estimates[one.key] = estimated
         if not one.on_demand:
-            machine = _beside(estimated.plan, machine)
+            left = left.beside(estimated.plan)
     return estimates
 
 
@@ -234,14 +260,6 @@ def _shared(settings: Settings, device: int | None, host: int | None) -> Machine
         return given * MIB if there is None else min(given * MIB, there)
 
     return Machine(at_most(settings.memory.device_mib, device), at_most(settings.memory.host_mib, host))
-
-
-def _beside(plan: MemoryPlan, machine: Machine) -> Machine:
-    """Return what a model leaves of a machine. A GPU that is full is still one: at least a byte of it is left."""
-    device, host = machine.device_bytes, machine.host_bytes
-    return Machine(
-        device if not device else max(1, device - plan.device), None if host is None else max(0, host - plan.host)
-    )
 
 
 def _together(models: Sequence[PlannedModel], machine: Machine) -> Together:

@@ -10,8 +10,10 @@ from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import Header, Tensor, read_header
 from llama_gguf.models.inventory import file_status
+from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.estimate import Weights
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
+from llama_gguf.models.memory.several_gpus import plan_on_gpus
 from llama_gguf.models.memory.together import largest
 from llama_gguf.models.source import Named, OnDisk, Sources, Wanted, split_names
 
@@ -56,13 +58,16 @@ class ModelWeights:
         """Bytes of the model's own weights."""
         return sum(tensor.byte_size for tensor in self.model.tensors)
 
-    def estimate(self, engine: Engine, machine: Machine) -> Estimate:
-        """Return the plan for `machine`."""
+    def estimate(self, engine: Engine, machine: Machine, gpus: Sequence[Gpu]) -> Estimate:
+        """Return the plan for `machine`, whose GPUs are `gpus` if they are several."""
 
-        def plan(engine: Engine) -> MemoryPlan:
+        def on_one(engine: Engine) -> MemoryPlan:
             return plan_memory(
                 self.model, engine, machine, mmproj=self.mmproj, draft=self.draft, adapters=self.adapters
             )
+
+        def plan(engine: Engine) -> MemoryPlan:
+            return plan_on_gpus(on_one, engine, gpus) if len(gpus) > 1 else on_one(engine)
 
         return Estimate(plan(engine), _largest(plan, engine, self.model.architecture.trained_context))
 

@@ -13,6 +13,7 @@ from llama_gguf.cli.plan_facts import EngineFacts, PlanFacts, PlannedModel, Toge
 from llama_gguf.models.inventory import ModelFileStatus
 from llama_gguf.models.memory.devices import CARDS, MIB, Gpu
 from llama_gguf.models.memory.plan import MemoryPlan
+from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, Share
 from llama_gguf.models.source import Named, OnDisk
 
 _MAX_SETS_SHOWN = 6
@@ -138,6 +139,8 @@ def _show_memory(model: PlannedModel, console: Console) -> None:
     rows.append(("total", human(memory.device), human(memory.host)))
     rows.append(("available", _capacity(memory.device_capacity), _capacity(memory.host_capacity)))
     _show_table(rows, console)
+    if isinstance(memory, SeveralGpusPlan):
+        _show_table([("each GPU", "needs", "has", "layers"), *map(_share, memory.shares)], console)
     _show_verdict(verdict(memory), memory.verdict, memory.advice, console)
     if model.largest and (most := model.largest).slots:
         slots = _slots(model.one.settings.engine.slots)
@@ -147,6 +150,11 @@ def _show_memory(model: PlannedModel, console: Console) -> None:
         console.print(Text(f"  not counted: {line}"))
     for line in memory.assumptions:
         console.print(Text(f"  assumed: {line}", style="dim"))
+
+
+def _share(share: Share) -> tuple[str, ...]:
+    layers = f"{share.layers}, too full" if share.full else str(share.layers)
+    return share.gpu.name, human(share.device), human(share.gpu.total_bytes), layers
 
 
 def _show_together(together: Together, console: Console) -> None:
@@ -191,9 +199,9 @@ def _counted(gpus: tuple[Gpu, ...]) -> list[str]:
 
 def verdict(memory: MemoryPlan) -> str:
     """Return whether it fits, and where the layers are, in one sentence."""
-    layers = (
-        f"{memory.layers_on_device} of {memory.layers} layers on the GPU" if memory.layers_on_device else "on the CPU"
-    )
+    gpu = "GPUs" if isinstance(memory, SeveralGpusPlan) else "GPU"
+    on_gpu = f"{memory.layers_on_device} of {memory.layers} layers on the {gpu}"
+    layers = on_gpu if memory.layers_on_device else "on the CPU"
     return f"{memory.verdict}: {layers}, {memory.context_per_slot} tokens of context for each slot"
 
 

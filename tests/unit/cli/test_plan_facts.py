@@ -116,6 +116,16 @@ def test_layers_go_where_the_models_before_leave_room(shelf: Path) -> None:
     assert late.layers_on_device < second.layers_on_device <= second.layers
 
 
+def test_what_each_of_several_gpus_has_left(shelf: Path) -> None:
+    models: dict[str, dict[str, Any]] = {"first": {"path": f"{shelf}/large.gguf"}, "second": {}}
+    first, second = (item["memory"]["shares"] for item in as_data(planned(shelf, models, "2x8GiB"))["models"])
+    assert [share["layers"] for share in first] == [17, 16]
+    for before, after in zip(first, second, strict=True):
+        assert after["device_capacity_bytes"] == (8 << 30) - before["device_bytes"]
+    half = as_data(planned(shelf, models, "2x8GiB", memory={"device_mib": 8192}))["models"][0]["memory"]["shares"]
+    assert [share["device_capacity_bytes"] for share in half] == [4 << 30, 4 << 30]
+
+
 def test_a_full_gpu_is_still_one(shelf: Path) -> None:
     """It is not planned as if there were none: what has to be on it does not fit."""
     models: dict[str, dict[str, Any]] = {"first": {"path": f"{shelf}/large.gguf"}, "second": {}}

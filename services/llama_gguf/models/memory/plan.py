@@ -31,9 +31,11 @@ from llama_gguf.models.memory.work import NOT_FOLLOWED
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
 
-__all__ = ["Item", "Machine", "MemoryPlan", "Weights", "plan_memory"]
+__all__ = ["Item", "Machine", "MemoryPlan", "Verdict", "Weights", "plan_memory"]
 
-_FIT_MARGIN_BYTES = 1024 * MIB  # what llama-server's --fit leaves free
+Verdict = Literal["fits", "does not fit", "unknown"]
+
+FIT_MARGIN_BYTES = 1024 * MIB  # what llama-server's --fit leaves free
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class MemoryPlan:
         return sum(item.host for item in self.items if item.name == "repacked weights")
 
     @property
-    def verdict(self) -> Literal["fits", "does not fit", "unknown"]:
+    def verdict(self) -> Verdict:
         """Whether the model fits into the memory; never "fits" if there is more that is not counted."""
         if self.device_capacity is None and self.host_capacity is None:
             return "unknown"
@@ -144,7 +146,7 @@ def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
         return min(wanted, top)
     if wanted == "all" or machine.device_bytes is None or not inputs.engine.fit:
         return top
-    room = machine.device_bytes - _FIT_MARGIN_BYTES
+    room = machine.device_bytes - FIT_MARGIN_BYTES
     for layers in range(top, 0, -1):
         if _device_bytes(inputs, layers) <= room:
             return layers
@@ -177,7 +179,7 @@ def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
         if not slots:
             advice.append("use a smaller model or a smaller quantisation of it")
     elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
-        missing = _device_bytes(inputs, plan.layers) + _FIT_MARGIN_BYTES - plan.device_capacity
+        missing = _device_bytes(inputs, plan.layers) + FIT_MARGIN_BYTES - plan.device_capacity
         advice.append(
             f"{plan.layers_on_device} of {plan.layers} layers fit on the GPU, the rest is slow; "
             f"{missing / MIB:.0f} MiB more would fit all"

@@ -289,6 +289,19 @@ def test_a_card_that_is_not_rented_yet(tmp_path: Path) -> None:
     ]
 
 
+def test_several_cards_are_planned_one_by_one(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
+    options = ("--set", f"model.path={model}", "--set", f"paths.data_dir={tmp_path}")
+    cards = (*options, "--device", "RTX 3060, RTX 4090")
+    memory = data(*cards)["memory"]
+    assert [(share["gpu"], share["layers"]) for share in memory["shares"]] == [("RTX 3060", 11), ("RTX 4090", 22)]
+    assert sum(share["device_bytes"] for share in memory["shares"]) == memory["device_bytes"]
+    text = run(*cards, env={"COLUMNS": "30"}).stdout
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("  RTX")] == ["11", "22"]
+    assert "fits: 33 of 33 layers on the GPUs" in text
+    assert data(*options, "--vram", "24GB")["memory"]["shares"] == []
+
+
 @pytest.mark.parametrize("layers", ["auto", "all"])
 def test_how_far_the_settings_can_grow(tmp_path: Path, layers: str) -> None:
     """What is named fits with all layers on the GPU, and one step more does not."""
