@@ -40,6 +40,7 @@ def as_data(facts: PlanFacts) -> dict[str, Any]:
         "programs": [{"name": program.name, "argv": list(program.argv)} for program in facts.programs],
         "gpus": None if facts.gpus is None else [dataclasses.asdict(gpu) for gpu in facts.gpus],
         "memory": memory_as_data(only.memory) if only and only.memory else None,
+        "bytes_per_slot": only.bytes_per_slot if only else None,
         "largest": _largest(only) if only else None,
         "memory_problem": only.memory_problem.message if only and only.memory_problem else None,
         "together": _together(facts.together) if facts.together else None,
@@ -91,6 +92,7 @@ def _model_as_data(model: PlannedModel) -> dict[str, Any]:
         "socket": str(model.locations.run.engine_socket),
         "engine": {**_engine_as_data(model.engine), "argv": list(model.argv)},
         "memory": memory_as_data(model.memory) if model.memory else None,
+        "bytes_per_slot": model.bytes_per_slot,
         "largest": _largest(model),
         "memory_problem": model.memory_problem.message if model.memory_problem else None,
     }

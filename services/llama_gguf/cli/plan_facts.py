@@ -55,6 +55,7 @@ class PlannedModel:
     engine: EngineFacts
     argv: tuple[str, ...]
     memory: MemoryPlan | None
+    bytes_per_slot: int | None
     largest: Largest | None
     memory_problem: ModelError | ConfigError | None  # why there is no memory plan
 
@@ -174,6 +175,7 @@ def gather(
             engine=engine,
             argv=tuple(build_argv(one.settings, own, expected_files(one.settings.model, sources), host)),
             memory=estimated.plan if estimated else None,
+            bytes_per_slot=estimated.per_slot if estimated else None,
             largest=estimated.largest if estimated else None,
             memory_problem=None if isinstance(known, ModelWeights) else known,
         )

@@ -24,6 +24,7 @@ HeaderReader = Callable[[Wanted], Sequence[Header]]
 """Returns the headers of all parts of a file."""
 
 
+_CACHES = ("KV cache", "recurrent state")
 _MAX_SLOTS = 256
 _MAX_CONTEXT = 1 << 20  # where the file does not say what the model was trained with
 
@@ -42,6 +43,7 @@ class Estimate:
 
     plan: MemoryPlan
     largest: Largest | None
+    per_slot: int  # bytes that each slot takes: its keys and values, and its recurrent state
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class ModelWeights:
         def plan(engine: Engine) -> MemoryPlan:
             return plan_on_gpus(on_one, engine, gpus) if len(gpus) > 1 else on_one(engine)
 
-        return Estimate(plan(engine), _largest(plan, engine, self.model.architecture.trained_context))
+        found = plan(engine)
+        caches = sum(item.device + item.host for item in found.items if item.name in _CACHES)
+        grown = _largest(plan, engine, self.model.architecture.trained_context)
+        return Estimate(found, grown, caches // engine.slots)
 
 
 def _largest(replan: Callable[[Engine], MemoryPlan], engine: Engine, trained_context: int) -> Largest | None:

@@ -142,7 +142,9 @@ def _show_memory(model: PlannedModel, console: Console) -> None:
     if isinstance(memory, SeveralGpusPlan):
         _show_table([("each GPU", "needs", "has", "layers"), *map(_share, memory.shares)], console)
     _show_verdict(verdict(memory), memory.verdict, memory.advice, console)
-    if model.largest and (most := model.largest).slots:
+    if model.bytes_per_slot:
+        console.print(Text(f"  each slot: {human(model.bytes_per_slot)} of caches"))
+    if most := model.largest:
         slots = _slots(model.one.settings.engine.slots)
         text = f"{most.context_per_slot} tokens with {slots}, or {_slots(most.slots)} with {memory.context_per_slot}"
         console.print(Text(f"  at most: {text}"))

@@ -80,6 +80,8 @@ def test_everything_for_machines(config: Path, tmp_path: Path, tiny_model: Path,
     memory = found["memory"]
     assert (memory["verdict"], memory["layers_on_device"], memory["device_capacity_bytes"]) == ("fits", 0, 0)
     assert memory["host_bytes"] == sum(item["host_bytes"] for item in memory["items"])
+    (cache,) = (item["host_bytes"] for item in memory["items"] if item["name"] == "KV cache")
+    assert found["bytes_per_slot"] == cache // 2
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "run").exists()
 
