@@ -157,26 +157,32 @@ def _device_bytes(inputs: Inputs, layers: int) -> int:
     return sum(item.device for item in count_items(inputs, layers))
 
 
+def _all_bytes(inputs: Inputs, layers: int) -> int:
+    return sum(item.device + item.host for item in count_items(inputs, layers))
+
+
 def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
-    """Say what to reduce, and by how much, if the model does not fit; or how much GPU memory is missing."""
+    """Say what to change if the model does not fit, first what costs least; or how much GPU memory is missing."""
     advice = []
     if plan.verdict == "does not fit":
+        smaller = _with_smaller_cache(inputs)
+        if smaller:
+            advice.append(f"{_SMALLER_CACHE} would {_saving(inputs, plan, smaller)}")
         if slots := _largest(inputs, plan, "slots", inputs.engine.slots):
             advice.append(f"engine.slots: {slots} would fit")
-        if context := _largest(inputs, plan, "context_per_slot", plan.context_per_slot):
+        context = _largest(inputs, plan, "context_per_slot", plan.context_per_slot)
+        if context:
             advice.append(f"engine.context_per_slot: {context} would fit")
+        elif not slots and smaller and (context := _largest_of_one_slot(smaller, plan)):
+            advice.append(f"{_SMALLER_CACHE} with engine.slots: 1 and engine.context_per_slot: {context} would fit")
         if layers := _max_layers(inputs, plan):
             advice.append(f"engine.gpu_layers: {layers} would fit, more slowly (auto finds it automatically)")
-        if inputs.engine.cache_type_k == "f16" and inputs.engine.cache_type_v == "f16":
-            cache = sum(item.device + item.host for item in plan.items if item.name == "KV cache")
-            saved = cache * 15 // 32  # q8_0 needs 34 bytes where f16 needs 64
-            advice.append(f"engine.cache_type_k and cache_type_v: q8_0 would save {saved / MIB:.0f} MiB")
         if plan.repacked and plan.host_capacity is not None and plan.host > plan.host_capacity:
             advice.append(
                 f"engine.extra_args: [--no-repack] would leave {plan.repacked / MIB:.0f} MiB of weights memory-mapped, "
                 "which the kernel reclaims instead of swapping; slower"
             )
-        if not slots:
+        if not slots and not context:
             advice.append("use a smaller model or a smaller quantisation of it")
     elif plan.device_capacity and plan.layers_on_device < plan.layers and inputs.engine.gpu_layers == "auto":
         missing = _device_bytes(inputs, plan.layers) + FIT_MARGIN_BYTES - plan.device_capacity
@@ -187,18 +193,51 @@ def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
     return tuple(advice)
 
 
+_SMALLER_CACHE = "engine.cache_type_k and cache_type_v: q8_0"
+
+
+def _with_smaller_cache(inputs: Inputs) -> Inputs | None:
+    """Return the inputs with a quantised cache, which loses next to nothing; None if it is already smaller than f16.
+
+    A quantised V cache requires flash attention.
+    """
+    engine = inputs.engine
+    if (engine.cache_type_k, engine.cache_type_v) != ("f16", "f16") or engine.flash_attention == "off":
+        return None
+    return _changed(inputs, cache_type_k="q8_0", cache_type_v="q8_0")
+
+
+def _saving(inputs: Inputs, plan: MemoryPlan, smaller: Inputs) -> str:
+    if _fits(smaller, plan):
+        return "fit"
+    before, after = (_all_bytes(these, plan.layers_on_device) for these in (inputs, smaller))
+    return f"save {(before - after) / MIB:.0f} MiB"
+
+
+def _changed(inputs: Inputs, **engine: object) -> Inputs:
+    return replace(inputs, engine=inputs.engine.model_copy(update=engine))
+
+
+def _fits(inputs: Inputs, plan: MemoryPlan) -> bool:
+    """Return whether other inputs fit on the machine of `plan`, with its layers on the GPU."""
+    items = count_items(inputs, plan.layers_on_device)
+    device, host = sum(item.device for item in items), sum(item.host for item in items)
+    return device <= (plan.device_capacity or device) and host <= (plan.host_capacity or host)
+
+
 def _largest(inputs: Inputs, plan: MemoryPlan, field: str, current: int) -> int:
     """Return the largest value of an engine setting below `current` that fits, 0 if none does."""
     step = 1 if field == "slots" else CELLS
     low, high = 0, (current - 1) // step
     while low < high:
         middle = (low + high + 1) // 2
-        tried = replace(inputs, engine=inputs.engine.model_copy(update={field: middle * step}))
-        items = count_items(tried, plan.layers_on_device)
-        device, host = sum(item.device for item in items), sum(item.host for item in items)
-        fits = device <= (plan.device_capacity or device) and host <= (plan.host_capacity or host)
+        fits = _fits(_changed(inputs, **{field: middle * step}), plan)
         low, high = (middle, high) if fits else (low, middle - 1)
     return low * step
+
+
+def _largest_of_one_slot(inputs: Inputs, plan: MemoryPlan) -> int:
+    return _largest(_changed(inputs, slots=1), plan, "context_per_slot", plan.context_per_slot + 1)
 
 
 def _max_layers(inputs: Inputs, plan: MemoryPlan) -> int:

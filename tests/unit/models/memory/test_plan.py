@@ -172,7 +172,7 @@ def test_auto_takes_what_fits(llama_8b: Path) -> None:
 def test_what_does_not_fit_says_what_would(llama_8b: Path) -> None:
     found = plan(llama_8b, 8 << 30, gpu_layers="all", slots=8, context_per_slot=8192)
     assert found.verdict == "does not fit"
-    slots, context, layers, cache = found.advice
+    cache, slots, context, layers = found.advice
     most = int(layers.split()[1])
     for count, verdict in ((most, "fits"), (most + 1, "does not fit")):
         tried = plan(llama_8b, 8 << 30, gpu_layers=count, slots=8, context_per_slot=8192)
@@ -184,9 +184,36 @@ def test_what_does_not_fit_says_what_would(llama_8b: Path) -> None:
     assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=fewer + 1, context_per_slot=8192).verdict == "does not fit"
     assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=8, context_per_slot=shorter).verdict == "fits"
     assert plan(llama_8b, 8 << 30, gpu_layers="all", slots=8, context_per_slot=shorter + 256).verdict == "does not fit"
-    assert cache == "engine.cache_type_k and cache_type_v: q8_0 would save 3840 MiB"
+    assert re.fullmatch(r"engine\.cache_type_k and cache_type_v: q8_0 would save 38\d\d MiB", cache)
     hopeless = plan(llama_8b, 2 << 30, gpu_layers="all")
     assert hopeless.advice[-1] == "use a smaller model or a smaller quantisation of it"
+
+
+def test_what_costs_least_is_advised_first(llama_8b: Path) -> None:
+    engine: dict[str, Any] = {"gpu_layers": "all", "slots": 4, "context_per_slot": 8192}
+    first = plan(llama_8b, 8 << 30, **engine).advice[0]
+    assert first == "engine.cache_type_k and cache_type_v: q8_0 would fit"
+    smaller: dict[str, Any] = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+    assert plan(llama_8b, 8 << 30, **engine, **smaller).verdict == "fits"
+    for without in ({"flash_attention": "off"}, smaller):
+        assert not any("q8_0" in line for line in plan(llama_8b, 5 << 30, **engine | without).advice)
+
+
+def test_if_nothing_alone_is_enough_all_of_it_together_may_be(llama_8b: Path) -> None:
+    """Where memory holds the weights and the buffers, and next to no context."""
+    engine: dict[str, Any] = {"gpu_layers": "all", "slots": 2, "context_per_slot": 256}
+    size = plan(llama_8b, None, gpu_layers="all", slots=1, context_per_slot=256).device
+    found = plan(llama_8b, size, **engine)
+    assert found.verdict == "does not fit"
+    assert "engine.slots: 1 would fit" in found.advice
+    tight = plan(llama_8b, size - (10 << 20), **engine)
+    line = next(line for line in tight.advice if "with engine.slots: 1" in line)
+    assert line == (
+        "engine.cache_type_k and cache_type_v: q8_0 with engine.slots: 1 and engine.context_per_slot: 256 would fit"
+    )
+    together = {"slots": 1, "context_per_slot": 256, "cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+    assert plan(llama_8b, size - (10 << 20), **engine | together).verdict == "fits"
+    assert "use a smaller model or a smaller quantisation of it" not in tight.advice
 
 
 def test_main_memory_counts_too(llama_8b: Path) -> None:
