@@ -50,6 +50,7 @@ class PrefixLimits:
     """How much of a file is read, in steps, and how long that can take; tests use less."""
 
     steps: tuple[int, ...] = (_MIB, 8 * _MIB, 24 * _MIB, 64 * _MIB)  # a vocabulary of 260,000 tokens takes 16 MiB
+    later_steps: tuple[int, ...] = (_MIB // 4, _MIB, 8 * _MIB)  # of a split file's other parts, without a vocabulary
     connect_seconds: float = 10.0
     stall_seconds: float = 15.0
     total_seconds: float = 90.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llama_gguf.errors import ModelError
@@ -20,6 +21,7 @@ from llama_gguf.settings.gguf_file import SUFFIX
 from llama_gguf.states import Phase
 
 _PARALLEL = 8
+_MAX_PARTS = 1000
 
 
 def read_remote(
@@ -57,6 +59,8 @@ class _Silent:
 
 def _files(wanted: Wanted, context: FetchContext) -> list[RemoteFile]:
     match wanted.origin:
+        case OnHub(file=name) | AtUrl(path=Path(name=name)) if (parts := len(split_names(name))) > _MAX_PARTS:
+            raise ModelError(f"{wanted.setting}: {parts} parts; at most {_MAX_PARTS} are read", code="model_split")
         case OnHub() as origin:
             from llama_gguf.models.hub.huggingface import parts_on_hub  # noqa: PLC0415 - imports a large library
 
@@ -90,8 +94,9 @@ async def _fetch(
     async with HttpClient(network, limits.connect_seconds, limits.stall_seconds) as client:
 
         async def fetch(number: int, file: RemoteFile) -> RemoteHeader:
+            own = replace(limits, steps=limits.later_steps) if number else limits
             async with places:
-                return await fetch_header(client, file, scratch / f"{number}{SUFFIX}", cache, limits)
+                return await fetch_header(client, file, scratch / f"{number}{SUFFIX}", cache, own)
 
         first = await fetch(0, files[0])  # its failure is that of the others too, in most cases
         return (first, *await asyncio.gather(*(fetch(number, file) for number, file in enumerate(files) if number)))

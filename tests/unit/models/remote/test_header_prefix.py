@@ -187,6 +187,22 @@ def test_other_bytes_than_requested(site: FileServer, read: Read, model: Header)
     assert refusal(read).code == "bad_answer"
 
 
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [
+        ("/m", "more than 10 redirects"),
+        ("file:///etc/passwd", "redirects to file: instead of"),
+        ("http://[", "an invalid URL"),
+    ],
+)
+def test_redirects_that_lead_nowhere(site: FileServer, read: Read, target: str, complaint: str) -> None:
+    site.redirects["/m"] = target
+    error = refusal(read)
+    assert complaint in error.message
+    assert error.permanent
+    assert len(ranges(site)) <= 11
+
+
 def test_a_file_that_changes_meanwhile(site: FileServer, read: Read, model: Header) -> None:
     """Its parts would be of two versions; the second attempt sees only the new one."""
     other = write_tiny_model(model.path.parent / "other.gguf", seed=3, context=4096)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import gguf
@@ -17,9 +18,12 @@ from llama_gguf.models.remote.headers import read_remote
 from llama_gguf.models.source import plan_sources, split_names
 from support.file_server import COMMIT, FileServer, Remote, file_server
 from support.model_box import locations_for, settings_for
+from support.proxy_servers import ProxyServer, http_proxy, names_of, socks_proxy
 
 REPO, FILE = "acme/tiny-GGUF", "tiny-Q4_K_M.gguf"
-LIMITS = PrefixLimits(steps=(1000, 20_000), stall_seconds=5, total_seconds=20, retry_seconds=0.01)
+LIMITS = PrefixLimits(
+    steps=(1000, 20_000), later_steps=(300, 4000), stall_seconds=5, total_seconds=20, retry_seconds=0.01
+)
 
 
 @pytest.fixture
@@ -142,10 +146,37 @@ def test_at_a_url(hub: FileServer, tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "cache").iterdir() if "5ecret" in path.name]
 
 
-def test_through_the_proxy(hub: FileServer, tmp_path: Path, tiny_model: Path) -> None:
-    """The servers of tests/support/proxy_servers.py prove the client; this proves that it is the same one."""
-    with pytest.raises(ModelError, match=r"through the proxy http://127\.0\.0\.1:9"):
-        read(tmp_path, {"url": "http://models.test/m.gguf"}, {"http_proxy": "http://127.0.0.1:9"})
+def test_no_name_makes_it_ask_for_many_files(hub: FileServer, tmp_path: Path) -> None:
+    at_url: dict[str, object] = {"url": hub.url("/a@b/m-00001-of-99999.gguf?x=@1")}
+    for model in (on_hub("m-00001-of-99999.gguf"), at_url):
+        with pytest.raises(ModelError, match="99999 parts; at most 1000 are read"):
+            read(tmp_path, model)
+    assert hub.requests == []
+
+
+def test_a_part_whose_header_is_as_large_as_a_first_one(hub: FileServer, tmp_path: Path, tiny_model: Path) -> None:
+    parts = write_split(tmp_path, 2)
+    hub.hub[REPO] |= {parts[0].name: Remote(parts[0].read_bytes()), parts[1].name: Remote(tiny_model.read_bytes())}
+    with pytest.raises(ModelError, match="its header is larger than"):
+        read(tmp_path, on_hub(parts[0].name))
+
+
+@pytest.mark.parametrize("opened", [http_proxy, socks_proxy])
+def test_through_a_proxy(
+    plain_site: FileServer,
+    tmp_path: Path,
+    tiny_model: Path,
+    opened: Callable[[dict[str, int]], AbstractContextManager[ProxyServer]],
+) -> None:
+    plain_site.files["/m.gguf"] = Remote(tiny_model.read_bytes())
+    scheme = "http" if opened is http_proxy else "socks5h"
+    with opened(names_of(plain_site.port)) as proxy:
+        variables = {"http_proxy": f"{scheme}://localhost:{proxy.port}"}
+        (found,) = read(tmp_path, {"url": "http://models.test/m.gguf"}, variables)
+        assert proxy.seen
+    assert found.header.tensors == read_header(tiny_model).tensors
+    with pytest.raises(ModelError, match="the proxy"):
+        read(tmp_path, {"url": "http://models.test/other.gguf"}, variables)
 
 
 def test_a_hub_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
