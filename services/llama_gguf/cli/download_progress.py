@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from llama_gguf.cli.plan_view import human
+from llama_gguf.cli.plan.view import human
 from llama_gguf.models.model_files import Reporter
 from llama_gguf.models.progress import LINE_SECONDS, Meter
 from llama_gguf.states import Phase

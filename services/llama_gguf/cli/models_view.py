@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llama_gguf.cli.plan_view import human
+from llama_gguf.cli.plan.view import human
 from llama_gguf.cli.shelf import Shelf
 from llama_gguf.logs import clean
 from llama_gguf.models.shelf.scan import Stored

@@ -12,7 +12,7 @@ import click
 
 from llama_gguf.cli.commands.models import pull_models
 from llama_gguf.cli.config_options import config_options, load_or_exit
-from llama_gguf.cli.plan_view import human
+from llama_gguf.cli.plan.view import human
 from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.facts import has_chat_template

@@ -16,7 +16,7 @@ from llama_gguf import logs
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.cli.download_progress import reporting
 from llama_gguf.cli.models_view import label, missing_rows, print_table, row
-from llama_gguf.cli.plan_view import human
+from llama_gguf.cli.plan.view import human
 from llama_gguf.cli.shelf import Shelf, chosen_models, open_shelf
 from llama_gguf.errors import ExitCode, ModelError
 from llama_gguf.models.checksum import file_sha256

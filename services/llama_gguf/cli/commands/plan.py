@@ -13,9 +13,9 @@ from rich.console import Console
 
 from llama_gguf.cli.commands.check import on_this_machine
 from llama_gguf.cli.config_options import chosen, config_argument, load_or_exit
-from llama_gguf.cli.plan_data import as_data
-from llama_gguf.cli.plan_facts import gather
-from llama_gguf.cli.plan_view import card_lines, show
+from llama_gguf.cli.plan.data import as_data
+from llama_gguf.cli.plan.facts import gather
+from llama_gguf.cli.plan.view import card_lines, show
 from llama_gguf.errors import ExitCode
 from llama_gguf.models.memory.devices import CARDS, MIB, DeviceError, Gpu, bytes_of, gpus_of_names, gpus_of_sizes
 from llama_gguf.settings.messages.report import as_data as problems_as_data

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from llama_gguf.cli import plan_facts
 from llama_gguf.cli.__main__ import run as cli
 from llama_gguf.cli.commands.plan import plan
+from llama_gguf.cli.plan import facts as plan_facts
 from llama_gguf.cpu import read_cpu
 from llama_gguf.engine import variant_memory
 from llama_gguf.engine.cpu_libraries import sha256

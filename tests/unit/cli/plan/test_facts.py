@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from rich.console import Console
 
-from llama_gguf.cli.plan_data import as_data
-from llama_gguf.cli.plan_facts import PlanFacts, gather
-from llama_gguf.cli.plan_view import show
+from llama_gguf.cli.plan.data import as_data
+from llama_gguf.cli.plan.facts import PlanFacts, gather
+from llama_gguf.cli.plan.view import show
 from llama_gguf.errors import ExitCode
 from llama_gguf.models.memory.devices import gpus_of_sizes
 from llama_gguf.settings.loading.load import load

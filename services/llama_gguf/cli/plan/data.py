@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from llama_gguf.cli.plan_facts import EngineFacts, PlanFacts, PlannedModel, Together
+from llama_gguf.cli.plan.facts import EngineFacts, PlanFacts, PlannedModel, Together
 from llama_gguf.models.memory.plan import MemoryPlan
 from llama_gguf.models.memory.several_gpus import SeveralGpusPlan
 from llama_gguf.rundir import engine_variant

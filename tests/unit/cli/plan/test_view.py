@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_gguf.cli.plan_view import columns, command_lines, human
+from llama_gguf.cli.plan.view import columns, command_lines, human
 
 
 def test_a_command_to_paste() -> None:

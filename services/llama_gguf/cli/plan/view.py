@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from llama_gguf.cli.plan_facts import EngineFacts, PlanFacts, PlannedModel, Together
+from llama_gguf.cli.plan.facts import EngineFacts, PlanFacts, PlannedModel, Together
 from llama_gguf.models.inventory import ModelFileStatus
 from llama_gguf.models.memory.devices import CARDS, MIB, Gpu
 from llama_gguf.models.memory.plan import MemoryPlan

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_gguf.cli.plan_memory import Estimate, HeaderReader, Largest, ModelWeights, header_reader, read_weights
+from llama_gguf.cli.plan.memory import Estimate, HeaderReader, Largest, ModelWeights, header_reader, read_weights
 from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import Device, devices, find_binary, has_gpu_backend, version

@@ -1,0 +1,1 @@
+"""What `plan` shows, gathered, as JSON and as text."""
