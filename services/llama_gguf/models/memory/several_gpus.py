@@ -6,10 +6,11 @@ possible, fills one GPU after the other from the last layer on.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from llama_gguf.models.memory.devices import Gpu
@@ -19,6 +20,7 @@ from llama_gguf.models.memory.plan import FIT_MARGIN_BYTES, Item, MemoryPlan, Ve
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
 
+_NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,9})?")
 _ON_EACH = {"compute buffers", "program"}
 _ON_THE_FIRST = {"multimodal projector"}
 _SPREAD = {"draft model", "LoRA adapters"}  # by free memory, as the layers they belong to
@@ -62,8 +64,9 @@ def plan_on_gpus(replan: Callable[[Engine], MemoryPlan], engine: Engine, gpus: S
 
     wanted = engine.gpu_layers
     top = at(0).layers
-    counts = _by_free_memory(gpus, top if isinstance(wanted, str) else min(wanted, top))
-    if wanted == "auto" and engine.fit and not _has_margin(_shares(at, gpus, counts)):
+    given = given_split(engine.extra_args, len(gpus))
+    counts = _split(given or _free(gpus), top if isinstance(wanted, str) else min(wanted, top))
+    if wanted == "auto" and engine.fit and not given and not _has_margin(_shares(at, gpus, counts)):
         counts = _filled(at, gpus, top)
     shares = _shares(at, gpus, counts)
     plan = at(sum(counts))
@@ -92,15 +95,31 @@ def _multiplied(item: Item, gpus: Sequence[Gpu], counts: Sequence[int]) -> Item:
 _ASSUMED = "the compute buffers of each GPU are as large as those of a single one, which has no copies for the others"
 
 
-def _by_free_memory(gpus: Sequence[Gpu], layers: int) -> tuple[int, ...]:
+def given_split(extra_args: Sequence[str], gpus: int) -> tuple[float, ...]:
+    """Return the proportions that --tensor-split gives the GPUs, or one GPU for --split-mode none; () for neither."""
+    values = dict(pairwise((*extra_args, "")))
+    if values.get("--split-mode", values.get("-sm")) == "none":
+        main = values.get("--main-gpu") or values.get("-mg") or "0"
+        return tuple(float(str(number) == main) for number in range(gpus)) if main.isdecimal() else ()
+    text = values.get("--tensor-split") or values.get("-ts") or ""
+    parts = [part for part in re.split(r"[,/]", text)[:gpus] if _NUMBER.fullmatch(part)]
+    split = (*map(float, parts), *(0.0 for _ in range(gpus - len(parts))))
+    return split if sum(split) else ()
+
+
+def _free(gpus: Sequence[Gpu]) -> tuple[float, ...]:
+    return tuple(float(max(0, gpu.total_bytes - DEVICE_CONTEXT_BYTES)) for gpu in gpus)
+
+
+def _split(proportions: Sequence[float], layers: int) -> tuple[int, ...]:
     """Return how many layers each GPU gets, the first layers on the first."""
-    free = [max(0, gpu.total_bytes - DEVICE_CONTEXT_BYTES) for gpu in gpus]
-    if not sum(free):
-        return (*(0 for _ in gpus[1:]), layers)
-    points = [part / sum(free) for part in accumulate(free)]
-    counts = [0] * len(gpus)
+    whole = sum(proportions)
+    if not whole:
+        return (*(0 for _ in proportions[1:]), layers)
+    points = [part / whole for part in accumulate(proportions)]
+    counts = [0] * len(points)
     for layer in range(layers):
-        counts[min(bisect_right(points, layer / layers), len(gpus) - 1)] += 1
+        counts[min(bisect_right(points, layer / layers), len(points) - 1)] += 1
     return tuple(counts)
 
 

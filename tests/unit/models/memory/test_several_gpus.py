@@ -12,7 +12,7 @@ from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.estimate import DEVICE_CONTEXT_BYTES, MIB
 from llama_gguf.models.memory.plan import FIT_MARGIN_BYTES, Machine, MemoryPlan, Weights, plan_memory
-from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, plan_on_gpus
+from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, given_split, plan_on_gpus
 from llama_gguf.settings.sections.engine import Engine
 from support.sparse_model import Dimensions, write_sparse_model
 
@@ -59,6 +59,33 @@ def test_the_split_is_that_of_llama_cpp(model: Weights, sizes: tuple[float, ...]
     assert layers(plan(model, *sizes, gpu_layers=20)) == upper_bound(free, 20)
     assert (found.verdict, found.layers_on_device) == ("fits", 33)
     assert layers(plan(model, *sizes)) == layers(found)  # auto changes nothing where each has its margin
+
+
+@pytest.mark.parametrize(
+    ("arguments", "split"),
+    [
+        (("--tensor-split", "3,1"), (3, 1)),
+        (("-ts", "1/2"), (1, 2)),
+        (("-ts", "0.5,0.5,7"), (0.5, 0.5)),
+        (("-ts", "1"), (1, 0)),
+        (("--split-mode", "none"), (1, 0)),
+        (("-sm", "none", "--main-gpu", "1"), (0, 1)),
+        (("-ts", "0,0"), ()),
+        (("-ts", "many"), ()),
+        (("-ts",), ()),
+        (("--no-host", "--verbose"), ()),
+    ],
+)
+def test_a_split_of_the_operators_own(arguments: tuple[str, ...], split: tuple[float, ...]) -> None:
+    assert given_split(arguments, 2) == split
+
+
+def test_it_is_followed_and_nothing_is_fitted(model: Weights) -> None:
+    """llama.cpp does not fit what the operator has split."""
+    assert layers(plan(model, 24, 24, extra_args=("-ts", "3,1"))) == upper_bound([3, 1], 33)
+    assert layers(plan(model, 24, 24, extra_args=("-sm", "none", "-mg", "1"))) == [0, 33]
+    tight = plan(model, 24, 3, extra_args=("-ts", "1,3"))
+    assert (layers(tight), tight.verdict) == (upper_bound([1, 3], 33), "does not fit")
 
 
 def test_all_bytes_are_on_one_of_them(model: Weights) -> None:
