@@ -84,6 +84,32 @@ def test_everything_for_machines(config: Path, tmp_path: Path, tiny_model: Path,
     assert found["bytes_per_slot"] == cache // 2
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "run").exists()
+    (model,) = found["models"]
+    assert model["name"] is None
+    assert (model["names"], model["files"]) == (found["model"]["names"], found["model"]["files"])
+    for same in ("memory", "largest", "bytes_per_slot"):
+        assert model[same] == found[same]
+    assert found["together"] is None
+    assert found["verdict"] == "fits"
+
+
+def test_the_structure_is_stable(config: Path, tmp_path: Path) -> None:
+    """Scripts read it: keys may be added, and none goes. They are there whatever is known."""
+    keys = {
+        "": "config data_dir run_dir paths model models engine listen sockets programs gpus memory bytes_per_slot "
+        "largest memory_problem together verdict problems",
+        "models": "name names files load required program socket engine memory bytes_per_slot largest memory_problem",
+        "engine": "binary version cpu_variant problem devices argv",
+        "memory": "verdict device_bytes host_bytes host_mapped_bytes device_capacity_bytes host_capacity_bytes layers "
+        "layers_on_device context_per_slot shares items advice assumptions unknown",
+    }
+    here, unknown = data(config), data(config, "--set", f"model.path={tmp_path}/absent.gguf", code=ExitCode.CONFIG)
+    for found in (here, unknown):
+        assert set(found) == set(keys[""].split())
+        assert set(found["models"][0]) == set(keys["models"].split())
+        assert set(found["engine"]) == set(found["models"][0]["engine"]) == set(keys["engine"].split())
+    assert set(here["memory"]) == set(keys["memory"].split())
+    assert unknown["verdict"] == "unknown"
 
 
 @pytest.mark.engine
