@@ -11,7 +11,15 @@ from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.gguf.known_architectures import UPDATE_HINT, problem_of
 from llama_gguf.models.source import Named, split_names
-from llama_gguf.settings.gguf_file import SUFFIX, has_suffix, named_file, possible_names
+from llama_gguf.settings.gguf_file import (
+    BEGINNING_BYTES,
+    GGUF_HINT,
+    SUFFIX,
+    described,
+    has_suffix,
+    named_file,
+    possible_names,
+)
 from llama_gguf.settings.words import closest
 
 Role = Literal["model", "mmproj", "draft", "lora"]
@@ -88,7 +96,7 @@ def _instead(name: str, names: Iterable[str], place: str) -> str:
 
 def check_model(path: Path, setting: str, role: Role) -> Header:
     """Return the header of `path`. Raises a permanent ModelError unless it is a complete GGUF file for its `role`."""
-    header = read_header(path)
+    header = _read(path, setting)
     _check_complete(header, setting)
     count = header.number("split.count")
     if count > 1:
@@ -103,6 +111,18 @@ def check_model(path: Path, setting: str, role: Role) -> Header:
     if found == "model" and (problem := problem_of(header)):
         raise ModelError(f"{setting}: {path}: {problem}", code="model_unsupported", hint=UPDATE_HINT)
     return header
+
+
+def _read(path: Path, setting: str) -> Header:
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING_BYTES)
+    if kind := described(beginning):
+        hint = "run `git lfs pull` in its repository" if "LFS" in kind else GGUF_HINT
+        raise ModelError(f"{setting}: {path} is {kind}, not a GGUF file", code="model_not_gguf", hint=hint)
+    try:
+        return read_header(path)
+    except ModelError as error:
+        raise ModelError(f"{setting}: {error.message}", code=error.code, hint=error.hint) from error
 
 
 _ROLE_NAMES: dict[Role, str] = {
@@ -145,4 +165,4 @@ def _check_parts(path: Path, setting: str, number: int, count: int) -> None:
     for name in names[1:]:
         part = path.with_name(name)
         check_readable(part, setting)
-        _check_complete(read_header(part), setting)
+        _check_complete(_read(part, setting), setting)

@@ -16,15 +16,13 @@ from urllib.parse import unquote, urlsplit
 from llama_gguf.errors import ConfigError
 from llama_gguf.settings import Locations
 from llama_gguf.settings.environment_value import clean
-from llama_gguf.settings.gguf_file import SUFFIX
+from llama_gguf.settings.gguf_file import SPLIT, SUFFIX
 from llama_gguf.settings.platform import RUNPOD_MODEL_CACHE
 from llama_gguf.settings.redaction import url_without_secrets
 from llama_gguf.settings.sections.sources import ONE_SOURCE, sources_of
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.model import Artifact, HuggingFace, Model
-
-_SPLIT = re.compile(rf"-(?P<number>\d{{5}})-of-(?P<count>\d{{5}}){re.escape(SUFFIX)}$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +164,13 @@ def served_names(model: Model) -> tuple[str, ...]:
         file = unquote(urlsplit(model.url).path)
     else:
         file = model.path or model.name or (model.hf.file if model.hf else "")
-    stem = _SPLIT.sub("", file.rsplit("/", 1)[-1]).removesuffix(SUFFIX)
+    stem = SPLIT.sub("", file.rsplit("/", 1)[-1]).removesuffix(SUFFIX)
     return (stem.replace(",", "_").strip() or "model",)  # llama-server splits names at commas
 
 
 def split_names(name: str) -> tuple[str, ...]:
     """Return the names of all parts of the split model that `name` belongs to; only `name` if it is not a part."""
-    match = _SPLIT.search(name)
+    match = SPLIT.search(name)
     if not match:
         return (name,)
     count = int(match["count"])

@@ -6,6 +6,7 @@ validated settings and on those of a snapshot alike; imports no pydantic.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,21 @@ class OneModel:
             if name.startswith(prefix):
                 return self.place + name.removeprefix("model")
         return self.place if name == "model" else name
+
+    def placed(self, text: str) -> str:
+        """Return a message about `settings` with their places in the configuration; file names are left alone."""
+        return _NAME.sub(self._placed, text) if self.key else text
+
+    def _placed(self, match: re.Match[str]) -> str:
+        section = self.settings.engine if match["section"] == "engine" else self.settings.model
+        known = match["field"] is None or match["field"] in vars(section)
+        return self.place_of(match.group()) if known else match.group()
+
+
+_NAME = re.compile(
+    r"""(?<![\w./"'-])(?:(?P<section>model|engine)\.(?P<field>\w+)(?:\[\d+\]|\.\w+)*|(?<!\w )model(?=: ))"""
+)
+"""The dotted name of a setting in a message, or of the whole section where a message begins with it."""
 
 
 def each_model(settings: Settings) -> tuple[OneModel, ...]:

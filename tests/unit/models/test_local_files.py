@@ -37,6 +37,26 @@ def test_a_half_downloaded_file(models: Path, tmp_path: Path) -> None:
     assert f"{len(whole) - 1000} of {len(whole)} bytes" in cut.message
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n", "is a Git LFS pointer, not a GGUF file"),
+        ((99).to_bytes(8, "little") + b'{"__metadata__":{}}', "is a safetensors file, not a GGUF file"),
+        (b"PK\x03\x04" + bytes(60), "is a PyTorch file or an archive, not a GGUF file"),
+        (b"<!DOCTYPE html><html>" + bytes(60), "is a web page, not a GGUF file"),
+        (b"nonsense" * 8, "is not a valid GGUF file: it starts with b'nons', not b'GGUF'"),
+        (b"GGUF", "is not a valid GGUF file: it has only 4 bytes"),
+        (b"", "is not a valid GGUF file: it has only 0 bytes"),
+    ],
+)
+def test_what_is_no_gguf_file_is_named(models: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    (models / "x.gguf").write_bytes(content)
+    error = failure(tmp_path, {"name": "x"})
+    assert error.message == f"model: {models / 'x.gguf'} {message}"
+    assert error.code == "model_not_gguf"
+    assert error.hint
+
+
 def test_empty_and_missing_directories(tmp_path: Path) -> None:
     locations = locations_for(tmp_path)
     assert failure(tmp_path, {"name": "a"}).hint == f"{locations.models_dir} has no GGUF files"

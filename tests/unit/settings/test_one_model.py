@@ -61,6 +61,27 @@ def test_places_are_those_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("read", [snapshots.read, snapshots.read_validated])
+def test_messages_name_the_places_of_the_file(tmp_path: Path, read: Any) -> None:
+    settings = parse(TREE)
+    snapshots.write(Snapshot(settings, locate(settings, {})), tmp_path / "settings.json")
+    chat, _ = read(tmp_path / "settings.json").models
+    placed = {
+        "model.path: /x/model.gguf does not exist": "models.chat.path: /x/model.gguf does not exist",
+        'model.url: "model.safetensors" is not GGUF': 'models.chat.url: "model.safetensors" is not GGUF',
+        'model.name: "model.name" is odd': 'models.chat.name: "model.name" is odd',
+        "model.lora[1].path: no": "models.chat.lora[1].path: no",
+        "model: no source is set": "models.chat: no source is set",
+        "fits the model: fine": "fits the model: fine",
+        "engine.slots and engine.context_per_slot": "engine.slots and models.chat.engine.context_per_slot",
+        "engine.log has it": "engine.log has it",
+        "submodel.path": "submodel.path",
+    }
+    assert {text: chat.placed(text) for text in placed} == placed
+    (alone,) = each_model(parse({"model": {"name": "a.gguf"}}))
+    assert [alone.placed(text) for text in placed] == list(placed)
+
+
+@pytest.mark.parametrize("read", [snapshots.read, snapshots.read_validated])
 def test_a_snapshot_has_every_model_with_files_of_its_own(tmp_path: Path, read: Any) -> None:
     settings = parse(TREE)
     file = tmp_path / "settings.json"

@@ -36,6 +36,15 @@ def batches(settings: Settings) -> Iterator[Problem]:
         yield Problem("input-over-batch", message, "engine.batch_size", hint=hint, severity="warning")
 
 
+def slots(settings: Settings) -> Iterator[Problem]:
+    """A batch has room for one token of each slot: llama-server aborts while it loads the model if it has not."""
+    engine = settings.engine
+    if engine.slots > engine.batch_size:
+        message = f"engine.slots: {engine.slots} slots are more than a batch of {engine.batch_size} tokens can serve"
+        hint = f"set engine.batch_size to at least {engine.slots} (2048 is the default), or lower engine.slots"
+        yield Problem("slots-over-batch", message, "engine.slots", hint=hint)
+
+
 def pooling(settings: Settings) -> Iterator[Problem]:
     """Pooling types are for embeddings; a reranker has its own."""
     chosen, task = settings.engine.pooling, settings.engine.task

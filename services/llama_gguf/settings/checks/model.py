@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.gguf_file import SUFFIX, has_suffix
+from llama_gguf.settings.gguf_file import GGUF_HINT, SUFFIX, has_suffix, other_format, part_of
 from llama_gguf.settings.redaction import mask_text, url_secrets
 from llama_gguf.settings.sections.model import Artifact
 from llama_gguf.settings.sections.settings import Settings
@@ -78,8 +79,57 @@ def names(settings: Settings) -> Iterator[Problem]:
             yield Problem("bad-name", message, f"{path}.name", hint=f"did you mean {path}.path?")
         if artifact.hf is not None and not has_suffix(artifact.hf.file):
             message = f'{path}.hf.file: "{artifact.hf.file}" does not end in {SUFFIX}'
-            hint = "llama.cpp reads only GGUF files; look for a repository whose name ends in -GGUF"
-            yield Problem("not-gguf", message, f"{path}.hf.file", hint=hint)
+            yield Problem("not-gguf", message, f"{path}.hf.file", hint=GGUF_HINT)
+
+
+def formats(settings: Settings) -> Iterator[Problem]:
+    """What is downloaded is a file, not a page about it, in llama.cpp's format and the first part of a split one."""
+    for path, artifact in artifacts_of(settings.model):
+        if artifact.hf is not None:
+            yield from _part(f"{path}.hf.file", artifact.hf.file)
+        if artifact.url is None or not _host(artifact.url):
+            continue
+        setting, parts = f"{path}.url", urlsplit(artifact.url)
+        name = unquote(parts.path).rsplit("/", 1)[-1]
+        if hint := _instead_of_page(path, artifact.url):
+            message = f'{setting}: "{mask_text(artifact.url)}" is a page, not the file itself'
+            yield Problem("page-url", message, setting, hint=hint)
+        elif kind := other_format(name):
+            certain: Literal["error", "warning"] = "warning" if name.lower().endswith(".bin") else "error"
+            message = f'{setting}: "{name}" is {kind}, judged by its name'
+            yield Problem("not-gguf", message, setting, hint=GGUF_HINT, severity=certain)
+        else:
+            yield from _part(setting, name)
+
+
+def _part(setting: str, name: str) -> Iterator[Problem]:
+    number, count = part_of(name)
+    if number > 1:
+        message = f'{setting}: "{name}" is part {number} of {count}'
+        hint = "give the first part, whose name has -00001-of-; the others are downloaded with it"
+        yield Problem("model-split", message, setting, hint=hint)
+
+
+def _instead_of_page(path: str, url: str) -> str:
+    """Return what to write instead of the URL of a hub's page; "" for the URL of a file."""
+    parts = urlsplit(url)
+    host, words = (parts.hostname or "").removeprefix("www."), [word for word in parts.path.split("/") if word]
+    if host in _FORGES:
+        return "use the URL of its raw or download button" if "blob" in words[2:4] else ""
+    if host not in _HUB_HOSTS or "resolve" in words[2:4] or words[:1] == ["api"]:
+        return ""
+    if len(words) < 2 or words[0] in _HUB_SECTIONS:
+        return f"set {path}.hf to a repository and a file in it"
+    repository = f"{words[0]}/{words[1].partition(':')[0]}"
+    if len(words) < 5 or words[2] not in ("blob", "raw"):
+        return f"set {path}.hf: {{repo: {repository}, file: FILE}}"
+    revision = "" if words[3] == "main" else f", revision: {words[3]}"
+    return f"set {path}.hf: {{repo: {repository}, file: {unquote('/'.join(words[4:]))}{revision}}}"
+
+
+_HUB_HOSTS = ("huggingface.co", "hf.co")
+_HUB_SECTIONS = ("blog", "collections", "datasets", "docs", "models", "papers", "spaces")
+_FORGES = ("github.com", "gitlab.com", "codeberg.org")
 
 
 def tokens(settings: Settings) -> Iterator[Problem]:

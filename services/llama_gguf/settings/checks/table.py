@@ -7,7 +7,6 @@ message about its default would be misleading.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -29,12 +28,14 @@ MODEL_CHECKS: tuple[Check, ...] = (
     Check(model.sources, ("model",)),
     Check(model.urls, ("model",)),
     Check(model.names, ("model",)),
+    Check(model.formats, ("model",)),
     Check(model.tokens, ("model",)),
     Check(model.aliases, ("model.aliases",)),
     Check(model.companions, ("model", "engine.task")),
     Check(model.variants, ("model.variants", "model.lora")),
     Check(engine.cache, ("engine.cache_type_v", "engine.flash_attention")),
     Check(engine.batches, ("engine.batch_size", "engine.ubatch_size", "engine.task", "engine.context_per_slot")),
+    Check(engine.slots, ("engine.slots", "engine.batch_size")),
     Check(engine.pooling, ("engine.pooling", "engine.task")),
     Check(engine.total_context, ("engine.context_per_slot", "engine.slots")),
     Check(engine.extra_args, ("engine.extra_args", "engine.allow_unsafe_args")),
@@ -83,19 +84,9 @@ def replaced(problem: Problem, one: OneModel) -> Problem:
     """Return a problem of one model's settings with the places that these have in the whole configuration."""
     if not one.key:
         return problem
-
-    def placed(match: re.Match[str]) -> str:
-        return one.place_of(match.group())
-
     return dataclasses.replace(
-        problem,
-        path=one.place_of(problem.path),
-        message=_NAMES.sub(placed, problem.message),
-        hint=_NAMES.sub(placed, problem.hint),
+        problem, path=one.place_of(problem.path), message=one.placed(problem.message), hint=one.placed(problem.hint)
     )
-
-
-_NAMES = re.compile(r"(?<![\w.])(?:model|engine)(?:\[\d+\]|\.\w+)+(?:\[\d+\])?|(?<![\w.])model(?=: )")
 
 
 def touches(name: str, others: Collection[str]) -> bool:

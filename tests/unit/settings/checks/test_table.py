@@ -75,6 +75,9 @@ def codes(text: str, *, model: str = MODEL) -> list[str]:
         ("engine: {task: rerank, pooling: rank, context_per_slot: 512}", []),
         ("engine: {task: rerank, pooling: mean, context_per_slot: 512}", ["no-effect"]),
         ("engine: {pooling: mean}", ["no-effect"]),
+        ("engine: {slots: 8, batch_size: 8, ubatch_size: 8}", []),
+        ("engine: {slots: 9, batch_size: 8, ubatch_size: 8}", ["slots-over-batch"]),
+        ("engine: {task: embed, slots: 9, batch_size: 8, context_per_slot: 8}", ["slots-over-batch"]),
         ("engine: {slots: 256, context_per_slot: 8388607}", []),
         ("engine: {slots: 256, context_per_slot: 8388608}", ["context-too-large"]),
         # arguments
@@ -122,6 +125,23 @@ def test_across_sections(text: str, expected: list[str]) -> None:
         ("{path: 'hf://a/b/m.gguf'}", ["address-as-file"]),
         ("{hf: {repo: a/b, file: M.GGUF}}", []),
         ("{hf: {repo: a/b, file: m.bin}}", ["not-gguf"]),
+        ("{hf: {repo: a/b, file: m-00001-of-00002.gguf}}", []),
+        ("{hf: {repo: a/b, file: m-00002-of-00002.gguf}}", ["model-split"]),
+        ("{url: 'https://h/m-00002-of-00002.gguf'}", ["model-split"]),
+        ("{url: 'https://h/model.safetensors?download=true'}", ["not-gguf"]),
+        ("{url: 'https://h/m.gguf', lora: [{url: 'https://h/adapter.pt'}]}", ["not-gguf"]),
+        ("{url: 'https://h/files/4711'}", []),
+        ("{url: 'https://huggingface.co/a/b/resolve/main/m.gguf'}", []),
+        ("{url: 'https://huggingface.co/a/b/blob/main/m.gguf'}", ["page-url"]),
+        ("{url: 'https://HuggingFace.co/a/b'}", ["page-url"]),
+        ("{url: 'https://hf.co/a/b:Q4_K_M'}", ["page-url"]),
+        ("{url: 'https://huggingface.co/models'}", ["page-url"]),
+        ("{url: 'https://huggingface.co/'}", ["page-url"]),
+        ("{url: 'https://huggingface.co/datasets/a/b/resolve/main/m.gguf'}", []),
+        ("{url: 'https://github.com/a/b/blob/main/m.gguf'}", ["page-url"]),
+        ("{url: 'https://github.com/a/b/releases/download/v1/m.gguf'}", []),
+        ("{url: 'https://gitlab.com/a/b/-/blob/main/m.gguf'}", ["page-url"]),
+        ("{url: 'https://mirror.example.com/a/b/blob/main/m.gguf'}", []),
         ("{path: /m.gguf, lora: [{path: /a.gguf}, {name: b.gguf, url: 'https://x.example/b.gguf'}]}", ["two-sources"]),
         ("{path: /m.gguf, draft: {path: /d.gguf}}", []),
         ("{path: /m.gguf, draft: {path: /m.gguf}}", ["draft-is-model"]),
@@ -130,6 +150,29 @@ def test_across_sections(text: str, expected: list[str]) -> None:
 )
 def test_of_the_model(model: str, expected: list[str]) -> None:
     assert codes("", model=f"model: {model}\n") == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("https://huggingface.co/a/b/blob/main/sub/m%20x.gguf", "set model.hf: {repo: a/b, file: sub/m x.gguf}"),
+        ("https://huggingface.co/a/b/raw/v2/m.gguf", "set model.hf: {repo: a/b, file: m.gguf, revision: v2}"),
+        ("https://hf.co/a/b:Q4_K_M", "set model.hf: {repo: a/b, file: FILE}"),
+        ("https://huggingface.co/a/b/tree/main", "set model.hf: {repo: a/b, file: FILE}"),
+        ("https://huggingface.co/datasets/a", "set model.hf to a repository and a file in it"),
+    ],
+)
+def test_the_address_of_a_page_is_answered_with_what_to_write(url: str, hint: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        loads(f"model:\n  url: {url}\n", Path("c.yaml"), {})
+    (problem,) = caught.value.problems
+    assert (problem.hint, problem.path, problem.line) == (hint, "model.url", 2)
+
+
+def test_a_name_that_only_suggests_another_format_is_a_warning() -> None:
+    """Somebody's server may name GGUF files so."""
+    (problem,) = loads("model: {url: 'https://h/model.bin'}", Path("c.yaml"), {}).problems
+    assert (problem.code, problem.severity) == ("not-gguf", "warning")
 
 
 def test_every_check_reads_settings_that_exist() -> None:
