@@ -53,7 +53,6 @@ NO_FILE_OF_ITS_OWN = {
     "the catalogue of codes: tests/unit/settings/test_json_schema.py": "settings/messages/codes.py",
     "every message is compared whole: tests/golden/test_config.py": "settings/messages/pydantic_errors.py",
     "with the settings as a whole: tests/unit/settings/sections/test_settings.py": "settings/__init__.py",
-    "with what is checked on the machine: tests/unit/settings/checks/test_machine.py": "settings/checks/model_facts.py",
 }
 
 # Test files that are of no one module, and what they test. (tests/unit/image/ is of image/.)

@@ -233,9 +233,9 @@ def test_it_starts_while_the_hub_is_down(tmp_path: Path, tiny_model: Path) -> No
 
 
 def test_diagnosis_of_a_real_failure(tmp_path: Path, tiny_model: Path) -> None:
-    engine = Engine(tmp_path, {"path": str(tiny_model)}, engine={"extra_args": ["--frobnicate"]})
+    engine = Engine(tmp_path, {"path": str(tiny_model)}, engine={"extra_args": ["--cache-reuse", "many"]})
     with engine.started() as process:
         code = process.wait(60)
     found = diagnose(engine.log.read_text().splitlines(), code, None)
-    assert found.cause == "llama-server does not know the argument --frobnicate"
+    assert found.cause == "llama-server rejects the value of --cache-reuse: stoi"
     assert found.permanent

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,8 +17,9 @@ from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
 from llama_gguf.engine.cgroup import detect_thread_limit
 from llama_gguf.engine.environment import engine_environment
+from llama_gguf.engine.extra_args import extra_args_problems
 from llama_gguf.engine.variant_choice import VariantSteps, this_machine
-from llama_gguf.errors import ConfigError, ExitCode, LaunchError
+from llama_gguf.errors import ConfigError, ExitCode, LaunchError, Problem
 from llama_gguf.logs import fields
 from llama_gguf.models.gguf.facts import facts_of
 from llama_gguf.models.gguf.header import read_header
@@ -60,6 +61,7 @@ def run(
     state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
+    refuse(extra_args_problems(snapshot.settings, binary, run_dir.root, env))
     files = resolve_with_retries(
         snapshot.settings.model,
         snapshot.locations,
@@ -71,6 +73,7 @@ def run(
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` reports the same for a file on disk; a downloaded one is checked here for the first time.
     problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))
+    refuse(problems)
     notices += [Notice(problem.code, problem.message, problem.hint) for problem in problems]
     for notice in notices:
         log.warning(notice.message, extra=fields(code=notice.code, hint=notice.hint))
@@ -100,6 +103,13 @@ def _environment_that_runs(
         except IllegalInstructionError:
             if not variants.step_down():
                 raise
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise the first error of `problems`, in the words of `check`."""
+    for problem in problems:
+        if problem.severity == "error":
+            raise ConfigError(problem.message, hint=problem.hint)
 
 
 def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[Notice]:

@@ -66,7 +66,7 @@ def find_named(named: Named, setting: str) -> Path:
     if not os.path.isdir(named.directory):  # noqa: PTH112 - Path.is_dir raises where a folder above is closed
         raise ModelError(
             f"{setting}: there is no models directory {named.directory}",
-            code="model_not_found",
+            code="model_directory_missing",
             hint="create it and put the model there, or set paths.models_dir",
         )
     path = named_file(named.directory, named.name)

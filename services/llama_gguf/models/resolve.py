@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
+from llama_gguf.models.checks.chat_template import check_chat_template
+from llama_gguf.models.checks.family import check_adapter, check_draft, sets_spec_type
 from llama_gguf.models.checksum import VerifiedFiles, verify
 from llama_gguf.models.fetch_context import FetchContext
-from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import Header
 from llama_gguf.models.inventory import all_wanted
 from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
-_MAX_VOCABULARY_DIFFERENCE = 128  # llama.cpp's own limit
 _FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS = 2.0, 60.0
 _MAX_RETRY_AFTER_SECONDS = 300.0  # a server that asks for more is asked again after this
 
@@ -69,8 +69,13 @@ def resolve(
     context = FetchContext(env, Network(env), verified, reporter, model.download_connections)
     last_use = LastUse(locations.models_dir)
     if sources.chat_template:
-        check_readable(sources.chat_template, f"{place}.chat_template")
+        check_chat_template(sources.chat_template, f"{place}.chat_template")
     survey(all_wanted(sources), context, _wanted_of(beside or {}, locations, env))
+
+    def fetch_adapter(wanted: Wanted) -> Path:
+        path, adapter = fetch(wanted, "lora")
+        check_adapter(header, adapter, wanted.setting)
+        return path
 
     def fetch(wanted: Wanted, role: Role) -> tuple[Path, Header]:
         reporter.phase(Phase.RESOLVING, wanted.description)
@@ -83,19 +88,18 @@ def resolve(
 
     path, header = fetch(sources.model, "model")
     draft, draft_header = fetch(sources.draft, "draft") if sources.draft else (None, None)
-    sets_spec_type = draft_header is not None and _sets_spec_type(draft_header)
-    if draft_header and not sets_spec_type:
-        _check_same_vocabulary(header, draft_header, f"{place}.draft")
+    if draft_header:
+        check_draft(header, draft_header, f"{place}.draft")
     return ModelFiles(
         model=path,
         mmproj=fetch(sources.mmproj, "mmproj")[0] if sources.mmproj else None,
         draft=draft,
         lora=tuple(
-            LoraFile(fetch(wanted, "lora")[0], adapter.scale)
+            LoraFile(fetch_adapter(wanted), adapter.scale)
             for wanted, adapter in zip(sources.lora, model.lora, strict=True)
         ),
         chat_template=sources.chat_template,
-        draft_sets_spec_type=sets_spec_type,
+        draft_sets_spec_type=draft_header is not None and sets_spec_type(draft_header),
     )
 
 
@@ -148,22 +152,3 @@ def _locate(wanted: Wanted, context: FetchContext) -> Path:
             from llama_gguf.models.http_url import fetch_url  # noqa: PLC0415 - as above
 
             return fetch_url(wanted, origin, context)
-
-
-def _check_same_vocabulary(model: Header, draft: Header, setting: str) -> None:
-    """Raise unless draft and model have the same vocabulary: llama-server would only log it and drop the draft."""
-    ours, theirs = read_architecture(model).vocabulary, read_architecture(draft).vocabulary
-    kinds = [header.text("tokenizer.ggml.model") for header in (model, draft)]
-    if kinds[0] != kinds[1] or abs(ours - theirs) > _MAX_VOCABULARY_DIFFERENCE:
-        raise ModelError(
-            f"{setting}: {draft.path.name} has another vocabulary ({kinds[1]}, {theirs} tokens) than the model "
-            f"({kinds[0]}, {ours})",
-            code="model_wrong_kind",
-            hint="use a small model of the same family as the draft",
-        )
-
-
-def _sets_spec_type(draft: Header) -> bool:
-    """Return whether llama-server derives --spec-type from this draft; it does so only for these."""
-    last_layer = draft.number(f"{draft.architecture}.block_count") - 1
-    return draft.architecture == "dflash" or f"blk.{last_layer}.nextn.eh_proj.weight" in draft.by_name

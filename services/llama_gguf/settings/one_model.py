@@ -37,25 +37,33 @@ class OneModel:
         """The dotted name of the model in the configuration."""
         return f"models.{self.key}" if self.key else "model"
 
-    def place_of(self, name: str) -> str:
-        """Return where a setting of `settings` stands in the configuration, below `models`."""
+    def place_of(self, name: str, *, own: bool = False) -> str:
+        """Return where a setting of `settings` stands in the configuration, below `models`.
+
+        `own`: where it can be set for this model alone, even if it is set for all of them.
+        """
         if not self.key:
             return name
-        if name.startswith("engine.") and name.split(".")[1] in self.own_engine:
+        if name.startswith("engine.") and (own or re.split(r"[.\[]", name)[1] in self.own_engine):
             return f"{self.place}.{name}"
         for prefix in ("model.", "model["):
             if name.startswith(prefix):
                 return self.place + name.removeprefix("model")
         return self.place if name == "model" else name
 
-    def placed(self, text: str) -> str:
+    def placed(self, text: str, *, own: bool = False) -> str:
         """Return a message about `settings` with their places in the configuration; file names are left alone."""
-        return _NAME.sub(self._placed, text) if self.key else text
 
-    def _placed(self, match: re.Match[str]) -> str:
-        section = self.settings.engine if match["section"] == "engine" else self.settings.model
-        known = match["field"] is None or match["field"] in vars(section)
-        return self.place_of(match.group()) if known else match.group()
+        def place(match: re.Match[str]) -> str:
+            section = self.settings.engine if match["section"] == "engine" else self.settings.model
+            known = match["field"] is None or match["field"] in vars(section)
+            return self.place_of(match.group(), own=own) if known else match.group()
+
+        return _NAME.sub(place, text) if self.key else text
+
+    def advice(self, hint: str, message: str) -> str:
+        """Return the hint of a placed message: what is wrong with this model alone must not be changed for all."""
+        return self.placed(hint, own=message.startswith(self.place))
 
 
 _NAME = re.compile(

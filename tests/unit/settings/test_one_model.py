@@ -55,6 +55,7 @@ def test_places_are_those_of_the_file() -> None:
     assert chat.place_of("model.mmproj.url") == "models.chat.mmproj.url"
     assert chat.place_of("model") == "models.chat"
     assert chat.place_of("engine.context_per_slot") == "models.chat.engine.context_per_slot"
+    assert chat.place_of("engine.context_per_slot[0]") == "models.chat.engine.context_per_slot[0]"
     assert chat.place_of("engine.slots") == "engine.slots"  # set for all
     assert embed.place_of("engine.slots") == "models.embed.engine.slots"
     assert embed.place_of("limits.queue") == "limits.queue"
@@ -77,7 +78,12 @@ def test_messages_name_the_places_of_the_file(tmp_path: Path, read: Any) -> None
         "submodel.path": "submodel.path",
     }
     assert {text: chat.placed(text) for text in placed} == placed
+    advice = "set engine.slots to 2, model.aliases, or engine.log; see limits.queue"
+    own = "set models.chat.engine.slots to 2, models.chat.aliases, or engine.log; see limits.queue"
+    assert chat.advice(advice, "models.chat.path: wrong") == own
+    assert chat.advice(advice, "engine.slots: wrong") == own.replace("models.chat.engine", "engine")
     (alone,) = each_model(parse({"model": {"name": "a.gguf"}}))
+    assert alone.advice(advice, "model: wrong") == advice
     assert [alone.placed(text) for text in placed] == list(placed)
 
 

@@ -13,11 +13,11 @@ import click
 from llama_gguf.cli.config_options import chosen, config_argument, find_config
 from llama_gguf.errors import ExitCode, LaunchError, Problem
 from llama_gguf.settings import Locations, Settings, locate
-from llama_gguf.settings.checks.machine import check_files, unusable_variant
-from llama_gguf.settings.checks.model_facts import ModelFacts
-from llama_gguf.settings.gguf_file import named_file
+from llama_gguf.settings.checks.machine import check_engine_files, check_files, unusable_variant
+from llama_gguf.settings.checks.table import replaced
 from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
 from llama_gguf.settings.messages.report import as_data, count, explain
+from llama_gguf.settings.one_model import each_model
 from llama_gguf.settings.sections.sources import DOWNLOADED, artifacts_of, sources_of
 
 
@@ -66,51 +66,44 @@ def examine(
 def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ...]:
     """Return the problems of a valid configuration on this machine, with their positions."""
     locations = locate(loaded.settings, env)
-    found = check_files(loaded.settings, locations, env, read_model=read_model)
-    return loaded.with_origins(
-        [*found, *_downloads(loaded.settings, locations, env), *_pinned_variant(loaded.settings, locations, env)]
-    )
+    found = check_files(loaded.settings, locations, env)
+    for one in each_model(loaded.settings):
+        found += [replaced(problem, one, own=True) for problem in _files(one.settings, locations, env)]
+        found += [replaced(problem, one) for problem in _engine(one.settings, locations, env)]
+    return loaded.with_origins(list(dict.fromkeys(found)))
 
 
-def _downloads(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
-    if not any(sources_of(artifact)[0] in DOWNLOADED for _, artifact in artifacts_of(settings.model)):
-        return []
-    from llama_gguf.models.preflight import download_problems  # noqa: PLC0415 - only if something is downloaded
+def _files(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    """Return what is wrong with the files of the only model of `settings`, those to be downloaded included."""
+    from llama_gguf.models.checks.files import file_problems, token_problems  # noqa: PLC0415 - costs 20 ms
+    from llama_gguf.models.preflight import download_problems  # noqa: PLC0415 - as above
 
-    return download_problems(settings, locations, env)
+    found = [*file_problems(settings, locations, env), *token_problems(settings, locations, env)]
+    if any(sources_of(artifact)[0] in DOWNLOADED for _, artifact in artifacts_of(settings.model)):
+        found += download_problems(settings, locations, env)
+    return found
 
 
-def _pinned_variant(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
-    """Return why the variant of engine.cpu_variant cannot run here; nothing without an engine."""
-    if settings.engine.cpu_variant == "auto":
-        return []
-    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - only if a variant is pinned
+def _engine(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    """Return what is wrong with the engine, and what it says itself of a pinned CPU variant and of extra arguments."""
+    found = check_engine_files(settings)
+    if found or (settings.engine.cpu_variant == "auto" and not settings.engine.extra_args):
+        return found
+    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - seldom needed
+    from llama_gguf.engine.extra_args import extra_args_problems  # noqa: PLC0415 - as above
     from llama_gguf.engine.variant_choice import choose, this_machine  # noqa: PLC0415 - as above
 
     try:
         binary = find_binary(settings, env)
     except LaunchError:
-        return []
-    try:
-        choose(settings, binary, this_machine(), locations.cpu_variants_file)
-    except LaunchError as error:
-        return [unusable_variant(error)]
-    return []
-
-
-def read_model(settings: Settings, locations: Locations) -> ModelFacts | None:
-    """Return the facts in the header of a model on disk; None for one that is to be downloaded."""
-    from llama_gguf.models.gguf.facts import facts_of  # noqa: PLC0415 - as below
-    from llama_gguf.models.gguf.header import read_header  # noqa: PLC0415 - only where there is a file to read
-
-    model = settings.model
-    if model.name:
-        file = named_file(locations.models_dir, model.name)
-    elif model.path:
-        file = Path(model.path)
-    else:
-        return None
-    return facts_of(read_header(file)) if file.is_file() else None
+        return []  # there is none on this machine, as where a configuration is written
+    found += extra_args_problems(settings, binary, locations.run.root, env)
+    if settings.engine.cpu_variant != "auto":
+        try:
+            choose(settings, binary, this_machine(), locations.cpu_variants_file)
+        except LaunchError as error:
+            found.append(unusable_variant(error))
+    return found
 
 
 def _ok(name: str, problems: tuple[Problem, ...]) -> str:

@@ -9,6 +9,13 @@ _NO_POOLING, _RANK_POOLING = 0, 4
 """Values of `pooling_type` in a GGUF file."""
 _TEMPLATES = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
 _TEKKEN_LAYERS = 40
+_ENCODERS = frozenset(
+    {
+        *("bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
+        *("nomic-bert", "nomic-bert-moe"),
+    }
+)
+"""llama.cpp gives their contexts no memory (llama_model::create_memory), so they compute no next token."""
 
 
 def facts_of(header: Header) -> ModelFacts:
@@ -19,6 +26,7 @@ def facts_of(header: Header) -> ModelFacts:
         pools=pooling != _NO_POOLING,
         reranks=pooling == _RANK_POOLING or any(tensor.name.startswith("cls.") for tensor in header.tensors),
         chats=has_chat_template(header),
+        generates=header.architecture not in _ENCODERS,
     )
 
 

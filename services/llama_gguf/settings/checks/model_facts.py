@@ -26,10 +26,11 @@ class ModelFacts:
     pools: bool  # it has a pooling type
     reranks: bool  # it has a reranking head
     chats: bool  # it has a chat template
+    generates: bool = True  # it can produce text, and not only embeddings or scores
 
 
 def model_problems(settings: Settings, facts: ModelFacts, *, context_is_default: bool = False) -> list[Problem]:
-    """Return the warnings about serving a model with these facts.
+    """Return what is wrong with serving a model with these facts: warnings, and an error if the engine would abort.
 
     `context_is_default`: `engine.context_per_slot` is not set.
     """
@@ -57,6 +58,10 @@ def _task(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
     elif task == "rerank" and not facts.reranks:
         message = "engine.task: the model's file has no reranking head, so its scores would be meaningless"
         yield Problem("no-reranker", message, "engine.task", hint="serve a reranker model", severity="warning")
+    elif task == "generate" and not facts.generates:
+        message = "model: is an encoder, which cannot generate text"
+        hint = "set engine.task to embed (to rerank for a reranker), or serve a model that generates text"
+        yield Problem("model-task", message, "model", hint=hint)
     elif (
         task == "generate"
         and not (facts.chats or settings.model.chat_template)

@@ -80,13 +80,16 @@ def check(settings: Settings, *, skip: Collection[str] = ()) -> list[Problem]:
     return list(dict.fromkeys(found))
 
 
-def replaced(problem: Problem, one: OneModel) -> Problem:
-    """Return a problem of one model's settings with the places that these have in the whole configuration."""
+def replaced(problem: Problem, one: OneModel, *, own: bool = False) -> Problem:
+    """Return a problem of one model's settings with the places that these have in the whole configuration.
+
+    `own`: it is a problem of this model even where its settings are those of all.
+    """
     if not one.key:
         return problem
-    return dataclasses.replace(
-        problem, path=one.place_of(problem.path), message=one.placed(problem.message), hint=one.placed(problem.hint)
-    )
+    message = one.placed(problem.message, own=own)
+    path, hint = one.place_of(problem.path, own=own), one.advice(problem.hint, message)
+    return dataclasses.replace(problem, path=path, message=message, hint=hint)
 
 
 def touches(name: str, others: Collection[str]) -> bool:

@@ -70,6 +70,8 @@ PROBLEM_CODES: Mapping[str, str] = {
     "argument-is-ours": "An extra argument is reserved for the appliance.",
     "unsafe-argument": "An extra argument exposes files, tools or other users' prompts.",
     "joined-argument": "An extra argument and its value are in one list item.",
+    "unknown-argument": "llama-server does not know an extra argument, or has removed it.",
+    "argument-without-value": "An extra argument lacks its value.",
     "value-without-argument": "The extra arguments begin with a value.",
     # the servers
     "port-clash": "Two servers use the same port.",
@@ -93,6 +95,12 @@ PROBLEM_CODES: Mapping[str, str] = {
     "model-unreadable": "The model's file cannot be read.",
     "model-not-gguf": "The model's file is not GGUF.",
     "model-split": "The model is one of several parts, but not the first, or not named as its parts must be.",
+    "model-incomplete": "The model's file, or one of its parts, is shorter than its header says.",
+    "model-wrong-kind": "A file is a model, a projector or an adapter where another of these is expected.",
+    "model-unrelated": "A draft model or an adapter was made for another model.",
+    "model-unsupported": "The engine cannot load models of this kind.",
+    "model-task": "The model cannot do what engine.task asks of it.",
+    "template-unusable": "The chat template is not text, or not Jinja that llama-server accepts.",
     "model-unusable": "The model's header is corrupt or of an unsupported kind.",
     "models-dir-missing": "The models directory does not exist.",
     "context-over-training": "The context is longer than the one the model was trained with (warning).",
@@ -110,5 +118,5 @@ PROBLEM_CODES: Mapping[str, str] = {
     "bad-certificates": "A variable for certificates of authorities names no usable file or directory.",
     "bad-token": "A variable holds what cannot be a token.",
     "token-file-missing": "The file that HF_TOKEN_PATH names does not exist (warning).",
-    "variable-unset": "A variable that a setting names is not set (warning).",
+    "variable-unset": "A variable that a setting names is not set (warning, unless a download needs it).",
 }

@@ -12,6 +12,7 @@ from llama_gguf.cli.__main__ import run
 from llama_gguf.cli.config_options import chosen, find_config, load_or_exit
 from llama_gguf.settings.loading.known_variables import LEGACY_VARIABLES
 from llama_gguf.settings.loading.load import InvalidConfigError
+from support.tiny_encoder import write_tiny_encoder
 from support.tiny_model import write_tiny_model
 from support.variant_engine import VariantEngine
 
@@ -99,7 +100,7 @@ def test_broken_model_is_told(tiny_model: Path, tmp_path: Path, capsys: pytest.C
     half = tmp_path / "half.gguf"
     half.write_bytes(tiny_model.read_bytes()[:200])
     assert run(["check", str(write(RIGHT.replace("/m.gguf", str(half))))]) == 78
-    assert "error[model-unusable]" in capsys.readouterr().err
+    assert "error[model-incomplete]: model: " in capsys.readouterr().err
 
 
 def test_model_to_be_downloaded_is_not_asked_for() -> None:
@@ -168,6 +169,48 @@ def test_a_pinned_cpu_variant_that_cannot_run_here(tmp_path: Path, capsys: pytes
     capsys.readouterr()
     assert run(["check", str(missing)]) == 78
     assert "cpu-variant" not in capsys.readouterr().err
+
+
+def test_each_of_several_models_is_looked_at(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = write_tiny_encoder(tmp_path / "bert.gguf")
+    file = write(f"""
+auth: {{enabled: false}}
+gateway: {{host: 127.0.0.1}}
+models:
+  chat:
+    path: {tiny_model}
+  embed:
+    path: {encoder}
+    engine: {{context_per_slot: 64}}
+  remote:
+    hf: {{repo: a/b, file: c.gguf}}
+    token_env: NOT_SET_ANYWHERE
+    chat_template: {tiny_model}
+""")
+    assert run(["check", str(file), "--format", "json"]) == 78
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert [(problem["line"], problem["severity"], problem["code"]) for problem in problems] == [
+        (5, "warning", "context-over-training"),
+        (7, "error", "model-task"),
+        (13, "error", "template-unusable"),
+        (12, "error", "variable-unset"),
+    ]
+    assert problems[0]["message"].startswith("models.chat.engine.context_per_slot: 4096 (the default)")
+    assert problems[1]["message"] == "models.embed: is an encoder, which cannot generate text"
+    assert problems[1]["hint"].startswith("set models.embed.engine.task to embed")
+
+
+def test_a_mistake_in_what_is_common_is_told_once(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = f"models: {{a: {{path: {tiny_model}}}, b: {{path: {tiny_model}}}}}\n"
+    head = f"auth: {{enabled: false}}\ngateway: {{host: 127.0.0.1}}\n{models}"
+    file = write(f"{head}engine: {{context_per_slot: 512, binary: {tmp_path}/none}}\n")
+    assert run(["check", str(file)]) == 78
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error[" in line]
+    assert "4:41: error[file-missing]: engine.binary: " in line
 
 
 def test_a_proxy_that_no_download_could_use_is_told_at_the_model(
