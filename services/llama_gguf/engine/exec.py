@@ -17,7 +17,6 @@ from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
 from llama_gguf.engine.cgroup import detect_thread_limit
 from llama_gguf.engine.environment import engine_environment
-from llama_gguf.engine.extra_args import extra_args_problems
 from llama_gguf.engine.variant_choice import VariantSteps, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, Problem
 from llama_gguf.logs import fields
@@ -61,7 +60,10 @@ def run(
     state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
-    refuse(extra_args_problems(snapshot.settings, binary, run_dir.root, env))
+    if snapshot.settings.engine.extra_args:
+        from llama_gguf.engine.extra_args import extra_args_problems  # noqa: PLC0415 - few have any; costs 14 ms
+
+        refuse(extra_args_problems(snapshot.settings, binary, run_dir.root, env))
     files = resolve_with_retries(
         snapshot.settings.model,
         snapshot.locations,

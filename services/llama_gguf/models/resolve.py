@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.errors import ModelError
 from llama_gguf.logs import fields
-from llama_gguf.models.checks.chat_template import check_chat_template
 from llama_gguf.models.checks.family import check_adapter, check_draft, sets_spec_type
 from llama_gguf.models.checksum import VerifiedFiles, verify
 from llama_gguf.models.fetch_context import FetchContext
@@ -69,6 +68,8 @@ def resolve(
     context = FetchContext(env, Network(env), verified, reporter, model.download_connections)
     last_use = LastUse(locations.models_dir)
     if sources.chat_template:
+        from llama_gguf.models.checks.chat_template import check_chat_template  # noqa: PLC0415 - few have one
+
         check_chat_template(sources.chat_template, f"{place}.chat_template")
     survey(all_wanted(sources), context, _wanted_of(beside or {}, locations, env))
 

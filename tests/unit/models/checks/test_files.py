@@ -110,7 +110,7 @@ def test_of_what_is_to_be_downloaded_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_what_was_downloaded_is_read(models: Path, tmp_path: Path) -> None:
-    url = {"url": "https://models.test/m.gguf"}
+    url: dict[str, Any] = {"url": "https://models.test/m.gguf"}
     model = settings_for(tmp_path, url).model
     there = file_status(plan_sources(model, locations_for(tmp_path), {}).model).path
     there.parent.mkdir(parents=True)
