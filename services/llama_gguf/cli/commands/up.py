@@ -22,6 +22,7 @@ from llama_gguf.runtime.launch import LaunchInputs, launch
 from llama_gguf.runtime.programs import build_programs
 from llama_gguf.runtime.screen import open_screen
 from llama_gguf.settings import Settings, locate
+from llama_gguf.settings.checks.table import replaced
 from llama_gguf.settings.platform import INSTANCE_VARIABLES, resolve_platform
 from llama_gguf.settings.redaction import mask_value
 from llama_gguf.settings.sections.sources import key_sources_of
@@ -52,6 +53,7 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
     logs.configure("up", format=settings.logging.format, level=settings.logging.level, shape=shape)
     snapshot = Snapshot(settings=settings, locations=locate(settings, os.environ))
     log_boot(snapshot, loaded.file, dump=screen is None)
+    warn_of_on_demand(snapshot, os.environ)
     greet(snapshot, first_key(snapshot, os.environ), engine_log=screen is not None)
     env = programs_environment(os.environ, settings)
     programs = build_programs(settings, Path(sys.executable).name, sizes_on_disk(snapshot, os.environ))
@@ -71,6 +73,19 @@ def sizes_on_disk(snapshot: Snapshot, env: Mapping[str, str]) -> dict[str, int]:
         if file.bytes_on_disk:
             found[one.program] = file.bytes_on_disk
     return found
+
+
+def warn_of_on_demand(snapshot: Snapshot, env: Mapping[str, str]) -> None:
+    """Log what `check` says of models that only a request will load: nothing else would show it at the start."""
+    waiting = [one for one in snapshot.models if one.on_demand]
+    if not waiting:
+        return
+    from llama_gguf.models.checks.files import file_problems  # noqa: PLC0415 - the others are checked by their engines
+
+    for one in waiting:
+        for problem in file_problems(one.settings, snapshot.locations, env):
+            told = replaced(problem, one, own=True)
+            log.warning(told.message, extra=logs.fields(model=one.key, code=told.code, hint=told.hint))
 
 
 def with_platform(settings: Settings, env: Mapping[str, str]) -> Settings:

@@ -17,6 +17,7 @@ from llama_gguf.cli.commands.up import (
     programs_environment,
     sample_call,
     up,
+    warn_of_on_demand,
     with_platform,
 )
 from llama_gguf.keys.bootstrap import BootstrapResult
@@ -86,6 +87,28 @@ def test_the_boot_log_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert fields[0]["config"] == "none: variables only"
     assert json.loads(fields[1]["settings"])["gateway"]["port"] == 8000
     assert "hunter2" not in str(fields)
+
+
+def test_a_model_that_no_request_could_load_is_told_at_the_start(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(tiny_model.read_bytes()[:-1000])
+    models = {
+        "chat": {"path": str(tiny_model), "engine": {"context_per_slot": 512}, "load": "on_demand"},
+        "broken": {"path": str(half), "load": "on_demand"},
+        "at-once": {"path": str(half)},  # its own engine says so
+    }
+    warn_of_on_demand(snapshot(tmp_path, model={}, models=models), {})
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"models.broken: {half} is incomplete: ")
+    assert record.__dict__["fields"] == {
+        "model": "broken",
+        "code": "model-incomplete",
+        "hint": "its download or copy was not finished; download it again",
+    }
+    warn_of_on_demand(snapshot(tmp_path), {})
+    assert len(caplog.records) == 1
 
 
 def test_a_new_key_is_shown_once_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
