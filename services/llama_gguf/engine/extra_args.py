@@ -33,7 +33,8 @@ def extra_args_problems(settings: Settings, binary: Path, run_dir: Path, env: Ma
         flags = parse_help(query(binary, "--help", engine_environment(env, run_dir)))
     except LaunchError:
         return []  # it does not run on this machine, which is told in another place
-    return list(unknown_arguments(args, flags)) if flags else []
+    understood = any("--model" in flag.names for flag in flags)  # another program's help, or of another form
+    return list(unknown_arguments(args, flags)) if understood else []
 
 
 def unknown_arguments(args: Sequence[str], flags: Sequence[Flag]) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -31,8 +32,10 @@ _MAX_LISTED = 10
 def check_readable(path: Path, setting: str) -> None:
     """Raise a permanent ModelError unless `path` is a file that this process can read."""
     try:
-        with path.open("rb"):
-            return
+        # Without O_NONBLOCK a named pipe would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        mode = os.fstat(descriptor).st_mode
+        os.close(descriptor)
     except FileNotFoundError:
         hint = ""
         if path.is_symlink():
@@ -40,18 +43,19 @@ def check_readable(path: Path, setting: str) -> None:
         elif names := _listing(path.parent):
             hint = _instead(path.name, names, str(path.parent))
         raise ModelError(f"{setting}: {path} does not exist", code="model_not_found", hint=hint) from None
-    except IsADirectoryError:
-        raise ModelError(
-            f"{setting}: {path} is a directory, not a file",
-            code="model_not_a_file",
-            hint=_instead("", _listing(path), "it"),
-        ) from None
     except OSError as error:
         raise ModelError(
             f"{setting}: {path} cannot be read: {error.strerror}",
             code="model_not_readable",
             hint="make the file readable by the user the appliance runs as, and every directory above it searchable",
         ) from error
+    if stat.S_ISDIR(mode):
+        hint = _instead("", _listing(path), "it")
+        raise ModelError(f"{setting}: {path} is a directory, not a file", code="model_not_a_file", hint=hint)
+    if not stat.S_ISREG(mode):
+        raise ModelError(
+            f"{setting}: {path} is not a regular file", code="model_not_a_file", hint="name a file on a disk"
+        )
 
 
 def _listing(directory: Path) -> list[str]:

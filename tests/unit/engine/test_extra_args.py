@@ -65,8 +65,9 @@ def program(path: Path, script: str) -> Path:
 
 
 def test_the_program_is_asked(tmp_path: Path) -> None:
-    line = "--only-here N                           what it does"
-    binary = program(tmp_path / "llama-server", f"[ \"$1\" = --help ] && echo '{line}'")
+    column = 40
+    lines = "\n".join(f"{name:{column}}what it does" for name in ("-m,    --model FNAME", "--only-here N"))
+    binary = program(tmp_path / "llama-server", f"[ \"$1\" = --help ] && echo '{lines}'")
 
     def told(*args: str) -> list[str]:
         settings = settings_for(tmp_path, {"name": "m"}, engine={"extra_args": list(args)})
@@ -76,8 +77,9 @@ def test_the_program_is_asked(tmp_path: Path) -> None:
     assert told("--no-repack") == ["unknown-argument"]
     program(binary, "exit 1")
     assert told("--no-repack") == []  # why it fails is told when it is to serve
-    program(binary, "echo nothing to see")
-    assert told("--no-repack") == []  # nothing is known of its arguments
+    for other in ("nothing to see", "--other N              is what another program has"):
+        program(binary, f"echo '{other}'")
+        assert told("--no-repack") == []  # nothing is known of its arguments
     program(binary, f"touch {tmp_path}/asked")
     assert told() == []
     assert not (tmp_path / "asked").exists()

@@ -57,6 +57,15 @@ def test_what_is_no_gguf_file_is_named(models: Path, tmp_path: Path, content: by
     assert error.hint
 
 
+def test_what_is_neither_file_nor_directory(tmp_path: Path) -> None:
+    """A named pipe would be waited for, and a device read without end."""
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path in (tmp_path / "pipe.gguf", Path("/dev/zero")):
+        error = failure(tmp_path, {"path": str(path)})
+        assert error.message == f"model.path: {path} is not a regular file"
+        assert error.code == "model_not_a_file"
+
+
 def test_empty_and_missing_directories(tmp_path: Path) -> None:
     locations = locations_for(tmp_path)
     assert failure(tmp_path, {"name": "a"}).hint == f"{locations.models_dir} has no GGUF files"

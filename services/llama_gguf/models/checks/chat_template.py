@@ -28,7 +28,8 @@ _ASSIGNED = re.compile(r"(?<![=!<>])=(?!=)")
 def check_chat_template(path: Path, setting: str) -> None:
     """Raise a permanent ModelError unless `path` is a file that can be a chat template."""
     check_readable(path, setting)
-    content = path.read_bytes()[: MAX_BYTES + 1]
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
     if content.startswith(MAGIC):
         hint = "name a text file, or remove the setting: llama-server uses the template in the model"
         raise _error(f"{setting}: {path} is a GGUF file, not a chat template", hint)

@@ -41,6 +41,13 @@ def test_what_is_no_template(tmp_path: Path, content: bytes, message: str) -> No
 def test_what_is_no_file(tmp_path: Path) -> None:
     assert failure(tmp_path / "none").code == "model_not_found"
     assert failure(tmp_path).code == "model_not_a_file"
+    assert failure(Path("/dev/zero")).code == "model_not_a_file"
+
+
+def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "model.bin").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    assert "has more than 4 MiB" in failure(tmp_path / "model.bin").message
 
 
 @pytest.mark.parametrize(
