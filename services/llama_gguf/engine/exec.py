@@ -34,6 +34,7 @@ from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES, model_place
 from llama_gguf.states import Phase
 
 if TYPE_CHECKING:
+    from llama_gguf.settings import Settings
     from llama_gguf.settings.sections.model import Model
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def run(
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
     if snapshot.settings.engine.extra_args:
-        from llama_gguf.engine.extra_args import extra_args_problems  # noqa: PLC0415 - few have any; costs 14 ms
+        from llama_gguf.engine.checks.extra_args import extra_args_problems  # noqa: PLC0415 - few have any; costs 14 ms
 
         refuse(extra_args_problems(snapshot.settings, binary, run_dir.root, env))
     files = resolve_with_retries(
@@ -152,7 +153,12 @@ def check_surroundings(snapshot: Snapshot, system_config: Path) -> None:
             f"{snapshot.locations.run.engine_key}: the engine's key file is missing",
             hint="start the programs with `llama-gguf up`, which creates it",
         )
-    if system_config.exists() and not snapshot.settings.engine.allow_unsafe_args:
+    check_system_config(snapshot.settings, system_config)
+
+
+def check_system_config(settings: Settings, system_config: Path) -> None:
+    """Raise if llama-server would be configured by a file that is not ours."""
+    if system_config.exists() and not settings.engine.allow_unsafe_args:
         raise LaunchError(
             f"{system_config}: llama-server would read settings from this file, bypassing our configuration",
             hint="remove the file, or set engine.allow_unsafe_args",

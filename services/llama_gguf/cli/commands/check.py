@@ -11,9 +11,10 @@ from typing import Literal
 import click
 
 from llama_gguf.cli.config_options import chosen, config_argument, find_config
-from llama_gguf.errors import ExitCode, LaunchError, Problem
+from llama_gguf.errors import ExitCode, Problem
+from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import Locations, Settings, locate
-from llama_gguf.settings.checks.machine import check_engine_files, check_files, unusable_variant
+from llama_gguf.settings.checks.machine import check_engine_files, check_files
 from llama_gguf.settings.checks.table import replaced
 from llama_gguf.settings.loading.load import InvalidConfigError, Loaded, load
 from llama_gguf.settings.messages.report import as_data, count, explain
@@ -85,25 +86,12 @@ def _files(settings: Settings, locations: Locations, env: Mapping[str, str]) -> 
 
 
 def _engine(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
-    """Return what is wrong with the engine, and what it says itself of a pinned CPU variant and of extra arguments."""
-    found = check_engine_files(settings)
-    if found or (settings.engine.cpu_variant == "auto" and not settings.engine.extra_args):
+    """Return what is wrong with the engine of the only model of `settings`, asking the engine itself."""
+    if found := check_engine_files(settings):
         return found
-    from llama_gguf.engine.binary import find_binary  # noqa: PLC0415 - seldom needed
-    from llama_gguf.engine.extra_args import extra_args_problems  # noqa: PLC0415 - as above
-    from llama_gguf.engine.variant_choice import choose, this_machine  # noqa: PLC0415 - as above
+    from llama_gguf.engine.checks.machine import engine_problems  # noqa: PLC0415 - only if files are checked
 
-    try:
-        binary = find_binary(settings, env)
-    except LaunchError:
-        return []  # there is none on this machine, as where a configuration is written
-    found += extra_args_problems(settings, binary, locations.run.root, env)
-    if settings.engine.cpu_variant != "auto":
-        try:
-            choose(settings, binary, this_machine(), locations.cpu_variants_file)
-        except LaunchError as error:
-            found.append(unusable_variant(error))
-    return found
+    return engine_problems(Snapshot(settings, locations), env)
 
 
 def _ok(name: str, problems: tuple[Problem, ...]) -> str:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from llama_gguf.errors import LaunchError, Problem
+from llama_gguf.errors import Problem
 from llama_gguf.settings.environment_value import QUOTES_HINT, clean
 from llama_gguf.settings.locations import Locations, can_write
 from llama_gguf.settings.one_model import each_model
@@ -32,11 +32,6 @@ def check_files(settings: Settings, locations: Locations, env: Mapping[str, str]
 def check_engine_files(settings: Settings) -> list[Problem]:
     """Return every problem between the engine settings of one model and this machine."""
     return list(_named_file("engine.binary", settings.engine.binary))
-
-
-def unusable_variant(error: LaunchError) -> Problem:
-    """Return the problem of a pinned CPU variant that `engine` has rejected."""
-    return Problem("cpu-variant-unusable", error.message, "engine.cpu_variant", hint=error.hint)
 
 
 def _named_file(setting: str, text: str | None) -> Iterator[Problem]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.engine.extra_args import extra_args_problems, unknown_arguments
+from llama_gguf.engine.checks.extra_args import extra_args_problems, unknown_arguments
 from llama_gguf.engine.flags import Flag
 from support.model_box import settings_for
 
 FLAGS = tuple(
     Flag(tuple(flag["names"]), flag["value"], flag["variable"], flag["removed"])
-    for flag in json.loads((Path(__file__).parents[3] / "schema/engine/flags.json").read_text())["flags"]
+    for flag in json.loads((Path(__file__).parents[4] / "schema/engine/flags.json").read_text())["flags"]
 )
 
 
