@@ -68,9 +68,13 @@ def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ..
     """Return the problems of a valid configuration on this machine, with their positions."""
     locations = locate(loaded.settings, env)
     found = check_files(loaded.settings, locations, env)
+    engines: dict[str, list[Problem]] = {}  # asking an engine for its GPUs takes a second
     for one in each_model(loaded.settings):
         found += [replaced(problem, one, own=True) for problem in _files(one.settings, locations, env)]
-        found += [replaced(problem, one) for problem in _engine(one.settings, locations, env)]
+        same = one.settings.engine.model_dump_json()
+        if same not in engines:
+            engines[same] = _engine(one.settings, locations, env)
+        found += [replaced(problem, one) for problem in engines[same]]
     return loaded.with_origins(list(dict.fromkeys(found)))
 
 

@@ -213,6 +213,21 @@ def test_a_mistake_in_what_is_common_is_told_once(
     assert "4:41: error[file-missing]: engine.binary: " in line
 
 
+def test_an_engine_is_asked_once_for_models_that_share_it(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary, asked = tmp_path / "llama-server", tmp_path / "asked"
+    binary.write_text(f"#!/bin/sh\necho $1 >> {asked}\nprintf '%-40sx\\n' '--model FNAME'\n")
+    binary.chmod(0o755)
+    models = ", ".join(f"m{number}: {{path: {tiny_model}}}" for number in range(5))
+    common = f"engine: {{context_per_slot: 512, binary: {binary}, gpu_layers: 0, extra_args: [--frobnicate]}}"
+    text = f"auth: {{enabled: false}}\ngateway: {{host: 127.0.0.1}}\nmodels: {{{models}}}\n{common}\n"
+    assert run(["check", str(write(text))]) == 78
+    assert asked.read_text() == "--help\n"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "[unknown-argument]" in line]
+    assert "engine.extra_args[0]: llama-server does not know the argument --frobnicate" in line
+
+
 def test_a_proxy_that_no_download_could_use_is_told_at_the_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
