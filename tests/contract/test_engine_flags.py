@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -17,6 +17,7 @@ from llama_gguf.engine.flags import flag_dump
 from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.settings import locate
 from llama_gguf.settings.checks.reserved_args import RULES
+from llama_gguf.settings.sections.engine_parts.speculative import SpeculationType
 from support.model_box import settings_for
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,38 @@ def test_the_real_parser_takes_everything(engine_binary: Path, tmp_path: Path, l
             "cache_type_v": "q5_1",
             "flash_attention": "on",
             "sleep_idle_seconds": 60.0,
+            "split_mode": "row",
+            "tensor_split": [3, 1.5],
+            "main_gpu": 0,
+            "cpu_moe_layers": 4,
+            "load_mode": "mmap+mlock",
+            "numa": "isolate",
+            "cache_reuse_tokens": 256,
+            "rope": {
+                "scaling": "yarn",
+                "scale": 1e-5,
+                "freq_base": 1e12,
+                "yarn_original_context": 2048,
+                "yarn_extrapolation_factor": 0.5,
+                "yarn_attention_factor": 1,
+                "yarn_beta_slow": 1,
+                "yarn_beta_fast": 32,
+            },
+            "reasoning": {
+                "mode": "on",
+                "format": "deepseek",
+                "effort": "xhigh",
+                "budget_tokens": 0,
+                "budget_message": "-1 --host",
+            },
+            "speculative": {
+                "types": [*get_args(SpeculationType)],
+                "max_tokens": 1024,
+                "min_tokens": 0,
+                "min_probability": 0.25,
+                "ngram_size": 1024,
+                "ngram_min_hits": 65535,
+            },
         },
     )
     locations = locate(settings, {})

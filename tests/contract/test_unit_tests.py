@@ -15,12 +15,15 @@ UNIT = ROOT / "tests" / "unit"
 
 # Why modules have no test file of their own -> the modules.
 NO_FILE_OF_ITS_OWN = {
+    "golden pairs of settings and arguments: tests/golden/test_argv.py": "engine/tuning.py",
     "classes and constants without logic": """
         errors.py gateway/hold_time.py gateway/ratelimit/store.py gateway/http1/handler.py
         gateway/residency/model_state.py models/download/spec.py
         models/model_files.py settings/health_paths.py""",
     "sections of the configuration: tests/unit/settings/sections/test_settings.py, tests/golden/test_config.py": """
         settings/sections/auth.py settings/sections/base.py settings/sections/engine.py settings/sections/gateway.py
+        settings/sections/engine_parts/reasoning.py settings/sections/engine_parts/rope.py
+        settings/sections/engine_parts/speculative.py
         settings/sections/health.py settings/sections/limits.py settings/sections/logging.py
         settings/sections/memory.py settings/sections/metrics.py settings/sections/model.py settings/sections/paths.py
         settings/sections/scope.py settings/sections/sources.py settings/sections/supervisor.py""",
@@ -47,7 +50,8 @@ NO_FILE_OF_ITS_OWN = {
         platforms/kubernetes/options.py platforms/kubernetes/parameters.py platforms/runpod/api.py""",
     "through its only user: tests/unit/rundir/test_supervisord_client.py": "rundir/unix_xmlrpc.py",
     "one table for all checks: tests/unit/settings/checks/test_table.py": """
-        settings/checks/engine.py settings/checks/model.py settings/checks/network.py settings/checks/paths.py""",
+        settings/checks/engine.py settings/checks/model.py settings/checks/network.py settings/checks/paths.py
+        settings/checks/placement.py settings/checks/speculation.py""",
     "through load: tests/unit/settings/loading/test_load.py, tests/golden/test_config.py": """
         settings/loading/nested_variables.py settings/loading/origins.py settings/loading/yaml_errors.py""",
     "the catalogue of codes: tests/unit/settings/test_json_schema.py": "settings/messages/codes.py",

@@ -239,3 +239,73 @@ def test_diagnosis_of_a_real_failure(tmp_path: Path, tiny_model: Path) -> None:
     found = diagnose(engine.log.read_text().splitlines(), code, None)
     assert found.cause == "llama-server rejects the value of --cache-reuse: stoi"
     assert found.permanent
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "[{{ reasoning_effort }} {{ enable_thinking }}]{% if add_generation_prompt %}{% endif %}"
+)
+REPEATING = {
+    "prompt": "abcdefghij" * 6,
+    "n_predict": 60,
+    "temperature": 0,
+    "grammar": 'root ::= ("abcdefghij")+',  # what the model says of itself does not repeat
+}
+
+
+def test_settings_that_fit_a_model_to_its_use_reach_llama_server(tmp_path: Path, tiny_model: Path) -> None:
+    """Each is seen in what llama-server says or does, not only in its arguments."""
+    template = tmp_path / "t.jinja"
+    template.write_text(TEMPLATE)
+    engine = Engine(
+        tmp_path,
+        {"path": str(tiny_model), "chat_template": str(template)},
+        logging={"level": "debug"},
+        engine={
+            "context_per_slot": 8192,  # trained: 2048
+            "slots": 1,
+            "load_mode": "dio",
+            "numa": "distribute",
+            "cpu_moe_layers": 1,
+            "cache_reuse_tokens": 32,
+            "rope": {"scaling": "yarn", "scale": 4.0, "freq_base": 20000.0, "yarn_original_context": 2048},
+            "reasoning": {"mode": "off", "format": "none", "effort": "low", "budget_tokens": 5},
+            "speculative": {"types": ["ngram-simple"], "max_tokens": 6, "ngram_size": 3, "ngram_min_hits": 1},
+        },
+    )
+    with engine.started():
+        engine.wait(engine.healthy)
+        log = engine.log.read_text()
+        assert "load_mode = dio" in log
+        assert "n_ctx_train adjusted to 8192" in log
+        assert "freq_base             = 20000.0" in log
+        assert "size_n=3, size_m=6, min_hits=1" in log
+        props = engine.ask("GET", "/props")[1]
+        assert props["default_generation_settings"]["n_ctx"] == 8192
+        assert props["default_generation_settings"]["params"]["reasoning_format"] == "none"
+        asked = {"messages": [{"role": "user", "content": "Hi"}]}
+        assert engine.ask("POST", "/apply-template", asked)[1]["prompt"].endswith("[low False]")
+        assert engine.ask("POST", "/completion", REPEATING)[1]["timings"]["draft_n_accepted"] > 0
+        # The second prompt lacks the middle of the first: its end comes from the cache too.
+        head, middle, tail = ("".join(chr(65 + i * step % 58) for i in range(100)) for step in (1, 7, 11))
+        texts = [head + middle + tail, head + tail + "?"]
+        answers = [engine.ask("POST", "/completion", {"prompt": text, "n_predict": 1})[1] for text in texts]
+        assert answers[1]["timings"]["cache_n"] > 190
+
+
+@pytest.mark.parametrize("types", [["ngram-map-k"], ["ngram-map-k4v"], ["ngram-mod"], ["ngram-cache"]])
+def test_each_kind_of_draft_without_a_draft_model(tmp_path: Path, tiny_model: Path, types: list[str]) -> None:
+    """The text stays what it is without drafts."""
+    speculative = {"types": types, "max_tokens": 4, "min_tokens": 1, "ngram_size": 3}
+    answers = []
+    for number, chosen in enumerate(({}, {"speculative": speculative})):
+        root = tmp_path / str(number)
+        root.mkdir()
+        engine = Engine(root, {"path": str(tiny_model)}, engine=chosen, logging={"level": "debug"})
+        with engine.started():
+            engine.wait(engine.healthy)
+            answers.append(engine.ask("POST", "/completion", REPEATING)[1])
+        assert (f"adding speculative implementation '{types[0]}'" in engine.log.read_text()) == bool(chosen)
+    assert answers[0]["content"] == answers[1]["content"]
+    assert "draft_n" not in answers[0]["timings"]
+    assert answers[1]["timings"]["draft_n"] > 0

@@ -37,4 +37,4 @@ def test_argv(case: Path) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len(CASES) >= 17
+    assert len(CASES) >= 22

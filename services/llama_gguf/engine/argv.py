@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llama_gguf.engine import tuning
 from llama_gguf.errors import ConfigError
 from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.models.source import served_names
@@ -41,7 +42,10 @@ def build_argv(settings: Settings, locations: Locations, files: ModelFiles, host
         *_model(settings, files),
         *_memory(settings, host),
         *_compute(settings, host),
+        *tuning.placement(settings.engine),
+        *tuning.rope(settings.engine),
         *_task(settings),
+        *tuning.reasoning(settings.engine),
         *_draft(settings, files),
         *_logging(settings),
         *settings.engine.extra_args,
@@ -133,15 +137,17 @@ def _task(settings: Settings) -> list[str]:
 
 
 def _draft(settings: Settings, files: ModelFiles) -> list[str]:
+    speculation = tuning.speculation(settings.engine, drafts=files.draft is not None)
     if files.draft is None:
-        return []
+        return speculation
     arguments = ["--spec-draft-model", str(files.draft)]
     if settings.engine.gpu_layers in (0, "all"):
         arguments += ["--spec-draft-ngl", str(settings.engine.gpu_layers)]
     # Without a type llama-server loads a plain draft model and then never uses it.
-    if not files.draft_sets_spec_type and "--spec-type" not in settings.engine.extra_args:
+    chosen = settings.engine.speculative.types or "--spec-type" in settings.engine.extra_args
+    if not files.draft_sets_spec_type and not chosen:
         arguments += ["--spec-type", "draft-simple"]
-    return arguments
+    return arguments + speculation
 
 
 def _logging(settings: Settings) -> list[str]:

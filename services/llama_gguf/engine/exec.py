@@ -124,11 +124,14 @@ def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[
     if wanted == 0:
         return []
     if not has_gpu_backend(binary):
+        check_devices(snapshot.settings, [])
         if wanted == "auto":
             return []
         message = f"engine.gpu_layers is {wanted}, but no GPU is usable: the model will run on the CPU"
         return [Notice("no-gpu", message, "this llama-server is built for CPUs: use the CUDA image, or set 0")]
-    if devices(binary, env):
+    found = devices(binary, env)
+    check_devices(snapshot.settings, [device.id for device in found])
+    if found:
         return []
     hint = "start the container with GPU access (docker: --gpus all) on a host whose driver fits, or use the CPU image"
     if wanted == "auto":
@@ -138,6 +141,25 @@ def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[
         hint=f"{hint}, or set engine.gpu_layers to auto",
         exit_code=ExitCode.CONFIG,
     )
+
+
+def check_devices(settings: Settings, found: Sequence[str]) -> None:
+    """Raise if the settings name GPUs that llama-server does not find, or more than there are."""
+    engine = settings.engine
+    present = f"llama-server finds {', '.join(found)}" if found else "llama-server finds none"
+    hint = "correct it, or give the container access to the GPU"
+    for name in engine.devices:
+        if name not in found:
+            message = f"engine.devices: there is no {name}: {present}"
+            raise LaunchError(message, hint=hint, exit_code=ExitCode.CONFIG)
+    if engine.devices or not found:
+        return
+    if len(engine.tensor_split) > len(found):
+        message = f"engine.tensor_split: {len(engine.tensor_split)} shares, but {present}"
+        raise LaunchError(message, hint=hint, exit_code=ExitCode.CONFIG)
+    if engine.main_gpu is not None and engine.main_gpu >= len(found):
+        message = f"engine.main_gpu: there is no number {engine.main_gpu}: {present}, which count from 0"
+        raise LaunchError(message, hint=hint, exit_code=ExitCode.CONFIG)
 
 
 def check_surroundings(snapshot: Snapshot, system_config: Path) -> None:

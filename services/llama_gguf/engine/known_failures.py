@@ -116,9 +116,14 @@ RULES = (
     _rule(
         r"mmap failed: (?P<what>No such device|Invalid argument|Operation not supported)",
         "the volume of the model cannot map a file into memory ({what})",
-        'set engine.extra_args: ["--load-mode", "none"], or move the model to another volume (not a network share)',
+        "set engine.load_mode: none, or move the model to another volume (not a network share)",
     ),
     # Files beside the model, before the model: their failures also cause the model's
+    _rule(
+        r"context type MTP requested but model doesn't contain MTP layers",
+        "engine.speculative.types has draft-mtp, but the model has no MTP layers",
+        "use a file with them (some conversions leave them out), set model.draft, or use ngram-simple",
+    ),
     _rule(
         r"(?:failed to load draft model, '(?P<what>[^']+)')",
         "the draft model {what} cannot be loaded",

@@ -92,6 +92,41 @@ def test_a_template_of_the_operators_is_no_news(tmp_path: Path, engine_binary: P
 
 
 @pytest.mark.engine
+def test_mtp_drafts_of_a_model_without_mtp_layers(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="the model's file has none") as caught:
+        engine_exec.run(snapshot_for(tmp_path, tiny_model, speculative={"types": ["draft-mtp"]}), {}, execve=become)
+    assert caught.value.exit_code == ExitCode.CONFIG
+    assert "ngram-simple" in caught.value.hint
+
+
+@pytest.mark.engine
+def test_a_device_that_this_build_cannot_have(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(LaunchError, match="there is no CUDA7: llama-server finds none") as caught:
+        engine_exec.run(snapshot_for(tmp_path, tiny_model, devices=["CUDA7"]), {}, execve=become)
+    assert caught.value.exit_code == ExitCode.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ({"devices": ["CUDA1", "CUDA0"], "tensor_split": [1, 3]}, None),
+        ({"tensor_split": [1, 3]}, None),
+        ({"main_gpu": 1, "split_mode": "none"}, None),
+        ({"devices": ["CUDA0", "cuda1"]}, "engine.devices: there is no cuda1: llama-server finds CUDA0, CUDA1"),
+        ({"tensor_split": [1, 1, 1]}, "engine.tensor_split: 3 shares, but llama-server finds CUDA0, CUDA1"),
+        ({"main_gpu": 2, "split_mode": "none"}, "engine.main_gpu: there is no number 2"),
+    ],
+)
+def test_devices_of_a_machine_with_two(tmp_path: Path, engine: dict[str, Any], message: str | None) -> None:
+    settings = settings_for(tmp_path, {"path": "/m.gguf"}, engine=engine)
+    if message is None:
+        engine_exec.check_devices(settings, ["CUDA0", "CUDA1"])
+        return
+    with pytest.raises(LaunchError, match=message):
+        engine_exec.check_devices(settings, ["CUDA0", "CUDA1"])
+
+
+@pytest.mark.engine
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         engine_exec.run(snapshot_for(tmp_path, "/nowhere/x.gguf"), {}, execve=become)

@@ -27,6 +27,8 @@ def facts_of(header: Header) -> ModelFacts:
         reranks=pooling == _RANK_POOLING or any(tensor.name.startswith("cls.") for tensor in header.tensors),
         chats=has_chat_template(header),
         generates=header.architecture not in _ENCODERS,
+        has_experts=header.number(f"{header.architecture}.expert_count") > 0,
+        has_mtp_layers=header.number(f"{header.architecture}.nextn_predict_layers") > 0,
     )
 
 

@@ -29,6 +29,7 @@ MIB = 1 << 20
 CELLS = 256  # llama.cpp rounds contexts and windows up to a multiple of this
 _CHECKPOINT_TOKENS, _MAX_CHECKPOINTS = 8192, 32  # of windowed and recurrent state, in main memory
 DEVICE_CONTEXT_BYTES = 512 * MIB  # CUDA's context and its libraries' workspaces
+_ALL_LAYERS = 1 << 30
 _PROCESS_BYTES = 48 * MIB
 _BYTES_PER_TOKEN_OF_VOCABULARY = 350
 _FLOATS = ("f32", "f16", "bf16")
@@ -74,29 +75,34 @@ class Inputs:
         return compute_bytes(self.model, self.engine)
 
 
-def host_experts(extra_args: Sequence[str]) -> int:
-    """Return how many layers' experts --cpu-moe or --n-cpu-moe keep in main memory."""
+def host_experts(engine: Engine) -> int:
+    """Return how many layers' experts engine.cpu_moe_layers, --cpu-moe or --n-cpu-moe keep in main memory."""
+    if engine.cpu_moe_layers:
+        return _ALL_LAYERS if engine.cpu_moe_layers == "all" else engine.cpu_moe_layers
+    extra_args = engine.extra_args
     for index, argument in enumerate(extra_args):
         if argument in ("--cpu-moe", "-cmoe"):
-            return 1 << 30
+            return _ALL_LAYERS
         if argument in ("--n-cpu-moe", "-ncmoe") and index + 1 < len(extra_args) and extra_args[index + 1].isdigit():
             return int(extra_args[index + 1])
     return 0
 
 
-def maps_weights(extra_args: Sequence[str]) -> bool:
+def maps_weights(engine: Engine) -> bool:
     """Return whether weights are memory-mapped and can be reclaimed: unless llama-server reads or locks them."""
-    mapped = True
-    for argument, value in pairwise((*extra_args, "")):
+    mode: str = engine.load_mode
+    for argument, value in pairwise((*engine.extra_args, "")):
         if argument in ("--load-mode", "-lm"):
-            mapped = value in ("auto", "mmap")
-    return mapped
+            mode = value
+    return mode in ("auto", "mmap")
 
 
-def predicts_more(extra_args: Sequence[str]) -> bool:
+def predicts_more(engine: Engine) -> bool:
     """Return whether the model's own layers for multi-token prediction are to be used, and thus loaded."""
-    return any(
-        argument == "--spec-type" and "draft-mtp" in value.split(",") for argument, value in pairwise((*extra_args, ""))
+    given = engine.speculative.types or ()
+    return "draft-mtp" in given or any(
+        argument == "--spec-type" and "draft-mtp" in value.split(",")
+        for argument, value in pairwise((*engine.extra_args, ""))
     )
 
 

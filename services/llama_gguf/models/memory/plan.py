@@ -109,10 +109,10 @@ def plan_memory(
         tuple(mmproj),
         draft,
         tuple(adapters),
-        host_experts(engine.extra_args),
+        host_experts(engine),
         _repacking_cpu(engine, machine),
-        maps_weights(engine.extra_args),
-        predicts_more(engine.extra_args),
+        maps_weights(engine),
+        predicts_more(engine),
     )
     top = len(model.architecture.layers) + 1
     layers = _layers_on_device(inputs, machine, top)
@@ -144,7 +144,8 @@ def _layers_on_device(inputs: Inputs, machine: Machine, top: int) -> int:
         return 0
     if isinstance(wanted, int):
         return min(wanted, top)
-    if wanted == "all" or machine.device_bytes is None or not inputs.engine.fit:
+    fits = inputs.engine.fit and not (inputs.host_experts or inputs.engine.tensor_split)  # these turn --fit off
+    if wanted == "all" or machine.device_bytes is None or not fits:
         return top
     room = machine.device_bytes - FIT_MARGIN_BYTES
     for layers in range(top, 0, -1):

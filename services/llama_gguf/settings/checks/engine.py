@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from llama_gguf.errors import Problem
@@ -81,7 +82,9 @@ def extra_args(settings: Settings) -> Iterator[Problem]:
     """Nothing in extra_args repeats or overrides a setting, or exposes what must not be."""
     args = settings.engine.extra_args
     for index, name, rule in reserved(args):
-        if rule.kind != "unsafe" or not settings.engine.allow_unsafe_args:
+        if rule.kind == "newer_setting":
+            yield _beside_setting(settings, f"engine.extra_args[{index}]", name, rule)
+        elif rule.kind != "unsafe" or not settings.engine.allow_unsafe_args:
             yield _rejection(f"engine.extra_args[{index}]", name, rule)
     for index, item in enumerate(args):
         if is_argument(item) and len(item.split()) > 1:
@@ -91,6 +94,20 @@ def extra_args(settings: Settings) -> Iterator[Problem]:
     if args and not is_argument(args[0]):
         message = f'engine.extra_args[0]: "{args[0]}" is a value without an argument before it'
         yield Problem("value-without-argument", message, "engine.extra_args[0]")
+
+
+def _beside_setting(settings: Settings, path: str, name: str, rule: ArgRule) -> Problem:
+    """An argument that had no setting once: still allowed, but not together with the setting."""
+    if _value(settings, rule.instead) != _value(Settings(), rule.instead):
+        message = f"{path}: {name} is given together with {rule.instead}"
+        return Problem("argument-is-a-setting", message, path, hint="remove the argument")
+    message = f"{path}: there is a setting for {name}"
+    hint = f"set {rule.instead} instead, which is checked"
+    return Problem("argument-has-a-setting", message, path, hint=hint, severity="warning")
+
+
+def _value(settings: Settings, name: str) -> object:
+    return functools.reduce(getattr, name.split("."), settings)
 
 
 def _rejection(path: str, name: str, rule: ArgRule) -> Problem:

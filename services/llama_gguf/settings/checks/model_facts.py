@@ -27,6 +27,8 @@ class ModelFacts:
     reranks: bool  # it has a reranking head
     chats: bool  # it has a chat template
     generates: bool = True  # it can produce text, and not only embeddings or scores
+    has_experts: bool = True
+    has_mtp_layers: bool = True
 
 
 def model_problems(settings: Settings, facts: ModelFacts, *, context_is_default: bool = False) -> list[Problem]:
@@ -34,18 +36,25 @@ def model_problems(settings: Settings, facts: ModelFacts, *, context_is_default:
 
     `context_is_default`: `engine.context_per_slot` is not set.
     """
-    return [*_context(settings, facts, is_default=context_is_default), *_task(settings, facts)]
+    return [
+        *_context(settings, facts, is_default=context_is_default),
+        *_task(settings, facts),
+        *_abilities(settings, facts),
+    ]
 
 
 def _context(settings: Settings, facts: ModelFacts, *, is_default: bool) -> Iterator[Problem]:
     engine, trained = settings.engine, facts.training_context
+    rope = engine.rope
+    if trained and rope.scaling == "yarn" and rope.scale is not None:
+        trained = int((rope.yarn_original_context or trained) * rope.scale)  # as llama.cpp does, for YaRN only
     if trained and engine.context_per_slot > trained:
         default = " (the default)" if is_default else ""
         message = (
             f"engine.context_per_slot: {engine.context_per_slot}{default} is more than the {trained} tokens the model "
             f"was trained with ({engine.slots} slots, {engine.context_per_slot * engine.slots} tokens of memory in all)"
         )
-        hint = "responses degrade beyond it, unless the model is made for RoPE scaling"
+        hint = f"llama-server gives a slot {trained} tokens; for a model made for YaRN, set engine.rope"
         yield Problem("context-over-training", message, "engine.context_per_slot", hint=hint, severity="warning")
 
 
@@ -70,3 +79,14 @@ def _task(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
         message = "model.chat_template: not set, and the model has no chat template: chat responses will be poor"
         hint = "set model.chat_template to the template from the model card, or serve its instruct version"
         yield Problem("no-chat-template", message, "model.chat_template", hint=hint, severity="warning")
+
+
+def _abilities(settings: Settings, facts: ModelFacts) -> Iterator[Problem]:
+    engine = settings.engine
+    if "draft-mtp" in engine.speculative.types and settings.model.draft is None and not facts.has_mtp_layers:
+        message = "engine.speculative.types: draft-mtp needs MTP layers, and the model's file has none"
+        hint = "use a file with them (some conversions leave them out), set model.draft, or use ngram-simple"
+        yield Problem("bad-speculation", message, "engine.speculative.types", hint=hint)
+    if engine.cpu_moe_layers and not facts.has_experts:
+        message = "engine.cpu_moe_layers: has no effect, the model has no experts"
+        yield Problem("no-effect", message, "engine.cpu_moe_layers", severity="warning")

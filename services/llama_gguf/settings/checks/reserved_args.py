@@ -1,8 +1,9 @@
 """llama-server's arguments that `engine.extra_args` must not contain, and what to write instead. Pure data and lookup.
 
-Three kinds: `setting` (there is a setting for it, and the two could disagree), `owned` (the appliance itself
-depends on it: address, key, logs) and `unsafe` (exposes files, tools, state or other users' prompts to clients;
-allowed by engine.allow_unsafe_args). A test compares the names with `llama-server --help`.
+Four kinds: `setting` (there is a setting for it, and the two could disagree), `newer_setting` (the same for settings
+that came later: the argument is allowed while the setting is not set), `owned` (the appliance itself depends on it:
+address, key, logs) and `unsafe` (exposes files, tools, state or other users' prompts to clients; allowed by
+engine.allow_unsafe_args). A test compares the names with `llama-server --help`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from llama_gguf.settings.schema_tree import SettingPath
 
-ArgKind = Literal["setting", "owned", "unsafe"]
+ArgKind = Literal["setting", "newer_setting", "owned", "unsafe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ def _rule(kind: ArgKind, names: str, instead: str, *, value: str | None = None, 
 
 
 _setting = functools.partial(_rule, "setting")
+_newer = functools.partial(_rule, "newer_setting")
 _owned = functools.partial(_rule, "owned")
 _unsafe = functools.partial(_rule, "unsafe")
 
@@ -73,6 +75,48 @@ RULES: tuple[ArgRule, ...] = (
     _setting("--lora --lora-scaled", "model.lora"),
     _setting("--chat-template-file", "model.chat_template"),
     _setting("-lv --verbosity --log-verbosity", "logging.level"),
+    _newer("-dev --device", "engine.devices"),
+    _newer("-sm --split-mode", "engine.split_mode"),
+    _newer("-ts --tensor-split", "engine.tensor_split"),
+    _newer("-mg --main-gpu", "engine.main_gpu"),
+    _newer("-cmoe --cpu-moe", "engine.cpu_moe_layers", value="all"),
+    _newer("-ncmoe --n-cpu-moe", "engine.cpu_moe_layers"),
+    _newer("-lm --load-mode", "engine.load_mode"),
+    _newer("--numa", "engine.numa"),
+    _newer("--cache-reuse", "engine.cache_reuse_tokens"),
+    _newer("--rope-scaling", "engine.rope.scaling"),
+    _newer("--rope-scale --rope-freq-scale", "engine.rope.scale"),
+    _newer("--rope-freq-base", "engine.rope.freq_base"),
+    _newer("--yarn-orig-ctx", "engine.rope.yarn_original_context"),
+    _newer("--yarn-ext-factor", "engine.rope.yarn_extrapolation_factor"),
+    _newer("--yarn-attn-factor", "engine.rope.yarn_attention_factor"),
+    _newer("--yarn-beta-slow", "engine.rope.yarn_beta_slow"),
+    _newer("--yarn-beta-fast", "engine.rope.yarn_beta_fast"),
+    _newer("-rea --reasoning", "engine.reasoning.mode"),
+    _newer("--reasoning-format", "engine.reasoning.format"),
+    _newer("--reasoning-effort", "engine.reasoning.effort"),
+    _newer("--reasoning-budget", "engine.reasoning.budget_tokens"),
+    _newer("--reasoning-budget-message", "engine.reasoning.budget_message"),
+    _newer("--spec-type", "engine.speculative.types"),
+    _newer("--spec-default", "engine.speculative.types", value="ngram-mod"),
+    _newer("--spec-draft-n-max", "engine.speculative.max_tokens"),
+    _newer("--spec-draft-n-min", "engine.speculative.min_tokens"),
+    _newer("--spec-draft-p-min --draft-p-min", "engine.speculative.min_probability"),
+    _newer("--spec-ngram-mod-n-match", "engine.speculative.ngram_size"),
+    _newer("--spec-ngram-mod-n-max", "engine.speculative.max_tokens"),
+    _newer("--spec-ngram-mod-n-min", "engine.speculative.min_tokens"),
+    _newer(
+        "--spec-ngram-simple-size-n --spec-ngram-map-k-size-n --spec-ngram-map-k4v-size-n",
+        "engine.speculative.ngram_size",
+    ),
+    _newer(
+        "--spec-ngram-simple-size-m --spec-ngram-map-k-size-m --spec-ngram-map-k4v-size-m",
+        "engine.speculative.max_tokens",
+    ),
+    _newer(
+        "--spec-ngram-simple-min-hits --spec-ngram-map-k-min-hits --spec-ngram-map-k4v-min-hits",
+        "engine.speculative.ngram_min_hits",
+    ),
     _owned("-dr --docker-repo", _OTHER_MODEL),
     _owned(
         "--embd-gemma-default --fim-qwen-1.5b-default --fim-qwen-3b-default --fim-qwen-7b-default --fim-qwen-7b-spec "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from llama_gguf.errors import Problem
-from llama_gguf.settings.checks import engine, model, models, network, paths
+from llama_gguf.settings.checks import engine, model, models, network, paths, placement, speculation
 from llama_gguf.settings.one_model import OneModel, each_model
 from llama_gguf.settings.sections.settings import Settings
 
@@ -24,6 +24,7 @@ class Check:
     reads: tuple[str, ...]
 
 
+_GPUS = ("engine.devices", "engine.split_mode", "engine.tensor_split", "engine.main_gpu")
 MODEL_CHECKS: tuple[Check, ...] = (
     Check(model.sources, ("model",)),
     Check(model.urls, ("model",)),
@@ -38,7 +39,14 @@ MODEL_CHECKS: tuple[Check, ...] = (
     Check(engine.slots, ("engine.slots", "engine.batch_size")),
     Check(engine.pooling, ("engine.pooling", "engine.task")),
     Check(engine.total_context, ("engine.context_per_slot", "engine.slots")),
-    Check(engine.extra_args, ("engine.extra_args", "engine.allow_unsafe_args")),
+    Check(placement.devices, (*_GPUS, "engine.flash_attention")),
+    Check(placement.unused, (*_GPUS, "engine.gpu_layers", "engine.cpu_moe_layers")),
+    Check(placement.rope, ("engine.rope",)),
+    Check(placement.cache_reuse, ("engine.cache_reuse_tokens", "engine.task", "model.mmproj")),
+    Check(speculation.types, ("engine.speculative", "engine.task", "model.draft", "auth.enabled")),
+    Check(speculation.numbers, ("engine.speculative", "model.draft")),
+    Check(speculation.reasoning, ("engine.reasoning", "engine.task")),
+    Check(engine.extra_args, ("engine",)),
     Check(engine.in_flight, ("limits.max_in_flight", "engine.slots")),
 )
 """Those of one model: each runs for every model, with settings in which it is the only one."""

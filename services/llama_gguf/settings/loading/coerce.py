@@ -48,7 +48,7 @@ def _as(node: Node, text: str, path: SettingPath) -> JsonValue:
     if kind is None and "enum" not in node and "const" not in node:
         return _any(text)
     if kind == "array":
-        return _items(text, path)
+        return _items(node, text, path)
     if kind == "boolean":
         word = text.lower()
         return True if word in TRUE_WORDS else False if word in FALSE_WORDS else text
@@ -70,12 +70,14 @@ def _number(text: str, kinds: tuple[str, ...]) -> JsonValue:
     return scalar(tag, text) if tag in kinds else text
 
 
-def _items(text: str, path: SettingPath) -> JsonValue:
+def _items(node: Node, text: str, path: SettingPath) -> JsonValue:
     if text.startswith(("[", "{")):
         return _json(text)
     if path in _SHELL_LISTS:
         return list[JsonValue](shlex.split(text))
-    return [item.strip() for item in text.split(",") if item.strip()]
+    each = node.get("items", {})
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    return [_as(each, item, path) for item in items] if each.get("type") in ("integer", "number") else items
 
 
 def _json(text: str) -> JsonValue:

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llama_gguf.settings.sections.base import PathText, Seconds, Section, Text
+from llama_gguf.settings.sections.base import PathText, Seconds, Section, Text, pattern_message
+from llama_gguf.settings.sections.engine_parts.reasoning import Reasoning
+from llama_gguf.settings.sections.engine_parts.rope import Rope
+from llama_gguf.settings.sections.engine_parts.speculative import Speculative
 
 CpuVariant = Literal[
     "x64",
@@ -36,6 +39,10 @@ CpuVariant = Literal[
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
+Device = Annotated[
+    str, Field(pattern=r"^[^\s,]+$", json_schema_extra=pattern_message("a device's name, as in --list-devices"))
+]
+
 
 class Engine(Section):
     """llama-server's settings. The context is per slot: llama-server's own --ctx-size is this times `slots`."""
@@ -64,6 +71,31 @@ class Engine(Section):
         "auto",
         description="Layers on the GPU: `auto` as many as fit, `all`, or a number; 0 runs the model on the CPU.",
     )
+    devices: tuple[Device, ...] = Field(
+        (),
+        description="GPUs to use, by llama-server's names (`CUDA0`); see `llama-server --list-devices`. Default: all.",
+    )
+    split_mode: Literal["auto", "none", "layer", "row", "tensor"] = Field(
+        "auto",
+        description=(
+            "How several GPUs share the model: `layer` (what `auto` means) one after the other, `row` and `tensor` "
+            "side by side, `none` one GPU only."
+        ),
+    )
+    tensor_split: tuple[Annotated[float, Field(ge=0, le=1_000_000)], ...] = Field(
+        (), description="Share of the model for each GPU, as in `[3, 1]`; default: by free memory. Turns `fit` off."
+    )
+    main_gpu: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        None,
+        description="Number of the GPU for the whole model with split_mode none, and for small tensors with `row`.",
+    )
+    cpu_moe_layers: Literal["all"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0,
+        description=(
+            "Mixture of experts: the first so many layers keep their experts in main memory, or `all`. Turns `fit` "
+            "off, so that gpu_layers `auto` means all."
+        ),
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="CPU threads for generation; 0 = one per physical core, within the container's CPU limit."
     )
@@ -83,8 +115,34 @@ class Engine(Section):
         1024,
         description="Main memory for caching the prompts of earlier requests, to process them only once; 0 = none.",
     )
+    cache_reuse_tokens: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
+        0,
+        description=(
+            "Minimum length of cached text to reuse where a prompt only partly repeats an earlier one, as when its "
+            "beginning was cut off; 0 = reuse beginnings only."
+        ),
+    )
     fit: bool = Field(
         True, description="Let llama-server reduce unset values until the model fits in the device's memory."
+    )
+    load_mode: Literal["auto", "mmap", "mlock", "mmap+mlock", "dio", "none"] = Field(
+        "auto",
+        description=(
+            "How weights are read: `mmap` maps the file, `mlock` locks them in memory, `dio` reads around the page "
+            "cache, `none` simply reads."
+        ),
+    )
+    numa: Literal["off", "distribute", "isolate", "numactl"] = Field(
+        "off",
+        description=(
+            "On machines with several NUMA nodes: `distribute` threads over all, `isolate` on the node of the start, "
+            "or as `numactl` says."
+        ),
+    )
+    rope: Rope = Field(default_factory=Rope, description="Contexts longer than the model was trained with.")
+    reasoning: Reasoning = Field(default_factory=Reasoning, description="Reasoning before the response.")
+    speculative: Speculative = Field(
+        default_factory=Speculative, description="Guessing tokens, which the model verifies several at once."
     )
     sleep_idle_seconds: Seconds | None = Field(
         None, description="Unload the model after this long without a request; the next request loads it again."

@@ -51,6 +51,15 @@ def test_a_template_of_a_megabyte_in_a_real_file(tmp_path: Path) -> None:
         assert (facts.chats, facts.training_context) == (name == "big", 4096)
 
 
+def test_experts_and_mtp_layers() -> None:
+    plain = facts_of(header())
+    assert not plain.has_experts
+    assert not plain.has_mtp_layers
+    assert facts_of(header(llama__expert_count=8)).has_experts
+    assert facts_of(header(llama__nextn_predict_layers=1)).has_mtp_layers
+    assert not facts_of(header(llama__nextn_predict_layers="one")).has_mtp_layers
+
+
 def test_abilities_of_the_tests_own_models(tiny_model: Path, tiny_rerank_model: Path) -> None:
     assert facts_of(read_header(tiny_model)).chats
     assert not facts_of(read_header(tiny_model)).reranks

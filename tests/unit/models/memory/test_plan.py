@@ -237,8 +237,18 @@ def test_experts_in_main_memory(tmp_path: Path) -> None:
     assert device(without, "weights") < 1500 * MIB
     assert not any("extra_args" in line for line in without.assumptions)
     assert "these extra_args are ignored here: --jinja" in some.assumptions
-    assert host_experts(("--n-cpu-moe",)) == 0
-    assert host_experts(("-ncmoe", "x")) == 0
+    assert host_experts(Engine(extra_args=("--n-cpu-moe",))) == 0
+    assert host_experts(Engine(extra_args=("-ncmoe", "x"))) == 0
+    assert plan(model, 80 << 30, gpu_layers="all", cpu_moe_layers="all").items == without.items
+    assert plan(model, 80 << 30, gpu_layers="all", cpu_moe_layers=24).items == some.items
+
+
+def test_what_turns_fit_off_puts_all_layers_on_the_gpu(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "m.gguf", "qwen3moe", QWEN_30B_A3B)
+    fitted = plan(model, 6 << 30)
+    assert fitted.layers_on_device < fitted.layers
+    assert plan(model, 6 << 30, cpu_moe_layers="all").layers_on_device == fitted.layers
+    assert plan(model, 6 << 30, tensor_split=(1.0, 1.0)).layers_on_device == fitted.layers
 
 
 # What other processors have of what matters here, as /proc/cpuinfo names it.

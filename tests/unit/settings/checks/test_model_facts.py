@@ -73,3 +73,32 @@ def test_a_model_without_a_chat_template(settings: dict[str, Any], *, wrong: boo
         assert "the model has no chat template: chat responses will be poor" in problems[0].message
         assert "set model.chat_template" in problems[0].hint
         assert (problems[0].path, problems[0].severity) == ("model.chat_template", "warning")
+
+
+@pytest.mark.parametrize(
+    ("rope", "wrong"),
+    [
+        ({"scaling": "yarn", "scale": 4.0}, False),
+        ({"scaling": "yarn", "scale": 3.0}, True),
+        ({"scaling": "yarn", "scale": 2.0, "yarn_original_context": 4096}, False),
+        ({"scaling": "linear", "scale": 4.0}, True),  # llama-server still gives a slot the trained context
+    ],
+)
+def test_yarn_lengthens_the_trained_context(rope: dict[str, Any], *, wrong: bool) -> None:
+    problems = told({"engine": {"context_per_slot": 8192, "rope": rope}}, training_context=2048)
+    assert [problem.code for problem in problems] == (["context-over-training"] if wrong else [])
+
+
+@pytest.mark.parametrize(
+    ("engine", "able", "wrong"),
+    [
+        ({"speculative": {"types": ["draft-mtp"]}}, False, [("bad-speculation", "error")]),
+        ({"speculative": {"types": ["draft-mtp"]}}, True, []),
+        ({"speculative": {"types": ["ngram-simple"]}}, False, []),
+        ({"cpu_moe_layers": 4}, False, [("no-effect", "warning")]),
+        ({"cpu_moe_layers": "all"}, True, []),
+    ],
+)
+def test_what_only_some_models_can(engine: dict[str, Any], *, able: bool, wrong: list[tuple[str, str]]) -> None:
+    problems = told({"engine": engine}, has_experts=able, has_mtp_layers=able)
+    assert [(problem.code, problem.severity) for problem in problems] == wrong

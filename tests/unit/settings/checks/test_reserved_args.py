@@ -42,7 +42,7 @@ def test_every_dangerous_argument_of_llama_server_has_a_rule(help_names: set[str
 
 def test_each_rule_points_at_a_setting_that_exists() -> None:
     for rule in RULES:
-        if rule.kind == "setting":
+        if rule.kind in ("setting", "newer_setting"):
             assert settings_schema().at(tuple(rule.instead.split("."))) is not None, rule.instead
 
 
@@ -82,6 +82,10 @@ def test_whatever_the_appliance_passes_itself_has_a_rule(tmp_path: Path) -> None
 def test_refused_finds_names_and_not_values() -> None:
     found = [(index, name) for index, name, _ in reserved(["--override-kv", "x", "--host", "--slots", "port"])]
     assert found == [(2, "--host"), (3, "--slots")]
+
+
+def test_an_argument_that_came_before_its_setting_is_left_where_it_is() -> None:
+    assert hoist(["--cache-reuse", "256", "--cpu-moe"]) == ({}, ["--cache-reuse", "256", "--cpu-moe"])
 
 
 def test_hoist_takes_plain_settings_and_leaves_the_rest() -> None:
