@@ -23,7 +23,7 @@ NO_FILE_OF_ITS_OWN = {
     "sections of the configuration: tests/unit/settings/sections/test_settings.py, tests/golden/test_config.py": """
         settings/sections/auth.py settings/sections/base.py settings/sections/engine.py settings/sections/gateway.py
         settings/sections/engine_parts/reasoning.py settings/sections/engine_parts/rope.py
-        settings/sections/engine_parts/speculative.py
+        settings/sections/engine_parts/shrink.py settings/sections/engine_parts/speculative.py
         settings/sections/health.py settings/sections/limits.py settings/sections/logging.py
         settings/sections/memory.py settings/sections/metrics.py settings/sections/model.py settings/sections/paths.py
         settings/sections/scope.py settings/sections/sources.py settings/sections/supervisor.py""",

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_gguf.engine.known_failures import Diagnosis
-    from llama_gguf.rundir.exits import ExitStatus
+    from llama_gguf.rundir.exits import ExitStatus, ProcessExit
     from llama_gguf.rundir.snapshot import Snapshot
     from llama_gguf.runtime.fatal_listener import FatalListener
     from llama_gguf.settings import RunDir
+
+
+_LOAD_LINES = 2000  # as many as llama-server writes while it loads a model, with debug's
 
 
 @functools.cache
@@ -42,6 +45,7 @@ def _listener() -> FatalListener:
         supervisord,
         functools.partial(_diagnose, run),
         gave_up=functools.partial(_gave_up, snapshot),
+        needs_less=functools.partial(_needs_less, run),
         optional=frozenset(one.program for one in snapshot.models if not one.required),
     )
 
@@ -57,6 +61,18 @@ def _diagnose(
     return name_variants(
         found, ExitStatus(exit_code, signal), engine_variant.read(run.of_engine(program).engine_variant)
     )
+
+
+def _needs_less(run: RunDir, program: str, end: ProcessExit) -> bool:
+    from llama_gguf.engine.diagnose import out_of_memory  # noqa: PLC0415
+    from llama_gguf.rundir import engine_reduction  # noqa: PLC0415
+    from llama_gguf.runtime.log_tail import tail_lines  # noqa: PLC0415
+
+    record = engine_reduction.read(run.of_engine(program).engine_reduction)
+    if record is None:
+        return False
+    failed = out_of_memory(tail_lines(run.log(program), _LOAD_LINES), end.status.code, end.status.signal)
+    return engine_reduction.is_mitigated(record, end, failed)
 
 
 def _gave_up(snapshot: Snapshot, program: str, ended: ExitStatus) -> None:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llama_gguf.engine.known_failures import RULES, SIGNALS, Diagnosis
+from llama_gguf.engine.known_failures import GPU_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, RULES, SIGNALS, Diagnosis
 from llama_gguf.errors import ExitCode
+from llama_gguf.rundir.engine_reduction import Memory
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.rundir.exits import ExitStatus
 from llama_gguf.rundir.llama_server_log import TEXT_MARK
@@ -18,6 +19,10 @@ _SHELL_CODES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 137: "SIGKILL", 13
 _OWN_CODES = set(ExitCode) - {ExitCode.OK}  # llama-server itself fails with 1
 _OWN_ERROR = re.compile(r"^error: (?P<what>.+)$(?:\nhint: (?P<hint>.+))?", re.MULTILINE)
 _START = re.compile(r"starting llama-server|llama_server: initializing")
+_LOADS = re.compile(r"load_model: loading model")
+_LOADED = re.compile(r"llama_server: model loaded|listening on")
+_DEVICE: Memory = "device"
+_HOST: Memory = "host"
 _PREFIX = re.compile(rf"^(?:{re.escape(TEXT_MARK)})?(?:\d+\.\d\d\.\d{{3}}\.\d{{3}} )?(?:[IWED] )?")
 _NO_VARIANT_RUNS = (
     "report it with `llama-gguf diagnostics`; until then build the engine on this machine (make engine) and name it in "
@@ -51,6 +56,18 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
         fix = "run `make engine`, or correct engine.binary"
         return Diagnosis("llama-server cannot be executed", fix, permanent=True)
     return _unknown(lines, exit_code, signal)
+
+
+def out_of_memory(log_tail: Sequence[str], exit_code: int | None, signal: str | None) -> Memory | None:
+    """Return which memory was too small, if that is why the engine ended; arguments as in `diagnose`.
+
+    SIGKILL counts only while the model is loaded: then it is nearly always the kernel, which logs nothing of it here.
+    """
+    found = diagnose(log_tail, exit_code, signal)
+    if found == SIGNALS["SIGKILL"]:
+        text = "\n".join(_last_start([_message(line) for line in log_tail]))
+        return "host" if _LOADS.search(text) and not _LOADED.search(text) else None
+    return {GPU_OUT_OF_MEMORY: _DEVICE, HOST_OUT_OF_MEMORY: _HOST}.get(found.cause)
 
 
 def name_variants(found: Diagnosis, ended: ExitStatus, record: EngineVariant | None) -> Diagnosis:

@@ -17,6 +17,7 @@ from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
 from llama_gguf.engine.cgroup import detect_thread_limit
 from llama_gguf.engine.environment import engine_environment
+from llama_gguf.engine.shrinking import ShrinkSteps
 from llama_gguf.engine.variant_choice import VariantSteps, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, Problem
 from llama_gguf.logs import fields
@@ -58,6 +59,8 @@ def run(
     state = PhaseFile(run_dir.engine_phase, served_names(snapshot.settings.model)[0])
     variants = VariantSteps(snapshot, this_machine())
     variants.apply_exits()
+    shrinking = ShrinkSteps(snapshot)
+    snapshot = shrinking.apply_exits()
     state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
@@ -75,7 +78,8 @@ def run(
     )
     engine_env, notices = _environment_that_runs(snapshot, binary, env, variants)
     # `check` reports the same for a file on disk; a downloaded one is checked here for the first time.
-    problems = model_problems(snapshot.settings, facts_of(read_header(files.model)))
+    header = read_header(files.model)
+    problems = model_problems(snapshot.settings, facts_of(header))
     refuse(problems)
     notices += [Notice(problem.code, problem.message, problem.hint) for problem in problems]
     for notice in notices:
@@ -83,6 +87,9 @@ def run(
         state.warn(notice)
     if crashed := variants.notice():
         state.warn(crashed)  # logged when it was detected, not at each start
+    if reduced := shrinking.notice():
+        state.warn(reduced)
+    shrinking.start(header)
     host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
     argv = build_argv(snapshot.settings, snapshot.locations, files, host)
     # A socket file left by a killed llama-server would make bind fail.

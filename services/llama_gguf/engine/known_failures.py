@@ -14,6 +14,9 @@ _LOWER = (
     "quantisation of the model"
 )
 
+GPU_OUT_OF_MEMORY = "the GPU is out of memory"
+HOST_OUT_OF_MEMORY = "the machine or container is out of memory"
+
 _OLD_DRIVER = (
     "the NVIDIA driver is too old for this build's CUDA",
     "update the driver (CUDA 13 needs 580 or newer, CUDA 12 needs 525), or use the CUDA 12 image",
@@ -95,7 +98,7 @@ RULES = (
     _rule(
         r"cudaMalloc failed: out of memory|CUDA error: out of memory|"
         r"(?:failed|unable) to allocate (?:CUDA|ROCm|Vulkan)\S* buffer",
-        "the GPU is out of memory",
+        GPU_OUT_OF_MEMORY,
         _LOWER + ", or set engine.gpu_layers to a number or auto; `llama-gguf plan` shows the estimate",
         permanent=False,  # a llama-server that has just ended can still hold it
     ),
@@ -109,7 +112,7 @@ RULES = (
     _rule(
         r"(?:failed|unable) to allocate (?:CPU|\w*Host)\S* buffer|std::bad_alloc|mmap failed: Cannot allocate memory|"
         r"failed to allocate buffer for (?:kv|rs) cache|failed to allocate compute (?:pp |tg )?buffers",
-        "the machine or container is out of memory",
+        HOST_OUT_OF_MEMORY,
         _LOWER + ", or lower engine.prompt_cache_mib; `llama-gguf plan` shows the estimate",
         permanent=False,
     ),

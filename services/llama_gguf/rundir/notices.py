@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 NOTICE_CODES: Mapping[str, str] = {
     "cpu-variant-crashed": "A variant of the engine's CPU code crashed on this machine: a lower, slower one runs.",
+    "engine-reduced": "The engine ran out of memory: it runs with less than configured, as engine.shrink allows.",
     "no-gpu": "The engine can use a GPU, or is configured to, but finds none: the model runs on the CPU.",
 }
 """Code -> meaning, without the problems of the configuration (codes.PROBLEM_CODES)."""

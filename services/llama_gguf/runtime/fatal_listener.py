@@ -73,7 +73,8 @@ class FatalListener:
 
     An engine that exits by an illegal instruction while another variant of its CPU code is left is restarted as often
     as there are variants, past supervisord's own retries. `gave_up` is called before anything is stopped. The appliance
-    goes on without the engines in `optional`: only these models fail then.
+    goes on without the engines in `optional`: only these models fail then. `needs_less` says of an engine's program and
+    exit whether its next start needs less memory than that one had; such exits do not count either.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class FatalListener:
         *,
         gave_up: Callable[[str, ExitStatus], None],
         optional: Collection[str] = (),
+        needs_less: Callable[[str, ProcessExit], bool] = lambda _program, _end: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
@@ -93,6 +95,7 @@ class FatalListener:
         self._diagnose = diagnose
         self._gave_up = gave_up
         self._optional = optional
+        self._needs_less = needs_less
         self._clock = clock
         self._crashes = CrashFile(run.crashes)
         self._restarted_after: set[int] = set()  # pids after whose exit one was started past supervisord's retries
@@ -137,13 +140,17 @@ class FatalListener:
             return False  # nothing has run since: supervisord could not start it
         record = engine_variant.read(self._run.of_engine(program).engine_variant)
         status = history[-1].status
-        if engine_variant.is_mitigated(record, history[-1]):
+
+        def is_mitigated(end: ProcessExit) -> bool:
+            return engine_variant.is_mitigated(record, end) or self._needs_less(program, end)
+
+        if is_mitigated(history[-1]):
             return True
         if event != "FATAL" or status.illegal_instruction or status.code == ExitCode.CONFIG:
             return False
         # supervisord counted mitigated exits as well, so those after them have not had all their retries.
         counted = history[-self._rules.start_retries - 1 :]
-        return any(engine_variant.is_mitigated(record, end) for end in counted)
+        return any(is_mitigated(end) for end in counted)
 
     def _give_up(
         self, program: str, status: ExitStatus, reason: str, tail: Sequence[str], diagnosis: Diagnosis | None

@@ -88,6 +88,8 @@ class RunDir:
     """JSON: what the engine program does before llama-server responds (phase, bytes)."""
     engine_variant = RunFile("variant-{engine}.json")
     """JSON: which CPU variant the engine runs, and which ones crashed here."""
+    engine_reduction = RunFile("reduction-{engine}.json")
+    """JSON: with how much less than configured the engine runs; exists only where engine.shrink allows it."""
     failure = RunFile("failure.json")
     """JSON: why the appliance gave up; exists only after that."""
     engine_failure = RunFile("failure-{engine}.json")

@@ -95,6 +95,12 @@ def each_model(settings: Settings) -> tuple[OneModel, ...]:
     return tuple(found)
 
 
+def with_engine(settings: Settings, **values: object) -> Settings:
+    """Return the settings of one model with other values in `engine`, which are not validated."""
+    changed: Settings = _replaced(settings, engine=_replaced(settings.engine, **values))
+    return changed
+
+
 def _differences(own: object, common: object) -> frozenset[str]:
     return frozenset(name for name, value in vars(own).items() if value != getattr(common, name))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_gguf.engine.diagnose import diagnose
+from llama_gguf.engine.diagnose import diagnose, out_of_memory
 from llama_gguf.engine.known_failures import SIGNALS
 
 
@@ -47,3 +47,28 @@ def test_a_machine_or_a_build_is_no_fault_of_the_configuration() -> None:
     ):
         found = diagnose([line], 1, None)
         assert (found.permanent, found.configuration) == (True, False), line
+
+
+LOADS = "I srv    load_model: loading model '/m.gguf'"
+LOADED = "I srv  llama_server: model loaded"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "signal", "memory"),
+    [
+        (["E alloc_buffer: allocating 1 MiB on device 0: cudaMalloc failed: out of memory"], 1, None, "device"),
+        (["CUDA error: out of memory"], None, "SIGABRT", "device"),
+        (["what(): std::bad_alloc"], None, "SIGABRT", "host"),
+        (["E llama_init_from_model: failed to allocate buffer for kv cache"], 1, None, "host"),
+        ([LOADS], None, "SIGKILL", "host"),
+        ([LOADS], 137, None, "host"),
+        ([LOADS, LOADED], None, "SIGKILL", None),
+        ([LOADS, LOADED, "I srv  llama_server: initializing ...", LOADS], None, "SIGKILL", "host"),
+        ([], None, "SIGKILL", None),
+        (["error: invalid argument: -x"], 1, None, None),
+        (["CUDA error: an illegal memory access was encountered"], 1, None, None),
+        ([], 0, None, None),
+    ],
+)
+def test_which_memory_was_too_small(lines: list[str], code: int | None, signal: str | None, memory: str | None) -> None:
+    assert out_of_memory(lines, code, signal) == memory

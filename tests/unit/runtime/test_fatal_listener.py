@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.crashes import CrashFile
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
-from llama_gguf.rundir.exits import ExitStatus
+from llama_gguf.rundir.exits import ExitStatus, ProcessExit
 from llama_gguf.runtime.event_protocol import serve
 from llama_gguf.runtime.fatal_listener import FatalListener
 from llama_gguf.settings import RunDir
@@ -42,7 +42,12 @@ class Found:
 
 class Scene:
     def __init__(
-        self, root: Path, rules: Supervisor | None = None, found: Found | None = None, optional: Sequence[str] = ()
+        self,
+        root: Path,
+        rules: Supervisor | None = None,
+        found: Found | None = None,
+        optional: Sequence[str] = (),
+        needs_less: Callable[[str, ProcessExit], bool] = lambda _program, _end: False,
     ) -> None:
         self.run = RunDir(root=root)
         self.calls = Calls()
@@ -56,6 +61,7 @@ class Scene:
             self._diagnose,
             gave_up=lambda program, ended: self.gave_up.append((program, ended)),
             optional=optional,
+            needs_less=needs_less,
             clock=lambda: 1000.0,
         )
 
@@ -236,6 +242,28 @@ def test_what_fails_after_healing_has_all_its_tries(tmp_path: Path) -> None:
         scene.ended("engine", "exit status 1", pid=pid)
     scene.event("FATAL", "engine")
     assert scene.calls.made == ["start engine", "shutdown"]
+
+
+def test_an_engine_that_will_need_less_is_started_past_every_count(tmp_path: Path) -> None:
+    ended: list[int] = []
+
+    def needs_less(program: str, end: ProcessExit) -> bool:
+        assert program == "engine"
+        ended.append(end.pid)
+        return end.pid < 9
+
+    scene = Scene(tmp_path, Supervisor(start_retries=1), found=Found(), needs_less=needs_less)
+    for pid in (7, 8):
+        scene.ended("engine", "exit status 1", pid=pid)
+        scene.event("FATAL", "engine", pid)
+    assert scene.calls.made == ["start engine", "start engine"]
+    assert not scene.run.failure.exists()
+    for pid in (9, 10):  # nothing is left to go without
+        scene.ended("engine", "exit status 1", pid=pid)
+    scene.event("FATAL", "engine", 10)
+    assert scene.calls.made[2:] == ["shutdown"]
+    assert scene.run.failure.exists()
+    assert set(ended) == {7, 8, 9, 10}
 
 
 def test_its_own_crash_is_no_failure(tmp_path: Path) -> None:

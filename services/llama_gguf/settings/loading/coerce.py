@@ -77,7 +77,8 @@ def _items(node: Node, text: str, path: SettingPath) -> JsonValue:
         return list[JsonValue](shlex.split(text))
     each = node.get("items", {})
     items = [item.strip() for item in text.split(",") if item.strip()]
-    return [_as(each, item, path) for item in items] if each.get("type") in ("integer", "number") else items
+    numbers = each.get("type") in ("integer", "number")
+    return [_as(each, item, path) if numbers else item for item in items]
 
 
 def _json(text: str) -> JsonValue:

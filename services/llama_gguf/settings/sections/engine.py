@@ -9,6 +9,7 @@ from pydantic import Field
 from llama_gguf.settings.sections.base import PathText, Seconds, Section, Text, pattern_message
 from llama_gguf.settings.sections.engine_parts.reasoning import Reasoning
 from llama_gguf.settings.sections.engine_parts.rope import Rope
+from llama_gguf.settings.sections.engine_parts.shrink import Shrink
 from llama_gguf.settings.sections.engine_parts.speculative import Speculative
 
 CpuVariant = Literal[
@@ -143,6 +144,9 @@ class Engine(Section):
     reasoning: Reasoning = Field(default_factory=Reasoning, description="Reasoning before the response.")
     speculative: Speculative = Field(
         default_factory=Speculative, description="Guessing tokens, which the model verifies several at once."
+    )
+    shrink: Shrink = Field(
+        default_factory=Shrink, description="What may be reduced if the model does not fit into memory."
     )
     sleep_idle_seconds: Seconds | None = Field(
         None, description="Unload the model after this long without a request; the next request loads it again."
