@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,19 @@ def test_settings_that_fit_a_model_to_its_use_reach_llama_server(tmp_path: Path,
         texts = [head + middle + tail, head + tail + "?"]
         answers = [engine.ask("POST", "/completion", {"prompt": text, "n_predict": 1})[1] for text in texts]
         assert answers[1]["timings"]["cache_n"] > 190
+
+
+def test_the_longest_drafts_that_the_checks_allow_fit_into_the_batch(tmp_path: Path, tiny_model: Path) -> None:
+    """One token more, and llama-server would abort as soon as every slot has such a draft."""
+    speculative = {"types": ["ngram-mod"], "max_tokens": 31, "min_tokens": 1, "ngram_size": 3}
+    chosen = {"slots": 4, "batch_size": 128, "ubatch_size": 64, "speculative": speculative, "context_per_slot": 2048}
+    engine = Engine(tmp_path, {"path": str(tiny_model)}, engine=chosen)
+    with engine.started(), ThreadPoolExecutor(4) as clients:
+        engine.wait(engine.healthy)
+        asked = REPEATING | {"n_predict": 400, "ignore_eos": True}
+        answers = list(clients.map(lambda _: engine.ask("POST", "/completion", asked), range(12)))
+        assert [status for status, _ in answers] == [200] * 12
+        assert all(answer["timings"]["draft_n"] > 0 for _, answer in answers)
 
 
 @pytest.mark.parametrize("types", [["ngram-map-k"], ["ngram-map-k4v"], ["ngram-mod"], ["ngram-cache"]])

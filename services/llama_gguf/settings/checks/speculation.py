@@ -13,7 +13,10 @@ _SHARED = {
     "ngram-mod": "all requests share one pool of text",
     "ngram-cache": "each slot keeps the text of earlier requests",
 }
-_MOD_MIN_TOKENS = 48  # llama-server's default
+# llama-server's defaults
+_MOD_MIN_TOKENS = 48
+_DRAFT_TOKENS = 3
+_NGRAM_TOKENS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
 
 
 def types(settings: Settings) -> Iterator[Problem]:
@@ -69,6 +72,27 @@ def numbers(settings: Settings) -> Iterator[Problem]:
             f"{_PLACE}.max_tokens: ngram-mod uses no draft below {_MOD_MIN_TOKENS} tokens unless min_tokens is set"
         )
         yield Problem("bad-speculation", message, f"{_PLACE}.max_tokens", hint=f"set {_PLACE}.min_tokens too")
+
+
+def batches(settings: Settings) -> Iterator[Problem]:
+    """The drafts of all slots are verified in one batch; llama-server aborts when they do not fit."""
+    engine, chosen = settings.engine, settings.engine.speculative
+    longest = [_longest(name, chosen.max_tokens) for name in chosen.types]
+    if not chosen.types and settings.model.draft is not None:
+        longest = [chosen.max_tokens or _DRAFT_TOKENS]
+    needed = engine.slots * (1 + max(longest, default=0))
+    if longest and needed > engine.batch_size:
+        place = f"{_PLACE}.max_tokens"
+        message = f"{place}: drafts of {max(longest)} tokens in {engine.slots} slots need engine.batch_size {needed}"
+        most = engine.batch_size // engine.slots - 1
+        hint = f"set it to at most {most}, or batch_size to {needed}" if most > 0 else f"set batch_size to {needed}"
+        yield Problem("bad-speculation", message, place, hint=hint)
+
+
+def _longest(name: str, most: int | None) -> int:
+    """Return how many tokens a draft of this type can have."""
+    default = _NGRAM_TOKENS.get(name, _DRAFT_TOKENS)
+    return default if most is None or name == "ngram-cache" else most
 
 
 def reasoning(settings: Settings) -> Iterator[Problem]:

@@ -45,6 +45,7 @@ MODEL_CHECKS: tuple[Check, ...] = (
     Check(placement.cache_reuse, ("engine.cache_reuse_tokens", "engine.task", "model.mmproj")),
     Check(speculation.types, ("engine.speculative", "engine.task", "model.draft", "auth.enabled")),
     Check(speculation.numbers, ("engine.speculative", "model.draft")),
+    Check(speculation.batches, ("engine.speculative", "model.draft", "engine.slots", "engine.batch_size")),
     Check(speculation.reasoning, ("engine.reasoning", "engine.task")),
     Check(engine.extra_args, ("engine",)),
     Check(engine.in_flight, ("limits.max_in_flight", "engine.slots")),

@@ -76,9 +76,9 @@ def _items(node: Node, text: str, path: SettingPath) -> JsonValue:
     if path in _SHELL_LISTS:
         return list[JsonValue](shlex.split(text))
     each = node.get("items", {})
+    is_number = each.get("type") in ("integer", "number")
     items = [item.strip() for item in text.split(",") if item.strip()]
-    numbers = each.get("type") in ("integer", "number")
-    return [_as(each, item, path) if numbers else item for item in items]
+    return [_as(each, item, path) if is_number else item for item in items]
 
 
 def _json(text: str) -> JsonValue:

@@ -120,6 +120,15 @@ def codes(text: str, *, model: str = MODEL) -> list[str]:
         ("engine: {speculative: {types: [ngram-simple], min_tokens: 2, min_probability: 0.1}}", ["no-effect"] * 2),
         ("engine: {speculative: {types: [ngram-simple]}, task: rerank, context_per_slot: 512}", ["no-effect"]),
         ("engine: {speculative: {types: [guess]}}", ["bad-value"]),
+        ("engine: {speculative: {types: [ngram-simple], max_tokens: 511}}", []),
+        ("engine: {speculative: {types: [ngram-simple], max_tokens: 512}}", ["bad-speculation"]),
+        ("engine: {speculative: {types: [ngram-simple]}, slots: 41}", []),
+        ("engine: {speculative: {types: [ngram-simple]}, slots: 42}", ["bad-speculation"]),
+        ("engine: {speculative: {types: [ngram-cache], max_tokens: 1024}, slots: 200}", ["no-effect", "shared-drafts"]),
+        (
+            "engine: {speculative: {types: [draft-mtp]}, slots: 128, batch_size: 511, ubatch_size: 8}",
+            ["bad-speculation"],
+        ),
         # reasoning
         ("engine: {reasoning: {mode: 'off', format: none, effort: low, budget_tokens: 0}}", []),
         ("engine: {reasoning: {budget_message: Enough.}}", ["no-effect"]),
@@ -199,6 +208,11 @@ def test_across_sections(text: str, expected: list[str]) -> None:
         ("{path: /m.gguf, draft: {path: /d.gguf}}\nengine: {speculative: {types: [draft-eagle3]}}", []),
         ("{path: /m.gguf, draft: {path: /d.gguf}}\nengine: {speculative: {max_tokens: 4, min_tokens: 1}}", []),
         ("{path: /m.gguf, draft: {path: /d.gguf}}\nengine: {speculative: {types: [ngram-simple]}}", ["no-effect"]),
+        ("{path: /m.gguf, draft: {path: /d.gguf}}\nengine: {slots: 4, batch_size: 16, ubatch_size: 8}", []),
+        (
+            "{path: /m.gguf, draft: {path: /d.gguf}}\nengine: {slots: 5, batch_size: 16, ubatch_size: 8}",
+            ["bad-speculation"],
+        ),
         ("{path: /m.gguf, aliases: [a, b, a]}", ["duplicate-alias"]),
     ],
 )
