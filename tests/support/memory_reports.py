@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llama_gguf.engine.tuning import speculation
 from llama_gguf.settings.sections.engine import Engine
 
 Projected = dict[str, tuple[int, int, int]]
@@ -27,6 +28,7 @@ def _running(binary: Path, model: Path, socket: Path, engine: Engine) -> Iterato
         *("-c", str(engine.context_per_slot * engine.slots), "-np", str(engine.slots)),
         *("-b", str(engine.batch_size), "-ub", str(engine.ubatch_size), "-fa", engine.flash_attention),
         *("-ctk", engine.cache_type_k, "-ctv", engine.cache_type_v, "--fit", "on", "--no-warmup", *engine.extra_args),
+        *speculation(engine, drafts=False),
     ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None

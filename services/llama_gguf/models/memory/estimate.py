@@ -20,6 +20,7 @@ from llama_gguf.models.gguf.tensor_types import CACHE_TYPES
 from llama_gguf.models.memory.repack import NO_CPU, repacked
 from llama_gguf.models.memory.step import Batch
 from llama_gguf.models.memory.work import work_bytes
+from llama_gguf.settings.checks.draft_tokens import verified_at_once
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
@@ -29,6 +30,7 @@ MIB = 1 << 20
 CELLS = 256  # llama.cpp rounds contexts and windows up to a multiple of this
 _CHECKPOINT_TOKENS, _MAX_CHECKPOINTS = 8192, 32  # of windowed and recurrent state, in main memory
 DEVICE_CONTEXT_BYTES = 512 * MIB  # CUDA's context and its libraries' workspaces
+_NGRAM_POOL_BYTES = 16 * MIB
 _ALL_LAYERS = 1 << 30
 _PROCESS_BYTES = 48 * MIB
 _BYTES_PER_TOKEN_OF_VOCABULARY = 350
@@ -72,7 +74,7 @@ class Inputs:
     @cached_property
     def compute(self) -> int:
         """Bytes of the compute buffers, which do not depend on where the layers are."""
-        return compute_bytes(self.model, self.engine)
+        return compute_bytes(self.model, self.engine, drafts=self.draft is not None)
 
 
 def host_experts(engine: Engine) -> int:
@@ -132,6 +134,8 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
         items.append(_placed("multimodal projector", 2 * _sum(inputs.mmproj), on_device=layers > 0))
     if inputs.draft:
         items.append(_draft(inputs, inputs.draft, layers))
+    if "ngram-mod" in engine.speculative.types:
+        items.append(Item("n-gram drafts", 0, _NGRAM_POOL_BYTES))
     if engine.prompt_cache_mib:
         items.append(Item("prompt cache (up to)", 0, engine.prompt_cache_mib * MIB))
     if checkpoints := _checkpoints(architecture, engine):
@@ -220,8 +224,10 @@ def _ubatch(engine: Engine) -> int:
     return min(engine.batch_size, engine.ubatch_size if engine.task == "generate" else engine.batch_size)
 
 
-def compute_bytes(model: Weights, engine: Engine, cache_types: tuple[str, str] | None = None) -> int:
-    """Return the compute buffers: what ggml reserves for the largest batch."""
+def compute_bytes(
+    model: Weights, engine: Engine, cache_types: tuple[str, str] | None = None, *, drafts: bool = False
+) -> int:
+    """Return the compute buffers: what ggml reserves for the largest batch. `drafts`: for it a model drafts tokens."""
     architecture = model.architecture
     cells = cells_per_slot(engine, architecture)
     keys, values = cache_types or (engine.cache_type_k, engine.cache_type_v)
@@ -232,7 +238,7 @@ def compute_bytes(model: Weights, engine: Engine, cache_types: tuple[str, str] |
     batch = Batch(
         tokens=-(-tokens // engine.slots) * engine.slots,
         slots=engine.slots,
-        outputs=engine.slots,
+        outputs=max(engine.slots, min(tokens, verified_at_once(engine, has_draft=drafts))),
         flash=engine.flash_attention != "off",
         wide=(keys == "f32", values == "f32"),
         rotated=(keys not in _FLOATS, values not in _FLOATS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llama_gguf.errors import Problem
+from llama_gguf.settings.checks.draft_tokens import longest_draft, verified_at_once
 from llama_gguf.settings.sections.settings import Settings
 
 _PLACE = "engine.speculative"
@@ -13,10 +14,7 @@ _SHARED = {
     "ngram-mod": "all requests share one pool of text",
     "ngram-cache": "each slot keeps the text of earlier requests",
 }
-# llama-server's defaults
-_MOD_MIN_TOKENS = 48
-_DRAFT_TOKENS = 3
-_NGRAM_TOKENS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
+_MOD_MIN_TOKENS = 48  # llama-server's default
 
 
 def types(settings: Settings) -> Iterator[Problem]:
@@ -76,23 +74,15 @@ def numbers(settings: Settings) -> Iterator[Problem]:
 
 def batches(settings: Settings) -> Iterator[Problem]:
     """The drafts of all slots are verified in one batch; llama-server aborts when they do not fit."""
-    engine, chosen = settings.engine, settings.engine.speculative
-    longest = [_longest(name, chosen.max_tokens) for name in chosen.types]
-    if not chosen.types and settings.model.draft is not None:
-        longest = [chosen.max_tokens or _DRAFT_TOKENS]
-    needed = engine.slots * (1 + max(longest, default=0))
+    engine = settings.engine
+    has_draft = settings.model.draft is not None
+    longest, needed = longest_draft(engine, has_draft=has_draft), verified_at_once(engine, has_draft=has_draft)
     if longest and needed > engine.batch_size:
         place = f"{_PLACE}.max_tokens"
-        message = f"{place}: drafts of {max(longest)} tokens in {engine.slots} slots need engine.batch_size {needed}"
+        message = f"{place}: drafts of {longest} tokens in {engine.slots} slots need engine.batch_size {needed}"
         most = engine.batch_size // engine.slots - 1
         hint = f"set it to at most {most}, or batch_size to {needed}" if most > 0 else f"set batch_size to {needed}"
         yield Problem("bad-speculation", message, place, hint=hint)
-
-
-def _longest(name: str, most: int | None) -> int:
-    """Return how many tokens a draft of this type can have."""
-    default = _NGRAM_TOKENS.get(name, _DRAFT_TOKENS)
-    return default if most is None or name == "ngram-cache" else most
 
 
 def reasoning(settings: Settings) -> Iterator[Problem]:

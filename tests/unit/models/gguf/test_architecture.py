@@ -20,7 +20,7 @@ def read(name: str, more: Mapping[str, Value] | None = None, **values: Value) ->
     return read_architecture(Header(Path("x"), 0, 3, metadata, (), 0))
 
 
-PLAIN: dict[str, Value] = {
+PLAIN: dict[str, Any] = {
     "block_count": 8,
     "embedding_length": 1024,
     "attention__head_count": 8,
@@ -38,7 +38,7 @@ def test_plain() -> None:
 
 
 def test_no_key_heads_given_means_as_many_as_heads() -> None:
-    values = {key: value for key, value in PLAIN.items() if key != "attention__head_count_kv"}
+    values: dict[str, Any] = {key: value for key, value in PLAIN.items() if key != "attention__head_count_kv"}
     assert read("phi2", **values).layers[0] == Layer(1024, 1024, 0, 0)
 
 

@@ -65,6 +65,7 @@ def plan(path: Path, device: int | None = 0, host: int | None = None, **engine: 
         ("llama", LLAMA_8B, {}, {"cache_type_k": "q8_0", "cache_type_v": "q4_0"}),
         ("llama", LLAMA_8B, {}, {"flash_attention": "off"}),
         ("llama", LLAMA_8B, {}, {"ubatch_size": 2048}),
+        ("llama", LLAMA_8B, {}, {"slots": 8, "speculative": {"types": ("ngram-simple",), "max_tokens": 200}}),
         ("llama", LLAMA_1B, {}, {"context_per_slot": 1000, "slots": 3}),
         ("llama", LLAMA_1B, {}, {"extra_args": ("--no-repack",)}),
         ("llama", replace(LLAMA_1B, tied=True), {}, {}),

@@ -26,7 +26,11 @@ class Reasoning(Section):
         None, description="Effort passed to the chat template, for models that have levels; see the model card."
     )
     budget_tokens: Annotated[int, Field(ge=0, le=16_777_216)] | None = Field(
-        None, description="Tokens after which reasoning is ended; 0 = at once. Default: no limit."
+        None,
+        description=(
+            "Tokens after which reasoning is ended, unless a request sets its own; 0 = at once. Default: no limit. "
+            "model.max_reasoning_tokens caps what requests set."
+        ),
     )
     budget_message: Text | None = Field(
         None, description="Text that ends a reasoning which has used up budget_tokens; the response follows."
