@@ -65,6 +65,7 @@ OF_NO_MODULE = {
     "keys/test_crash.py": "kill -9 at each step of a change: store, operations, audit log and atomic_file together",
     "models/download/test_kill.py": "kill -9 of a process that downloads",
     "models/memory/test_accuracy.py": "all of the memory plan, held to llama-server",
+    "models/memory/test_known_models.py": "well-known models, against tables made by hand",
     "models/memory/test_untrusted_headers.py": "damaged headers, from the file to the plan",
     "platforms/test_guide.py": "image/README.md names a command for each platform",
     "platforms/test_schemas.py": "all that is rendered, against the platforms' own schemas",
