@@ -28,6 +28,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "flash attention off": {"flash_attention": "off"},
     "1 slot of 32768": {"slots": 1, "context_per_slot": 32768},
 }
+SMALL_ENGINE: dict[str, Any] = {"slots": 2, "context_per_slot": 1024}
 _FLOATS = ("f32", "f16", "bf16")
 
 
@@ -83,7 +84,7 @@ def write_small_model(path: Path) -> Path:
 
 def small_row(binary: Path, model: Path, name: str, folder: Path, settings: tuple[str, dict[str, Any]]) -> Row:
     """Return the row of a model that is loaded."""
-    engine = Engine.model_validate({"slots": 2, "context_per_slot": 1024, **settings[1]})
+    engine = Engine.model_validate(SMALL_ENGINE | settings[1])
     sizes = allocated(binary, model, folder / "e.sock", engine)
     cache = sizes.get("KV", 0.0) + sizes.get("RS", 0.0)
     planned_cache, planned_compute = planned(model, engine)
@@ -110,3 +111,11 @@ def table(rows: Iterator[Row]) -> str:
         shown = " | ".join(f"{number:.{digits}f}" for number in numbers)
         lines.append(f"| {row.model} | {row.settings} | {shown} | {difference:+.1f} % |")
     return "\n".join(lines) + "\n"
+
+
+def planned_columns(page: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield the rows of a page: model, settings, and the other cells."""
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 7 and cells[0] != "model":
+            yield cells[0], cells[1], cells[2:]

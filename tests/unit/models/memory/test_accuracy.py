@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.family_models import FAMILIES
-from support.memory_accuracy import Row, family_rows, small_row, small_settings, write_small_model
+from llama_gguf.settings.sections.engine import Engine
+from support.family_models import FAMILIES, write_family
+from support.memory_accuracy import (
+    FAMILY_SETTINGS,
+    SMALL_ENGINE,
+    Row,
+    accuracy_rows,
+    family_rows,
+    planned,
+    planned_columns,
+    small_row,
+    small_settings,
+    table,
+    write_small_model,
+)
 
 TOLERANCE = 0.05
+PAGE = Path(__file__).parents[4] / "docs" / "memory-accuracy.md"
+SMALL, REAL = "a small llama", "SmolLM2 135M"
 
 
 def compare(row: Row) -> None:
@@ -52,3 +68,31 @@ def test_the_tests_own_models(engine_binary: Path, tiny_model: Path, tiny_rerank
 def test_families_at_their_published_sizes(engine_binary: Path, tmp_path: Path, family: str) -> None:
     for row in family_rows(engine_binary, tmp_path, family):
         compare(row)
+
+
+@pytest.mark.slow
+def test_the_page_has_what_the_plan_says(small: Path, starter_model: Path, tmp_path: Path) -> None:
+    """Without an engine: its numbers are as they were when the page was made, ours have to be those of today."""
+    models = {SMALL: small, REAL: starter_model}
+    settings: dict[str, dict[str, Any]] = {**dict(small_settings()), **FAMILY_SETTINGS}
+    rows = list(planned_columns(PAGE.read_text("utf-8")))
+    assert {model for model, _, _ in rows} == {SMALL, REAL, *FAMILIES}
+    for model, name, (cache, ours_cache, compute, ours_compute, _) in rows:
+        if model not in models:
+            models[model] = write_family(tmp_path / f"{len(models)}.gguf", model)
+        small_one = model in (SMALL, REAL)
+        values = SMALL_ENGINE | settings[name] if small_one else settings[name]
+        found = planned(models[model], Engine.model_validate(values))
+        digits = 2 if small_one else 0
+        assert (ours_cache, ours_compute) == (f"{found[0]:.{digits}f}", f"{found[1]:.{digits}f}"), (model, name)
+        assert found[0] == pytest.approx(float(cache), rel=TOLERANCE, abs=1.01)
+        assert found[1] == pytest.approx(float(compute), rel=TOLERANCE, abs=0 if small_one else 1.01)
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(not os.environ.get("UPDATE_GOLDEN"), reason="writes the page again, with UPDATE_GOLDEN=1")
+def test_write_the_page(engine_binary: Path, small: Path, starter_model: Path, tmp_path: Path) -> None:
+    head, start, _ = PAGE.read_text("utf-8").partition("| model |")
+    assert start
+    made = table(accuracy_rows(engine_binary, tmp_path, {SMALL: small, REAL: starter_model}))
+    PAGE.write_text(head + made, "utf-8")
