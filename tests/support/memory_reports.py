@@ -20,7 +20,7 @@ _READY = "model loaded"
 
 
 @contextmanager
-def _running(binary: Path, model: Path, socket: Path, engine: Engine) -> Iterator[Iterator[str]]:
+def running(binary: Path, model: Path, socket: Path, engine: Engine) -> Iterator[Iterator[str]]:
     """Run llama-server with the settings that decide about memory, and yield its log."""
     socket.unlink(missing_ok=True)
     argv = [
@@ -42,7 +42,7 @@ def projected(binary: Path, model: Path, socket: Path, engine: Engine) -> Projec
     """Return what llama-server projects before it reads the weights."""
     rows: Projected = {}
     said = []
-    with _running(binary, model, socket, engine) as lines:
+    with running(binary, model, socket, engine) as lines:
         for line in lines:
             said.append(line)
             if match := _ROW.search(line):
@@ -59,7 +59,7 @@ def allocated(binary: Path, model: Path, socket: Path, engine: Engine) -> dict[s
     """Return the MiB of the buffers that llama-server made: "KV", "RS" (recurrent state) and "compute"."""
     sizes: dict[str, float] = {}
     said = []
-    with _running(binary, model, socket, engine) as lines:
+    with running(binary, model, socket, engine) as lines:
         for line in lines:
             said.append(line)
             if match := _BUFFER.search(line):

@@ -60,6 +60,7 @@ class Architecture:
     expert_groups: int = 0
     groups_used: int = 0
     per_layer_width: int = 0  # of embeddings that are added in each layer
+    prediction: tuple[Layer, ...] = ()  # what the layers after the trunk cache, in a context of their own, if loaded
 
 
 def read_architecture(header: Header) -> Architecture:
@@ -88,7 +89,7 @@ def read_architecture(header: Header) -> Architecture:
     trunk = count - more if skipped else count
     return Architecture(
         name=name,
-        layers=_layers(values, head_width, heads, feed_forward, trunk) * _loops(values, count),
+        layers=_layers(values, head_width, heads, feed_forward, (trunk, trunk)) * _loops(values, count),
         trained_context=values.required("context_length"),
         width=width,
         experts_used=used,
@@ -96,6 +97,7 @@ def read_architecture(header: Header) -> Architecture:
         trunk=trunk if skipped else MAX_LAYERS,
         loads_more=name in _LOADED_FOR_SPECULATION and more > 0,
         layer_heads=heads,
+        prediction=_layers(values, head_width, heads, feed_forward, (trunk, count))[trunk:] if skipped else (),
         expert_groups=values.number("expert_group_count", most=MAX_EXPERTS),
         groups_used=values.number("expert_group_used_count", most=MAX_EXPERTS),
         per_layer_width=values.number("embedding_length_per_layer_input", most=MAX_WIDTH),
@@ -127,8 +129,14 @@ def _loops(values: Hyperparameters, count: int) -> int:
 
 
 def _layers(
-    values: Hyperparameters, head_width: int, heads: tuple[int, ...], feed_forward: tuple[int, ...], trunk: int
+    values: Hyperparameters,
+    head_width: int,
+    heads: tuple[int, ...],
+    feed_forward: tuple[int, ...],
+    until: tuple[int, int],
 ) -> tuple[Layer, ...]:
+    """Return what each layer caches; those from `until` on have no state, and none of them has a cache."""
+    trunk, end = until
     name, count = values.header.architecture, len(heads)
     kv_heads = _kv_heads(values, heads)
     key_length = values.number("attention.key_length", head_width, most=MAX_WIDTH)
@@ -139,7 +147,7 @@ def _layers(
     recurrent = recurrent_of(values, count, trunk, kv_heads, feed_forward)
     windows = windows_of(values, count, recurrent)
     state = state_floats_of(values) if any(recurrent) else 0
-    cached = min(_layers_with_cache(values, count), trunk)
+    cached = min(_layers_with_cache(values, count), end)
     layers = []
     for index in range(count):
         has_cache = index < cached and (not recurrent[index] or name in ALSO_ATTENDING)

@@ -136,6 +136,13 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
         items.append(_draft(inputs, inputs.draft, layers))
     if "ngram-mod" in engine.speculative.types:
         items.append(Item("n-gram drafts", 0, _NGRAM_POOL_BYTES))
+    if inputs.predicts_more and architecture.loads_more:
+        # A context of its own, with the cache of its layers; its graph is one block with an output layer.
+        cells = cells_per_slot(engine, architecture)
+        types = (engine.cache_type_k, engine.cache_type_v)
+        cached = sum(_layer_cache(layer, cells, engine, types) for layer in architecture.prediction)
+        size = engine.slots * cached + inputs.compute
+        items.append(_placed("multi-token prediction", size, on_device=layers > 0))
     if engine.prompt_cache_mib:
         items.append(Item("prompt cache (up to)", 0, engine.prompt_cache_mib * MIB))
     if checkpoints := _checkpoints(architecture, engine):

@@ -100,6 +100,7 @@ def test_layers_that_predict_more_tokens_keep_nothing(name: str) -> None:
     assert found.layers[-1] == Layer(0, 0, 0, 0)
     assert sum(layer.key_width > 0 for layer in found.layers) == (1 if name == "qwen35" else 7)
     assert found.loads_more == (name != "exaone4")
+    assert found.prediction == (Layer(256, 256, 0, 0),), "what they would keep if they were used"
 
 
 def test_only_where_llama_cpp_leaves_them_out() -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llama_gguf.models.gguf.architecture import read_architecture
+from llama_gguf.models.gguf.header import read_header
+from llama_gguf.models.inventory import all_tensors
+from llama_gguf.models.memory.estimate import MIB, Weights
+from llama_gguf.models.memory.plan import Machine, plan_memory
 from llama_gguf.settings.sections.engine import Engine
 from support.family_models import FAMILIES, write_family
 from support.memory_accuracy import (
@@ -23,6 +29,7 @@ from support.memory_accuracy import (
     table,
     write_small_model,
 )
+from support.memory_reports import running
 
 TOLERANCE = 0.05
 PAGE = Path(__file__).parents[4] / "docs" / "memory-accuracy.md"
@@ -68,6 +75,22 @@ def test_the_tests_own_models(engine_binary: Path, tiny_model: Path, tiny_rerank
 def test_families_at_their_published_sizes(engine_binary: Path, tmp_path: Path, family: str) -> None:
     for row in family_rows(engine_binary, tmp_path, family):
         compare(row)
+
+
+@pytest.mark.engine
+def test_multi_token_prediction_takes_a_context_of_its_own(engine_binary: Path, tmp_path: Path) -> None:
+    model = write_family(tmp_path / "m.gguf", "GLM-4.5-Air")
+    engine = Engine(extra_args=("--spec-type", "draft-mtp"))
+    with running(engine_binary, model, tmp_path / "e.sock", engine) as lines:
+        match = next(found for line in lines if (found := re.search(r"projected to use (\d+) MiB", line)))
+    weights = Weights(all_tensors(model), read_architecture(read_header(model)))
+    plans = {args: plan_memory(weights, Engine(extra_args=args), Machine(0, None)) for args in ((), engine.extra_args)}
+    names = {"weights", "KV cache", "compute buffers", "multi-token prediction"}
+    with_it, without = (
+        sum(item.host for item in plans[args].items if item.name in names) / MIB for args in (engine.extra_args, ())
+    )
+    assert with_it == pytest.approx(int(match[1]), rel=0.01)
+    assert with_it > without + 3000, "its weights are loaded only then"
 
 
 @pytest.mark.slow
