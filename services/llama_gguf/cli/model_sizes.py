@@ -22,7 +22,7 @@ from llama_gguf.settings.loading.load import Loaded
 
 def model_sizes(snapshot: Snapshot) -> dict[str, Any]:
     """Return the bytes that all models together may use, those of each by its program, and why some are not known."""
-    facts = gather(Loaded(snapshot.settings, {}), os.environ)
+    facts = gather(Loaded(snapshot.settings, {}), os.environ, growth=False)
     machine = facts.together.machine if facts.together else None
     return {
         "device_bytes": machine.device_bytes if machine else None,

@@ -22,7 +22,7 @@ from llama_gguf.models.inventory import ModelFileStatus, all_wanted, expected_fi
 from llama_gguf.models.memory.devices import MIB, Gpu
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, Verdict
 from llama_gguf.models.memory.repack import NO_CPU
-from llama_gguf.models.memory.several_gpus import SeveralGpusPlan
+from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, chosen_gpus
 from llama_gguf.models.memory.together import Need, need_of, sets_that_fit, total
 from llama_gguf.models.source import Sources, Wanted, plan_sources, served_names
 from llama_gguf.rundir.engine_variant import EngineVariant
@@ -141,9 +141,17 @@ class PlanFacts:
 
 
 def gather(
-    loaded: Loaded, env: Mapping[str, str], *, gpus: tuple[Gpu, ...] | None = None, ram: int | None = None
+    loaded: Loaded,
+    env: Mapping[str, str],
+    *,
+    gpus: tuple[Gpu, ...] | None = None,
+    ram: int | None = None,
+    growth: bool = True,
 ) -> PlanFacts:
-    """Inspect the configuration and this machine; `gpus` and `ram` replace the machine's memory."""
+    """Inspect the configuration and this machine; `gpus` and `ram` replace the machine's memory.
+
+    Without `growth` it is not worked out how far context and slots can grow, which takes forty plans of each model.
+    """
     settings = loaded.settings
     locations = locate(settings, env)
     if ram is None and not gpus:  # GPUs of another machine, whose main memory is unknown
@@ -160,7 +168,7 @@ def gather(
     weights = _read_all(placed, header_reader(env))
     shared = _shared(settings, None if gpus is None else sum(gpu.total_bytes for gpu in gpus), ram)
     cpus = {one.key: usable_cpu(engines[_engine_of(one.settings)].variant) for one in models}
-    estimates = _plan_all(models, weights, _Left(shared, _scaled(gpus or (), shared)), cpus)
+    estimates = _plan_all(models, weights, _Left(shared, _scaled(gpus or (), shared)), cpus, growth=growth)
 
     def facts(one: OneModel) -> PlannedModel:
         engine, sources = engines[_engine_of(one.settings)], placed[one.key]
@@ -211,15 +219,24 @@ class _Left:
     machine: Machine
     gpus: tuple[Gpu, ...]
 
-    def beside(self, plan: MemoryPlan) -> _Left:
-        """Return what this model leaves. A GPU that is full is still one: at least a byte of it is left."""
-        device, host, gpus = self.machine.device_bytes, self.machine.host_bytes, self.gpus
-        if isinstance(plan, SeveralGpusPlan):
-            gpus = tuple(Gpu(share.gpu.name, max(0, share.gpu.total_bytes - share.device)) for share in plan.shares)
+    def of_gpus(self, numbers: Sequence[int]) -> _Left:
+        """Return the same with some of the GPUs only."""
+        if len(numbers) == len(self.gpus):
+            return _Left(self.machine, tuple(self.gpus[number] for number in numbers))
+        gpus = tuple(self.gpus[number] for number in numbers)
+        device = max(1, sum(gpu.total_bytes for gpu in gpus))
+        return _Left(dataclasses.replace(self.machine, device_bytes=device), gpus)
+
+    def beside(self, plan: MemoryPlan, numbers: Sequence[int]) -> _Left:
+        """Return what a model on these GPUs leaves. A GPU that is full is still one: at least a byte of it is left."""
+        device, host, gpus = self.machine.device_bytes, self.machine.host_bytes, list(self.gpus)
+        taken = [share.device for share in plan.shares] if isinstance(plan, SeveralGpusPlan) else [plan.device]
+        for number, size in zip(numbers, taken, strict=False):
+            gpus[number] = Gpu(gpus[number].name, max(0, gpus[number].total_bytes - size))
         left = Machine(
             max(1, device - plan.device) if device else device, None if host is None else max(0, host - plan.host)
         )
-        return _Left(left, gpus)
+        return _Left(left, tuple(gpus))
 
 
 def _scaled(gpus: Sequence[Gpu], machine: Machine) -> tuple[Gpu, ...]:
@@ -235,6 +252,8 @@ def _plan_all(
     weights: Mapping[str, ModelWeights | ModelError | ConfigError],
     left: _Left,
     cpus: Mapping[str, Cpu],
+    *,
+    growth: bool,
 ) -> dict[str, Estimate]:
     """Plan each model for the memory that those before it leave: llama-server puts as many layers on GPUs as are free.
 
@@ -243,11 +262,14 @@ def _plan_all(
     known = [(one, found) for one in models if isinstance(found := weights[one.key], ModelWeights)]
     estimates: dict[str, Estimate] = {}
     for one, found in sorted(known, key=lambda pair: (pair[0].on_demand, -pair[1].size)):
-        machine = dataclasses.replace(left.machine, cpu=cpus[one.key])
-        estimated = found.estimate(one.settings.engine, machine, left.gpus)
+        engine = one.settings.engine
+        numbers = chosen_gpus(engine, len(left.gpus))
+        own = left.of_gpus(numbers)
+        machine = dataclasses.replace(own.machine, cpu=cpus[one.key])
+        estimated = found.estimate(engine, machine, own.gpus, growth=growth)
         estimates[one.key] = estimated
         if not one.on_demand:
-            left = left.beside(estimated.plan)
+            left = left.beside(estimated.plan, numbers)
     return estimates
 
 

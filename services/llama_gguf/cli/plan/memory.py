@@ -60,7 +60,7 @@ class ModelWeights:
         """Bytes of the model's own weights."""
         return sum(tensor.byte_size for tensor in self.model.tensors)
 
-    def estimate(self, engine: Engine, machine: Machine, gpus: Sequence[Gpu]) -> Estimate:
+    def estimate(self, engine: Engine, machine: Machine, gpus: Sequence[Gpu], *, growth: bool) -> Estimate:
         """Return the plan for `machine`, whose GPUs are `gpus` if they are several."""
 
         def on_one(engine: Engine) -> MemoryPlan:
@@ -73,7 +73,7 @@ class ModelWeights:
 
         found = plan(engine)
         caches = sum(item.device + item.host for item in found.items if item.name in _CACHES)
-        grown = _largest(plan, engine, self.model.architecture.trained_context)
+        grown = _largest(plan, engine, self.model.architecture.trained_context) if growth else None
         return Estimate(found, grown, caches // engine.slots)
 
 

@@ -14,13 +14,14 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from llama_gguf.models.memory.devices import Gpu
-from llama_gguf.models.memory.estimate import DEVICE_CONTEXT_BYTES
+from llama_gguf.models.memory.estimate import DEVICE_CONTEXT_BYTES, host_experts
 from llama_gguf.models.memory.plan import FIT_MARGIN_BYTES, Item, MemoryPlan, Verdict
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
 
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,9})?")
+_LAST_NUMBER = re.compile(r"\d{1,4}$")
 _ON_EACH = {"compute buffers", "program"}
 _ON_THE_FIRST = {"multimodal projector"}
 _SPREAD = {"draft model", "LoRA adapters"}  # by free memory, as the layers they belong to
@@ -64,9 +65,10 @@ def plan_on_gpus(replan: Callable[[Engine], MemoryPlan], engine: Engine, gpus: S
 
     wanted = engine.gpu_layers
     top = at(0).layers
-    given = given_split(engine.extra_args, len(gpus))
+    given = given_split(engine, len(gpus))
     counts = _split(given or _free(gpus), top if isinstance(wanted, str) else min(wanted, top))
-    if wanted == "auto" and engine.fit and not given and not _has_margin(_shares(at, gpus, counts)):
+    fits = engine.fit and not given and not host_experts(engine)  # these turn --fit off
+    if wanted == "auto" and fits and not _has_margin(_shares(at, gpus, counts)):
         counts = _filled(at, gpus, top)
     shares = _shares(at, gpus, counts)
     plan = at(sum(counts))
@@ -95,16 +97,35 @@ def _multiplied(item: Item, gpus: Sequence[Gpu], counts: Sequence[int]) -> Item:
 _ASSUMED = "the compute buffers of each GPU are as large as those of a single one, which has no copies for the others"
 
 
-def given_split(extra_args: Sequence[str], gpus: int) -> tuple[float, ...]:
-    """Return the proportions that --tensor-split gives the GPUs, or one GPU for --split-mode none; () for neither."""
-    values = dict(pairwise((*extra_args, "")))
-    if values.get("--split-mode", values.get("-sm")) == "none":
-        main = values.get("--main-gpu") or values.get("-mg") or "0"
-        return tuple(float(str(number) == main) for number in range(gpus)) if main.isdecimal() else ()
-    text = values.get("--tensor-split") or values.get("-ts") or ""
-    parts = [part for part in re.split(r"[,/]", text)[:gpus] if _NUMBER.fullmatch(part)]
-    split = (*map(float, parts), *(0.0 for _ in range(gpus - len(parts))))
+def chosen_gpus(engine: Engine, count: int) -> tuple[int, ...]:
+    """Return which of `count` GPUs a model uses: those of `devices`, or one with split_mode none; else all.
+
+    Their names end in their number. Names that the machine does not have choose nothing: llama-server refuses them.
+    """
+    given = _given(engine.extra_args)
+    names = engine.devices or tuple(filter(None, (given.get("--device") or given.get("-dev") or "").split(",")))
+    numbers = [int(match[0]) for name in names if (match := _LAST_NUMBER.search(name))]
+    chosen = tuple(numbers if names and len(numbers) == len(names) else range(count))
+    if any(number >= count for number in chosen):
+        return tuple(range(count))
+    mode = given.get("--split-mode") or given.get("-sm") or engine.split_mode
+    if mode != "none" or not chosen:
+        return chosen
+    main = given.get("--main-gpu") or given.get("-mg") or str(engine.main_gpu or 0)
+    return (chosen[int(main)],) if main.isdecimal() and int(main) < len(chosen) else chosen[:1]
+
+
+def given_split(engine: Engine, gpus: int) -> tuple[float, ...]:
+    """Return the proportions that the configuration gives the GPUs, () if it gives none."""
+    given = _given(engine.extra_args)
+    text = given.get("--tensor-split") or given.get("-ts") or ""
+    parts = engine.tensor_split or [float(part) for part in re.split(r"[,/]", text) if _NUMBER.fullmatch(part)]
+    split = (*parts[:gpus], *(0.0 for _ in range(gpus - len(parts))))
     return split if sum(split) else ()
+
+
+def _given(extra_args: Sequence[str]) -> dict[str, str]:
+    return dict(pairwise((*extra_args, "")))
 
 
 def _free(gpus: Sequence[Gpu]) -> tuple[float, ...]:

@@ -126,6 +126,29 @@ def test_what_each_of_several_gpus_has_left(shelf: Path) -> None:
     assert [share["device_capacity_bytes"] for share in half] == [4 << 30, 4 << 30]
 
 
+def test_each_model_on_a_gpu_of_its_own(shelf: Path) -> None:
+    models: dict[str, dict[str, Any]] = {
+        "first": {"path": f"{shelf}/large.gguf", "engine": {"devices": ["CUDA1"]}},
+        "second": {"engine": {"split_mode": "none", "main_gpu": 1}},
+        "third": {"load": "on_demand"},
+    }
+    first, second, third = (item["memory"] for item in as_data(planned(shelf, models, "4GiB, 24GiB"))["models"])
+    assert (first["device_capacity_bytes"], first["shares"]) == (24 << 30, [])
+    assert second["device_capacity_bytes"] == (24 << 30) - first["device_bytes"]
+    left = (24 << 30) - first["device_bytes"] - second["device_bytes"]
+    assert [share["device_capacity_bytes"] for share in third["shares"]] == [4 << 30, left]
+    too_small = {"first": {"path": f"{shelf}/large.gguf", "engine": {"devices": ["CUDA0"], "gpu_layers": "all"}}}
+    assert planned(shelf, too_small, "4GiB, 24GiB").exit_code == ExitCode.DOES_NOT_FIT
+
+
+def test_what_a_program_asks_takes_one_plan_of_each_model(shelf: Path) -> None:
+    facts = planned(shelf, {"a": {}})
+    alone = gather(load(Path("config.yaml"), {}), {}, gpus=facts.gpus, growth=False)
+    assert facts.models[0].largest
+    assert alone.models[0].largest is None
+    assert alone.models[0].memory == facts.models[0].memory
+
+
 def test_a_full_gpu_is_still_one(shelf: Path) -> None:
     """It is not planned as if there were none: what has to be on it does not fit."""
     models: dict[str, dict[str, Any]] = {"first": {"path": f"{shelf}/large.gguf"}, "second": {}}

@@ -12,7 +12,7 @@ from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.estimate import DEVICE_CONTEXT_BYTES, MIB
 from llama_gguf.models.memory.plan import FIT_MARGIN_BYTES, Machine, MemoryPlan, Weights, plan_memory
-from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, given_split, plan_on_gpus
+from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, chosen_gpus, given_split, plan_on_gpus
 from llama_gguf.settings.sections.engine import Engine
 from support.sparse_model import Dimensions, write_sparse_model
 
@@ -68,8 +68,6 @@ def test_the_split_is_that_of_llama_cpp(model: Weights, sizes: tuple[float, ...]
         (("-ts", "1/2"), (1, 2)),
         (("-ts", "0.5,0.5,7"), (0.5, 0.5)),
         (("-ts", "1"), (1, 0)),
-        (("--split-mode", "none"), (1, 0)),
-        (("-sm", "none", "--main-gpu", "1"), (0, 1)),
         (("-ts", "0,0"), ()),
         (("-ts", "many"), ()),
         (("-ts",), ()),
@@ -77,15 +75,39 @@ def test_the_split_is_that_of_llama_cpp(model: Weights, sizes: tuple[float, ...]
     ],
 )
 def test_a_split_of_the_operators_own(arguments: tuple[str, ...], split: tuple[float, ...]) -> None:
-    assert given_split(arguments, 2) == split
+    assert given_split(Engine(extra_args=arguments), 2) == split
 
 
 def test_it_is_followed_and_nothing_is_fitted(model: Weights) -> None:
     """llama.cpp does not fit what the operator has split."""
     assert layers(plan(model, 24, 24, extra_args=("-ts", "3,1"))) == upper_bound([3, 1], 33)
-    assert layers(plan(model, 24, 24, extra_args=("-sm", "none", "-mg", "1"))) == [0, 33]
-    tight = plan(model, 24, 3, extra_args=("-ts", "1,3"))
-    assert (layers(tight), tight.verdict) == (upper_bound([1, 3], 33), "does not fit")
+    for given in ({"tensor_split": (1, 3)}, {"extra_args": ("-ts", "1,3")}):
+        tight = plan(model, 24, 3, **given)
+        assert (layers(tight), tight.verdict) == (upper_bound([1, 3], 33), "does not fit")
+    everything = layers(plan(model, 4, 3, 4, gpu_layers="all"))
+    assert layers(plan(model, 4, 3, 4, cpu_moe_layers=1)) == everything != layers(plan(model, 4, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("engine", "chosen"),
+    [
+        ({}, (0, 1, 2)),
+        ({"devices": ("CUDA1",)}, (1,)),
+        ({"devices": ("CUDA2", "CUDA0")}, (2, 0)),
+        ({"extra_args": ("--device", "CUDA0,CUDA2")}, (0, 2)),
+        ({"devices": ("CUDA7",)}, (0, 1, 2)),
+        ({"devices": ("none",)}, (0, 1, 2)),
+        ({"split_mode": "none"}, (0,)),
+        ({"split_mode": "none", "main_gpu": 2}, (2,)),
+        ({"split_mode": "none", "main_gpu": 1, "devices": ("CUDA2", "CUDA0")}, (0,)),
+        ({"split_mode": "none", "main_gpu": 9}, (0,)),
+        ({"extra_args": ("-sm", "none", "-mg", "1")}, (1,)),
+        ({"split_mode": "layer", "main_gpu": 1}, (0, 1, 2)),
+    ],
+)
+def test_which_gpus_a_model_uses(engine: dict[str, Any], chosen: tuple[int, ...]) -> None:
+    assert chosen_gpus(Engine(**engine), 3) == chosen
+    assert chosen_gpus(Engine(**engine), 0) == ()
 
 
 def test_all_bytes_are_on_one_of_them(model: Weights) -> None:
