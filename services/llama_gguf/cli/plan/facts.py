@@ -94,6 +94,10 @@ class Together:
     @property
     def advice(self) -> tuple[str, ...]:
         """What to change if they do not fit."""
+        if alone := [name for name, need in self.needs.items() if not need.fits(self.machine)]:
+            return tuple(
+                f"models.{name} alone needs more than there is: first change what is advised there" for name in alone
+            )
         if self.always_loaded.fits(self.machine):
             return tuple(
                 f"models.{name} never fits beside what is always loaded: reduce it, or load one of those on demand"

@@ -330,6 +330,24 @@ def test_several_cards_are_planned_one_by_one(tmp_path: Path) -> None:
     assert data(*options, "--vram", "24GB")["memory"]["shares"] == []
 
 
+def test_several_models(tmp_path: Path, tiny_model: Path) -> None:
+    """More of them is in tests/unit/cli/plan/test_facts.py; this is the whole command."""
+    large = write_sparse_model(tmp_path / "big.gguf", "llama", Dimensions())
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"models:\n  chat: {{path: {large}, engine: {{gpu_layers: all}}}}\n"
+        f"  tiny: {{path: {tiny_model}, load: on_demand}}\n"
+        f"paths: {{data_dir: {tmp_path}/data, run_dir: {tmp_path}/run}}\n"
+    )
+    found = data(path, "--device", "L4")
+    assert [model["name"] for model in found["models"]] == ["chat", "tiny"]
+    assert found["together"]["sets"] == [["chat", "tiny"]]
+    assert (found["verdict"], found["model"], found["memory"]) == ("fits", None, None)
+    assert "fits: at the same time chat + tiny" in run(path, "--device", "L4").stdout
+    text = run(path, "--vram", "3GiB", code=ExitCode.DOES_NOT_FIT).stdout
+    assert "  advice: models.chat alone needs more than there is: first change what is advised there" in text
+
+
 @pytest.mark.parametrize("layers", ["auto", "all"])
 def test_how_far_the_settings_can_grow(tmp_path: Path, layers: str) -> None:
     """What is named fits with all layers on the GPU, and one step more does not."""

@@ -102,6 +102,22 @@ def test_what_fits_together(shelf: Path) -> None:
         assert bool(together["advice"]) == (code != ExitCode.OK)
 
 
+def test_the_smallest_change_is_advised(shelf: Path) -> None:
+    models: dict[str, dict[str, Any]] = {
+        "large": {"path": f"{shelf}/large.gguf", "engine": {"gpu_layers": "all"}},
+        "small": {"engine": {"gpu_layers": "all"}},
+    }
+    needs = as_data(planned(shelf, models))["together"]["needs"]
+    large, small = needs["large"]["device_bytes"], needs["small"]["device_bytes"]
+    advice = as_data(planned(shelf, models, f"{large + small - 1}B"))["together"]["advice"]
+    assert advice == ["models.small.load: on_demand would leave enough for the others that are always loaded"]
+    models["small"]["load"] = "on_demand"
+    (never,) = as_data(planned(shelf, models, f"{large + small - 1}B"))["together"]["advice"]
+    assert never.startswith("models.small never fits beside what is always loaded: ")
+    (alone,) = as_data(planned(shelf, models, f"{large - 1}B"))["together"]["advice"]
+    assert alone.startswith("models.large alone needs more than there is")
+
+
 def test_layers_go_where_the_models_before_leave_room(shelf: Path) -> None:
     """As with llama-server's own fit: an on-demand model that shares a GPU gets fewer layers on it, and still fits."""
     models = {"late": {"load": "on_demand"}, "first": {"path": f"{shelf}/large.gguf"}, "second": {}}
