@@ -24,7 +24,7 @@ from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import RUN_DIR_VARIABLE, locate, parse
-from support.companion_files import write_adapter, write_projector
+from support.companion_files import write_adapter, write_part, write_projector
 from support.tiny_encoder import write_tiny_encoder
 from support.tiny_model import write_tiny_model
 
@@ -47,6 +47,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(folder / "adapter.gguf", "llama")
     write_adapter(folder / "foreign.gguf", "qwen3")
     write_projector(folder / "mmproj.gguf")
+    write_part(folder / "s-00002-of-00002.gguf", 1, 2)
     return folder
 
 
@@ -61,6 +62,7 @@ MISTAKES: dict[str, Mistake] = {
     "truncated": ({"path": "cut.gguf"}, {}, "is incomplete"),
     "a web page": ({"path": "page.gguf"}, {}, "is a web page"),
     "safetensors": ({"path": "weights.safetensors"}, {}, "is a safetensors file"),
+    "a second part": ({"path": "s-00002-of-00002.gguf"}, {}, "is part 2 of 2"),
     "a projector as the model": ({"path": "mmproj.gguf"}, {}, "is a multimodal projector"),
     "an adapter as the model": ({"path": "adapter.gguf"}, {}, "is a LoRA adapter"),
     "a model as the projector": ({"path": "tiny.gguf", "mmproj": {"path": "tiny.gguf"}}, {}, "is a language model"),

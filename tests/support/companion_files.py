@@ -1,4 +1,4 @@
-"""Writes files that stand beside a model: an adapter and a projector, as small as they can be and still be read."""
+"""Writes files that can be mistaken for a model: an adapter, a projector, a part; as small as can still be read."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def write_projector(path: Path) -> Path:
     writer = gguf.GGUFWriter(str(path), "clip")
     writer.add_type(gguf.GGUFType.MMPROJ)
     writer.add_tensor("v.patch_embd.weight", np.zeros((4, 4), dtype=np.float32))
+    return _finish(writer, path)
+
+
+def write_part(path: Path, number: int, count: int) -> Path:
+    """Write one of `count` parts of a split model, counted from 0, to `path` and return it."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_uint16("split.no", number)
+    writer.add_uint16("split.count", count)
+    writer.add_tensor(f"blk.{number}.x.weight", np.ones(8, dtype=np.float32))
     return _finish(writer, path)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 
 from llama_gguf.errors import ModelError
 from llama_gguf.models.inventory import all_tensors
 from llama_gguf.models.resolve import resolve
+from support.companion_files import write_part
 from support.model_box import failure, locations_for, run, settings_for
 from support.silent import Silent
 from support.tiny_model import write_tiny_model
@@ -104,21 +103,10 @@ def test_unreadable(models: Path, tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def split(models: Path, names: list[str]) -> None:
-    for number, name in enumerate(names):
-        writer = gguf.GGUFWriter(str(models / name), "llama")
-        writer.add_uint16("split.no", number)
-        writer.add_uint16("split.count", len(names))
-        writer.add_tensor(f"blk.{number}.x.weight", np.ones(8, dtype=np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-
-
 def test_split_models(models: Path, tmp_path: Path) -> None:
     names = [f"s-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
-    split(models, names)
+    for number, name in enumerate(names):
+        write_part(models / name, number, len(names))
     assert run(tmp_path, {"name": names[0]}).model == models / names[0]
     assert [tensor.name for tensor in all_tensors(models / names[0])] == [f"blk.{n}.x.weight" for n in range(3)]
     assert failure(tmp_path, {"name": names[1]}).hint == f"name the first: {names[0]}"

@@ -14,7 +14,7 @@ from llama_gguf.models.checks.files import file_problems, token_problems
 from llama_gguf.models.inventory import file_status
 from llama_gguf.models.resolve import resolve
 from llama_gguf.models.source import plan_sources
-from support.companion_files import write_adapter, write_projector
+from support.companion_files import write_adapter, write_part, write_projector
 from support.model_box import locations_for, settings_for
 from support.silent import Silent
 from support.tiny_encoder import write_tiny_encoder
@@ -38,6 +38,9 @@ def models(tmp_path: Path) -> Path:
     write_adapter(folder / "lora.gguf", "llama")
     write_adapter(folder / "lora-of-another.gguf", "qwen3")
     write_projector(folder / "mmproj.gguf")
+    write_part(folder / "s-00001-of-00003.gguf", 0, 3)
+    write_part(folder / "s-00002-of-00003.gguf", 1, 3)
+    write_part(folder / "renamed.gguf", 0, 3)
     return folder
 
 
@@ -56,6 +59,9 @@ def found(root: Path, model: dict[str, Any], engine: dict[str, Any] | None = Non
         ({"name": "head"}, "model-incomplete", "model.name"),
         ({"name": "lfs"}, "model-not-gguf", "model.name"),
         ({"name": "whole.jinja"}, "model-not-gguf", "model.name"),
+        ({"name": "s-00002-of-00003"}, "model-split", "model.name"),
+        ({"name": "renamed"}, "model-split", "model.name"),
+        ({"name": "s-00001-of-00003"}, "model-missing", "model.name"),
         ({"name": "mmproj"}, "model-wrong-kind", "model.name"),
         ({"name": "lora"}, "model-wrong-kind", "model.name"),
         ({"name": "tiny", "mmproj": {"name": "tiny"}}, "model-wrong-kind", "model.mmproj.name"),
