@@ -24,8 +24,8 @@ from llama_gguf.models.local_files import Role, check_model, check_readable, fin
 from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.network import Network
 from llama_gguf.models.shelf.last_use import LastUse
-from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
-from llama_gguf.models.survey import survey
+from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Sources, Wanted, plan_sources
+from llama_gguf.models.survey import survey, to_download
 from llama_gguf.settings import Locations
 from llama_gguf.states import Phase
 
@@ -71,7 +71,9 @@ def resolve(
         from llama_gguf.models.checks.chat_template import check_chat_template  # noqa: PLC0415 - few have one
 
         check_chat_template(sources.chat_template, f"{place}.chat_template")
-    survey(all_wanted(sources), context, _wanted_of(beside or {}, locations, env))
+    if to_download(all_wanted(sources)):
+        _check_local(sources, context)
+        survey(all_wanted(sources), context, _wanted_of(beside or {}, locations, env))
 
     def fetch_adapter(wanted: Wanted) -> Path:
         path, adapter = fetch(wanted, "lora")
@@ -102,6 +104,19 @@ def resolve(
         chat_template=sources.chat_template,
         draft_sets_spec_type=draft_header is not None and sets_spec_type(draft_header),
     )
+
+
+def _check_local(sources: Sources, context: FetchContext) -> None:
+    """Raise for a file that should be on disk and cannot be used, before others are downloaded."""
+    files: list[tuple[Wanted | None, Role]] = [
+        (sources.model, "model"),
+        (sources.mmproj, "mmproj"),
+        (sources.draft, "draft"),
+        *((wanted, "lora") for wanted in sources.lora),
+    ]
+    for wanted, role in files:
+        if wanted and isinstance(wanted.origin, OnDisk | Named):
+            check_model(_locate(wanted, context), wanted.setting, role)
 
 
 def resolve_with_retries(

@@ -24,7 +24,7 @@ def survey(wanted: Iterable[Wanted], context: FetchContext, beside: Iterable[Wan
 
     Files `beside` these, of other models, need room too; what is wrong with them is reported by their own engines.
     """
-    own, others = _to_download(wanted), _to_download(beside)
+    own, others = to_download(wanted), to_download(beside)
     if not own or (len(own) == 1 and len(_parts(own[0])) == 1 and not others):
         return
     missing = [file for one in own for file in _missing(one, context)]
@@ -36,7 +36,8 @@ def survey(wanted: Iterable[Wanted], context: FetchContext, beside: Iterable[Wan
     check_room(missing)
 
 
-def _to_download(wanted: Iterable[Wanted]) -> list[Wanted]:
+def to_download(wanted: Iterable[Wanted]) -> list[Wanted]:
+    """Return those that are to be downloaded: they are not on disk, or not all of their parts."""
     return [one for one in wanted if isinstance(one.origin, OnHub | AtUrl) and not _is_there(one)]
 
 

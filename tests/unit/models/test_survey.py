@@ -96,6 +96,18 @@ def test_a_draft_that_does_not_exist_costs_no_download(site: FileServer, tmp_pat
     assert downloaded(tmp_path) == []
 
 
+@pytest.mark.parametrize("kind", ["urls", "hub"])
+def test_a_local_draft_that_cannot_be_used_costs_no_download(site: FileServer, tmp_path: Path, kind: str) -> None:
+    model = models(site)[kind] | {"draft": {"path": str(tmp_path / "draft.gguf")}}
+    with pytest.raises(ModelError, match=r"^model\.draft\.path: .* does not exist"):
+        fetch(tmp_path, model)
+    (tmp_path / "draft.gguf").write_bytes(b"<html>")
+    with pytest.raises(ModelError, match=r"draft\.gguf") as caught:
+        fetch(tmp_path, model)
+    assert caught.value.code == "model_not_gguf"
+    assert site.requests == []
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [

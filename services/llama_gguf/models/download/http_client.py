@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from llama_gguf.settings.proxy import Proxy
 
 _READ_BUFFER_BYTES = 512 * 1024
 _MAX_HEADER_BYTES = 64 * 1024  # signed URLs are long
+_MESSAGE_SECONDS = 5.0  # for what a server says about a refusal
 _NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}  # EAI_AGAIN is that no name server responds
 _PROXY_REFUSALS = {403, 407}  # what it answers to CONNECT: trying again cannot help
 
@@ -139,16 +141,15 @@ async def body(response: ClientResponse) -> AsyncGenerator[bytes, None]:
         raise DownloadInterruptedError(_reason(error)) from error
 
 
-async def start_of_body(response: ClientResponse, size: int) -> bytes:
-    """Return at most `size` bytes of the body, "" where none can be read."""
+async def start_of_body(response: ClientResponse, size: int, seconds: float = _MESSAGE_SECONDS) -> bytes:
+    """Return at most `size` bytes of the body: what arrives within `seconds`."""
     chunks = bytearray()
-    try:
-        async for chunk in response.content.iter_any():
-            chunks += chunk
-            if len(chunks) >= size:
-                break
-    except (aiohttp.ClientError, OSError):
-        return b""
+    with suppress(aiohttp.ClientError, OSError):  # a timeout is an OSError too
+        async with asyncio.timeout(seconds):
+            async for chunk in response.content.iter_any():
+                chunks += chunk
+                if len(chunks) >= size:
+                    break
     return bytes(chunks[:size])
 
 

@@ -42,11 +42,13 @@ async def _size(remote: Remote, network: Network, tuning: Tuning) -> int | None:
                 errors.check_published(remote, source.published_sha256)
                 found = read_response(response.status, response.headers)
                 if isinstance(found, ErrorResponse):
-                    message = message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES))
+                    message = message_of(
+                        response.headers, await start_of_body(response, MAX_MESSAGE_BYTES, tuning.message_timeout)
+                    )
                     raise errors.refused(remote, found.status, message, found.retry_after)
                 if not isinstance(found, PartialContent | FullContent):
                     return None  # no ranges, or an empty file: the download itself finds out
-                if not (await start_of_body(response, len(MAGIC))).startswith(MAGIC):
+                if not (await start_of_body(response, len(MAGIC), tuning.read_timeout)).startswith(MAGIC):
                     raise errors.not_gguf(remote.label, response.headers.get("Content-Type", ""))
                 return found.total
     except InvalidUrlError as error:

@@ -28,6 +28,7 @@ class Tuning:
 
     connect_timeout: float = 15.0
     read_timeout: float = 60.0
+    message_timeout: float = 5.0  # for what a server says about a refusal
     retry_delay: float = 1.0  # before an interrupted connection is resumed
     busy_delay: float = 5.0  # before the next request to an overloaded server, unless it sends Retry-After
     max_delay: float = 60.0

@@ -151,7 +151,8 @@ class Transfer:
                 case RangeNotSatisfiable() if self._ranged and part.done:
                     raise FileChangedError
                 case ErrorResponse() as refusal:
-                    message = message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES))
+                    seconds = self._job.tuning.message_timeout
+                    message = message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES, seconds))
                     raise self._refused(ErrorStatusError(refusal, message))
                 case _ if self._ranged:
                     raise RangesUnsupportedError

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from llama_gguf.errors import ModelError
+from llama_gguf.models.download.download import download
 from llama_gguf.models.download.probe import remote_size
 from llama_gguf.models.download.spec import Remote, Tuning
 from llama_gguf.models.network import Network
 from support.file_server import Answer, FileServer, file_server
 from support.file_server import Remote as Served
+from support.silent import Silent
 
 BODY = b"GGUF" + bytes(1_000_000)
-TUNING = Tuning(connect_timeout=2.0, read_timeout=0.3)
+TUNING = Tuning(connect_timeout=2.0, read_timeout=30.0, message_timeout=0.3)
 
 
 @pytest.fixture
@@ -61,6 +66,31 @@ def test_no_server_and_no_url() -> None:
     assert not caught.value.permanent
     with pytest.raises(ModelError, match="invalid URL"):
         size("http://u:p@[x/m")
+
+
+@pytest.mark.parametrize("kind", ["probe", "download"])
+def test_a_message_that_does_not_end_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.1 403 No\r\nContent-Type: text/plain\r\nContent-Length: 4000\r\n\r\ncome later"
+                )
+                ended.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/m"
+        try:
+            with pytest.raises(ModelError, match=r"access denied \(403\): come later$"):
+                size(url) if kind == "probe" else download(Remote(url, "x"), tmp_path / "m", Silent(), tuning=TUNING)
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_the_hub_publishes_another_digest(site: FileServer) -> None:
