@@ -212,6 +212,9 @@ class Simulation:
             assert self._within() or not was, f"beyond the budget after {actions}"
         else:
             raise AssertionError(f"no end of decisions at {self.now}: {self.log[-8:]}")
+        if not self._within():
+            leaving = [state for state in self.states if state.state in (Residency.DRAINING, Residency.UNLOADING)]
+            assert leaving or not any(state.evictable for state in self.states), "nobody gives memory back"
         self._check_at = next_check(self.states, self.rules, self.now)
         assert self._check_at is None or self._check_at > self.now
 

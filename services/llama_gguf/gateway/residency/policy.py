@@ -22,7 +22,8 @@ from llama_gguf.states import Residency
 
 def decide(models: Sequence[ModelState], budget: Budget, rules: Rules, now: float) -> list[Action]:
     """Return what to do now, in this order. Calls with the same arguments return the same."""
-    plan = _Plan(sorted(models, key=lambda model: model.name), budget, rules, now)
+    models = sorted(models, key=lambda model: model.name)
+    plan = _Plan(models, [model for model in models if model.resident], budget, rules, now)
     plan.let_go()
     plan.get_within_budget()
     plan.make_room()
@@ -58,6 +59,7 @@ class _Plan:
     """One decision while it is made."""
 
     models: Sequence[ModelState]
+    residents: Sequence[ModelState]
     budget: Budget
     rules: Rules
     now: float
@@ -66,10 +68,14 @@ class _Plan:
     coming: list[ModelState] = field(default_factory=list)
     reserved: list[Need] = field(default_factory=list)  # of those that come now and those that are due
     swapping: bool = False  # for one waiting model at a time others are drained
+    loading: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loading = any(model.state is Residency.LOADING for model in self.residents)
 
     def let_go(self) -> None:
         """Whom an operator wants to be unloaded, and whom nobody uses."""
-        for model in self.models:
+        for model in self.residents:
             if model.unload_requested and model.state in (Residency.LOADED, Residency.DRAINING):
                 self.leaving[model.name] = "unload requested"
             elif (idle_at := _idle_at(model)) is not None and self.now >= idle_at:
@@ -86,10 +92,10 @@ class _Plan:
         for model in by_turn(self._candidates(), self.rules, self.now):
             staying, evictable = self._staying()
             if not fits(self.budget, [model.need, *staying, *(other.need for other in evictable)]):
-                victims = self._victims(model, staying, evictable)
-                if victims is None or self.swapping:
+                victims = None if self.swapping else self._victims(model, staying, evictable)
+                if victims is None:
                     if self.now >= due_at(model, self.rules, self.now):
-                        if self._loading:
+                        if self.loading:
                             return  # only when that is there can be told who leaves for the one that is due
                         self._reserve(model, staying, evictable)
                     continue
@@ -101,10 +107,10 @@ class _Plan:
         """Return who stays after all, and the next step of each that leaves."""
         actions = [
             Action("resume", model.name, "no longer has to give way")
-            for model in self.models
+            for model in self.residents
             if model.state is Residency.DRAINING and model.name not in self.leaving
         ]
-        for model in self.models:
+        for model in self.residents:
             if (reason := self.leaving.get(model.name)) is None:
                 continue
             if model.state is Residency.LOADED:
@@ -115,12 +121,11 @@ class _Plan:
 
     def loads(self) -> list[Action]:
         """Return the load that begins now, if one does."""
-        if self._loading:
+        if self.loading:
             return []
-        residents = [model for model in self.models if model.resident]
-        after_running = [model.need for model in residents if model.running or not self._leaves(model)]
+        after_running = [model.need for model in self.residents if model.running or not self._leaves(model)]
         for model in self.coming:
-            if fits(self.budget, [model.need, *(resident.need for resident in residents)]):
+            if fits(self.budget, [model.need, *(resident.need for resident in self.residents)]):
                 return [Action("load", model.name, f"{model.waiting} waiting")]
             if fits(self.budget, [model.need, *after_running]):
                 return []  # its room is free in a moment: another's load would hold it up for longer
@@ -133,23 +138,15 @@ class _Plan:
             if model.waiting
             and not model.resident
             and (model.retry_at is None or self.now >= model.retry_at)
-            and can_come(model, self.models, self.budget)
+            and can_come(model, self.residents, self.budget)
         ]
-
-    @property
-    def _loading(self) -> bool:
-        return any(model.state is Residency.LOADING for model in self.models)
 
     def _leaves(self, model: ModelState) -> bool:
         return model.state is Residency.UNLOADING or model.name in self.leaving
 
     def _staying(self) -> tuple[list[Need], list[ModelState]]:
         """Return what is taken for good, and the models that could still be made to leave."""
-        remaining = [
-            model
-            for model in self.models
-            if model.resident and not self._leaves(model) and model.name not in self.awaited
-        ]
+        remaining = [model for model in self.residents if not self._leaves(model) and model.name not in self.awaited]
         fixed = [model.need for model in remaining if not model.evictable]
         return [*fixed, *self.reserved], [model for model in remaining if model.evictable]
 
@@ -157,23 +154,26 @@ class _Plan:
         self, model: ModelState, staying: Sequence[Need], evictable: Sequence[ModelState]
     ) -> list[ModelState] | None:
         """Return who leaves for a model now, None if that would not be enough."""
-        allowed = [other for other in evictable if self._gives_way(other, model)]
-        others = [other.need for other in evictable if other not in allowed]
-        needed = [model.need, *staying, *others]
-        victims = choose_victims(self.budget, needed, by_eviction(allowed))
-        enough = fits(self.budget, [*needed, *(other.need for other in allowed if other not in victims)])
-        return victims if enough else None
+        allowed, needed = [], [model.need, *staying]
+        for other in evictable:
+            if self._gives_way(other, model):
+                allowed.append(other)
+            else:
+                needed.append(other.need)
+        if not fits(self.budget, needed):
+            return None
+        return choose_victims(self.budget, needed, by_eviction(allowed))
 
     def _gives_way(self, resident: ModelState, other: ModelState) -> bool:
-        if self._loading and resident.state is Residency.LOADED and not resident.idle:
+        if self.loading and resident.state is Residency.LOADED and not resident.idle:
             return False  # it can serve until that load has ended
         return self.now >= gives_way_at(resident, other, self.rules, self.now)
 
     def _reserve(self, model: ModelState, staying: Sequence[Need], evictable: Sequence[ModelState]) -> None:
         """Keep later ones from taking the room of one that is due, and from making others leave before it does."""
         needed = [model.need, *staying]
-        victims = choose_victims(self.budget, needed, by_eviction(evictable))
-        if fits(self.budget, [*needed, *(other.need for other in evictable if other not in victims)]):
+        if fits(self.budget, needed):
+            victims = choose_victims(self.budget, needed, by_eviction(evictable))
             self.awaited.update(victim.name for victim in victims)
             self.reserved.append(model.need)
             self.swapping = True

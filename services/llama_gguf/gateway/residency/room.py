@@ -9,11 +9,8 @@ from llama_gguf.gateway.residency.model_state import Budget, ModelState, Need
 
 def fits(budget: Budget, needs: Iterable[Need]) -> bool:
     """Return whether these needs together are within the budget."""
-    device = host = 0
-    for need in needs:
-        device += need.device
-        host += need.host
-    return (budget.device is None or device <= budget.device) and (budget.host is None or host <= budget.host)
+    device, host = _excess(budget, needs)
+    return device <= 0 and host <= 0
 
 
 def choose_victims(budget: Budget, staying: Sequence[Need], by_preference: Sequence[ModelState]) -> list[ModelState]:
@@ -21,21 +18,30 @@ def choose_victims(budget: Budget, staying: Sequence[Need], by_preference: Seque
 
     If even all of them are not enough, they are all returned.
     """
+    device, host = _excess(budget, [*staying, *(model.need for model in by_preference)])
     victims: list[ModelState] = []
     for model in by_preference:
-        if _fit_without(budget, staying, by_preference, victims):
+        if device <= 0 and host <= 0:
             break
         victims.append(model)
+        device -= model.need.device
+        host -= model.need.host
     # Small ones that came first in the order have left in vain if a large one had to leave after them.
-    for model in reversed(victims.copy()):
-        fewer = [victim for victim in victims if victim is not model]
-        if _fit_without(budget, staying, by_preference, fewer):
-            victims = fewer
-    return victims
+    needed: list[ModelState] = []
+    for model in reversed(victims):
+        if device + model.need.device <= 0 and host + model.need.host <= 0:
+            device += model.need.device
+            host += model.need.host
+        else:
+            needed.append(model)
+    return needed[::-1]
 
 
-def _fit_without(
-    budget: Budget, staying: Sequence[Need], models: Sequence[ModelState], victims: Sequence[ModelState]
-) -> bool:
-    gone = {victim.name for victim in victims}
-    return fits(budget, [*staying, *(model.need for model in models if model.name not in gone)])
+def _excess(budget: Budget, needs: Iterable[Need]) -> tuple[float, float]:
+    """Return by how much these needs exceed each limit; not above zero where they do not."""
+    device: float = -float("inf") if budget.device is None else -budget.device
+    host: float = -float("inf") if budget.host is None else -budget.host
+    for need in needs:
+        device += need.device
+        host += need.host
+    return device, host
