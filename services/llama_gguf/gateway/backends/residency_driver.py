@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _FIRST_RETRY_SECONDS = 15.0
 _MAX_RETRY_SECONDS = 600.0
 _STOP_POLL_SECONDS = 0.05
+_QUEUE_POLL_SECONDS = 0.1
 _STOP_MARGIN_SECONDS = 10.0
 
 
@@ -255,6 +256,9 @@ class ResidencyDriver:
             await self._write()
             at = next_check([managed.seen() for managed in self._models.values()], self._rules, now)
             pause = None if at is None else max(0.0, at - time.monotonic()) + 0.001
+            if any(model.waiting and not model.resident for model in seen):
+                # Queues of loaded models do not tell who is let in, and that can be what another waits for.
+                pause = _QUEUE_POLL_SECONDS if pause is None else min(pause, _QUEUE_POLL_SECONDS)
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()

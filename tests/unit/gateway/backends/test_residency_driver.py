@@ -87,6 +87,24 @@ async def test_everybody_gets_an_answer_while_models_swap_under_load(start: Star
     assert running.supervisord.most_running <= 2
 
 
+async def test_a_flood_gives_way_once_what_queued_before_the_load_is_in(start: StartModels) -> None:
+    """Not only when the other has waited too long, which here is never."""
+    settings = {"memory": QUICK | {"max_swap_wait_seconds": 600.0}, "engine": {"slots": 2, "context_per_slot": 2048}}
+    running = await start(ON_DEMAND, settings=settings)
+    ended = asyncio.Event()
+
+    async def flood() -> None:
+        while not ended.is_set():
+            assert (await ask_model(running, "a", delay=0.3)).status == 200
+
+    clients = [asyncio.create_task(flood()) for _ in range(6)]
+    await running.until(lambda: running.state("a") == "loaded")
+    async with asyncio.timeout(60):
+        assert (await ask_model(running, "b")).status == 200
+    ended.set()
+    await asyncio.gather(*clients)
+
+
 async def test_an_idle_model_is_unloaded_and_neither_health_nor_metrics_load_it(start: StartModels) -> None:
     models = {"a": ON_DEMAND["a"] | {"unload_after_seconds": 0.2}}
     running = await start(models)
