@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from llama_gguf.engine.argv import Host, build_argv
 from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
-from llama_gguf.engine.cgroup import detect_thread_limit
+from llama_gguf.engine.cgroup import detect_thread_limit, read_or_empty
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.shrinking import ShrinkSteps
 from llama_gguf.engine.variant_choice import VariantSteps, this_machine
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_STATUS = Path("/proc/self/status")
+_CAPABILITIES = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
+_CAP_IPC_LOCK = 1 << 14
 SYSTEM_CONFIG = Path("/etc/llama.cpp/config.ini")
 """llama-server always reads this file; no option disables that."""
 
@@ -82,6 +87,7 @@ def run(
     problems = model_problems(snapshot.settings, facts_of(header))
     refuse(problems)
     notices += [Notice(problem.code, problem.message, problem.hint) for problem in problems]
+    notices += check_lock(snapshot.settings, files.model.stat().st_size)
     for notice in notices:
         log.warning(notice.message, extra=fields(code=notice.code, hint=notice.hint))
         state.warn(notice)
@@ -148,6 +154,21 @@ def check_gpu(snapshot: Snapshot, binary: Path, env: Mapping[str, str]) -> list[
         hint=f"{hint}, or set engine.gpu_layers to auto",
         exit_code=ExitCode.CONFIG,
     )
+
+
+def check_lock(settings: Settings, size: int, status: str | None = None) -> list[Notice]:
+    """Return a warning if the weights cannot be locked in memory as configured: llama-server goes on without.
+
+    `status` is the text of /proc/self/status.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if "mlock" not in settings.engine.load_mode or limit == resource.RLIM_INFINITY or size <= limit:
+        return []
+    text = read_or_empty(_STATUS) if status is None else status
+    if (found := _CAPABILITIES.search(text)) and int(found[1], 16) & _CAP_IPC_LOCK:
+        return []
+    message = f"engine.load_mode: {settings.engine.load_mode} cannot lock the weights: the limit is {limit >> 10} KiB"
+    return [Notice("memory-not-locked", message, "raise the limit (docker: --ulimit memlock=-1), or set auto")]
 
 
 def check_devices(settings: Settings, found: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,6 +90,28 @@ def test_a_template_of_the_operators_is_no_news(tmp_path: Path, engine_binary: P
     snapshot = Snapshot(settings=settings, locations=plain.locations)
     run(snapshot)
     assert warned(snapshot) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit", "capabilities", "told"),
+    [
+        ("mlock", 4096, "0000000000000000", True),
+        ("mmap+mlock", 4096, "0000000000000000", True),
+        ("mmap", 4096, "0000000000000000", False),
+        ("auto", 4096, "0000000000000000", False),
+        ("mlock", 8192, "0000000000000000", False),
+        ("mlock", resource.RLIM_INFINITY, "0000000000000000", False),
+        ("mlock", 4096, "000001ffffffffff", False),  # root's, of a whole machine
+        ("mlock", 4096, "00000000a80425fb", True),  # root's, of a container
+    ],
+)
+def test_weights_that_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, limit: int, capabilities: str, *, told: bool
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+    settings = settings_for(tmp_path, {"path": "/m.gguf"}, engine={"load_mode": mode})
+    notices = engine_exec.check_lock(settings, 8192, f"Name:\tx\nCapEff:\t{capabilities}\n")
+    assert [notice.code for notice in notices] == (["memory-not-locked"] if told else [])
 
 
 @pytest.mark.engine

@@ -1,4 +1,4 @@
-"""Checks of what is where: devices and their shares, experts, RoPE, and reuse of cached text. Pure."""
+"""Checks of what is where: devices and their shares, experts, RoPE, reuse of cached text, what may shrink. Pure."""
 
 from __future__ import annotations
 
@@ -62,6 +62,27 @@ def rope(settings: Settings) -> Iterator[Problem]:
         for name, value in vars(chosen).items():
             if name.startswith("yarn_") and value is not None:
                 yield _no_effect(f"{place}.{name}", f"{place}.scaling is {chosen.scaling}")
+
+
+def shrink(settings: Settings) -> Iterator[Problem]:
+    """Each step can reduce something: what it begins with is above its minimum."""
+    engine = settings.engine
+    allowed = engine.shrink
+    why = {
+        "slots": (engine.slots <= allowed.min_slots, f"engine.slots is {engine.slots}"),
+        "context": (
+            engine.context_per_slot <= allowed.min_context_per_slot,
+            f"engine.context_per_slot is {engine.context_per_slot}",
+        ),
+        "layers": (
+            isinstance(engine.gpu_layers, int) and engine.gpu_layers <= allowed.min_gpu_layers,
+            f"engine.gpu_layers is {engine.gpu_layers}",
+        ),
+    }
+    for number, step in enumerate(allowed.steps):
+        is_useless, value = why.get(step, (False, ""))
+        if is_useless:
+            yield _no_effect(f"engine.shrink.steps[{number}]", f"{value}, so {step} cannot be reduced")
 
 
 def cache_reuse(settings: Settings) -> Iterator[Problem]:

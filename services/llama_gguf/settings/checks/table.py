@@ -43,6 +43,7 @@ MODEL_CHECKS: tuple[Check, ...] = (
     Check(placement.unused, (*_GPUS, "engine.gpu_layers", "engine.cpu_moe_layers")),
     Check(placement.rope, ("engine.rope",)),
     Check(placement.cache_reuse, ("engine.cache_reuse_tokens", "engine.task", "model.mmproj")),
+    Check(placement.shrink, ("engine.shrink", "engine.slots", "engine.context_per_slot", "engine.gpu_layers")),
     Check(speculation.types, ("engine.speculative", "engine.task", "model.draft", "auth.enabled")),
     Check(speculation.numbers, ("engine.speculative", "model.draft")),
     Check(speculation.batches, ("engine.speculative", "model.draft", "engine.slots", "engine.batch_size")),

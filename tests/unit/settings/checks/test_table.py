@@ -105,6 +105,10 @@ def codes(text: str, *, model: str = MODEL) -> list[str]:
         ("engine: {rope: {scale: 0}}", ["bad-value"]),
         ("engine: {cache_reuse_tokens: 256}", []),
         ("engine: {cache_reuse_tokens: 256, task: rerank, context_per_slot: 512}", ["no-effect"]),
+        ("engine: {shrink: {steps: [slots, context, cache_type, layers]}}", []),
+        ("engine: {shrink: {steps: [slots], min_slots: 4}}", ["no-effect"]),
+        ("engine: {shrink: {steps: [context, layers]}, context_per_slot: 0, gpu_layers: 0}", ["no-effect"] * 2),
+        ("engine: {shrink: {steps: [memory]}}", ["bad-value"]),
         # speculative decoding
         ("engine: {speculative: {types: [ngram-simple], max_tokens: 8, ngram_size: 4, ngram_min_hits: 2}}", []),
         ("engine: {speculative: {types: [draft-mtp], max_tokens: 2, min_probability: 0.5}}", []),
