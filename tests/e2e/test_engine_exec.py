@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -292,6 +293,16 @@ def test_settings_that_fit_a_model_to_its_use_reach_llama_server(tmp_path: Path,
         texts = [head + middle + tail, head + tail + "?"]
         answers = [engine.ask("POST", "/completion", {"prompt": text, "n_predict": 1})[1] for text in texts]
         assert answers[1]["timings"]["cache_n"] > 190
+
+
+def test_drafts_of_a_draft_model_are_as_long_as_set(tmp_path: Path, tiny_model: Path) -> None:
+    model: dict[str, object] = {"path": str(tiny_model), "draft": {"path": str(shutil.copy(tiny_model, tmp_path))}}
+    engine = Engine(tmp_path, model, engine={"speculative": {"max_tokens": 5}})
+    with engine.started():
+        engine.wait(engine.healthy)
+        timings = engine.ask("POST", "/completion", {"prompt": "Hi", "n_predict": 60, "temperature": 0})[1]["timings"]
+        # The same model drafts what it will say: five of six tokens come from drafts, three of four by default.
+        assert timings["draft_n_accepted"] > 45
 
 
 def test_the_longest_drafts_that_the_checks_allow_fit_into_the_batch(tmp_path: Path, tiny_model: Path) -> None:

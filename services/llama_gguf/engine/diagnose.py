@@ -59,14 +59,17 @@ def diagnose(log_tail: Sequence[str], exit_code: int | None, signal: str | None)
 
 
 def out_of_memory(log_tail: Sequence[str], exit_code: int | None, signal: str | None) -> Memory | None:
-    """Return which memory was too small, if that is why the engine ended; arguments as in `diagnose`.
+    """Return which memory was too small to load the model, if that is why the engine ended; arguments as in `diagnose`.
 
-    SIGKILL counts only while the model is loaded: then it is nearly always the kernel, which logs nothing of it here.
+    Once the model is loaded nothing counts: then requests can put lines into the log. SIGKILL during a load is nearly
+    always the kernel's, which logs nothing of it here.
     """
+    text = "\n".join(_last_start([_message(line) for line in log_tail]))
+    if _LOADED.search(text):
+        return None
     found = diagnose(log_tail, exit_code, signal)
     if found == SIGNALS["SIGKILL"]:
-        text = "\n".join(_last_start([_message(line) for line in log_tail]))
-        return "host" if _LOADS.search(text) and not _LOADED.search(text) else None
+        return "host" if _LOADS.search(text) else None
     return {GPU_OUT_OF_MEMORY: _DEVICE, HOST_OUT_OF_MEMORY: _HOST}.get(found.cause)
 
 

@@ -60,6 +60,7 @@ LOADED = "I srv  llama_server: model loaded"
         (["CUDA error: out of memory"], None, "SIGABRT", "device"),
         (["what(): std::bad_alloc"], None, "SIGABRT", "host"),
         (["E llama_init_from_model: failed to allocate buffer for kv cache"], 1, None, "host"),
+        ([LOADS, LOADED, "CUDA error: out of memory"], None, "SIGABRT", None),  # a request's, or made up by one
         ([LOADS], None, "SIGKILL", "host"),
         ([LOADS], 137, None, "host"),
         ([LOADS, LOADED], None, "SIGKILL", None),

@@ -35,6 +35,33 @@ def test_model_and_models_together_are_an_error() -> None:
     assert told(f"model: {{name: c.gguf}}{TWO}") == [("model-and-models", "model.name", 1)]
 
 
+def test_settings_of_one_model_are_checked_at_their_place_in_the_file() -> None:
+    drafts = "    engine: {speculative: {types: [draft-simple]}, rope: {scaling: none, scale: 2}}\n"
+    text = TWO.replace("  my-embed:\n", f"  coder:\n    name: c.gguf\n{drafts}  my-embed:\n")
+    assert told(text) == [
+        ("bad-speculation", "models.coder.engine.speculative.types", 7),
+        ("bad-rope", "models.coder.engine.rope.scale", 7),
+    ]
+
+
+def test_a_group_of_one_model_completes_the_common_one() -> None:
+    env = {
+        "LLAMA_GGUF__ENGINE__ROPE__SCALING": "yarn",
+        "LLAMA_GGUF__ENGINE__DEVICES": "CUDA0,CUDA1",
+        "LLAMA_GGUF__ENGINE__TENSOR_SPLIT": "3,1.5",
+        "LLAMA_GGUF__ENGINE__ROPE__SCALE": "2",
+        "LLAMA_GGUF__MODELS__CHAT__ENGINE__ROPE__SCALE": "4",
+        "LLAMA_GGUF__MODELS__CHAT__ENGINE__SPECULATIVE__TYPES": "ngram-simple,ngram-map-k",
+        "LLAMA_GGUF__MODELS__CHAT__ENGINE__CPU_MOE_LAYERS": "all",
+    }
+    settings = loads(TWO, FILE, env).settings
+    chat = settings.models["chat"].engine
+    assert (chat.rope.scaling, chat.rope.scale, settings.engine.rope.scale) == ("yarn", 4.0, 2.0)
+    assert (chat.speculative.types, chat.cpu_moe_layers) == (("ngram-simple", "ngram-map-k"), "all")
+    assert (chat.devices, chat.tensor_split) == (("CUDA0", "CUDA1"), (3.0, 1.5))
+    assert settings.models["my-embed"].engine.speculative.types == ()
+
+
 def test_neither_is_an_error() -> None:
     assert [code for code, _, _ in told("engine: {slots: 2}")] == ["no-model"]
     assert [code for code, _, _ in told("models: {}")] == ["no-model"]
