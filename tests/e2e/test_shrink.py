@@ -13,9 +13,9 @@ from support.appliance import running
 
 pytestmark = pytest.mark.engine
 
-# 256 bytes of cache for each token of the tiny model: 256 MiB for eight slots of 131072.
-LARGE = {"slots": 8, "context_per_slot": 131_072, "prompt_cache_mib": 0}
-LIMIT_KIB = 400_000
+# Address space that llama-server needs for 16 slots: 1.1 GB, for 8: 720 MB, for 8 of half the context: 500 MB.
+LARGE = {"slots": 16, "context_per_slot": 131_072, "prompt_cache_mib": 0}
+LIMIT_KIB = 610_000
 SECONDS = 60.0
 
 
@@ -29,30 +29,31 @@ def limited(folder: Path, binary: Path) -> str:
 
 def test_it_is_started_with_less_until_it_fits(tmp_path: Path, tiny_model: Path, engine_binary: Path) -> None:
     engine: dict[str, Any] = {**LARGE, "binary": limited(tmp_path, engine_binary)}
-    engine["shrink"] = {"steps": ["slots", "context"], "min_slots": 4, "min_context_per_slot": 1024}
+    engine["shrink"] = {"steps": ["slots", "context"], "min_slots": 8, "min_context_per_slot": 1024}
     with running(tmp_path, model=tiny_model, overrides={"engine": engine}) as appliance:
         appliance.wait_ready(SECONDS)
         (warning,) = [one for one in appliance.status()["warnings"] if one["code"] == "engine-reduced"]
-        assert "slots 4 instead of 8, context_per_slot" in warning["message"]
+        assert "slots 8 instead of 16, context_per_slot " in warning["message"]
         health = appliance.health()
         assert health is not None
         assert warning in health["warnings"]
         arguments = Path(f"/proc/{appliance.pid('engine')}/cmdline").read_text().split("\0")
-        assert arguments[arguments.index("--parallel") + 1] == "4"
+        assert arguments[arguments.index("--parallel") + 1] == "8"
         body = {"prompt": "Hello", "max_tokens": 4, "temperature": 0}
         assert appliance.post("/v1/completions", body).status == 200
         record = json.loads((appliance.run_dir / "reduction-engine.json").read_text())
         assert len(record["after"]) >= 2  # supervisord itself would have given up after one
         assert appliance.stdout.count("it is started with less") == len(record["after"])
         # A crash for another reason changes nothing more.
-        appliance.kill("engine")
-        appliance.wait_for(lambda: appliance.pid("engine") not in (0, record["pid"]), SECONDS, "another engine")
+        killed = appliance.kill("engine")
+        appliance.wait_for(lambda: appliance.pid("engine") not in (0, killed), SECONDS, "another engine")
         appliance.wait_ready(SECONDS)
         after = json.loads((appliance.run_dir / "reduction-engine.json").read_text())
-        assert (after["values"], after["after"]) == (record["values"], record["after"])
+        assert record["pid"] == killed
+        assert killed not in after["after"]
 
 
-@pytest.mark.parametrize("shrink", [{}, {"steps": ["slots"], "min_slots": 8}])
+@pytest.mark.parametrize("shrink", [{}, {"steps": ["slots"], "min_slots": 16}])
 def test_without_leave_it_is_the_failure_it_was(
     tmp_path: Path, tiny_model: Path, engine_binary: Path, shrink: dict[str, Any]
 ) -> None:

@@ -111,6 +111,7 @@ RULES = (
     # Memory of the host
     _rule(
         r"(?:failed|unable) to allocate (?:CPU|\w*Host)\S* buffer|std::bad_alloc|mmap failed: Cannot allocate memory|"
+        r"ggml_aligned_malloc: insufficient memory|"
         r"failed to allocate buffer for (?:kv|rs) cache|failed to allocate compute (?:pp |tg )?buffers",
         HOST_OUT_OF_MEMORY,
         _LOWER + ", or lower engine.prompt_cache_mib; `llama-gguf plan` shows the estimate",

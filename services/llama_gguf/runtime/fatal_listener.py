@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_LINES_OF_AN_ABORT = 400  # a backtrace, with a line for each thread, comes after the reason
+
+
 class Diagnosis(Protocol):
     """Why a program exited."""
 
@@ -127,12 +130,16 @@ class FatalListener:
         was_ready = self._run.ready.exists() and program not in self._optional
         reason = reason_to_give_up(event, program, status, crashes, self._rules, was_ready=was_ready, now=now)
         tail = tail_lines(self._run.log(program))
-        diagnosis = self._diagnose(program, tail, status.code, status.signal) if is_engine(program) else None
+        diagnosis = self._diagnosis_of(program, status) if is_engine(program) else None
         if reason is None and diagnosis is not None and diagnosis.permanent:
             what = "cannot stay up" if was_ready else "cannot start"
             reason = f"{program} {what} ({status}): a restart cannot help"
         if reason is not None:
             self._give_up(program, status, reason, tail, diagnosis)
+
+    def _diagnosis_of(self, program: str, status: ExitStatus) -> Diagnosis | None:
+        lines = tail_lines(self._run.log(program), _LINES_OF_AN_ABORT)
+        return self._diagnose(program, lines, status.code, status.signal)
 
     def _is_mitigated(self, program: str, event: str, history: Sequence[ProcessExit]) -> bool:
         """Return whether the engine's next start avoids the cause of its exit."""

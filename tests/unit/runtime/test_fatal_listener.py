@@ -244,6 +244,18 @@ def test_what_fails_after_healing_has_all_its_tries(tmp_path: Path) -> None:
     assert scene.calls.made == ["start engine", "shutdown"]
 
 
+def test_the_reason_before_a_long_backtrace_is_diagnosed_and_the_end_is_shown(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, found=Found(permanent=True))
+    frames = [f"#{number}  ggml_abort ()" for number in range(300)]
+    scene.run.log("engine").write_text("\n".join(["the reason", *frames]))
+    scene.ended("engine", "terminated by SIGABRT", pid=7)
+    scene.event("EXITED", "engine", 7)
+    assert scene.asked[0][0][0] == "the reason"
+    failure = failures.read(scene.run.failure)
+    assert failure is not None
+    assert len(failure.log_tail) == 40
+
+
 def test_an_engine_that_will_need_less_is_started_past_every_count(tmp_path: Path) -> None:
     ended: list[int] = []
 
