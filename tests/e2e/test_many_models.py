@@ -229,9 +229,11 @@ def test_a_flood_on_one_model_leaves_another_its_turns(
                     before = dict(served)
                     found = box.complete("b", key="cid")
                     assert (found.status, found.json()["choices"][0]["text"]) == (200, texts["b"])
-                    box.appliance.wait_for(
-                        lambda before=before: all(served[key] > before[key] for key in served), 20, "a is served again"
-                    )
+
+                    def served_since(before: dict[str, int] = before) -> bool:
+                        return all(served[key] > before[key] for key in served)
+
+                    box.appliance.wait_for(served_since, 20, "a is served again")
             finally:
                 ended.set()
         for one in flooding:

@@ -23,7 +23,7 @@ from llama_gguf.models.memory.devices import MIB, Gpu
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, Verdict
 from llama_gguf.models.memory.repack import NO_CPU
 from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, chosen_gpus
-from llama_gguf.models.memory.together import Need, need_of, sets_that_fit, total
+from llama_gguf.models.memory.together import MemoryNeed, need_of, sets_that_fit, total
 from llama_gguf.models.source import Sources, Wanted, plan_sources, served_names
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
@@ -64,13 +64,13 @@ class PlannedModel:
 class Together:
     """Several models in the memory that they share. Models whose need is unknown are left out of `needs`."""
 
-    needs: Mapping[str, Need]
+    needs: Mapping[str, MemoryNeed]
     always: tuple[str, ...]
     machine: Machine
     sets: tuple[tuple[str, ...], ...]  # that fit at the same time
 
     @property
-    def always_loaded(self) -> Need:
+    def always_loaded(self) -> MemoryNeed:
         """What the models take that are always loaded."""
         return total(self.needs[name] for name in self.always)
 

@@ -190,11 +190,11 @@ def test_for_one_waiting_model_at_a_time_others_leave() -> None:
 
 def test_while_one_is_due_and_blocked_nobody_else_makes_others_leave() -> None:
     due = model("x", 8, waiting=1, oldest_waiting_since=NOW - 60)
-    busy, idle, small = model("a", 4, "loaded", running=1, loaded_at=NOW), model("b", 6, "loaded"), {"waiting": 9}
-    assert steps(busy, idle, due, model("y", 2, **small)) == []
-    assert steps(busy, idle, model("y", 2, **small)) == ["drain b", "unload b"]
-    assert steps(model("l", 4, "loading"), model("b", 4, "loaded"), due, model("y", 3, **small)) == []
-    assert steps(model("l", 4, "loading"), model("b", 4, "loaded"), model("y", 3, **small)) == ["drain b", "unload b"]
+    busy, idle = model("a", 4, "loaded", running=1, loaded_at=NOW), model("b", 6, "loaded")
+    assert steps(busy, idle, due, model("y", 2, waiting=9)) == []
+    assert steps(busy, idle, model("y", 2, waiting=9)) == ["drain b", "unload b"]
+    assert steps(model("l", 4, "loading"), model("b", 4, "loaded"), due, model("y", 3, waiting=9)) == []
+    assert steps(model("l", 4, "loading"), model("b", 4, "loaded"), model("y", 3, waiting=9)) == ["drain b", "unload b"]
 
 
 def test_larger_than_planned_gives_memory_back_at_once() -> None:

@@ -259,3 +259,14 @@ def test_the_cache_saves_the_bytes_while_the_version_is_the_same(
     assert len(list((tmp_path / "cache").iterdir())) == 1
     site.files["/m"] = Remote(model.path.read_bytes(), etag=None)  # nothing says whether it is the same
     assert same(read(cache=cache), model)
+
+
+def test_a_server_that_gives_two_files_one_version(site: FileServer, read: Read, model: Header, tmp_path: Path) -> None:
+    """Another size is another file, whatever the ETag says."""
+    cache = HeaderCache(tmp_path / "cache")
+    site.files["/m"] = Remote(model.path.read_bytes())
+    read(cache=cache)
+    site.files["/m"] = Remote(model.path.read_bytes() + bytes(100))
+    found = read(cache=cache)
+    assert found.file_bytes == model.file_bytes + 100
+    assert found.header.file_bytes == LIMITS.steps[-1]
