@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.appliance import running
+from support.appliance import Appliance, running
 
 pytestmark = pytest.mark.engine
 
@@ -27,6 +27,10 @@ def limited(folder: Path, binary: Path) -> str:
     return str(script)
 
 
+def gateway_slots(appliance: Appliance) -> object:
+    return appliance.get("/health").json()["queue"]["max"]
+
+
 def test_it_is_started_with_less_until_it_fits(tmp_path: Path, tiny_model: Path, engine_binary: Path) -> None:
     engine: dict[str, Any] = {**LARGE, "binary": limited(tmp_path, engine_binary)}
     engine["shrink"] = {"steps": ["slots", "context"], "min_slots": 8, "min_context_per_slot": 1024}
@@ -39,6 +43,7 @@ def test_it_is_started_with_less_until_it_fits(tmp_path: Path, tiny_model: Path,
         assert warning in health["warnings"]
         arguments = Path(f"/proc/{appliance.pid('engine')}/cmdline").read_text().split("\0")
         assert arguments[arguments.index("--parallel") + 1] == "8"
+        appliance.wait_for(lambda: gateway_slots(appliance) == 8, SECONDS, "the gateway lets in as many")
         body = {"prompt": "Hello", "max_tokens": 4, "temperature": 0}
         assert appliance.post("/v1/completions", body).status == 200
         record = json.loads((appliance.run_dir / "reduction-engine.json").read_text())

@@ -5,6 +5,7 @@ Holds no request; `inference` uses the parts in their order.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import time
@@ -30,6 +31,7 @@ from llama_gguf.gateway.upstream.engine_description import EngineDescription
 from llama_gguf.gateway.upstream.engine_features import EngineFeatures
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.models.source import served_names
+from llama_gguf.rundir import engine_reduction
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.one_model import OneModel
 from llama_gguf.states import EngineState, Residency
@@ -79,6 +81,7 @@ class ModelBackend:
             failure_files=failures,
             variant_file=run.engine_variant,
             on_restart=functools.partial(metrics.engine_restarted, self.name),
+            on_process=self._use_its_slots if settings.engine.shrink.steps else None,
         )
         self.caller = UpstreamCaller(
             self.client,
@@ -94,7 +97,8 @@ class ModelBackend:
         self.planned_bytes = (0, 0)  # on GPUs, in main memory
         self.direct = 0  # requests in the engine that hold no slot: an operator's
         rejected = functools.partial(metrics.queue_rejected, self.name)
-        slots = settings.limits.max_in_flight or settings.engine.slots
+        self._slots = slots = settings.limits.max_in_flight or settings.engine.slots
+        self._reduction_file = run.engine_reduction
 
         def queue(places: int) -> Admission:
             return Admission(
@@ -125,6 +129,12 @@ class ModelBackend:
                 load_seconds=lambda: self.load_seconds,
             ),
         )
+
+    async def _use_its_slots(self) -> None:
+        """Let in no more requests than the engine has slots: with `engine.shrink` they can be fewer than configured."""
+        found = await asyncio.to_thread(engine_reduction.read, self._reduction_file)
+        slots = found.values.get("slots") if found else None
+        self.admission.resize(min(self._slots, slots) if isinstance(slots, int) else self._slots)
 
     def _cpu_variant(self) -> tuple[str, int]:
         found = self.engine.variant

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -180,6 +181,11 @@ class Admission:
             self._cancel(entry)
             raise
 
+    def resize(self, capacity: int) -> None:
+        """Change how many slots there are. A request that waits for more than that gets its turn alone."""
+        self._capacity = capacity
+        self._serve()
+
     def return_ticket(self, ticket: Ticket, entry: Entry[Grant] | None, tokens_used: int | None) -> None:
         """Release the slot of `ticket`. For Ticket.release only, which calls it once."""
         self._active -= ticket.slots
@@ -196,7 +202,8 @@ class Admission:
     def _serve(self) -> None:
         while self._active < self._capacity and not self._closed:
             now = self._clock()
-            entry = self._queue.pop(now, self._capacity - self._active)
+            # Alone, a request may need more slots than there are: they can have become fewer while it waited.
+            entry = self._queue.pop(now, self._capacity - self._active if self._active else sys.maxsize)
             if entry is None:
                 return
             grant = entry.payload

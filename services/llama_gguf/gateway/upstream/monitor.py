@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from llama_gguf.api_errors import GatewayError
@@ -39,6 +39,8 @@ class EngineMonitor:
 
     `failure_files`: that of the appliance, and that of this engine if the appliance goes on without it.
 
+    `on_process` is called with each engine that becomes ready.
+
     `variant` is the CPU variant that the engine's program has recorded, as of the last check.
     """
 
@@ -50,6 +52,7 @@ class EngineMonitor:
         failure_files: Sequence[Path],
         variant_file: Path,
         on_restart: Callable[[], None] | None = None,
+        on_process: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -61,6 +64,8 @@ class EngineMonitor:
         self._variant_file = variant_file
         self._on_change: Callable[[EngineState], None] | None = None
         self._on_restart = on_restart
+        self._on_process = on_process
+        self._told_of = 0  # pid of the last engine that `on_process` was called for
         self._clock = clock
         self._changed = asyncio.Event()
         self._recheck = asyncio.Event()
@@ -168,6 +173,9 @@ class EngineMonitor:
             if self._unloaded:
                 continue
             self._set(found)
+            if self._on_process is not None and self._process != self._told_of:
+                self._told_of = self._process
+                await self._on_process()
             self._recheck.clear()
             if self.state is EngineState.READY:
                 self._expected = False

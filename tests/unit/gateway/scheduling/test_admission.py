@@ -43,6 +43,43 @@ def test_a_free_slot_is_given_at_once() -> None:
     run(program())
 
 
+def test_fewer_slots_hold_for_whoever_comes_next() -> None:
+    async def program() -> None:
+        gate = admission(4)
+        held = [await gate.acquire("a", 1) for _ in range(3)]
+        gate.resize(2)
+        waiter = await waiting_on(gate, "b")
+        held.pop().release()
+        await asyncio.sleep(0)
+        assert (gate.active, gate.waiting, gate.capacity) == (2, 1, 2)
+        held.pop().release()
+        ticket = await waiter
+        gate.resize(4)
+        assert (gate.active, gate.waiting) == (2, 0)
+        for one in (*held, ticket):
+            one.release()
+        assert gate.active == 0
+
+    run(program())
+
+
+def test_a_request_that_waits_for_more_slots_than_are_left_blocks_nobody() -> None:
+    async def program() -> None:
+        gate = admission(4)
+        held = await gate.acquire("a", 1, sequences=2)
+        large = asyncio.create_task(gate.acquire("b", 1, sequences=4))
+        await asyncio.sleep(0)
+        small = await waiting_on(gate, "c")
+        gate.resize(2)
+        assert gate.waiting == 2
+        held.release()
+        (await large).release()
+        (await small).release()
+        assert (gate.active, gate.waiting) == (0, 0)
+
+    run(program())
+
+
 def test_nobody_slips_past_the_queue() -> None:
     async def program() -> None:
         gate = admission(1)
