@@ -20,39 +20,39 @@ _MAX_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MemoryNeed:
     """Bytes that a loaded model takes, on GPUs and of main memory."""
 
     device: int = 0
     host: int = 0
 
-    def __add__(self, other: Need) -> Need:
-        return Need(self.device + other.device, self.host + other.host)
+    def __add__(self, other: MemoryNeed) -> MemoryNeed:
+        return MemoryNeed(self.device + other.device, self.host + other.host)
 
     def fits(self, machine: Machine) -> bool:
         """Return whether a machine has that much; what is not known of it counts as enough."""
-        return self.missing(machine) == Need()
+        return self.missing(machine) == MemoryNeed()
 
-    def missing(self, machine: Machine) -> Need:
+    def missing(self, machine: Machine) -> MemoryNeed:
         """Return what the machine has too little of."""
         device, host = machine.device_bytes, machine.host_bytes
-        return Need(
+        return MemoryNeed(
             0 if device is None else max(0, self.device - device), 0 if host is None else max(0, self.host - host)
         )
 
 
-def need_of(plan: MemoryPlan) -> Need:
+def need_of(plan: MemoryPlan) -> MemoryNeed:
     """Return what a planned model takes; mapped weights count, because a model without them in memory crawls."""
-    return Need(plan.device, plan.host)
+    return MemoryNeed(plan.device, plan.host)
 
 
-def total(needs: Iterable[Need]) -> Need:
+def total(needs: Iterable[MemoryNeed]) -> MemoryNeed:
     """Return the sum of what several models take."""
-    return sum(needs, Need())
+    return sum(needs, MemoryNeed())
 
 
 def sets_that_fit(
-    needs: Mapping[str, Need], machine: Machine, always: Iterable[str] = ()
+    needs: Mapping[str, MemoryNeed], machine: Machine, always: Iterable[str] = ()
 ) -> tuple[tuple[str, ...], ...]:
     """Return the largest sets of models that fit at the same time: none of them is part of another one.
 
@@ -67,7 +67,7 @@ def sets_that_fit(
     found: list[frozenset[str]] = []
     steps = 0
 
-    def extend(index: int, chosen: tuple[str, ...], taken: Need) -> None:
+    def extend(index: int, chosen: tuple[str, ...], taken: MemoryNeed) -> None:
         nonlocal steps
         steps += 1
         if steps > _MAX_STEPS or len(found) >= _MAX_SETS:

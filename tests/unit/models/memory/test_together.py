@@ -11,7 +11,7 @@ from llama_gguf.models.gguf.architecture import read_architecture
 from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.memory.estimate import Weights
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, plan_memory
-from llama_gguf.models.memory.together import Need, largest, need_of, sets_that_fit, total
+from llama_gguf.models.memory.together import MemoryNeed, largest, need_of, sets_that_fit, total
 from llama_gguf.settings.sections.engine import Engine
 from support.sparse_model import Dimensions, write_sparse_model
 
@@ -19,17 +19,22 @@ GIB = 1 << 30
 
 
 def test_needs_add_up_and_what_is_missing_is_told() -> None:
-    assert total([]) == Need()
-    assert total([Need(2, 3), Need(5, 7)]) == Need(7, 10)
-    assert Need(5, 7).missing(Machine(4, 10)) == Need(1, 0)
-    assert Need(5, 7).missing(Machine(None, 1)) == Need(0, 6)
-    assert Need(5, 7).fits(Machine(5, 7))
-    assert Need(5, 7).fits(Machine(None, None))
-    assert not Need(5, 7).fits(Machine(0, 7))
+    assert total([]) == MemoryNeed()
+    assert total([MemoryNeed(2, 3), MemoryNeed(5, 7)]) == MemoryNeed(7, 10)
+    assert MemoryNeed(5, 7).missing(Machine(4, 10)) == MemoryNeed(1, 0)
+    assert MemoryNeed(5, 7).missing(Machine(None, 1)) == MemoryNeed(0, 6)
+    assert MemoryNeed(5, 7).fits(Machine(5, 7))
+    assert MemoryNeed(5, 7).fits(Machine(None, None))
+    assert not MemoryNeed(5, 7).fits(Machine(0, 7))
 
 
 def test_sets_of_a_shelf() -> None:
-    needs = {"chat": Need(16 * GIB), "code": Need(14 * GIB), "embed": Need(GIB), "rerank": Need(2 * GIB)}
+    needs = {
+        "chat": MemoryNeed(16 * GIB),
+        "code": MemoryNeed(14 * GIB),
+        "embed": MemoryNeed(GIB),
+        "rerank": MemoryNeed(2 * GIB),
+    }
     card = Machine(24 * GIB, None)
     assert sets_that_fit(needs, card) == (("chat", "embed", "rerank"), ("code", "embed", "rerank"))
     assert sets_that_fit(needs, card, ["chat"]) == (("chat", "embed", "rerank"),)
@@ -39,7 +44,7 @@ def test_sets_of_a_shelf() -> None:
     assert sets_that_fit({}, card) == ((),)
 
 
-def brute_force(needs: dict[str, Need], machine: Machine, always: list[str]) -> set[frozenset[str]]:
+def brute_force(needs: dict[str, MemoryNeed], machine: Machine, always: list[str]) -> set[frozenset[str]]:
     every = [frozenset(some) for size in range(len(needs) + 1) for some in combinations(needs, size)]
     fitting = [some for some in every if set(always) <= some and total(needs[name] for name in some).fits(machine)]
     return {some for some in fitting if not any(some < other for other in fitting)}
@@ -48,7 +53,9 @@ def brute_force(needs: dict[str, Need], machine: Machine, always: list[str]) -> 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_same_as_trying_every_set(seed: int) -> None:
     source = random.Random(seed)
-    needs = {f"m{index}": Need(source.randint(0, 20), source.randint(0, 20)) for index in range(source.randint(1, 8))}
+    needs = {
+        f"m{index}": MemoryNeed(source.randint(0, 20), source.randint(0, 20)) for index in range(source.randint(1, 8))
+    }
     machine = Machine(source.choice([None, 0, 30, 45]), source.choice([None, 25, 60]))
     always = [name for name in needs if source.random() < 0.15]
     found = sets_that_fit(needs, machine, always)
@@ -57,7 +64,7 @@ def test_the_same_as_trying_every_set(seed: int) -> None:
 
 
 def test_a_shelf_of_very_many_models_has_an_answer_all_the_same() -> None:
-    needs = {f"m{index}": Need(GIB + index) for index in range(200)}
+    needs = {f"m{index}": MemoryNeed(GIB + index) for index in range(200)}
     found = sets_that_fit(needs, Machine(40 * GIB, None))
     assert 0 < len(found) <= 64
     assert all(total(needs[name] for name in names).fits(Machine(40 * GIB, None)) for names in found)
