@@ -154,7 +154,7 @@ def make_box(root: Path, changes: Mapping[str, Any] | None = None) -> Box:
     settings = parse(tree)
     locations = locate(settings, {})
     for folder in (locations.run.root, locations.data_dir):
-        folder.mkdir(parents=True, mode=0o700)
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     shot = Snapshot(settings=settings, locations=locations)
     for one in shot.models:
         engine_key = locations.run.of_engine(one.program).engine_key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,12 @@ async def running_models(
     budget: int | None,
     loading_seconds: float = 0.05,
     broken: Mapping[str, str] | None = None,
+    stopped: Sequence[str] = (),
 ) -> AsyncIterator[RunningModels]:
-    """Run a gateway; `needs`: MiB of main memory by model, of `budget` MiB together. Engines `load: always` run."""
+    """Run a gateway; `needs`: MiB of main memory by model, of `budget` MiB together. Engines `load: always` run.
+
+    Of these not the ones in `stopped`.
+    """
     box = await asyncio.to_thread(make_box, root, changes)
     models = box.shot.models
     supervisord = FakeSupervisord(box.shot.locations.run, tuple(one.program for one in models), loading_seconds)
@@ -115,7 +119,7 @@ async def running_models(
         plan=plan,
     )
     for one in models:
-        if not one.on_demand:
+        if not one.on_demand and one.key not in stopped:
             await supervisord.start(one.program)
     await gateway.start()
     server = await asyncio.get_running_loop().create_server(gateway.protocol, "127.0.0.1", 0)

@@ -42,11 +42,14 @@ class Program:
     variables: tuple[str, ...] = ()
 
 
-def build_programs(settings: Settings, python: str, sizes: Mapping[str, int] | None = None) -> tuple[Program, ...]:
+def build_programs(
+    settings: Settings, python: str, sizes: Mapping[str, int] | None = None, *, one_by_one: bool = False
+) -> tuple[Program, ...]:
     """Return the appliance's programs; `python` is the interpreter's bare name, found through PATH.
 
     Each model has an engine of its own. The largest of several, by the bytes in `sizes` (by program), starts first: it
-    takes longest.
+    takes longest. `one_by_one`: the gateway starts the others, each once the one before it is loaded, because each
+    takes what it finds free on the GPU.
     The gateway stops first and the engine only after it, so that running requests can finish; the health server reports
     `draining` until it stops after the engine. The listener is last: it handles the exits of the others.
     """
@@ -62,10 +65,10 @@ def build_programs(settings: Settings, python: str, sizes: Mapping[str, int] | N
         variables = _engine_variables(one.settings)
         plain = program(one.program, "llama_gguf.engine", _FIRST_ENGINE_PRIORITY + rank, stop_seconds, variables)
         argv = (*plain.argv, one.program) if one.key else plain.argv
-        return replace(plain, argv=argv, autostart=not one.on_demand)
+        return replace(plain, argv=argv, autostart=not one.on_demand and not (one_by_one and rank))
 
     known = sizes or {}
-    models = sorted(each_model(settings), key=lambda one: -known.get(one.program, 0))
+    models = sorted(each_model(settings), key=lambda one: (one.on_demand, -known.get(one.program, 0)))
     return (
         Program(
             LISTENER,

@@ -60,5 +60,7 @@ def test_each_model_has_an_engine_of_its_own_and_the_largest_starts_first() -> N
         "engine-c",
     ]
     assert [program.autostart for program in engines] == [True, True, False]
+    one_by_one = build_programs(tree, "python", {"engine-b": 9, "engine-a": 5}, one_by_one=True)
+    assert [program.name for program in one_by_one if not program.autostart] == ["engine-a", "engine-c"]
     assert programs["engine-a"].argv[-2:] == ("llama_gguf.engine", "engine-a")
     assert programs[GATEWAY].priority > max(program.priority for program in engines)

@@ -56,7 +56,8 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
     warn_of_on_demand(snapshot, os.environ)
     greet(snapshot, first_key(snapshot, os.environ), engine_log=screen is not None)
     env = programs_environment(os.environ, settings)
-    programs = build_programs(settings, Path(sys.executable).name, sizes_on_disk(snapshot, os.environ))
+    sizes = sizes_on_disk(snapshot, os.environ)
+    programs = build_programs(settings, Path(sys.executable).name, sizes, one_by_one=NVIDIA.exists())
     context.exit(launch(LaunchInputs(snapshot, programs, env, stdout=sys.stdout.fileno(), stderr=sys.stderr)))
 
 

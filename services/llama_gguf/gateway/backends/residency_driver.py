@@ -12,7 +12,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from llama_gguf.api_errors import GatewayError
@@ -89,8 +89,10 @@ class ResidencyDriver:
 
     async def start(self) -> None:
         """Find out which engines run, and begin."""
+        before = await asyncio.to_thread(residency_file.read, self._run.residency)
+        stopped_before = [program for program, one in before.items() if not one.wanted]
         for managed in self._models.values():
-            await self._adopt(managed)
+            await self._adopt(managed, stopped_before)
         await self._write()
         self._spawn(self._run_until_cancelled())
 
@@ -160,7 +162,7 @@ class ResidencyDriver:
 
     # --- from supervisord and the engines -----------------------------------------------------------------------
 
-    async def _adopt(self, managed: ManagedModel) -> None:
+    async def _adopt(self, managed: ManagedModel, stopped_before: Collection[str]) -> None:
         """Take over an engine in the state in which supervisord has it."""
         try:
             state = await asyncio.to_thread(self._switch.state_of, managed.program)
@@ -169,7 +171,9 @@ class ResidencyDriver:
             state = "STOPPED" if managed.backend.one.on_demand else "RUNNING"
         if (state in STOPPED_STATES and managed.backend.one.on_demand) or state == "STOPPED":
             managed.enter(Residency.UNLOADED)
-            managed.was_stopped = True
+            # One that is always loaded, and not stopped by a gateway before this one, has its turn now.
+            managed.was_stopped = managed.backend.one.on_demand or managed.program in stopped_before
+            managed.load_requested = not managed.was_stopped
             managed.backend.close()
             managed.backend.engine.unload()
         else:  # its requests wait as those of a single model do

@@ -149,7 +149,8 @@ class Engine(Section):
         default_factory=Shrink, description="What may be reduced if the model does not fit into memory."
     )
     sleep_idle_seconds: Seconds | None = Field(
-        None, description="Unload the model after this long without a request; the next request loads it again."
+        None,
+        description="Stop llama-server after this long without a request; the next request starts it again.",
     )
     cpu_variant: Literal["auto", CpuVariant] = Field(
         "auto",

@@ -67,7 +67,7 @@ class Limits(Section):
     concurrency: Count | None = Field(None, description="Concurrent requests per key, including queued ones.")
     monthly_tokens: Count | None = Field(None, description="Tokens per calendar month (UTC).")
     max_in_flight: Count | None = Field(
-        None, description="Maximum concurrent requests in the engine; default engine.slots."
+        None, description="Maximum concurrent requests in the engine of each model; default engine.slots."
     )
     max_body_bytes_per_key: Annotated[int, Field(ge=1024, le=1_099_511_627_776)] = Field(
         67_108_864, description="Maximum bytes of one key's request bodies in progress, those still arriving included."

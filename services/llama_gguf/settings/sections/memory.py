@@ -21,7 +21,8 @@ class Memory(Section):
         "auto", description="Main memory for models, in MiB; `auto` = that of the container or the machine."
     )
     min_resident_seconds: Seconds = Field(
-        10.0, description="A model that has been loaded serves at least this long before it gives way to another."
+        10.0,
+        description="A model with requests serves at least this long before it gives way; an idle one does at once.",
     )
     max_swap_wait_seconds: Seconds = Field(
         60.0,

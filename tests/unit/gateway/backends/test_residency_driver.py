@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from llama_gguf.rundir import residency as residency_file
+from llama_gguf.states import Residency
 from support.gateway_box import ADMIN_KEY, KEY
 from support.running_gateway import chat
 from support.running_models import RunningModels, running_models
@@ -240,3 +241,23 @@ async def test_health_misses_only_what_serves_from_the_start(start: StartModels)
     await running.until(lambda: running.state("a") == "unloaded")
     await running.until(lambda: "engine-a" in residency_file.read(file))
     assert not residency_file.read(file)["engine-a"].wanted
+
+
+async def test_models_for_one_gpu_are_loaded_one_after_the_other_from_the_start(start: StartModels) -> None:
+    """Each takes what it finds free, so two must not look at the same time."""
+    models = {name: {"path": f"/models/{name}.gguf"} for name in "abc"}
+    running = await start(models, budget=4000, stopped=("b", "c"), loading_seconds=0.2)
+    assert residency_file.read(running.box.shot.locations.run.residency) == {}  # health waits for all of them
+    await running.until(lambda: {running.state(name) for name in models} == {"loaded"})
+    assert running.supervisord.done == ["start engine-a", "start engine-b", "start engine-c"]
+
+
+async def test_what_a_gateway_before_has_unloaded_stays_so(start: StartModels, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "residency.json"
+    file.parent.mkdir()
+    residency_file.write({"engine-b": residency_file.EngineResidency(Residency.UNLOADED)}, file)
+    models = {name: {"path": f"/models/{name}.gguf"} for name in "ab"}
+    running = await start(models, budget=4000, stopped=("b",))
+    await running.until(lambda: running.state("a") == "loaded")
+    assert running.state("b") == "unloaded"
+    assert (await ask_model(running, "b")).status == 200
