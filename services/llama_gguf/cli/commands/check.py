@@ -12,6 +12,8 @@ import click
 
 from llama_gguf.cli.config_options import chosen, config_argument, find_config
 from llama_gguf.errors import ExitCode, Problem
+from llama_gguf.models.inventory import all_wanted, file_status
+from llama_gguf.models.source import plan_sources
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.checks.machine import check_engine_files, check_files
@@ -75,7 +77,34 @@ def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ..
         if same not in engines:
             engines[same] = _engine(one.settings, locations, env)
         found += [replaced(problem, one) for problem in engines[same]]
+    if not any(problem.severity == "error" for problem in found):
+        found += _memory(loaded, locations, env)
     return loaded.with_origins(list(dict.fromkeys(found)))
+
+
+def _memory(loaded: Loaded, locations: Locations, env: Mapping[str, str]) -> list[Problem]:
+    """Return which of several models never fit into the memory that they share, once all their files are here."""
+    if not loaded.settings.models:
+        return []
+    from llama_gguf.cli.plan.facts import gather  # noqa: PLC0415 - reads every header
+
+    models = each_model(loaded.settings)
+    sources = [plan_sources(one.settings.model, locations, env) for one in models]
+    if not all(file_status(wanted).present for source in sources for wanted in all_wanted(source)):
+        return []
+    facts = gather(loaded, env)
+    never = facts.together.never_fitting if facts.together else ()
+    return [
+        Problem(
+            "does-not-fit",
+            f"{one.place}: never fits into the memory of this machine beside what is always loaded",
+            one.place,
+            hint="see llama-gguf plan; reduce its context or slots, or load others on demand",
+            severity="error" if one.required else "warning",
+        )
+        for one in models
+        if one.key in never
+    ]
 
 
 def _files(settings: Settings, locations: Locations, env: Mapping[str, str]) -> list[Problem]:

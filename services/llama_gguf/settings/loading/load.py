@@ -7,6 +7,7 @@ the only I/O; the rest is pure, in the modules that this one combines.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from llama_gguf.settings.sections.settings import Settings, parse
 MAX_FILE_BYTES = 1_048_576
 
 
+_INHERITED = re.compile(r"models\.[^.]+\.engine(\..+)")
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The settings, the origin of each value, and warnings."""
@@ -41,7 +45,10 @@ class Loaded:
 
     def origin(self, path: str) -> Origin:
         """Return where the value at the dotted `path`, or the group it belongs to, came from."""
-        return self.origins.get(path) or Origin("default")
+        found = self.origins.get(path)
+        if found is None and (common := _INHERITED.match(path)):
+            return self.origin(f"engine{common[1]}")  # what a model does not set itself
+        return found or Origin("default")
 
     def with_origins(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
         """Return `problems` with the position of their setting, or the variable or flag that set it."""

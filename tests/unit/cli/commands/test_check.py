@@ -237,3 +237,32 @@ def test_a_proxy_that_no_download_could_use_is_told_at_the_model(
     err = capsys.readouterr().err
     assert "config.yaml:2:3: error[bad-proxy]: ALL_PROXY: ftp proxies are not supported" in err
     assert "geheim" not in err
+
+
+def test_one_of_several_models_that_never_fits(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is known before anything starts: an error if the appliance needs it, else a warning."""
+    text = (
+        "auth: {enabled: false}\nmetrics: {require_key: true}\ngateway: {host: 127.0.0.1}\n"
+        "engine: {gpu_layers: 0, context_per_slot: 512, slots: 1, prompt_cache_mib: 0}\n"
+        "memory: {host_mib: 75}\nmodels:\n"
+        f"  a: {{path: {tiny_model}}}\n"
+        f"  b: {{path: {tiny_model}, load: on_demand, required: true}}\n"
+        f"  c: {{path: {tiny_model}, load: on_demand}}\n"
+    )
+    assert run(["check", str(write(text))]) == 78
+    err = capsys.readouterr().err
+    assert "config.yaml:8:3: error[does-not-fit]: models.b: never fits" in err
+    assert "config.yaml:9:3: warning[does-not-fit]: models.c: never fits" in err
+    assert run(["check", str(write(text.replace("host_mib: 75", "host_mib: 7500")))]) == 0
+    assert run(["check", str(write(text)), "--no-files"]) == 0
+
+
+def test_a_model_that_is_not_here_yet_has_no_verdict(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        "auth: {enabled: false}\nmetrics: {require_key: true}\nmemory: {host_mib: 1}\nmodels:\n"
+        f"  a: {{path: {tiny_model}}}\n  b: {{path: /none.gguf}}\n"
+    )
+    assert run(["check", str(write(text))]) == 78
+    err = capsys.readouterr().err
+    assert "model-missing" in err
+    assert "does-not-fit" not in err

@@ -139,3 +139,10 @@ def test_parameters_by_variable_have_the_type_that_they_look_like() -> None:
     }
     loaded = loads(TWO, FILE, variables)
     assert loaded.settings.models["chat"].defaults == {"temperature": 0.5, "stop": ["a"], "user": "me"}
+
+
+def test_what_a_model_does_not_set_has_the_origin_of_the_common_setting() -> None:
+    loaded = loads(TWO, FILE, {})
+    assert str(loaded.origin("models.chat.engine.slots")) == "config.yaml:2"
+    assert str(loaded.origin("models.my-embed.engine.task")) == "config.yaml:7"
+    assert str(loaded.origin("models.chat.engine.batch_size")) == "default"
