@@ -202,6 +202,7 @@ class ResidencyDriver:
         self._metrics.model_loaded(managed.backend.name, Residency.LOADED)
         managed.backend.open()
         self._spawn(self._correct_need(managed))
+        self._spawn(_describe(managed.backend))
         self._wake.set()
 
     def _load_failed(self, managed: ManagedModel) -> None:
@@ -373,6 +374,11 @@ class ResidencyDriver:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("loading and unloading of models has failed", exc_info=error)
+
+
+async def _describe(backend: ModelBackend) -> None:
+    """Ask an engine that has been loaded for its model, so that the list of models need not."""
+    await backend.models.body()
 
 
 def _failed(managed: ManagedModel, reason: str) -> GatewayError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.fake_engine import FakeEngine, Seen
 from support.gateway_box import KEY, default_keys, key_record
 from support.running_gateway import body_of, chat
 from support.running_models import RunningModels, running_models
@@ -34,12 +35,18 @@ async def running(tmp_path: Path) -> AsyncIterator[RunningModels]:
         yield found
 
 
+def posted(engine: FakeEngine) -> list[Seen]:
+    """Return the requests of clients that an engine got."""
+    return [seen for seen in engine.asked if seen.method == "POST"]
+
+
 async def served_by(running: RunningModels, path: str, key: str = KEY, **changes: Any) -> tuple[int, str]:
     """Make a request; return the status and the model whose engine got it, or the error's code."""
-    before = {name: len(engine.asked) for name, engine in running.supervisord.engines.items()}
+    engines = running.supervisord.engines
+    before = {name: len(posted(engine)) for name, engine in engines.items()}
     body = {name: value for name, value in (body_of(path) | changes).items() if value is not None}
     answer = await running.ask("POST", path, body=body, key=key)
-    after = [name for name, engine in running.supervisord.engines.items() if len(engine.asked) > before[name]]
+    after = [name for name, engine in engines.items() if len(posted(engine)) > before[name]]
     if answer.status != 200:
         assert not after
         return answer.status, answer.error["code"]
@@ -100,15 +107,23 @@ async def test_every_model_is_listed_with_what_is_known(running: RunningModels) 
     assert {one["modalities"][0] for one in listed.values()} == {"text"}
 
 
+async def test_what_an_engine_says_of_its_model_is_listed_once_it_is_loaded(running: RunningModels) -> None:
+    await running.until(lambda: all(one.models.known for one in running.gateway.backends.all))
+    listed = (await running.ask("GET", "/v1/models")).json()["data"]
+    assert {one["meta"]["n_ctx_train"] for one in listed} == {2048}
+    asked = [seen.target for engine in running.supervisord.engines.values() for seen in engine.seen]
+    assert asked.count("/v1/models") == len(MODELS)  # the list asks nobody
+
+
 async def test_rules_of_a_variant_hold_for_it_and_are_visible(running: RunningModels) -> None:
     body = chat() | {"model": "chat-cold", "max_tokens": 5000, "seed": 7}
     answer = await running.ask("POST", "/v1/chat/completions", body=body)
-    sent = json.loads(running.supervisord.engines["engine-chat"].asked[-1].body)
+    sent = json.loads(posted(running.supervisord.engines["engine-chat"])[-1].body)
     assert (sent["max_tokens"], sent["temperature"]) == (8, 0)
     assert "seed" not in sent
     assert answer.headers["x-changed-parameters"] == "seed, temperature, max_tokens"
     answer = await running.ask("POST", "/v1/chat/completions", body=body | {"model": "chat"})
-    sent = json.loads(running.supervisord.engines["engine-chat"].asked[-1].body)
+    sent = json.loads(posted(running.supervisord.engines["engine-chat"])[-1].body)
     assert (sent["max_tokens"], sent["seed"]) == (64, 7)
     assert "temperature" not in sent
     lines = await running.lines(2)
