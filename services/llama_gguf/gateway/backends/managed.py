@@ -28,7 +28,7 @@ class ManagedModel:
         self.loaded_at = 0.0
         self.need = _UNKNOWN
         self.pinned = False
-        self.load_requested = False
+        self.load_requested_at: float | None = None  # by an operator, and not loaded since
         self.unload_requested = False
         self.failures = 0
         self.retry_at: float | None = None
@@ -61,8 +61,8 @@ class ManagedModel:
             pinned=self.pinned,
             always=bool(one.key) and not one.on_demand,
             unload_requested=self.unload_requested,
-            waiting=demand.waiting + self.load_requested,
-            oldest_waiting_since=demand.oldest_waiting_since or (self.since if self.load_requested else None),
+            waiting=demand.waiting + (self.load_requested_at is not None),
+            oldest_waiting_since=demand.oldest_waiting_since or self.load_requested_at,
             running=demand.running,
             since=self.since,
             last_used=demand.last_used,

@@ -116,13 +116,13 @@ class ResidencyDriver:
             raise _failed(managed, managed.impossible)
         managed.unload_requested = False
         managed.retry_at = None
-        managed.load_requested = managed.state is not Residency.LOADED
+        managed.load_requested_at = None if managed.state is Residency.LOADED else time.monotonic()
         self._wake.set()
 
     def unload(self, name: str) -> None:
         """Unload a model once its requests have ended; the next request loads it again. Raises GatewayError."""
         managed = self.find(name)
-        managed.load_requested = False
+        managed.load_requested_at = None
         managed.pinned = False
         managed.unload_requested = managed.state not in (Residency.UNLOADED, Residency.FAILED)
         self._wake.set()
@@ -197,7 +197,7 @@ class ResidencyDriver:
         managed.loaded_at = time.monotonic()
         managed.failures = 0
         managed.retry_at = None
-        managed.load_requested = False
+        managed.load_requested_at = None
         managed.enter(Residency.LOADED)
         self._metrics.model_loaded(managed.backend.name, Residency.LOADED)
         managed.backend.open()
@@ -209,7 +209,7 @@ class ResidencyDriver:
         managed.failures += 1
         pause = min(_MAX_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (managed.failures - 1))
         managed.retry_at = time.monotonic() + pause
-        managed.load_requested = False
+        managed.load_requested_at = None
         managed.was_stopped = True
         managed.enter(Residency.FAILED, f"the next request after {pause:.0f} s loads it again")
         self._metrics.model_loaded(managed.backend.name, Residency.FAILED)

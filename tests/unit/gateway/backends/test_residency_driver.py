@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -192,6 +193,19 @@ async def test_an_operator_loads_unloads_and_pins(start: StartModels) -> None:
         "models.unpin",
         "models.unload",
     ]
+
+
+async def test_an_operators_wish_waits_since_it_was_made(start: StartModels) -> None:
+    """Not since the model was unloaded: then it would come before every request."""
+    running = await start(ON_DEMAND)
+    driver = running.gateway.models
+    assert driver is not None
+    before = time.monotonic()
+    driver.load("b")
+    seen = driver.find("b").seen()
+    assert seen.waiting == 1
+    assert seen.oldest_waiting_since is not None
+    assert seen.oldest_waiting_since >= before
 
 
 @pytest.mark.parametrize("action", ["load", "unload", "pin", "unpin"])
