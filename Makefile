@@ -182,7 +182,7 @@ pin-bases-pull-request: ## Open a pull request with new digests
 
 # --- benchmarks: numbers, never tests
 
-.PHONY: bench-gateway bench-instructions bench-end-to-end bench-fairness bench-start bench-download
+.PHONY: bench-gateway bench-instructions bench-end-to-end bench-fairness bench-start bench-swap bench-download
 bench-gateway: $(VENV)/.dev.done ## Gateway against nginx and the engine direct, side by side (needs nginx and gcc)
 	$(BIN)/python tests/bench/gateway.py
 
@@ -197,6 +197,9 @@ bench-fairness: $(VENV)/.dev.done engine ## What one key's flood costs another k
 
 bench-start: $(VENV)/.dev.done engine ## From `up` to the first answers and to ready, on a tiny model
 	PYTHONPATH=tests $(BIN)/python tests/bench/start.py
+
+bench-swap: $(VENV)/.dev.done engine ## What it costs that models take turns: a swap, a neighbour, a flood
+	PYTHONPATH=tests $(BIN)/python tests/bench/swap.py
 
 bench-download: $(VENV)/.dev.done ## A big file by one connection and by eight, from a throttled server and a fast one
 	PYTHONPATH=tests $(BIN)/python tests/bench/download.py
