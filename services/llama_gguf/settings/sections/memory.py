@@ -21,7 +21,7 @@ class Memory(Section):
         "auto", description="Main memory for models, in MiB; `auto` = that of the container or the machine."
     )
     min_resident_seconds: Seconds = Field(
-        10.0,
+        1.0,
         description="A model with requests serves at least this long before it gives way; an idle one does at once.",
     )
     max_swap_wait_seconds: Seconds = Field(
