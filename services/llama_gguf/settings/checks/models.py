@@ -33,12 +33,11 @@ def names(settings: Settings) -> Iterator[Problem]:
 
 def loading(settings: Settings) -> Iterator[Problem]:
     """When a model is loaded, and what depends on it."""
-    for key, served in settings.models.items():
-        place = f"models.{key}"
-        if "sleep_idle_seconds" in served.engine.model_fields_set and served.unload_after_seconds is not None:
-            message = f"{place}.engine.sleep_idle_seconds: has no effect beside unload_after_seconds"
-            yield Problem("no-effect", message, f"{place}.engine.sleep_idle_seconds", severity="warning")
     for one in each_model(settings):
+        own_sleep = f"{one.place}.engine.sleep_idle_seconds"
+        if "sleep_idle_seconds" in one.own_engine and settings.models[one.key].unload_after_seconds is not None:
+            message = f"{own_sleep}: has no effect beside unload_after_seconds"
+            yield Problem("no-effect", message, own_sleep, severity="warning")
         if one.on_demand and settings.memory.host_mib == 0:
             message = f"{one.place}: cannot be loaded, because memory.host_mib is 0"
             yield Problem("no-memory", message, "memory.host_mib", hint="set it to auto, or to what models can use")

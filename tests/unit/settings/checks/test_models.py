@@ -124,6 +124,8 @@ def test_a_variable_replaces_the_source_of_its_model_only() -> None:
 def test_sleep_beside_unload_is_told() -> None:
     text = "models: {a: {name: a.gguf, unload_after_seconds: 5, engine: {sleep_idle_seconds: 9}}}"
     assert told(text) == [("no-effect", "models.a.engine.sleep_idle_seconds", 1)]
+    common = "models: {a: {name: a.gguf, unload_after_seconds: 5}, b: {name: b.gguf}}\nengine: {sleep_idle_seconds: 9}"
+    assert told(common) == []  # the common one is that of b
 
 
 def test_a_model_without_memory_is_told() -> None:
