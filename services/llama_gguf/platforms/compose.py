@@ -17,7 +17,9 @@ from llama_gguf.platforms.container import (
     RenderRequest,
     Variant,
     data_dir,
+    default_variant,
     is_below,
+    models_on_gpus,
     prepare,
     read_paths,
 )
@@ -102,8 +104,9 @@ def _variants(settings: Settings, request: RenderRequest) -> list[Variant]:
     """Return the variants to offer: the requested one, else all on which the configuration can run."""
     if request.variant:
         return [request.variant]
-    layers = settings.engine.gpu_layers
-    return ["cpu"] if layers == 0 else ["cuda", "cpu"] if layers == "auto" else ["cuda"]
+    if default_variant(settings) == "cpu":
+        return ["cpu"]
+    return ["cuda"] if models_on_gpus(settings) else ["cuda", "cpu"]
 
 
 def _service_name(launch: Launch) -> str:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llama_gguf.platforms.bundle import Findings
 from llama_gguf.platforms.environment import Patch, patched, variables
 from llama_gguf.settings import Settings
 from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
+from llama_gguf.settings.one_model import OneModel, each_model
 from llama_gguf.settings.platform import Platform
-from llama_gguf.settings.sections.sources import artifacts_of, key_sources_of
+from llama_gguf.settings.sections.sources import DOWNLOADED, artifacts_of, key_sources_of, sources_of
+
+if TYPE_CHECKING:
+    from llama_gguf.settings.sections.model import Artifact
 
 Variant = Literal["cpu", "cuda", "cuda12"]
 MINIMUM_CUDA: dict[Variant, str] = {"cuda": "13.0", "cuda12": "12.0"}
@@ -107,18 +111,25 @@ def check_health_contract(settings: Settings, own: Platform, findings: Findings)
 
 
 def default_variant(settings: Settings) -> Variant:
-    """Return the variant for `engine.gpu_layers`: with 0 a GPU would be idle."""
-    return "cpu" if settings.engine.gpu_layers == 0 else "cuda"
+    """Return the variant for `engine.gpu_layers`: with 0 for every model a GPU would be idle."""
+    return "cpu" if all(one.settings.engine.gpu_layers == 0 for one in each_model(settings)) else "cuda"
+
+
+def models_on_gpus(settings: Settings) -> tuple[OneModel, ...]:
+    """Return the models that must have layers on a GPU."""
+    return tuple(one for one in each_model(settings) if one.settings.engine.gpu_layers not in ("auto", 0))
 
 
 def _check_variant(settings: Settings, variant: Variant, findings: Findings) -> None:
-    layers = settings.engine.gpu_layers
-    if variant == "cpu" and layers not in ("auto", 0):
+    if variant != "cpu":
+        return
+    for one in models_on_gpus(settings):
+        place = one.place_of("engine.gpu_layers")
         findings.error(
             "variant-without-gpu",
-            "engine.gpu_layers",
-            f"the cpu image cannot put {layers} layers on a GPU",
-            "render with --variant cuda, or set engine.gpu_layers: auto",
+            place,
+            f"the cpu image cannot put {one.settings.engine.gpu_layers} layers on a GPU",
+            f"render with --variant cuda, or set {place}: auto",
         )
 
 
@@ -150,18 +161,48 @@ def secret_variables(settings: Settings, more: Iterable[str] = ()) -> tuple[str,
     """Return the names of all variables that hold a secret, each once."""
     names = [
         settings.auth.bootstrap.env,
-        *(artifact.token_env for _, artifact in artifacts_of(settings.model)),
+        *(artifact.token_env for _, artifact in every_artifact(settings)),
         settings.limits.store_password_env,
         *more,
     ]
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def every_artifact(settings: Settings) -> Iterator[tuple[str, Artifact]]:
+    """Yield every file of weights of every model, with its dotted name."""
+    for one in each_model(settings):
+        for name, artifact in artifacts_of(one.settings.model):
+            yield one.place_of(name), artifact
+
+
 def read_paths(settings: Settings) -> dict[str, str]:
     """Return the files that the container only reads, by dotted name."""
-    paths = {f"{name}.path": artifact.path for name, artifact in artifacts_of(settings.model) if artifact.path}
-    template = settings.model.chat_template
-    return paths | ({"model.chat_template": template} if template else {})
+    paths = {f"{name}.path": artifact.path for name, artifact in every_artifact(settings) if artifact.path}
+    templates = {one.place_of("model.chat_template"): one.settings.model.chat_template for one in each_model(settings)}
+    return paths | {name: path for name, path in templates.items() if path}
+
+
+def requests_at_once(settings: Settings) -> int:
+    """Return how many requests the appliance certainly works on at the same time.
+
+    Models that are loaded on demand can take turns, so only the largest of them counts.
+    """
+    models = each_model(settings)
+    places = {one.key: settings.limits.max_in_flight or one.settings.engine.slots for one in models}
+    always = sum(places[one.key] for one in models if not one.on_demand)
+    return always + max((places[one.key] for one in models if one.on_demand), default=0)
+
+
+def warn_of_room(settings: Settings, option: str, size: int, default: int, findings: Findings) -> None:
+    """Warn that a disk or volume has its default size, which is for one model, where several are downloaded."""
+    downloaded = [one for one in each_model(settings) if set(sources_of(one.settings.model)) & set(DOWNLOADED)]
+    if size == default and len(downloaded) > 1:
+        findings.warn(
+            "disk-for-several",
+            "models",
+            f"{len(downloaded)} models are downloaded to a disk of the default size, which is for one",
+            f"`llama-gguf plan` says how large they are; pass {option} with the sum and some room",
+        )
 
 
 def written_paths(settings: Settings) -> dict[str, str]:

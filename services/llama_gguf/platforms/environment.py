@@ -6,21 +6,45 @@ inverse of what `settings.loading.load` reads. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from llama_gguf.platforms.serialize import Tree, to_flat_json, to_yaml
 from llama_gguf.settings import Settings, parse
-from llama_gguf.settings.loading.layers import Origin, flatten
-from llama_gguf.settings.schema_tree import dotted, env_name
+from llama_gguf.settings.schema_tree import ENV_DELIMITER, SettingPath, dotted, env_name, settings_schema
 
 Patch = Mapping[str, object]
 """Settings by dotted name that a platform overrides, as in {"paths.data_dir": "/data"}."""
+_MODELS = "models"
+_IN_VARIABLES = re.compile(rf"[a-z0-9](?:(?!{ENV_DELIMITER})[a-z0-9_])*(?<!_)")
+"""Names of models that can be part of a variable's: with a hyphen, a shell on the way would drop the variable."""
 
 
 def document(settings: Settings) -> Tree:
     """Return what differs from the defaults, structured as config.yaml is."""
-    return {name: _plain(value) for name, value in settings.model_dump(mode="json", exclude_defaults=True).items()}
+    tree = {name: _plain(value) for name, value in settings.model_dump(mode="json", exclude_defaults=True).items()}
+    for key, served in settings.models.items():
+        # What is not set for a model is as in `engine`, so it has the differences from that, not from the defaults.
+        group = cast(Tree, cast(Tree, tree[_MODELS])[key])
+        group.pop("engine", None)
+        common, own = settings.engine.model_dump(mode="json"), served.engine.model_dump(mode="json")
+        if changed := _differences(own, common):
+            group["engine"] = _plain(changed)
+    return tree
+
+
+def _differences(own: Tree, common: Tree) -> Tree:
+    """Return what of `own` is not as in `common`, group by group."""
+    found: Tree = {}
+    for name, value in own.items():
+        below = common[name]
+        if isinstance(value, dict) and isinstance(below, dict):
+            if inner := _differences(value, below):
+                found[name] = inner
+        elif value != below:
+            found[name] = value
+    return found
 
 
 def _plain(value: object) -> object:
@@ -57,12 +81,40 @@ def variables(
     settings: Settings, *, without: frozenset[str] = frozenset(), only: frozenset[str] | None = None
 ) -> dict[str, str]:
     """Return the `LLAMA_GGUF__…` variables that load as `settings`, limited by dotted names."""
-    leaves = {dotted(leaf.path): leaf for leaf in flatten(document(settings), Origin("default"))}
     return {
-        env_name(leaf.path): variable_text(leaf.value)
-        for name, leaf in leaves.items()
-        if name not in without and (only is None or name in only)
+        env_name(path): variable_text(value)
+        for path, value in _leaves(document(settings))
+        if dotted(path) not in without and (only is None or dotted(path) in only)
     }
+
+
+def _leaves(tree: Tree) -> Iterator[tuple[SettingPath, object]]:
+    """Yield what each variable sets. A map whose names are the operator's is one value: variables are in capitals."""
+    tree = dict(tree)
+    models = cast("dict[str, Tree]", tree.pop(_MODELS, {}))
+    yield from _settings_of(models)
+    for name, section in tree.items():
+        yield from _below(section, (name,))
+
+
+def _settings_of(models: Mapping[str, Tree]) -> Iterator[tuple[SettingPath, object]]:
+    """Yield the settings of models; before them what variables cannot say: their order, and names with a hyphen."""
+    apart = {key: _IN_VARIABLES.fullmatch(key) is not None for key in models}
+    as_read = sorted(models, key=lambda key: key.upper() + ENV_DELIMITER)
+    if list(models) != as_read or not all(apart.values()):
+        yield (_MODELS,), {key: {} if apart[key] else model for key, model in models.items()}
+    for key, model in models.items():
+        if apart[key]:
+            for name, value in model.items():
+                yield from _below(value, (_MODELS, key, name))
+
+
+def _below(value: object, path: SettingPath) -> Iterator[tuple[SettingPath, object]]:
+    if isinstance(value, dict) and value and settings_schema().keys(path):
+        for name, child in value.items():
+            yield from _below(child, (*path, name))
+    else:
+        yield path, value
 
 
 def variable_text(value: object) -> str:

@@ -12,6 +12,7 @@ RENDER_CODES: Mapping[str, str] = {
     "first-key-variable": "No source is set for the first API key, so the spec reads it from a variable (warning).",
     "path-in-image": "A file is on no volume of the spec, so the image must contain it (warning).",
     "path-not-writable": "The container cannot write to a path, or the path is on no volume of the spec.",
+    "disk-for-several": "Several models are downloaded to a disk of the size for one (warning).",
     "health-contract": "health.platform is set to another platform.",
     "file-not-mountable": "The platform cannot mount the secret file at its path.",
     # several containers from one spec

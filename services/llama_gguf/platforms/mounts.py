@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_gguf.platforms.bundle import Findings
-from llama_gguf.platforms.container import Launch, is_below, models_dir, read_paths, written_paths
+from llama_gguf.platforms.container import (
+    Launch,
+    every_artifact,
+    is_below,
+    models_dir,
+    read_paths,
+    written_paths,
+)
 from llama_gguf.settings.locations import DATA_DIR
 
 
@@ -29,13 +36,14 @@ def check_mounts(launch: Launch, mounts: Mounts, findings: Findings) -> None:
                 f"{mounts.file}: {name} is {path}, on no volume{_list(mounts.persistent)}: the image must contain it",
                 "use hf or url as the model's source, or put the file on a volume",
             )
-    if settings.model.name and not is_below(models_dir(launch), mounts.persistent):
-        findings.warn(
-            "path-in-image",
-            "model.name",
-            f"{mounts.file}: {settings.model.name} is in a directory that starts empty: the image must contain it",
-            "use hf or url as the model's source, or put the models directory on a volume",
-        )
+    for place, artifact in every_artifact(settings):
+        if artifact.name and not is_below(models_dir(launch), mounts.persistent):
+            findings.warn(
+                "path-in-image",
+                f"{place}.name",
+                f"{mounts.file}: {artifact.name} is in a directory that starts empty: the image must contain it",
+                "use hf or url as the model's source, or put the models directory on a volume",
+            )
     for name, path in written_paths(settings).items():
         if not is_below(path, (*mounts.persistent, *mounts.ephemeral)):
             findings.error(

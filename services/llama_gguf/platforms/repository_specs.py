@@ -30,6 +30,12 @@ def _specs() -> tuple[_Spec, ...]:
     composed = partial(compose.render, options=compose.ComposeOptions())
     on_vast = partial(vast.render, options=vast.VastOptions(gpu_memory=24))
     autoscaled = kubernetes.KubernetesOptions(max_replicas=4, autoscaler="keda")
+    several = {
+        "compose": composed,
+        "kubernetes": partial(kubernetes.render, options=kubernetes.KubernetesOptions(storage=100)),
+        "runpod": partial(runpod.render, options=runpod.RunPodOptions(volume=100, only="pod")),
+        "vast": partial(vast.render, options=vast.VastOptions(gpu_memory=24, disk=80)),
+    }
     return (
         _Spec("compose", "cpu-small", composed),
         _Spec("compose", "gpu-24gb", composed),
@@ -40,6 +46,7 @@ def _specs() -> tuple[_Spec, ...]:
         _Spec("runpod", "runpod-serverless", partial(runpod.render, options=runpod.RunPodOptions(only="endpoint"))),
         _Spec("vast", "gpu-24gb", on_vast),
         _Spec("vast", "vast", on_vast),
+        *(_Spec(platform, "several-models", several[platform]) for platform in several),
     )
 
 

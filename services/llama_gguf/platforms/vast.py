@@ -18,11 +18,13 @@ from llama_gguf.platforms.container import (
     check_health_contract,
     pinned,
     prepare,
+    warn_of_room,
 )
 from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import Tree, to_json
 from llama_gguf.settings import Settings
 from llama_gguf.settings.locations import DATA_DIR
+from llama_gguf.settings.schema_tree import env_name
 
 from .bundle import Bundle, Findings
 
@@ -34,6 +36,7 @@ _OWN_IMAGE = (
     "put config.yaml into an image of your own (COPY config.yaml /etc/llama-gguf/config.yaml) and render with "
     "--config-in-image"
 )
+_NAMES_HINT = "name models without hyphens, so that each of their settings has a variable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def render(settings: Settings, request: RenderRequest, options: VastOptions) -> 
             f"the arguments have {len(options.arguments)} characters; Vast accepts at most {MAX_ARGUMENT_CHARACTERS}",
             f"shorten them; {_OWN_IMAGE}",
         )
+    warn_of_room(settings, "--disk", options.disk, VastOptions().disk, findings)
     tree = template(launch, options, env_flags(launch, findings))
     return findings.finish({"template.json": to_json(tree)})
 
@@ -121,7 +125,7 @@ def _flag(name: str, value: str, findings: Findings) -> str:
             "variable-too-long",
             "",
             f"{name} would have {length} characters; Vast accepts at most {MAX_VARIABLE_CHARACTERS} per variable",
-            f"shorten the setting; {_OWN_IMAGE}",
+            f"{_NAMES_HINT if name == env_name(('models',)) else 'shorten the setting'}; {_OWN_IMAGE}",
         )
     quoted = quote(value)
     if quoted is None:

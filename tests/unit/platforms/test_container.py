@@ -13,10 +13,12 @@ from llama_gguf.platforms.container import (
     is_below,
     prepare,
     read_paths,
+    requests_at_once,
     secret_variables,
+    warn_of_room,
     written_paths,
 )
-from llama_gguf.settings import Settings
+from llama_gguf.settings import Settings, parse
 from support.rendering import HF, settings
 
 
@@ -31,6 +33,55 @@ def test_variant_follows_the_layers() -> None:
     assert default_variant(settings()) == "cuda"
     launch, _ = launched(settings(engine={"gpu_layers": 0}))
     assert (launch.image, launch.gpu) == ("llama-gguf-inference:cpu", False)
+
+
+def several(common: dict[str, object] | None = None, **models: dict[str, object]) -> Settings:
+    return parse({"models": {name: {**HF, **model} for name, model in models.items()}, "engine": common or {}})
+
+
+def test_a_cpu_is_enough_only_if_it_is_for_every_model() -> None:
+    assert default_variant(several({"gpu_layers": 0}, a={}, b={})) == "cpu"
+    assert default_variant(several({"gpu_layers": 0}, a={}, b={"engine": {"gpu_layers": "auto"}})) == "cuda"
+    assert default_variant(several(a={"engine": {"gpu_layers": 0}}, b={})) == "cuda"
+
+
+def test_cpu_image_names_each_model_that_must_have_a_gpu() -> None:
+    chosen = several({"gpu_layers": "all"}, a={}, b={"engine": {"gpu_layers": 3}}, c={"engine": {"gpu_layers": 0}})
+    findings = Findings("Test")
+    prepare(chosen, RenderRequest(variant="cpu"), findings, {})
+    found = [(one.path, one.hint) for one in findings.problems if one.code == "variant-without-gpu"]
+    assert [path for path, _ in found] == ["engine.gpu_layers", "models.b.engine.gpu_layers"]
+    assert "models.b.engine.gpu_layers: auto" in found[1][1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (settings(engine={"slots": 3}), 3),
+        (settings(engine={"slots": 3}, limits={"max_in_flight": 2}), 2),
+        (several({"slots": 3}, a={}, b={"engine": {"slots": 1}}), 4),
+        (several({"slots": 3}, a={}, b={"load": "on_demand", "engine": {"slots": 9}}, c={"load": "on_demand"}), 12),
+        (several(a={"load": "on_demand", "engine": {"slots": 2}}), 2),
+    ],
+)
+def test_models_that_take_turns_work_on_no_more_than_the_largest_of_them(chosen: Settings, expected: int) -> None:
+    assert requests_at_once(chosen) == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "size", "warned"),
+    [
+        (several(a={}, b={}), 40, True),
+        (several(a={}, b={}), 100, False),
+        (several(a={}), 40, False),
+        (settings(), 40, False),
+        (parse({"models": {"a": HF, "b": {"path": "/b.gguf"}}}), 40, False),
+    ],
+)
+def test_a_disk_of_the_size_for_one_model_is_told_of(chosen: Settings, size: int, warned: bool) -> None:
+    findings = Findings("Test")
+    warn_of_room(chosen, "--disk", size, 40, findings)
+    assert [problem.code for problem in findings.problems] == ["disk-for-several"] * warned
 
 
 def test_cpu_image_refuses_layers_on_a_gpu() -> None:
@@ -110,6 +161,23 @@ def test_paths_are_named_as_in_the_configuration() -> None:
         "model.path": "/m", "model.mmproj.path": "/p", "model.lora[0].path": "/l", "model.chat_template": "/t",
     }  # fmt: skip
     assert written_paths(chosen) == {"paths.data_dir": "/d", "paths.logs_dir": "/logs", "limits.usage_file": "/u"}
+
+
+def test_tokens_and_paths_of_every_model_are_found() -> None:
+    chosen = parse(
+        {
+            "models": {
+                "a": {"path": "/a.gguf", "draft": {**HF, "token_env": "DRAFT_TOKEN"}},
+                "b": {**HF, "token_env": "B_TOKEN", "lora": [{"path": "/l.gguf"}], "chat_template": "/t.jinja"},
+            }
+        }
+    )
+    assert secret_variables(chosen) == ("DRAFT_TOKEN", "B_TOKEN")
+    assert read_paths(chosen) == {
+        "models.a.path": "/a.gguf",
+        "models.b.lora[0].path": "/l.gguf",
+        "models.b.chat_template": "/t.jinja",
+    }
 
 
 def test_below_is_by_path_not_by_text() -> None:

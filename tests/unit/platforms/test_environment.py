@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,30 @@ EVERYTHING: dict[str, Any] = {
     "logging": {"format": "json", "instance_id": "box 1"},
     "supervisor": {"stop_seconds": 3},
 }
+SEVERAL: dict[str, Any] = {
+    "models": {
+        "writer": {
+            "path": "/w.gguf",
+            "engine": {"slots": 4, "sleep_idle_seconds": None, "rope": {"scaling": "auto"}, "extra_args": []},
+            "defaults": {"temperature": 1.0, "chat_template_kwargs": {"Thinking": False, "none": None, "empty": {}}},
+            "variants": {"Writer no__2": {"defaults": {"stop": ["a"]}, "lora": []}, "w.2": {"strip": ["top_k"]}},
+        },
+        "qwen3-8b": {**HF, "load": "on_demand", "unload_after_seconds": 5, "engine": {"fit": True}},
+        "a_2": {**HF, "required": False, "engine": {"rope": {"scaling": "yarn", "scale": 4}, "sleep_idle_seconds": 9}},
+        "a": {"name": "a.gguf", "engine": {"slots": 2}},
+        "b__c": {"name": "b.gguf", "lora": [{"path": "/l.gguf"}]},
+        "d_": {"name": "d.gguf", "aliases": ["D"]},
+    },
+    "engine": {
+        "slots": 8,
+        "sleep_idle_seconds": 60,
+        "fit": False,
+        "rope": {"scaling": "linear", "scale": 2},
+        "extra_args": ["--no-warmup"],
+    },
+    "memory": {"host_mib": 8192},
+}
+"""Of each model something that differs from the common settings, some back to the default; names of every kind."""
 CONFIGS = [ROOT / "config/config.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
 
 
@@ -66,6 +92,57 @@ def test_every_kind_of_value_comes_back_from_variables() -> None:
 def test_every_kind_of_value_comes_back_from_yaml() -> None:
     everything = parse(EVERYTHING)
     assert loads(config_yaml(everything), Path("config.yaml"), {}).settings == everything
+
+
+def test_several_models_come_back_in_their_order_each_with_its_own_engine() -> None:
+    several = parse(SEVERAL)
+    for back in (
+        read_back(several),
+        loads(config_yaml(several), Path("config.yaml"), {}).settings,
+        patched(several, {}),
+    ):
+        assert back == several
+        assert list(back.models) == list(several.models)
+        assert back.models["writer"].engine.slots == 4  # the default, which `engine` says otherwise
+
+
+def test_what_a_model_shares_with_the_others_is_written_once() -> None:
+    written = document(parse(SEVERAL))["models"]
+    assert written["qwen3-8b"]["engine"] == {"fit": True}
+    assert written["a"] == {"name": "a.gguf", "engine": {"slots": 2}}
+    assert "engine" not in written["d_"]
+
+
+def test_no_variable_has_a_name_that_is_lost_on_the_way() -> None:
+    """A shell drops variables with a hyphen; two underscores are the delimiter; names are read in small letters."""
+    written = variables(parse(SEVERAL))
+    assert all(re.fullmatch("[A-Z][A-Z0-9_]*", name) for name in written)
+    assert {name.split("__")[2] for name in written if name.startswith("LLAMA_GGUF__MODELS__")} == {
+        "WRITER",
+        "A",
+        "A_2",
+    }
+    order = json.loads(written["LLAMA_GGUF__MODELS"])
+    assert list(order) == list(SEVERAL["models"])
+    assert (order["writer"], order["b__c"]["name"]) == ({}, "b.gguf")
+    assert json.loads(written["LLAMA_GGUF__MODELS__WRITER__VARIANTS"])["w.2"] == {"strip": ["top_k"]}
+
+
+def test_the_order_is_not_written_where_it_is_that_of_the_names() -> None:
+    several = parse({"models": {"a2": {"name": "2"}, "a": {"name": "1"}}})  # as LLAMA_GGUF__MODELS__A2 and …__A__
+    assert set(variables(several)) == {"LLAMA_GGUF__MODELS__A2__NAME", "LLAMA_GGUF__MODELS__A__NAME"}
+    assert list(read_back(several).models) == ["a2", "a"]
+
+
+MODEL_NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,5}", fullmatch=True)
+
+
+@given(st.lists(MODEL_NAMES, min_size=1, max_size=4, unique=True))
+def test_any_names_of_models_come_back_in_their_order(names: list[str]) -> None:
+    several = parse({"models": {name: {"name": f"{name}.gguf"} for name in names}})
+    back = read_back(several)
+    assert back == several
+    assert list(back.models) == names
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

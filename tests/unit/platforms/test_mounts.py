@@ -31,6 +31,7 @@ def found(mounts: Mounts, **sections: Any) -> list[tuple[str, str]]:
         ({"model": {"path": "/volume/m.gguf"}}, []),
         ({"model": {"path": "/volumes/m.gguf"}}, [("path-in-image", "model.path")]),
         ({"model": {"name": "m"}}, [("path-in-image", "model.name")]),
+        ({"model": {**HF, "draft": {"name": "d"}}}, [("path-in-image", "model.draft.name")]),
         ({"model": {"name": "m"}, "paths": {"models_dir": "/volume/models"}}, []),
         ({"model": HF, "paths": {"data_dir": "/volume/data"}}, []),
         ({"model": HF, "paths": {"data_dir": "/elsewhere"}}, [("path-not-writable", "paths.data_dir")]),
@@ -41,6 +42,12 @@ def test_what_is_on_no_volume_and_what_cannot_be_written(
     sections: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     assert found(VOLUME, **sections) == expected
+
+
+def test_files_of_every_model_are_looked_for() -> None:
+    models = {"a": {"path": "/elsewhere/m.gguf"}, "b": {"name": "m"}, "c": {"path": "/volume/c.gguf"}, "d": HF}
+    expected = [("path-in-image", "models.a.path"), ("path-in-image", "models.b.name")]
+    assert found(VOLUME, model={}, models=models) == expected
 
 
 def test_an_ephemeral_directory_keeps_no_model() -> None:

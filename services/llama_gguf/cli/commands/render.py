@@ -235,7 +235,7 @@ def _replicas(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--storage-class", help="StorageClass of the volumes; default the cluster's.")
 @_kubernetes_option("--gpus", "gpu_count", type=click.IntRange(1), help="GPUs per pod.")
 @_kubernetes_option("--cpu", "cpu_request", help="CPU request.")
-@_kubernetes_option("--memory", "memory_request", help="Memory request.")
+@click.option("--memory", "memory_request", help="Memory request; default memory.host_mib and 512Mi, else 4Gi.")
 @_kubernetes_option(
     "--startup-minutes",
     type=click.IntRange(1),

@@ -27,7 +27,7 @@ class KubernetesOptions:
     storage_class: str | None = None
     gpu_count: int = 1
     cpu_request: str = "2"
-    memory_request: str = "4Gi"
+    memory_request: str | None = None  # None = what memory.host_mib lets models use and some more, else 4Gi
     startup_minutes: int = 120  # maximum time for download and load of the model before the container is restarted
 
     @property

@@ -6,7 +6,15 @@ the weights, because several writers would corrupt keys, usage and logs.
 
 from __future__ import annotations
 
-from llama_gguf.platforms.container import Launch, RenderRequest, check_health_contract, data_dir, models_dir, prepare
+from llama_gguf.platforms.container import (
+    Launch,
+    RenderRequest,
+    check_health_contract,
+    data_dir,
+    models_dir,
+    prepare,
+    warn_of_room,
+)
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.kubernetes.parameters import HelmValues, ManifestValues, Values
 from llama_gguf.platforms.mounts import Mounts, check_mounts
@@ -49,6 +57,7 @@ def render(settings: Settings, request: RenderRequest, options: KubernetesOption
     ephemeral = ("/tmp", "/run", data_dir(launch))  # noqa: S108 - paths in the container
     check_mounts(launch, Mounts("deployment.yaml", persistent, ephemeral), findings)
     _check_key_file(launch, findings)
+    warn_of_room(settings, "--storage", options.storage, KubernetesOptions().storage, findings)
     objects = _objects(launch, options, ManifestValues(launch))
     helm_values = HelmValues(launch.settings)
     templates = _objects(launch, options, helm_values)

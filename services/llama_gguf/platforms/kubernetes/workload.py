@@ -12,6 +12,8 @@ from llama_gguf.settings.health_paths import LIVE, READY, STARTUP
 from .options import CONFIG_FOLDER, DEREGISTER_SECONDS, UID, KubernetesOptions
 
 _RUN_BYTES = "64Mi"
+_BESIDE_MODELS_MIB = 512
+"""Memory that the appliance's other programs and what each request holds have beside the models."""
 
 
 def labels(values: Values) -> Tree:
@@ -126,10 +128,16 @@ def _probes(options: KubernetesOptions) -> Tree:
 
 
 def _resources(launch: Launch, options: KubernetesOptions) -> Tree:
-    resources: Tree = {"requests": {"cpu": options.cpu_request, "memory": options.memory_request}}
+    memory = options.memory_request or _memory_request(launch)
+    resources: Tree = {"requests": {"cpu": options.cpu_request, "memory": memory}}
     if launch.gpu:
         resources["limits"] = {"nvidia.com/gpu": options.gpu_count}
     return resources
+
+
+def _memory_request(launch: Launch) -> str:
+    host_mib = launch.settings.memory.host_mib
+    return "4Gi" if host_mib == "auto" else f"{host_mib + _BESIDE_MODELS_MIB}Mi"
 
 
 def _run_dir(launch: Launch) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llama_gguf.platforms.container import MINIMUM_CUDA, Launch
+from llama_gguf.platforms.container import MINIMUM_CUDA, Launch, requests_at_once
 from llama_gguf.platforms.serialize import Tree
 from llama_gguf.settings.platform import RUNPOD_MAX_REQUEST_SECONDS, RUNPOD_POD_VOLUME
 
@@ -30,7 +30,7 @@ def endpoint(launch: Launch, options: RunPodOptions, variables: Mapping[str, str
         "workers": {"min": options.workers_min, "max": options.workers_max, "idleTimeout": options.idle_seconds},
         "scaling": {
             "type": "REQUEST_COUNT",
-            "requestCount": settings.limits.max_in_flight or settings.engine.slots,
+            "requestCount": requests_at_once(settings),
         },
         "timeout": 1000 * int(min(settings.gateway.timeouts.total_seconds, RUNPOD_MAX_REQUEST_SECONDS)),
         "flashboot": options.flashboot,

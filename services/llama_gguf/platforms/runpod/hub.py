@@ -10,6 +10,7 @@ from llama_gguf import __version__
 from llama_gguf.platforms.container import REPOSITORY, Launch
 from llama_gguf.platforms.environment import variable_text
 from llama_gguf.platforms.serialize import Tree
+from llama_gguf.settings.one_model import each_model
 from llama_gguf.settings.schema_tree import Leaf, env_name, settings_schema
 
 from .options import RunPodOptions, allowed_cuda, secret_references
@@ -22,11 +23,12 @@ _FROM = re.compile(r"^FROM (?P<name>\S+?)(?::[\w.-]+)?$", re.MULTILINE)
 
 def hub(launch: Launch, options: RunPodOptions, variables: Mapping[str, str]) -> Tree:
     """Return hub.json. Settings become inputs with our descriptions; RunPod's own variables have fixed values."""
+    tasks = [one.settings.engine.task for one in each_model(launch.settings)]
     return {
         "title": REPOSITORY,
         "description": "A GGUF model behind an OpenAI-compatible API with keys, limits and a fair queue.",
         "type": "serverless",
-        "category": "language" if launch.settings.engine.task == "generate" else "embedding",
+        "category": "language" if any(task == "generate" for task in tasks) else "embedding",
         "config": {
             "runsOn": "GPU" if launch.gpu else "CPU",
             "endpointType": "LB",
@@ -70,7 +72,8 @@ def _hardware(launch: Launch, options: RunPodOptions, gpu_field: str, gpus: str)
 
 
 def _setting_inputs(launch: Launch, variables: Mapping[str, str]) -> list[Tree]:
-    leaves = {env_name(leaf.path): leaf for leaf in settings_schema().leaves()}
+    asked_one_by_one = (leaf for leaf in settings_schema().leaves() if leaf.name != "models")
+    leaves = {env_name(leaf.path): leaf for leaf in asked_one_by_one}
     asked = {env_name(tuple(name.split("."))) for name in _ALWAYS_ASKED}
     inputs: list[Tree] = []
     for name in [*variables, *sorted(asked.difference(variables))]:

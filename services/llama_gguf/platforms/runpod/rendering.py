@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llama_gguf.platforms.container import Launch, RenderRequest, is_below, prepare
+from llama_gguf.platforms.container import Launch, RenderRequest, is_below, prepare, warn_of_room
 from llama_gguf.platforms.environment import Patch
 from llama_gguf.platforms.mounts import Mounts, check_mounts
 from llama_gguf.platforms.serialize import to_json
@@ -60,6 +60,8 @@ def _endpoint_files(
         mounts = Mounts("endpoint.json", persistent=(RUNPOD_NETWORK_VOLUME,))
         patch = _weights_on_the_volume(settings)
         _warn_root(findings, "endpoint.json")
+    else:
+        warn_of_room(settings, "--disk", options.disk, RunPodOptions().disk, findings)
     launch = prepare(settings, request, findings, patch)
     check_mounts(launch, mounts, findings)
     variables = _endpoint_variables(launch, options)
@@ -108,6 +110,9 @@ def _pod_files(
     if launch.gpu:
         root = dict([facts.RUN_AS_ROOT])
         _warn_root(findings, "pod-template.json")
+        warn_of_room(settings, "--volume", options.volume, RunPodOptions().volume, findings)
+    else:
+        warn_of_room(settings, "--disk", options.disk, RunPodOptions().disk, findings)
     variables = root | launch.variables() | secret_references(launch)
     _check_count(variables, "pod-template.json", findings)
     return {"pod-template.json": to_json(pod_template(launch, options, variables))}

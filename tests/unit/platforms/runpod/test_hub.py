@@ -46,3 +46,12 @@ def test_hub_asks_with_our_descriptions_and_types() -> None:
 def test_hub_files_an_embedding_model_as_such() -> None:
     chosen = settings(auth=KEYED, engine={"task": "embed"})
     assert listing(chosen)["category"] == "embedding"
+
+
+def test_hub_asks_for_no_setting_of_several_models() -> None:
+    models = {"b": {"name": "b.gguf", "engine": {"task": "generate"}}, "a": {"name": "a.gguf"}}
+    several = listing(settings(model={}, models=models, engine={"task": "embed"}))
+    assert several["category"] == "language"
+    fixed = {entry["key"]: entry["value"] for entry in several["config"]["env"] if "value" in entry}
+    assert fixed["LLAMA_GGUF__MODELS"] == '{"b":{},"a":{}}'
+    assert fixed["LLAMA_GGUF__MODELS__B__NAME"] == "b.gguf"

@@ -57,6 +57,9 @@ def test_endpoint_exposes_both_ports_and_scales_on_slots() -> None:
     assert endpoint["scaling"] == {"type": "REQUEST_COUNT", "requestCount": 7}
     limited = rendered(settings(limits={"max_in_flight": 3}, auth=KEYED))["endpoint.json"]
     assert limited["scaling"]["requestCount"] == 3
+    models = {"a": {"name": "a"}, "b": {"name": "b", "engine": {"slots": 2}}, "c": {"name": "c", "load": "on_demand"}}
+    several = rendered(settings(model={}, models=models, engine={"slots": 7}, auth=KEYED))["endpoint.json"]
+    assert several["scaling"]["requestCount"] == 7 + 2 + 7
 
 
 def test_timeout_is_the_lesser_of_ours_and_runpods() -> None:
