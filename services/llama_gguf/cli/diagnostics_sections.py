@@ -22,12 +22,16 @@ from llama_gguf.engine.cgroup import read_or_empty
 from llama_gguf.engine.cpu_libraries import VARIABLE
 from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import LlamaGgufError
+from llama_gguf.models.inventory import file_status
+from llama_gguf.models.source import plan_sources
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.log_tail import tail_lines
 from llama_gguf.runtime.process import all_processes, session_members
-from llama_gguf.settings.gguf_file import MAGIC, named_file
+from llama_gguf.settings.gguf_file import MAGIC
+from llama_gguf.settings.one_model import OneModel
 from llama_gguf.settings.redaction import mask_value
+from llama_gguf.settings.sections.sources import DOWNLOADED, sources_of
 
 _COMMAND_SECONDS = 20.0
 _ERROR = re.compile(
@@ -77,12 +81,25 @@ def gpus(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def engine(snapshot: Snapshot | None, env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the llama-server in use, its CPU variant for this machine, its version and the devices it detects."""
+    """Return the llama-server in use, its CPU variant for this machine, its version and the devices it detects.
+
+    Of several models for each, by name; those that use the same one are told so.
+    """
     if snapshot is None:
         return {"reason": "the settings are unknown"}
+    first: dict[tuple[str | None, str], str] = {}
+    found: dict[str, Any] = {}
+    for one in snapshot.models:
+        chosen = one.settings.engine
+        same = first.setdefault((chosen.binary, chosen.cpu_variant), one.key)
+        found[one.key] = _engine(snapshot, one, env) if same == one.key else {"same_as": same}
+    return found if snapshot.settings.models else found[""]
+
+
+def _engine(snapshot: Snapshot, one: OneModel, env: Mapping[str, str]) -> dict[str, Any]:
     try:
-        binary = find_binary(snapshot.settings, env)
-        variant = choose(snapshot.settings, binary, this_machine(), snapshot.locations.cpu_variants_file)
+        binary = find_binary(one.settings, env)
+        variant = choose(one.settings, binary, this_machine(), snapshot.locations.cpu_variants_file)
     except LlamaGgufError as error:
         return {"reason": error.message, "hint": error.hint}
     environment = {**env, VARIABLE: variant.variant} if variant else dict(env)
@@ -94,23 +111,32 @@ def engine(snapshot: Snapshot | None, env: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def model(snapshot: Snapshot | None) -> dict[str, Any]:
-    """Return which weights are configured and, for a local file, whether it is a GGUF file."""
+def model(snapshot: Snapshot | None, env: Mapping[str, str]) -> dict[str, Any]:
+    """Return which weights are configured and, of a file on disk, whether it is a GGUF file; of several by name."""
     if snapshot is None:
         return {}
-    chosen = snapshot.settings.model
-    found: dict[str, Any] = {"source": mask_value("model", chosen.model_dump(mode="json", exclude_defaults=True))}
-    path = Path(chosen.path) if chosen.path else None
-    if chosen.name:
-        path = named_file(snapshot.locations.models_dir, chosen.name)
-    if path is not None:
-        found["file"] = str(path)
-        try:
-            with path.open("rb") as file:
-                found["is_gguf"] = file.read(len(MAGIC)) == MAGIC
-            found["size_mib"] = path.stat().st_size // 2**20
-        except OSError as error:
-            found["reason"] = error.strerror
+    found = {one.key: _model(snapshot, one, env) for one in snapshot.models}
+    return found if snapshot.settings.models else found[""]
+
+
+def _model(snapshot: Snapshot, one: OneModel, env: Mapping[str, str]) -> dict[str, Any]:
+    chosen = one.settings.model
+    excluded = {"engine"}  # of one of several: it is in the settings
+    source = chosen.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
+    found: dict[str, Any] = {"source": mask_value("model", source)}
+    try:
+        file = file_status(plan_sources(chosen, snapshot.locations, env, one.place).model)
+    except LlamaGgufError as error:
+        return found | {"reason": error.message}
+    if set(sources_of(chosen)) & set(DOWNLOADED) and not file.present:
+        return found | {"downloaded": False}
+    found["file"] = str(file.path)
+    try:
+        with file.path.open("rb") as content:
+            found["is_gguf"] = content.read(len(MAGIC)) == MAGIC
+        found["size_mib"] = file.bytes_on_disk // 2**20
+    except OSError as error:
+        found["reason"] = error.strerror
     return found
 
 

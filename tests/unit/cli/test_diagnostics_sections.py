@@ -28,8 +28,9 @@ def shot(**sections: Any) -> Snapshot:
 
 
 def test_what_cannot_be_had_is_a_reason(tmp_path: Path) -> None:
-    assert diagnostics_sections.model(shot())["reason"] == "No such file or directory"
-    assert "file" not in diagnostics_sections.model(shot(model={"url": "https://example.com/m.gguf"}))
+    assert diagnostics_sections.model(shot(), {})["reason"] == "No such file or directory"
+    absent = diagnostics_sections.model(shot(model={"url": "https://example.com/m.gguf"}), {})
+    assert (absent["downloaded"], "file" in absent) == (False, False)
     missing = diagnostics_sections.engine(shot(engine={"binary": str(tmp_path / "no")}), {})
     assert str(tmp_path / "no") in missing["reason"]
 
@@ -50,6 +51,28 @@ def test_the_engine_is_asked_with_the_variant_of_its_cpu_code_that_runs_here(
         shot(engine={"binary": str(made.binary), "cpu_variant": "zen4"}, paths=paths), {}
     )
     assert "this CPU lacks" in pinned["reason"]
+
+
+def test_each_of_several_models_is_told_of(tmp_path: Path) -> None:
+    server = tool(tmp_path / "server", 'echo "$1"')
+    other = tool(tmp_path / "other", 'echo "other $1"')
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(2**20))
+    (tmp_path / "b.gguf").write_text("<html>")
+    models = {
+        "a": {"path": str(tmp_path / "a.gguf"), "token_env": "TOKEN"},
+        "b": {"path": str(tmp_path / "b.gguf"), "engine": {"slots": 1}, "load": "on_demand"},
+        "c": {"hf": {"repo": "o/n", "file": "c.gguf"}, "engine": {"binary": str(other)}},
+    }
+    both = shot(model={}, models=models, engine={"binary": str(server)}, paths={"data_dir": str(tmp_path)})
+    found = diagnostics_sections.model(both, {})
+    assert list(found) == ["a", "b", "c"]
+    assert (found["a"]["file"], found["a"]["is_gguf"], found["a"]["size_mib"]) == (models["a"]["path"], True, 1)
+    assert (found["b"]["is_gguf"], found["b"]["source"]["load"]) == (False, "on_demand")
+    assert (found["c"]["downloaded"], found["c"]["source"]["hf"]["repo"]) == (False, "o/n")
+    engines = diagnostics_sections.engine(both, {"PATH": os.environ["PATH"]})
+    assert engines["a"]["version"] == ["--version"]
+    assert engines["b"] == {"same_as": "a"}
+    assert engines["c"]["version"] == ["other --version"]
 
 
 def test_gpus(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def collect(facts: Facts, lines: int) -> dict[str, Any]:
         "gpu": diagnostics_sections.gpus(os.environ),
         "disks": diagnostics_sections.disks(directories),
         "engine": diagnostics_sections.engine(snapshot, os.environ),
-        "model": diagnostics_sections.model(snapshot),
+        "model": diagnostics_sections.model(snapshot, os.environ),
         "status": as_dict(facts),
         "processes": diagnostics_sections.processes(facts),
         "settings": mask_value("", snapshot.settings.model_dump(mode="json")) if snapshot else None,
