@@ -125,3 +125,13 @@ class LaunchError(LlamaGgufError):
     def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.UNAVAILABLE) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class ApplianceError(LlamaGgufError):
+    """A running appliance cannot be asked something, or did not do it."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.UNAVAILABLE) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code

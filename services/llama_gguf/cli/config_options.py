@@ -18,6 +18,8 @@ from llama_gguf.settings.messages.report import explain
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_FILES = (Path("config/config.yaml"), Path(CONFIG_FILE))
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 def find_config(
     given: Path | None, env: Mapping[str, str], *, is_file: Callable[[Path], bool] = Path.is_file

@@ -15,11 +15,19 @@ from llama_gguf.cli.shelf import Shelf
 from llama_gguf.logs import clean
 from llama_gguf.models.shelf.scan import Stored
 from llama_gguf.models.shelf.use import files_of
+from llama_gguf.states import Residency
 from llama_gguf.timestamps import utc_text
 
 _WIDE = 400
 """Columns if the output is not a terminal: a pipe has no width."""
-_STYLES = {"complete": "green", "partial": "yellow", "missing": "red"}
+_STYLES = {
+    "complete": "green",
+    "partial": "yellow",
+    "missing": "red",
+    Residency.LOADED: "green",
+    Residency.FAILED: "red",
+}
+_TEXTS = {"MODEL", "STATE", "NOTES"}
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -38,6 +46,34 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             one["last_used"] or "",
             ", ".join(one["used_by"]),
         )
+    _print(table)
+
+
+def print_states(models: list[dict[str, Any]]) -> None:
+    """Print which models are in memory; what is not known is left blank."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("MODEL", "STATE", "REQUESTS", "WAITING", "GPU", "RAM", "NOTES"):
+        table.add_column(heading, no_wrap=heading != "NOTES", justify="left" if heading in _TEXTS else "right")
+    for one in models:
+        notes = ["pinned"] * bool(one.get("pinned")) + ["on demand"] * bool(one.get("on_demand"))
+        notes += [clean(str(one["problem"]))] * bool(one.get("problem"))
+        table.add_row(
+            Text(clean(str(one["name"]))),
+            Text(clean(str(one["state"])), style=_STYLES.get(one["state"], "")),
+            _number(one.get("running", one.get("active"))),
+            _number(one.get("waiting")),
+            human(one["device_bytes"]) if one.get("device_bytes") else "",
+            human(one["host_bytes"]) if one.get("host_bytes") else "",
+            Text(", ".join(notes)),
+        )
+    _print(table)
+
+
+def _number(value: object) -> str:
+    return str(value) if isinstance(value, int) else ""
+
+
+def _print(table: Table) -> None:
     options: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
     console = Console(**options)
     (console if console.is_terminal else Console(**options, width=_WIDE)).print(table)

@@ -13,9 +13,11 @@ import click
 from rich.console import Console
 
 from llama_gguf import logs
-from llama_gguf.cli.config_options import config_options, load_or_exit
+from llama_gguf.cli.commands import models_control
+from llama_gguf.cli.config_options import config_options, json_option, load_or_exit
 from llama_gguf.cli.download_progress import reporting
-from llama_gguf.cli.models_view import label, missing_rows, print_table, row
+from llama_gguf.cli.gateway_calls import model_states
+from llama_gguf.cli.models_view import label, missing_rows, print_states, print_table, row
 from llama_gguf.cli.plan.view import human
 from llama_gguf.cli.shelf import Shelf, chosen_models, open_shelf
 from llama_gguf.errors import ExitCode, ModelError
@@ -31,7 +33,6 @@ from llama_gguf.settings import Settings, locate
 from llama_gguf.settings.one_model import OneModel, each_model
 from llama_gguf.states import Phase
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", "-n", is_flag=True, help="Show what would be removed, and remove nothing.")
 names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
@@ -39,7 +40,11 @@ names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def models() -> None:
-    """List, download, verify and remove the files of the models."""
+    """List, download, verify and remove the files of the models; load and unload those of a running appliance."""
+
+
+for command in (models_control.load, models_control.unload, models_control.pin, models_control.unpin):
+    models.add_command(command)
 
 
 @models.command("list")
@@ -48,13 +53,19 @@ def models() -> None:
 def list_(*, config: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
     """List the files on disk: sizes, versions, last use, and which model of the configuration uses each.
 
-    Files of the configuration that are not on disk yet are listed too.
+    Files of the configuration that are not on disk yet are listed too. Of several models in a running appliance it
+    shows which are loaded; with a key in LLAMA_GGUF_ADMIN_KEY also their requests and memory.
     """
     shelf = _shelf(config, sets)
+    states = model_states(shelf.locations.run, os.environ)
     rows = [row(one, shelf) for one in shelf.stored] + list(missing_rows(shelf))
     if as_json:
-        click.echo(json.dumps({"models_dir": str(shelf.locations.models_dir), "files": rows}, indent=1))
+        found = {"models_dir": str(shelf.locations.models_dir), "files": rows, "models": states}
+        click.echo(json.dumps(found, indent=1))
         return
+    if states:
+        print_states(states)
+        click.echo()
     if not rows:
         click.echo(f"No models in {shelf.locations.models_dir}. `llama-gguf models pull` downloads what is configured.")
         return

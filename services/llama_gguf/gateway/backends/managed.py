@@ -33,6 +33,7 @@ class ManagedModel:
         self.failures = 0
         self.retry_at: float | None = None
         self.impossible: str | None = None  # why it never fits
+        self.problem = ""  # why its engine could not be started at all
         self.was_stopped = False  # by the gateway: then health does not miss it
 
     def enter(self, state: Residency, reason: str = "") -> None:

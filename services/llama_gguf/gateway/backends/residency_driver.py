@@ -140,6 +140,7 @@ class ResidencyDriver:
         """Return what an operator is told of a model, as JSON values. Raises GatewayError."""
         managed = self.find(name)
         backend = managed.backend
+        failure = backend.engine.failure if managed.state is Residency.FAILED else None
         return {
             "name": backend.name,
             "state": managed.state,
@@ -152,7 +153,10 @@ class ResidencyDriver:
             "device_bytes": managed.need.device,
             "host_bytes": managed.need.host,
             "load_seconds": round(backend.load_seconds, 2),
-            "problem": managed.impossible or "",
+            "load_requested": managed.load_requested,
+            "unload_requested": managed.unload_requested,
+            "problem": managed.impossible or managed.problem or (failure.cause or failure.summary if failure else ""),
+            "remedy": failure.fix if failure and not managed.impossible else "",
         }
 
     @property
@@ -296,6 +300,7 @@ class ResidencyDriver:
         managed = self._models[action.name]
         match action.kind:
             case "load":
+                managed.problem = ""
                 managed.enter(Residency.LOADING, action.reason)
                 managed.backend.refuse_with(None)
                 managed.backend.engine.expect()
@@ -304,6 +309,7 @@ class ResidencyDriver:
                 managed.enter(Residency.DRAINING, action.reason)
                 managed.backend.close()
             case "resume":
+                managed.load_requested = False  # it is in memory: nothing is left to wait for
                 managed.enter(Residency.LOADED, action.reason)
                 managed.backend.open()
             case "unload":
@@ -320,6 +326,7 @@ class ResidencyDriver:
             await asyncio.to_thread(self._switch.start_program, managed.program)
         except (SupervisordError, OSError) as error:
             _log.error("engine cannot be started", extra=fields(model=managed.backend.name, reason=str(error)))
+            managed.problem = f"supervisord cannot start it: {error}"
             self._load_failed(managed)
 
     async def _stop_engine(self, managed: ManagedModel) -> None:

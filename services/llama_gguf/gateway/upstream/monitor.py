@@ -143,6 +143,11 @@ class EngineMonitor:
             return ServiceState.FAILED
         return ServiceState.UNREADY if self._was_ready else ServiceState.STARTING
 
+    @property
+    def failure(self) -> Failure | None:
+        """Why this engine was given up while the appliance goes on; None where that is not so, or not recorded."""
+        return self._failure
+
     def unavailable_error(self) -> GatewayError:
         """Return the error for a request that cannot wait any longer."""
         if self.state is EngineState.LOADING:

@@ -26,6 +26,8 @@ from llama_gguf.settings.words import TRUE_WORDS
 
 CONFIG_VARIABLE = "LLAMA_GGUF_CONFIG"
 """Path of the configuration file; `--config` overrides it."""
+ADMIN_KEY_VARIABLE = "LLAMA_GGUF_ADMIN_KEY"
+"""An operator's key, for commands that ask the gateway."""
 
 
 def _no_limit_if_zero(text: str) -> str | None:
@@ -147,6 +149,9 @@ PLATFORM_VARIABLES: tuple[PlatformVariable, ...] = (
     PlatformVariable("XDG_DATA_HOME", platform="system", note="candidate for paths.data_dir"),
     PlatformVariable(CONFIG_VARIABLE, platform="llama-gguf", note="path of the configuration file"),
     PlatformVariable("LLAMA_GGUF_TRACEBACK", platform="llama-gguf", note="print the traceback of an internal error"),
+    PlatformVariable(
+        ADMIN_KEY_VARIABLE, platform="llama-gguf", note="key with the scope admin, for `models load` and its like"
+    ),
     PlatformVariable(RUN_DIR_VARIABLE, platform="llama-gguf", note="set by `up` for its programs"),
 )
 
