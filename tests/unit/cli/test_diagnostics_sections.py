@@ -58,7 +58,7 @@ def test_each_of_several_models_is_told_of(tmp_path: Path) -> None:
     other = tool(tmp_path / "other", 'echo "other $1"')
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(2**20))
     (tmp_path / "b.gguf").write_text("<html>")
-    models = {
+    models: dict[str, dict[str, Any]] = {
         "a": {"path": str(tmp_path / "a.gguf"), "token_env": "TOKEN"},
         "b": {"path": str(tmp_path / "b.gguf"), "engine": {"slots": 1}, "load": "on_demand"},
         "c": {"hf": {"repo": "o/n", "file": "c.gguf"}, "engine": {"binary": str(other)}},

@@ -107,7 +107,7 @@ def test_several_models_come_back_in_their_order_each_with_its_own_engine() -> N
 
 
 def test_what_a_model_shares_with_the_others_is_written_once() -> None:
-    written = document(parse(SEVERAL))["models"]
+    written: Any = document(parse(SEVERAL))["models"]
     assert written["qwen3-8b"]["engine"] == {"fit": True}
     assert written["a"] == {"name": "a.gguf", "engine": {"slots": 2}}
     assert "engine" not in written["d_"]

@@ -153,7 +153,7 @@ class ResidencyDriver:
             "device_bytes": managed.need.device,
             "host_bytes": managed.need.host,
             "load_seconds": round(backend.load_seconds, 2),
-            "load_requested": managed.load_requested,
+            "load_requested": managed.load_requested_at is not None,
             "unload_requested": managed.unload_requested,
             "problem": managed.impossible or managed.problem or (failure.cause or failure.summary if failure else ""),
             "remedy": failure.fix if failure and not managed.impossible else "",
@@ -177,7 +177,7 @@ class ResidencyDriver:
             managed.enter(Residency.UNLOADED)
             # One that is always loaded, and not stopped by a gateway before this one, has its turn now.
             managed.was_stopped = managed.backend.one.on_demand or managed.program in stopped_before
-            managed.load_requested = not managed.was_stopped
+            managed.load_requested_at = None if managed.was_stopped else time.monotonic()
             managed.backend.close()
             managed.backend.engine.unload()
         else:  # its requests wait as those of a single model do
@@ -309,7 +309,7 @@ class ResidencyDriver:
                 managed.enter(Residency.DRAINING, action.reason)
                 managed.backend.close()
             case "resume":
-                managed.load_requested = False  # it is in memory: nothing is left to wait for
+                managed.load_requested_at = None  # it is in memory: nothing is left to wait for
                 managed.enter(Residency.LOADED, action.reason)
                 managed.backend.open()
             case "unload":
