@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_gguf.runtime.event_protocol import serve
@@ -43,7 +44,7 @@ def _listener() -> FatalListener:
         run,
         settings.supervisor,
         supervisord,
-        functools.partial(_diagnose, run),
+        functools.partial(_diagnose, snapshot),
         gave_up=functools.partial(_gave_up, snapshot),
         needs_less=functools.partial(_needs_less, run),
         optional=frozenset(one.program for one in snapshot.models if not one.required),
@@ -51,16 +52,17 @@ def _listener() -> FatalListener:
 
 
 def _diagnose(
-    run: RunDir, program: str, tail: Sequence[str], exit_code: int | None, signal: str | None
+    snapshot: Snapshot, program: str, tail: Sequence[str], exit_code: int | None, signal: str | None
 ) -> Diagnosis | None:
     from llama_gguf.engine.diagnose import diagnose, name_variants  # noqa: PLC0415
     from llama_gguf.rundir import engine_variant  # noqa: PLC0415
     from llama_gguf.rundir.exits import ExitStatus  # noqa: PLC0415
 
-    found = diagnose(tail, exit_code, signal)
-    return name_variants(
-        found, ExitStatus(exit_code, signal), engine_variant.read(run.of_engine(program).engine_variant)
-    )
+    own = snapshot.of_engine(program)
+    record = engine_variant.read(own.locations.run.engine_variant)
+    if record is not None and record.pinned and not record.variant:  # the next engine's program has begun meanwhile
+        record = replace(record, variant=own.settings.engine.cpu_variant)
+    return name_variants(diagnose(tail, exit_code, signal), ExitStatus(exit_code, signal), record)
 
 
 def _needs_less(run: RunDir, program: str, end: ProcessExit) -> bool:
