@@ -17,7 +17,15 @@ sys.path.insert(0, str(ROOT))
 from llama_gguf import __version__  # noqa: E402 - the line above comes first
 
 navigation = {
-    "Use": ("README", "image/README", "docs/tls", "docs/operating", "docs/migration", "CHANGELOG"),
+    "Use": (
+        "README",
+        "image/README",
+        "docs/several-models",
+        "docs/tls",
+        "docs/operating",
+        "docs/migration",
+        "CHANGELOG",
+    ),
     "Look up": ("schema/reference", "docs/api", "docs/memory-accuracy"),
     "Understand": ("docs/architecture", "docs/threat-model", "SECURITY"),
     "Change": ("CONTRIBUTING", "tests/bench/README"),
