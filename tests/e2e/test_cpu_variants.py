@@ -62,7 +62,9 @@ def test_one_step_heals_and_is_said_everywhere(tmp_path: Path, tiny_model: Path)
         assert health["cpu_variant"] == shown
         appliance.wait_for(lambda: appliance.get("/health").json()["engine"]["cpu_variant"] == shown, 10, "gateway")
         metrics = appliance.get("/metrics").body.decode()
-        assert re.search(r'^llama_gguf_engine_cpu_variant\{model="tiny",variant="zen4",.*\} 1.0$', metrics, re.MULTILINE)
+        assert re.search(
+            r'^llama_gguf_engine_cpu_variant\{model="tiny",variant="zen4",.*\} 1.0$', metrics, re.MULTILINE
+        )
         assert re.search(r"^llama_gguf_engine_cpu_variants_rejected\{.*\} 1.0$", metrics, re.MULTILINE)
         report = appliance.cli("diagnostics", "--run-dir", str(appliance.run_dir), "--json").stdout
         assert json.loads(report)["status"]["cpu_variant"] == shown

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from llama_gguf.gateway.backends.memory import PlannedMemory
 from llama_gguf.gateway.inputs import RuntimeInputs
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir.failure import Failure
-from llama_gguf.rundir.supervisord_client import SupervisordError
+from llama_gguf.rundir.supervisord_client import RUNNING_STATES, STOPPED_STATES, SupervisordError
 from llama_gguf.settings import RunDir
 
 from .fake_engine import FakeEngine
@@ -26,31 +27,52 @@ class FakeSupervisord:
     """Starts and stops fake engines on the event loop; called from other threads, as supervisord's client is.
 
     `broken`: programs that fail at their next start, with the cause. `done`: what it did, in order. `most_running`: the
-    most engines that ran at the same time.
+    most engines that ran at the same time, `most_needed` the most that they needed together, by `needs`. `unreachable`:
+    it does not respond. `loses_responses`: it does what it is asked, and says nothing. `slow_seconds`: what a call
+    takes. `stop_seconds`: what an engine takes to stop. `cut_short`: requests that were in an engine that was stopped.
     """
 
-    def __init__(self, run: RunDir, programs: tuple[str, ...], loading_seconds: float) -> None:
+    def __init__(self, run: RunDir, needs: Mapping[str, int], loading_seconds: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.engines = {
-            program: FakeEngine(run.of_engine(program).engine_socket, loading_seconds=0.0) for program in programs
+            program: FakeEngine(run.of_engine(program).engine_socket, loading_seconds=0.0) for program in needs
         }
-        self.states = dict.fromkeys(programs, "STOPPED")
+        self.states = dict.fromkeys(needs, "STOPPED")
         self.broken: dict[str, str] = {}
         self.done: list[str] = []
-        self.most_running = 0
+        self.most_running = self.most_needed = self.cut_short = 0
+        self.unreachable = self.loses_responses = False
+        self.slow_seconds = self.stop_seconds = 0.0
+        self._needs = needs
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._run = run
         self._loading_seconds = loading_seconds
 
     def state_of(self, name: str) -> str:
-        if name not in self.states:
+        time.sleep(self.slow_seconds)
+        if self.unreachable or name not in self.states:
             raise SupervisordError(f"no program {name}")
         return self.states[name]
 
     def start_program(self, name: str) -> None:
-        asyncio.run_coroutine_threadsafe(self.start(name), self.loop).result(20)
+        if self.state_of(name) in STOPPED_STATES:
+            asyncio.run_coroutine_threadsafe(self.start(name), self.loop).result(20)
+        self._respond()
 
     def stop_program(self, name: str) -> None:
-        asyncio.run_coroutine_threadsafe(self.stop(name), self.loop).result(20)
+        if self.state_of(name) in RUNNING_STATES:
+            asyncio.run_coroutine_threadsafe(self.stop(name), self.loop).result(20)
+        self._respond()
+
+    def _respond(self) -> None:
+        if self.loses_responses:
+            raise SupervisordError("timed out")
+
+    @property
+    def running(self) -> list[str]:
+        """The programs whose engines use memory."""
+        return [name for name, state in self.states.items() if state in {"RUNNING", "STOPPING"}]
 
     async def start(self, name: str) -> None:
         self.done.append(f"start {name}")
@@ -60,15 +82,52 @@ class FakeSupervisord:
             self.states[name] = "STOPPED"
             return
         self.states[name] = "RUNNING"
+        self.most_running = max(self.most_running, len(self.running))
+        self.most_needed = max(self.most_needed, sum(self._needs[one] for one in self.running))
         engine = self.engines[name]
         engine.ready_at = asyncio.get_running_loop().time() + self._loading_seconds
-        await engine.start()
-        self.most_running = max(self.most_running, sum(state == "RUNNING" for state in self.states.values()))
+        async with self._lock:
+            await engine.start()
 
     async def stop(self, name: str) -> None:
         self.done.append(f"stop {name}")
-        await self.engines[name].stop()
-        self.states[name] = "STOPPED"
+        self.cut_short += sum(not seen.finished and not seen.dropped for seen in self.engines[name].asked)
+        self.states[name] = "STOPPING"
+        if self.stop_seconds:
+            self._later(self.stop_seconds, self._end(name, "STOPPED"))
+        else:
+            await self._end(name, "STOPPED")
+
+    async def kill(self, name: str) -> None:
+        """kill -9 of an engine; it is started again a little later, unless it was being stopped."""
+        if self.states[name] == "RUNNING":
+            await self._end(name, "EXITED")
+            self._later(0.1, self._restart(name))
+
+    async def _end(self, name: str, state: str) -> None:
+        async with self._lock:
+            await self.engines[name].stop()
+        self.states[name] = state
+
+    async def _restart(self, name: str) -> None:
+        if self.states[name] == "EXITED":
+            await self.start(name)
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for engine in self.engines.values():
+            await engine.stop()
+
+    def _later(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            await work
+
+        self._tasks.add(task := self.loop.create_task(wait()))
+        task.add_done_callback(self._tasks.discard)
 
 
 class RunningModels(Running):
@@ -96,17 +155,22 @@ async def running_models(
     loading_seconds: float = 0.05,
     broken: Mapping[str, str] | None = None,
     stopped: Sequence[str] = (),
+    prepare: Callable[[FakeSupervisord], Awaitable[None]] | None = None,
+    planning_seconds: float = 0.0,
 ) -> AsyncIterator[RunningModels]:
     """Run a gateway; `needs`: MiB of main memory by model, of `budget` MiB together. Engines `load: always` run.
 
-    Of these not the ones in `stopped`.
+    Of these not the ones in `stopped`. `prepare` is called before the gateway starts; `planning_seconds`: what its plan
+    takes.
     """
     box = await asyncio.to_thread(make_box, root, changes)
     models = box.shot.models
-    supervisord = FakeSupervisord(box.shot.locations.run, tuple(one.program for one in models), loading_seconds)
+    by_program = {one.program: needs[one.key] for one in models}
+    supervisord = FakeSupervisord(box.shot.locations.run, by_program, loading_seconds)
     supervisord.broken.update(broken or {})
 
     async def plan() -> PlannedMemory:
+        await asyncio.sleep(planning_seconds)
         sizes = {f"engine-{name}" if name else "engine": (0, need * MIB) for name, need in needs.items()}
         return PlannedMemory(None, None if budget is None else budget * MIB, sizes)
 
@@ -121,6 +185,8 @@ async def running_models(
     for one in models:
         if not one.on_demand and one.key not in stopped:
             await supervisord.start(one.program)
+    if prepare is not None:
+        await prepare(supervisord)
     await gateway.start()
     server = await asyncio.get_running_loop().create_server(gateway.protocol, "127.0.0.1", 0)
     try:
@@ -128,5 +194,4 @@ async def running_models(
     finally:
         server.close()
         await gateway.stop()
-        for engine in supervisord.engines.values():
-            await engine.stop()
+        await supervisord.close()

@@ -35,6 +35,7 @@ class ManagedModel:
         self.impossible: str | None = None  # why it never fits
         self.problem = ""  # why its engine could not be started at all
         self.was_stopped = False  # by the gateway: then health does not miss it
+        self.stopping = False  # it has failed, and its engine may still run
 
     def enter(self, state: Residency, reason: str = "") -> None:
         """Change the state."""
@@ -58,7 +59,7 @@ class ManagedModel:
         return ModelState(
             name=self.program,
             need=self.need,
-            state=self.state,
+            state=Residency.UNLOADING if self.stopping else self.state,
             pinned=self.pinned,
             always=bool(one.key) and not one.on_demand,
             unload_requested=self.unload_requested,

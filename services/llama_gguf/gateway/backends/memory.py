@@ -43,19 +43,26 @@ class PlannedMemory:
 async def plan_memory() -> PlannedMemory:
     """Return the plan for the appliance of this process; without one, that nothing is known."""
     command = (sys.executable, "-P", "-m", "llama_gguf.cli.model_sizes")
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:  # no memory or no process left
+        return _no_plan(str(error))
     try:
         async with asyncio.timeout(_PLAN_SECONDS):
             output, errors = await process.communicate()
         return read_plan(output)
     except (TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = errors.decode("utf-8", "replace")[-500:] if process.returncode else repr(error)
-        _log.error("the models' memory could not be planned; there is no budget", extra=fields(reason=reason))
-        return PlannedMemory()
+        return _no_plan(reason)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _no_plan(reason: str) -> PlannedMemory:
+    _log.error("the models' memory could not be planned; there is no budget", extra=fields(reason=reason))
+    return PlannedMemory()
 
 
 def read_plan(output: bytes) -> PlannedMemory:

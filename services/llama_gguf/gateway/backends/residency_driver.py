@@ -12,7 +12,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from llama_gguf.api_errors import GatewayError
@@ -26,7 +26,7 @@ from llama_gguf.gateway.telemetry.metrics import Metrics
 from llama_gguf.logs import fields
 from llama_gguf.rundir import residency as residency_file
 from llama_gguf.rundir.residency import EngineResidency
-from llama_gguf.rundir.supervisord_client import STOPPED_STATES, SupervisordError
+from llama_gguf.rundir.supervisord_client import SupervisordError
 from llama_gguf.settings import RunDir
 from llama_gguf.states import EngineState, Residency
 
@@ -37,6 +37,9 @@ _MAX_RETRY_SECONDS = 600.0
 _STOP_POLL_SECONDS = 0.05
 _QUEUE_POLL_SECONDS = 0.1
 _STOP_MARGIN_SECONDS = 10.0
+_STOP_AGAIN_SECONDS = 1.0
+_ADOPT_PAUSE_SECONDS = 1.0
+_AT_REST = frozenset({"STOPPED", "FATAL"})  # after EXITED supervisord starts the program again
 
 
 class EngineSwitch(Protocol):
@@ -79,6 +82,7 @@ class ResidencyDriver:
         self._stop_seconds = stop_seconds
         self._measure = measure_process
         self._budget = Budget(None, None)
+        self._stopped_before: frozenset[str] = frozenset()  # by a gateway before this one
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._written: dict[str, EngineResidency] | None = None
@@ -90,11 +94,10 @@ class ResidencyDriver:
     async def start(self) -> None:
         """Find out which engines run, and begin."""
         before = await asyncio.to_thread(residency_file.read, self._run.residency)
-        stopped_before = [program for program, one in before.items() if not one.wanted]
-        for managed in self._models.values():
-            await self._adopt(managed, stopped_before)
+        self._stopped_before = frozenset(program for program, one in before.items() if not one.wanted)
+        unknown = await self._adopt_all(tuple(self._models.values()))
         await self._write()
-        self._spawn(self._run_until_cancelled())
+        self._spawn(self._run_until_cancelled(unknown))
 
     async def stop(self) -> None:
         """Stop deciding; what runs goes on."""
@@ -130,9 +133,9 @@ class ResidencyDriver:
     def pin(self, name: str, *, pinned: bool) -> None:
         """Keep a model in memory, or allow it to leave again. Raises GatewayError."""
         managed = self.find(name)
-        managed.pinned = pinned
         if pinned:
             self.load(name)
+        managed.pinned = pinned
         self._judge()
         self._wake.set()
 
@@ -166,22 +169,34 @@ class ResidencyDriver:
 
     # --- from supervisord and the engines -----------------------------------------------------------------------
 
-    async def _adopt(self, managed: ManagedModel, stopped_before: Collection[str]) -> None:
-        """Take over an engine in the state in which supervisord has it."""
+    async def _adopt_all(self, models: Sequence[ManagedModel]) -> list[ManagedModel]:
+        """Take over the engines in the states in which supervisord has them; return those that it said nothing of."""
+        adopted = await asyncio.gather(*(self._adopt(managed) for managed in models))
+        return [managed for managed, done in zip(models, adopted, strict=True) if not done]
+
+    async def _adopt(self, managed: ManagedModel) -> bool:
         try:
             state = await asyncio.to_thread(self._switch.state_of, managed.program)
         except SupervisordError as error:
             _log.warning("supervisord does not respond", extra=fields(reason=str(error)))
-            state = "STOPPED" if managed.backend.one.on_demand else "RUNNING"
-        if (state in STOPPED_STATES and managed.backend.one.on_demand) or state == "STOPPED":
-            managed.enter(Residency.UNLOADED)
+            if managed.state is Residency.LOADING:
+                managed.backend.close()  # until it is known to run
+            return False
+        backend = managed.backend
+        if state in {"STOPPING", "STOPPED"} or (state == "FATAL" and backend.one.on_demand):
+            stopping = state == "STOPPING"  # the process before this one began it
+            managed.enter(Residency.UNLOADING if stopping else Residency.UNLOADED)
             # One that is always loaded, and not stopped by a gateway before this one, has its turn now.
-            managed.was_stopped = managed.backend.one.on_demand or managed.program in stopped_before
+            managed.was_stopped = stopping or backend.one.on_demand or managed.program in self._stopped_before
             managed.load_requested_at = None if managed.was_stopped else time.monotonic()
-            managed.backend.close()
-            managed.backend.engine.unload()
-        else:  # its requests wait as those of a single model do
-            managed.enter(Residency.LOADED if managed.backend.engine.state is EngineState.READY else Residency.LOADING)
+            backend.close()
+            backend.engine.unload()
+            if stopping:
+                self._spawn(self._stop_engine(managed))
+        elif managed.state is Residency.LOADING:  # its requests wait as those of a single model do
+            managed.enter(Residency.LOADED if backend.engine.state is EngineState.READY else Residency.LOADING)
+            backend.open()
+        return True
 
     def _engine_changed(self, managed: ManagedModel) -> Callable[[EngineState], None]:
         def changed(state: EngineState) -> None:
@@ -214,11 +229,20 @@ class ResidencyDriver:
         pause = min(_MAX_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (managed.failures - 1))
         managed.retry_at = time.monotonic() + pause
         managed.load_requested_at = None
+        managed.unload_requested = False
         managed.was_stopped = True
         managed.enter(Residency.FAILED, f"the next request after {pause:.0f} s loads it again")
         self._metrics.model_loaded(managed.backend.name, Residency.FAILED)
         managed.backend.refuse_with(functools.partial(self._refusal, managed))
         managed.backend.close()
+        managed.stopping = True
+        self._spawn(self._stop_failed(managed))
+        self._wake.set()
+
+    async def _stop_failed(self, managed: ManagedModel) -> None:
+        """See to it that nothing of a failed engine runs on; until then its memory counts as used."""
+        await self._stop_until_stopped(managed)
+        managed.stopping = False
         self._wake.set()
 
     def _refusal(self, managed: ManagedModel) -> GatewayError | None:
@@ -253,7 +277,10 @@ class ResidencyDriver:
 
     # --- decisions ----------------------------------------------------------------------------------------------
 
-    async def _run_until_cancelled(self) -> None:
+    async def _run_until_cancelled(self, unknown: Sequence[ManagedModel]) -> None:
+        while unknown:  # nothing can be decided, and nothing done
+            await asyncio.sleep(_ADOPT_PAUSE_SECONDS)
+            unknown = await self._adopt_all(unknown)
         if len(self._models) > 1:
             self._apply_plan(await self._plan())
         while True:
@@ -282,7 +309,8 @@ class ResidencyDriver:
                 planned = (plan.device or 0, plan.host or 0)
                 details = fields(model=managed.backend.name, reason=plan.problems.get(program, ""))
                 _log.warning("model is planned to need all memory", extra=details)
-            managed.set_need(Need(*planned))
+            # An engine from before this process can have been measured before the plan was made.
+            managed.set_need(Need(max(planned[0], managed.need.device), max(planned[1], managed.need.host)))
         self._judge()
 
     def _judge(self) -> None:
@@ -303,7 +331,6 @@ class ResidencyDriver:
                 managed.problem = ""
                 managed.enter(Residency.LOADING, action.reason)
                 managed.backend.refuse_with(None)
-                managed.backend.engine.expect()
                 self._spawn(self._start_engine(managed))
             case "drain":
                 managed.enter(Residency.DRAINING, action.reason)
@@ -323,6 +350,7 @@ class ResidencyDriver:
         failure = self._run.of_engine(managed.program).engine_failure
         try:
             await asyncio.to_thread(failure.unlink, missing_ok=True)
+            managed.backend.engine.expect()  # not before: it would find the failure of the last load
             await asyncio.to_thread(self._switch.start_program, managed.program)
         except (SupervisordError, OSError) as error:
             _log.error("engine cannot be started", extra=fields(model=managed.backend.name, reason=str(error)))
@@ -332,20 +360,24 @@ class ResidencyDriver:
     async def _stop_engine(self, managed: ManagedModel) -> None:
         """Stop an engine cleanly; its memory counts as used until it has stopped."""
         await self._write()  # before it stops: health must not miss it
-        while not await self._has_stopped(managed):
-            _log.error("engine cannot be stopped yet", extra=fields(model=managed.backend.name))
-            await asyncio.sleep(1.0)
+        await self._stop_until_stopped(managed)
         managed.unload_requested = False
         managed.enter(Residency.UNLOADED)
+        self._judge()
         self._wake.set()
+
+    async def _stop_until_stopped(self, managed: ManagedModel) -> None:
+        while not await self._has_stopped(managed):
+            _log.error("engine cannot be stopped yet", extra=fields(model=managed.backend.name))
+            await asyncio.sleep(_STOP_AGAIN_SECONDS)
 
     async def _has_stopped(self, managed: ManagedModel) -> bool:
         """Stop an engine and wait for it. Returns whether it has stopped in the time that supervisord gives it."""
         deadline = time.monotonic() + self._stop_seconds + _STOP_MARGIN_SECONDS
         try:
-            await asyncio.to_thread(self._switch.stop_program, managed.program)
             while time.monotonic() < deadline:
-                if await asyncio.to_thread(self._switch.state_of, managed.program) in STOPPED_STATES:
+                await asyncio.to_thread(self._switch.stop_program, managed.program)
+                if await asyncio.to_thread(self._switch.state_of, managed.program) in _AT_REST:
                     return True
                 await asyncio.sleep(_STOP_POLL_SECONDS)
         except SupervisordError as error:
@@ -368,8 +400,14 @@ class ResidencyDriver:
                 for program, managed in self._models.items()
                 if managed.was_stopped
             }
-            if engines and engines != self._written:
+            if not engines or engines == self._written:
+                return
+            try:
                 await asyncio.to_thread(residency_file.write, engines, self._run.residency)
+            except OSError as error:
+                _log.error("health cannot be told which models are unloaded", extra=fields(reason=str(error)))
+                self._written = None
+            else:
                 self._written = engines
 
     def _spawn(self, work: Awaitable[None]) -> None:

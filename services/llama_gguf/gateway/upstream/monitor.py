@@ -61,6 +61,7 @@ class EngineMonitor:
         self._failure: Failure | None = None
         self._unloaded = False
         self._expected = False  # it is being started: its requests wait
+        self._switched = 0  # how often it has been started or stopped on purpose: a check begun before tells nothing
         self._variant_file = variant_file
         self._on_change: Callable[[EngineState], None] | None = None
         self._on_restart = on_restart
@@ -95,12 +96,14 @@ class EngineMonitor:
     def unload(self) -> None:
         """Ask no more, because the engine has been stopped on purpose."""
         self._unloaded = True
+        self._switched += 1
         self._set(EngineState.UNLOADED)
         self._recheck.set()
 
     def expect(self) -> None:
         """Ask again, because the engine is being started."""
         self._unloaded = False
+        self._switched += 1
         self._failure = None
         self._process = 0  # another one than before is no restart
         self._expected = True
@@ -173,10 +176,13 @@ class EngineMonitor:
                 await self._recheck.wait()
                 continue
             # Before the check: an `await` between the check and `_set` could overwrite `connection_refused`.
+            switched = self._switched
             self.variant = await asyncio.to_thread(engine_variant.read, self._variant_file)
             found = await self._check()
-            if self._unloaded:
+            if switched != self._switched:
                 continue
+            if found is EngineState.READY:
+                self._note_process(self._client.engine_pid)
             self._set(found)
             if self._on_process is not None and self._process != self._told_of:
                 self._told_of = self._process
@@ -205,7 +211,6 @@ class EngineMonitor:
             return await asyncio.to_thread(self._without_socket)
         if status != 200:
             return EngineState.LOADING
-        self._note_process(self._client.engine_pid)
         return EngineState.READY
 
     def _note_process(self, pid: int) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from llama_gguf.gateway.backends import residency_driver
+from llama_gguf.gateway.backends.memory import PlannedMemory, plan_memory
 from llama_gguf.rundir import residency as residency_file
 from llama_gguf.states import Residency
 from support.gateway_box import ADMIN_KEY, KEY
 from support.running_gateway import chat
-from support.running_models import RunningModels, running_models
+from support.running_models import FakeSupervisord, RunningModels, running_models
 
 StartModels = Callable[..., Any]
 ON_DEMAND: dict[str, Any] = {
@@ -275,3 +277,136 @@ async def test_what_a_gateway_before_has_unloaded_stays_so(start: StartModels, t
     await running.until(lambda: running.state("a") == "loaded")
     assert running.state("b") == "unloaded"
     assert (await ask_model(running, "b")).status == 200
+
+
+async def test_where_nothing_can_be_written_models_take_turns_all_the_same(start: StartModels) -> None:
+    """Only health does not learn of it."""
+    running = await start(ON_DEMAND)
+    file = running.box.shot.locations.run.residency
+    await asyncio.to_thread(file.unlink)
+    await asyncio.to_thread(file.mkdir)  # as a full disk: the file cannot be replaced
+    for model in ("a", "b", "a"):
+        assert (await ask_model(running, model)).status == 200
+    await asyncio.to_thread(file.rmdir)
+    assert (await ask_model(running, "b")).status == 200
+    await running.until(lambda: residency_file.read(file)["engine-a"].state == "unloaded")
+
+
+async def test_a_model_that_its_gateway_was_unloading_when_it_was_killed_is_not_there(start: StartModels) -> None:
+    async def prepare(supervisord: FakeSupervisord) -> None:
+        supervisord.stop_seconds = 0.5
+        await supervisord.start("engine-a")
+        await supervisord.stop("engine-a")
+
+    running = await start(ON_DEMAND, prepare=prepare)
+    assert running.state("a") == "unloading"
+    answers = await asyncio.gather(ask_model(running, "b"), ask_model(running, "a"))
+    assert [answer.status for answer in answers] == [200, 200]
+    assert running.supervisord.most_running == 1
+
+
+async def test_what_runs_is_known_once_supervisord_responds(start: StartModels) -> None:
+    """Until then nothing is loaded: what runs may need all memory."""
+
+    async def prepare(supervisord: FakeSupervisord) -> None:
+        await supervisord.start("engine-a")
+        supervisord.unreachable = True
+
+    running = await start(ON_DEMAND, prepare=prepare)
+    waiting = ask_model(running, "b")
+    assert (await ask_model(running, "a")).status == 200  # the engine itself has responded
+    assert not waiting.done()
+    running.supervisord.unreachable = False
+    assert (await waiting).status == 200
+    assert running.supervisord.most_running == 1
+
+
+async def test_an_engine_that_was_killed_before_its_unload_does_not_come_back(start: StartModels) -> None:
+    running = await start(ON_DEMAND)
+    assert (await ask_model(running, "a")).status == 200
+    await running.supervisord.kill("engine-a")  # EXITED: supervisord will start it again in a moment
+    assert (await ask_model(running, "b")).status == 200
+    await running.until(lambda: running.supervisord.states == {"engine-a": "STOPPED", "engine-b": "RUNNING"})
+    await asyncio.sleep(0.2)
+    assert running.supervisord.running == ["engine-b"]
+    assert running.supervisord.most_running == 1
+
+
+async def test_an_engine_that_starts_without_a_response_is_stopped_before_another(start: StartModels) -> None:
+    running = await start(ON_DEMAND)
+    running.supervisord.loses_responses = True
+    answer = await ask_model(running, "a")
+    assert answer.status == 503
+    assert running.state("a") == "failed"
+    other = ask_model(running, "b")
+    await asyncio.sleep(0.3)
+    assert running.state("b") == "unloaded"  # what is left of a may still be in memory
+    running.supervisord.loses_responses = False
+    assert (await other).status == 200
+    assert running.supervisord.most_running == 1
+
+
+async def test_a_pin_that_is_refused_pins_nothing(start: StartModels) -> None:
+    running = await start(ON_DEMAND, needs={"a": 1000, "b": 2000})
+    await running.until(lambda: running.supervisord.done == [])
+    assert (await ask_model(running, "a")).status == 200
+    assert (await manage(running, "pin", "b")).status == 503
+    shown = (await running.ask("GET", "/models/residency", key=ADMIN_KEY)).json()["models"]
+    assert [one["pinned"] for one in shown] == [False, False]
+    assert (await manage(running, "unpin", "a")).status == 202  # judges anew
+    assert (await manage(running, "unload", "a")).status == 202
+    await running.until(lambda: running.state("a") == "unloaded")
+    assert (await ask_model(running, "a")).status == 200
+
+
+async def test_an_unload_asked_for_before_a_load_failed_is_over(
+    start: StartModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next load serves the request that it is for."""
+    monkeypatch.setattr(residency_driver, "_FIRST_RETRY_SECONDS", 0.1)
+    running = await start(ON_DEMAND, broken={"engine-a": "no such luck"})
+    running.supervisord.slow_seconds = 0.1
+    first = ask_model(running, "a")
+    await running.until(lambda: running.state("a") == "loading")
+    assert (await manage(running, "unload", "a")).status == 202
+    assert (await first).status == 503
+    running.supervisord.broken.clear()
+
+    async def served() -> bool:
+        return bool((await ask_model(running, "a")).status == 200)
+
+    async with asyncio.timeout(10):
+        while not await served():  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
+    assert running.state("a") == "loaded"
+    assert running.supervisord.done.count("stop engine-a") == 0
+
+
+async def test_a_model_that_turns_out_too_large_is_refused_afterwards(start: StartModels) -> None:
+    """Not left to wait for a room that never comes. The fake engines are in this process, which has far more."""
+    running = await start(ON_DEMAND, needs={"a": 1, "b": 1}, budget=3)
+    assert (await ask_model(running, "a")).status == 200
+    await running.until(lambda: running.state("a") == "unloaded")
+    answer = await ask_model(running, "a")
+    assert (answer.status, answer.error["code"]) == (503, "model_failed")
+    assert "the budget is 3 MiB" in answer.error["message"]
+
+
+async def test_what_was_measured_before_the_plan_is_not_forgotten(start: StartModels) -> None:
+    async def prepare(supervisord: FakeSupervisord) -> None:
+        await supervisord.start("engine-a")
+
+    running = await start(ON_DEMAND, needs={"a": 1, "b": 1}, budget=3, prepare=prepare, planning_seconds=1.0)
+    await running.until(lambda: running.state("a") == "loaded")
+    await running.until(lambda: running.state("a") == "unloaded")
+
+
+async def test_without_a_plan_the_models_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process can be made, because there is no memory for it."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    assert await plan_memory() == PlannedMemory()

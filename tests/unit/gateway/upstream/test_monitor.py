@@ -198,3 +198,29 @@ async def test_an_engine_too_busy_to_answer_is_not_taken_for_gone(
     server.close()
     watched.client.close()
     await asyncio.sleep(0.01)
+
+
+async def test_a_check_that_began_before_a_start_tells_nothing_of_what_starts(watched: Watched) -> None:
+    """A late word of the process before would have requests sent to one that still loads."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, watched.socket)
+    await watched.engine.start()
+    try:
+        await asked.wait()
+        server.close()
+        watched.socket.unlink()
+        watched.engine.unload()
+        watched.engine.expect()
+        answer.set()
+        await watched.until(EngineState.DOWN)
+    finally:
+        await watched.engine.stop()
+    assert EngineState.READY not in watched.history
