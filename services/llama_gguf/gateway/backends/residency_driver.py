@@ -405,7 +405,7 @@ class ResidencyDriver:
             try:
                 await asyncio.to_thread(residency_file.write, engines, self._run.residency)
             except OSError as error:
-                _log.error("health cannot be told which models are unloaded", extra=fields(reason=str(error)))
+                _log.error("health cannot be reported which models are unloaded", extra=fields(reason=str(error)))
                 self._written = None
             else:
                 self._written = engines
