@@ -27,9 +27,10 @@ class FakeSupervisord:
     """Starts and stops fake engines on the event loop; called from other threads, as supervisord's client is.
 
     `broken`: programs that fail at their next start, with the cause. `done`: what it did, in order. `most_running`: the
-    most engines that ran at the same time, `most_needed` the most that they needed together, by `needs`. `unreachable`:
-    it does not respond. `loses_responses`: it does what it is asked, and says nothing. `slow_seconds`: what a call
-    takes. `stop_seconds`: what an engine takes to stop. `cut_short`: requests that were in an engine that was stopped.
+    most engines that ran at the same time, `most_needed` the most that they needed together, by `needs`,
+    `most_loading` the most that were being loaded. `unreachable`: it does not respond. `loses_responses`: it does what
+    it is asked, and says nothing. `slow_seconds`: what a call takes. `stop_seconds`: what an engine takes to stop.
+    `cut_short`: requests that were in an engine that was stopped.
     """
 
     def __init__(self, run: RunDir, needs: Mapping[str, int], loading_seconds: float) -> None:
@@ -40,7 +41,7 @@ class FakeSupervisord:
         self.states = dict.fromkeys(needs, "STOPPED")
         self.broken: dict[str, str] = {}
         self.done: list[str] = []
-        self.most_running = self.most_needed = self.cut_short = 0
+        self.most_running = self.most_needed = self.most_loading = self.cut_short = 0
         self.unreachable = self.loses_responses = False
         self.slow_seconds = self.stop_seconds = 0.0
         self._needs = needs
@@ -85,7 +86,10 @@ class FakeSupervisord:
         self.most_running = max(self.most_running, len(self.running))
         self.most_needed = max(self.most_needed, sum(self._needs[one] for one in self.running))
         engine = self.engines[name]
-        engine.ready_at = asyncio.get_running_loop().time() + self._loading_seconds
+        engine.ready_at = now = asyncio.get_running_loop().time()
+        engine.ready_at += self._loading_seconds
+        loading = sum(one.ready_at > now for one in self.engines.values())
+        self.most_loading = max(self.most_loading, loading)
         async with self._lock:
             await engine.start()
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
@@ -34,7 +34,7 @@ from llama_gguf.gateway.request.json_body import read_json
 from llama_gguf.gateway.request.parts import join_parts, split_parts
 from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestContent, RequestReader, without_cache
 from llama_gguf.gateway.request.template import check_tools_of_template
-from llama_gguf.gateway.scheduling.admission import Admission, Ticket
+from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.scheduling.fair_queue import Entry
 from llama_gguf.gateway.tokens.counts import Tokens
 from llama_gguf.gateway.tokens.estimate import estimate_chat_tokens, estimate_transcription_tokens
@@ -60,12 +60,8 @@ class RelayRules:
     cache_by_key: bool  # a prompt reuses only what its own key has sent
 
 
-class _Wanted(NamedTuple):
-    """What a request is for: a model, the tokens it is estimated to cost, and its content if the model generates."""
-
-    backend: ModelBackend
-    cost: int
-    content: RequestContent | None = None
+_Wanted = tuple[ModelBackend, int, RequestContent | None]
+"""What a request is for: a model, the tokens it is estimated to cost, and its content if the model generates."""
 
 
 class InferenceRoutes:
@@ -95,19 +91,21 @@ class InferenceRoutes:
         """Refuse what no model does before the body arrives. Raises GatewayError 501."""
         self._backends.check_supported(route)
 
-    async def relay(self, exchange: Exchange, route: Route, key: KeyRecord) -> None:
+    async def relay(  # noqa: C901, PLR0912 - the order is the point, and each function of its own costs a coroutine
+        self, exchange: Exchange, route: Route, key: KeyRecord
+    ) -> None:
         """Relay a request to the engine and the response to the client. Raises GatewayError; releases everything."""
         if route.dialect == "anthropic":
             exchange.add_anthropic_request_id()
         try:
-            wanted = await self._check_body(exchange, route, key)
-            wanted.backend.check_available()
+            backend, cost, content = await self._check_body(exchange, route, key)
+            if backend.refuses:
+                backend.check_available()
         except GatewayError:
             await self._charge_request(exchange, key)
             raise
         if route.group == "admin":
             await self._audit_admin_call(exchange, route, key)
-        backend, cost, content = wanted
         reservation = await self._limiter.reserve(key, cost)
         exchange.limit_lines = reservation.lines
         keep_alive = _KeepAlive(exchange, self._rules.keepalive_seconds) if exchange.stream else None
@@ -118,10 +116,18 @@ class InferenceRoutes:
             if route.group == "admin":
                 await self._relay_directly(exchange, route, key, backend)
             elif exchange.sequences > backend.admission.capacity and exchange.choices < exchange.sequences:
-                await self._relay_parts(exchange, route, key, wanted)
-            else:
-                ticket = await self._take_turn(exchange, route, key, wanted, keep_alive)
                 if content is not None:
+                    await self._isolate_cache(exchange, route, backend, content)
+                await self._relay_parts(exchange, route, key, backend, cost)
+            else:
+                if route.queued:
+                    on_queued = keep_alive.queued if keep_alive is not None else None
+                    ticket = await backend.admission.acquire(key.id, cost, key.priority, exchange.sequences, on_queued)
+                    exchange.admitted = True
+                    exchange.queued_seconds = ticket.waited_seconds
+                else:  # a place among those that need no slot
+                    ticket = await backend.counting.acquire(key.id, len(exchange.request.body), key.priority)
+                if content is not None and not backend.features.known_scopes:
                     await self._isolate_cache(exchange, route, backend, content)
                 relay = await backend.caller.call(exchange, self._request_bytes(exchange, route, key, backend))
                 self._finish(exchange, route, relay, cost)
@@ -134,20 +140,6 @@ class InferenceRoutes:
             finally:  # a slot that is lost stays lost
                 if ticket is not None:
                     ticket.release(used)
-
-    @staticmethod
-    async def _take_turn(
-        exchange: Exchange, route: Route, key: KeyRecord, wanted: _Wanted, keep_alive: _KeepAlive | None
-    ) -> Ticket:
-        """Wait for a slot of the engine, or for a place among those that need none."""
-        backend, cost, _ = wanted
-        if not route.queued:
-            return await backend.counting.acquire(key.id, len(exchange.request.body), key.priority)
-        on_queued = keep_alive.queued if keep_alive is not None else None
-        ticket = await backend.admission.acquire(key.id, cost, key.priority, exchange.sequences, on_queued)
-        exchange.admitted = True
-        exchange.queued_seconds = ticket.waited_seconds
-        return ticket
 
     async def _charge_request(self, exchange: Exchange, key: KeyRecord) -> None:
         """Charge a request that is refused for its body: it costs as much as another. Raises GatewayError."""
@@ -165,11 +157,10 @@ class InferenceRoutes:
             backend.direct -= 1
             backend.demand_changed()
 
-    async def _relay_parts(self, exchange: Exchange, route: Route, key: KeyRecord, wanted: _Wanted) -> None:
+    async def _relay_parts(
+        self, exchange: Exchange, route: Route, key: KeyRecord, backend: ModelBackend, cost: int
+    ) -> None:
         """Do the same for a request with more prompts than slots: a few at a time, each with its turn in the queue."""
-        backend, cost = wanted.backend, wanted.cost
-        if wanted.content is not None:
-            await self._isolate_cache(exchange, route, backend, wanted.content)
         size = max(1, backend.admission.capacity // exchange.choices)
         fields: dict[str, Any] = orjson.loads(exchange.request.body)
         parts = split_parts(route.group, fields, size)
@@ -231,7 +222,7 @@ class InferenceRoutes:
             backend, exchange.model = self._backends.choose(_model_of_query(exchange.request.query), None, route)
             if raw:
                 read_json(raw)  # the engine's own form, from somebody who may do all with it
-            return _Wanted(backend, 0)
+            return (backend, 0, None)
         admin = "admin" in key.scopes
         if len(raw) < LARGE_BODY_BYTES:
             content = self._reader.read(route.fields_group, raw, admin=admin)
@@ -244,7 +235,7 @@ class InferenceRoutes:
         exchange.changed_by_rules = content.changed_by_rules
         backend, exchange.model = self._backends.choose(content.model, key, route)
         if not route.generates:
-            return _Wanted(backend, 0)
+            return (backend, 0, None)
         if "tools" in content.fields:
             await self._check_tools(exchange, backend, content.fields)
         exchange.stream = content.fields.get("stream", False)
@@ -255,7 +246,7 @@ class InferenceRoutes:
         exchange.choices = content.choices
         exchange.sequences = content.choices * content.prompts
         cost = estimate_chat_tokens(route.group, content.data, content.fields, backend.context)
-        return _Wanted(backend, cost, content)
+        return (backend, cost, content)
 
     async def _isolate_cache(
         self, exchange: Exchange, route: Route, backend: ModelBackend, content: RequestContent
@@ -280,7 +271,7 @@ class InferenceRoutes:
         exchange.body_type, request.body = form.encode()
         prompt = form.fields.get("prompt", "")
         cost = estimate_transcription_tokens(len(form.file), prompt, form.max_tokens, backend.context)
-        return _Wanted(backend, cost)
+        return (backend, cost, None)
 
     def _request_bytes(self, exchange: Exchange, route: Route, key: KeyRecord, backend: ModelBackend) -> bytes:
         return engine_request(self._head(exchange, route, key, backend), exchange.request.body, exchange.body_type)

@@ -105,7 +105,6 @@ class ModelBackend:
                 places,
                 settings.limits.queue,
                 on_rejected=rejected,
-                on_change=self.demand_changed,
                 opens_in=self.opens_in,
             )
 
@@ -166,6 +165,8 @@ class ModelBackend:
         `opens_in` returns the seconds until it is expected to open.
         """
         self._on_change, self._opens_in = on_change, opens_in
+        self.admission.watch(on_change)
+        self.counting.watch(on_change)
 
     def refuse_with(self, refusal: Callable[[], GatewayError | None] | None) -> None:
         """Refuse requests with the error that `refusal` returns, those that wait now included; None ends that."""
@@ -173,6 +174,11 @@ class ModelBackend:
         if refusal is not None and (error := refusal()) is not None:
             self.admission.refuse_waiting(error)
             self.counting.refuse_waiting(error)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether requests may be refused; `check_available` knows."""
+        return self._refusal is not None
 
     def check_available(self) -> None:
         """Raise GatewayError if requests for the model are refused."""

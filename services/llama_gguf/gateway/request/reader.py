@@ -78,9 +78,12 @@ class RequestReader:
         """Return what a body of a route group means. `admin`: its key has that scope. Raises GatewayError 400."""
         content, data = read_json(data, self._max_depth)
         changes = Changes()
-        model = _model_of(content)
+        model = content.get("model", "")
+        if model.__class__ is not str:
+            model = _no_model(model)
         rules = self._models.get(model, self._default)
-        if (operator := _operator_rules(rules.operator, key_rules)) is not None:
+        operator = rules.operator if key_rules is None else _operator_rules(rules.operator, key_rules)
+        if operator is not None:
             apply_rules(group, content, operator, changes)
         table = TABLES[group]
         surplus: list[str] | None = None
@@ -109,16 +112,15 @@ class RequestReader:
         if changes.changed:
             data = orjson.dumps(content)
         lines = changes.header_lines() if changes.warnings or changes.ruled else ""
-        return RequestContent(content, data, model, lines, choices, prompts, ",".join(changes.ruled))
+        ruled = ",".join(changes.ruled) if changes.ruled else ""
+        return RequestContent(content, data, model, lines, choices, prompts, ruled)
 
 
-def _model_of(content: Mapping[str, Any]) -> str:
-    model = content.get("model")
-    if model is None:
-        return ""
-    if not isinstance(model, str):
-        raise refusal("model", f"must be a string, not {kind(model)}.")
-    return model
+def _no_model(value: object) -> str:
+    """Return the name for a body whose `model` is null. Raises GatewayError for anything else but a string."""
+    if value is not None:
+        raise refusal("model", f"must be a string, not {kind(value)}.")
+    return ""
 
 
 def _operator_rules(model: ModelRules | None, key: ModelRules | None) -> ModelRules | None:

@@ -68,7 +68,7 @@ class Admission:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_rejected: Callable[[Rejection], None] = lambda _: None,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] | None = None,
         opens_in: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._capacity = capacity
@@ -173,8 +173,7 @@ class Admission:
             on_queued(self, entry)
         self._serve()  # the queue may hold only what does not fit, and this may be due before it
         self._arm_timer()
-        if self._closed:
-            self._on_change()
+        self._notify_if_closed()
         try:
             return await grant
         except asyncio.CancelledError:
@@ -196,7 +195,7 @@ class Admission:
             if entry is not None and tokens_used is not None:
                 self._queue.refund(entry, entry.cost - tokens_used)
             self._serve()
-        if self._closed or not self._active:
+        if self._on_change is not None and (self._closed or not self._active):
             self._on_change()
 
     def _serve(self) -> None:
@@ -216,14 +215,21 @@ class Admission:
         grant = entry.payload
         if self._queue.remove(entry):
             self._serve()  # it may have been what the others waited behind
-            if self._closed:
-                self._on_change()
+            self._notify_if_closed()
             return
         if not grant.done() or grant.cancelled():
             return
         # The slot was granted in the same iteration of the event loop as the cancellation.
         if grant.exception() is None:
             grant.result().release()
+
+    def _notify_if_closed(self) -> None:
+        if self._closed and self._on_change is not None:
+            self._on_change()
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` from now on."""
+        self._on_change = on_change
 
     def _arm_timer(self) -> None:
         deadline = self._queue.next_deadline()
@@ -239,8 +245,7 @@ class Admission:
                 entry.payload.set_exception(self._queue_timeout())
         self._serve()  # what the others waited behind may be gone
         self._arm_timer()
-        if self._closed:
-            self._on_change()
+        self._notify_if_closed()
 
     def _retry_after(self, ahead: int) -> int:
         """Return the seconds, rounded up, until `ahead` requests have been served, estimated from recent ones."""

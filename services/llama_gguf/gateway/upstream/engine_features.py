@@ -29,6 +29,11 @@ class EngineFeatures:
         self._process = 0  # the engine that was asked
         self._cache_scopes = False
 
+    @property
+    def known_scopes(self) -> bool:
+        """Whether this process of the engine has said that it keeps the prompts of different scopes apart."""
+        return self._cache_scopes and self._process == self._client.engine_pid
+
     async def cache_scopes(self) -> bool:
         """Return whether the engine keeps the prompts of different scopes apart; False as long as it is not known."""
         if self._process and self._process == self._client.engine_pid:
