@@ -39,6 +39,9 @@ times = st.datetimes(
 ).map(lambda moment: moment.astimezone(dt.UTC))
 _limits = st.none() | st.integers(1, 1_000_000_000)
 _text = st.text(string.ascii_letters + string.punctuation + " é漢😀\u200b\ufeff", max_size=60)
+_parameters = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=20)
+_values = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(-1e9, 1e9) | _text
+_json = _values | st.lists(_values, max_size=3) | st.dictionaries(_text, _values, max_size=3)
 _hex = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
 
@@ -62,6 +65,10 @@ def key_files(draw: st.DrawFn, *, max_size: int = 6) -> KeyFile:
                 tokens_per_minute=draw(_limits),
                 concurrency=draw(_limits),
                 monthly_tokens=draw(_limits),
+                max_output_tokens=draw(st.none() | st.integers(1, 16_777_216)),
+                max_reasoning_tokens=draw(st.none() | st.integers(0, 16_777_216)),
+                strip=draw(st.lists(_parameters, max_size=3).map(tuple)),
+                defaults=draw(st.none() | st.dictionaries(_parameters, _json, min_size=1, max_size=3)),
                 priority=draw(st.sampled_from(("high", "normal", "low"))),
                 expires=draw(st.none() | times),
                 rotated=draw(st.none() | times),

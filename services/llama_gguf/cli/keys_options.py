@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import json
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import click
 from llama_gguf.audit import AuditLog
 from llama_gguf.cli.config_options import config_options, load_or_exit
 from llama_gguf.errors import KeysError
+from llama_gguf.gateway.request.operator_parameters import check_default, check_parameter
 from llama_gguf.keys.admin import KeyAdmin, actor
 from llama_gguf.keys.durations import parse_expiry, parse_span
 from llama_gguf.keys.operations import KeyFields
@@ -28,6 +30,7 @@ from llama_gguf.settings.sections.scope import Scope
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_LIMIT = 1_000_000_000
+MAX_TOKENS = 16_777_216
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +118,37 @@ def _read_id(text: str) -> str:
     return text
 
 
-def _read_limit(text: str) -> int | None:
+def _read_limit(text: str, *, least: int = 1, most: int = MAX_LIMIT) -> int | None:
     if text.lower() == "none":
         return None
-    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or not 1 <= int(text) <= MAX_LIMIT:
-        raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}, or `none`")
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or not least <= int(text) <= most:
+        raise ValueError(f"must be a whole number from {least} to {most}, or `none`")
     return int(text)
+
+
+def _read_strip(text: str) -> tuple[str, ...]:
+    if text.lower() == "none":
+        return ()
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise ValueError("must name at least one parameter; `none` strips nothing")
+    for name in names:
+        check_parameter(name)
+    return names
+
+
+def _read_defaults(text: str) -> dict[str, Any] | None:
+    if text.lower() == "none":
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("must be an object of JSON, or `none`")  # noqa: TRY004 - Parsed shows ValueError
+    for name, value in found.items():
+        check_default(name, value)
+    return found or None
 
 
 def _read_models(text: str) -> tuple[str, ...] | None:
@@ -151,11 +179,26 @@ KEY_ID = Parsed("id", _read_id)
 SPAN = Parsed("span", parse_span)
 
 _LIMIT = Parsed("N|none", _read_limit)
+_TOKENS = Parsed("N|none", functools.partial(_read_limit, most=MAX_TOKENS))
 _FIELDS: tuple[tuple[str, str, Parsed, str], ...] = (
     ("--rate-limit", "requests_per_minute", _LIMIT, "Requests per minute; `none` = the configured default."),
     ("--tpm", "tokens_per_minute", _LIMIT, "Tokens per minute."),
     ("--concurrency", "concurrency", _LIMIT, "Concurrent requests."),
     ("--monthly-tokens", "monthly_tokens", _LIMIT, "Tokens per calendar month."),
+    ("--max-output-tokens", "max_output_tokens", _TOKENS, "Maximum tokens of a completion; a lower one holds."),
+    (
+        "--max-reasoning-tokens",
+        "max_reasoning_tokens",
+        Parsed("N|none", functools.partial(_read_limit, least=0, most=MAX_TOKENS)),
+        "Maximum tokens of reasoning; 0 = none.",
+    ),
+    ("--strip", "strip", Parsed("A,B|none", _read_strip), "Parameters that are left out of its requests."),
+    (
+        "--defaults",
+        "defaults",
+        Parsed("JSON|none", _read_defaults),
+        "Parameters that its requests get unless they set them, as '{\"temperature\": 0.2}'.",
+    ),
     ("--models", "models", Parsed("A,B|all", _read_models), "Models that the key can use; `all` = every model."),
     ("--scopes", "scopes", Parsed("A,B", _read_scopes), "Scopes of the key: inference, metrics, admin."),
     ("--priority", "priority", Parsed("|".join(get_args(Priority)), _read_priority), "Priority in the queue."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 import click
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_gguf.keys.record import KeyRecord
+from llama_gguf.logs import clean
 from llama_gguf.timestamps import utc_text
 
 WIDE = 240
@@ -38,6 +40,10 @@ def as_json(record: KeyRecord, now: dt.datetime) -> dict[str, object]:
         "tokens_per_minute": record.tokens_per_minute,
         "concurrency": record.concurrency,
         "monthly_tokens": record.monthly_tokens,
+        "max_output_tokens": record.max_output_tokens,
+        "max_reasoning_tokens": record.max_reasoning_tokens,
+        "strip": list(record.strip),
+        "defaults": record.defaults or {},
         "priority": record.priority,
         "created": utc_text(record.created),
         "rotated": _time(record.rotated),
@@ -90,6 +96,8 @@ def limits(record: KeyRecord) -> str:
         (record.tokens_per_minute, "tpm"),
         (record.concurrency, "concurrent"),
         (record.monthly_tokens, "per month"),
+        (record.max_output_tokens, "output tokens"),
+        (record.max_reasoning_tokens, "reasoning tokens"),
     )
     return ", ".join(f"{number} {unit}" for number, unit in own if number is not None) or "default"
 
@@ -110,6 +118,10 @@ def details(record: KeyRecord, now: dt.datetime) -> str:
     }
     if end := grace_end(record, now):
         rows["earlier key"] = f"valid until {utc_text(end)}"
+    if record.defaults:
+        rows["defaults"] = clean(json.dumps(record.defaults, ensure_ascii=False))
+    if record.strip:
+        rows["stripped"] = ", ".join(record.strip)
     if record.note:
         rows["note"] = record.note
     return "\n".join(f"{name:<12} {value}" for name, value in rows.items())

@@ -29,8 +29,9 @@ from llama_gguf.gateway.ratelimit.limiter import RateLimiter
 from llama_gguf.gateway.relay.accounting import begin_part, end_part, record_complete_usage
 from llama_gguf.gateway.relay.response_relay import ResponseRelay
 from llama_gguf.gateway.relay.sse import KEEPALIVE_EVENT
-from llama_gguf.gateway.request.changes import Changes
+from llama_gguf.gateway.request.changes import Changes, changed_lines
 from llama_gguf.gateway.request.json_body import read_json
+from llama_gguf.gateway.request.model_rules import apply_to_form, joined, rules_of_key
 from llama_gguf.gateway.request.parts import join_parts, split_parts
 from llama_gguf.gateway.request.reader import LARGE_BODY_BYTES, RequestContent, RequestReader, without_cache
 from llama_gguf.gateway.request.template import check_tools_of_template
@@ -224,11 +225,15 @@ class InferenceRoutes:
                 read_json(raw)  # the engine's own form, from somebody who may do all with it
             return (backend, 0, None)
         admin = "admin" in key.scopes
+        rules = rules_of_key(key)
+        unnamed = self._backends.unnamed(key, route) if self._backends.several else ""
         if len(raw) < LARGE_BODY_BYTES:
-            content = self._reader.read(route.fields_group, raw, admin=admin)
+            content = self._reader.read(route.fields_group, raw, admin=admin, key_rules=rules, unnamed=unnamed)
         else:  # what takes long must not keep the others waiting
             await continue_as_task()
-            content = await asyncio.to_thread(self._reader.read, route.fields_group, raw, admin=admin)
+            content = await asyncio.to_thread(
+                self._reader.read, route.fields_group, raw, admin=admin, key_rules=rules, unnamed=unnamed
+            )
         if content.data is not raw:
             exchange.request.body = content.data
         exchange.warning_lines = content.warning_lines
@@ -268,6 +273,10 @@ class InferenceRoutes:
         form = read_form(request.body, request.headers.get(b"content-type", b""))
         backend, exchange.model = self._backends.choose(form.fields.get("model", ""), key, route)
         exchange.stream = form.stream
+        rules = joined(rules_of_key(key), backend.variants.get(exchange.model, backend.reading).operator)
+        if rules is not None and (changed := apply_to_form(form.fields, rules)):
+            exchange.changed_by_rules = ",".join(changed)
+            exchange.warning_lines = changed_lines(changed)
         exchange.body_type, request.body = form.encode()
         prompt = form.fields.get("prompt", "")
         cost = estimate_transcription_tokens(len(form.file), prompt, form.max_tokens, backend.context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from llama_gguf.errors import KeysError
 from llama_gguf.keys.validation import MAX_PREVIOUS, MAX_ROTATIONS, check
@@ -28,6 +28,10 @@ class KeyFields(TypedDict, total=False):
     tokens_per_minute: int | None
     concurrency: int | None
     monthly_tokens: int | None
+    max_output_tokens: int | None
+    max_reasoning_tokens: int | None
+    strip: tuple[str, ...]
+    defaults: dict[str, Any] | None
     priority: Priority
     expires: dt.datetime | None
     note: str

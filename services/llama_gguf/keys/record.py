@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from llama_gguf.settings.sections.scope import Scope
 
@@ -37,7 +37,8 @@ class RotationMark:
 class KeyRecord:
     """A key: its id, the SHA-256 of its secret in hex, its scopes and limits.
 
-    Limits that are None fall back to the `limits` section; `models` None allows every model. All times are UTC.
+    Limits that are None fall back to the `limits` section; `models` None allows every model. What a request gets
+    (`defaults`), at most asks for (`max_…`) and loses (`strip`) adds to the model's own rules. All times are UTC.
     The constructor checks nothing; `validation.check` does.
     """
 
@@ -51,6 +52,10 @@ class KeyRecord:
     tokens_per_minute: int | None = None
     concurrency: int | None = None
     monthly_tokens: int | None = None
+    max_output_tokens: int | None = None
+    max_reasoning_tokens: int | None = None
+    strip: tuple[str, ...] = ()
+    defaults: dict[str, Any] | None = field(default=None, hash=False)  # JSON values by parameter
     priority: Priority = "normal"
     expires: dt.datetime | None = None
     rotated: dt.datetime | None = None

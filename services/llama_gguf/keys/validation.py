@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreConfig, core_schema
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 VERSION = 1
 MAX_PREVIOUS = 16
 MAX_ROTATIONS = 16
+_MAX_DEFAULTS_CHARACTERS = 4096
+_MAX_DEFAULTS_DEPTH = 16
+_MAX_DEFAULTS_NUMBER = 2**53
 
 _STRICT = CoreConfig(
     extra_fields_behavior="forbid",
@@ -88,6 +91,32 @@ def _printable(value: str) -> str:
     return value
 
 
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    if _size(value, 0) > _MAX_DEFAULTS_CHARACTERS:
+        raise ValueError(f"must not have more than {_MAX_DEFAULTS_CHARACTERS} characters")
+    return value
+
+
+def _size(value: object, depth: int) -> int:
+    """Return roughly how long a value is in JSON. Raises ValueError for what JSON has not, and too many levels."""
+    if depth > _MAX_DEFAULTS_DEPTH:
+        raise ValueError(f"must not have more than {_MAX_DEFAULTS_DEPTH} levels")
+    match value:
+        case dict() if all(isinstance(name, str) for name in value):
+            return 2 + sum(len(name) + 4 + _size(item, depth + 1) for name, item in value.items())
+        case list():
+            return 2 + sum(1 + _size(item, depth + 1) for item in value)
+        case str():
+            return 2 + len(value)
+        case None | bool():
+            return 4
+        case int() if abs(value) < _MAX_DEFAULTS_NUMBER:
+            return 10
+        case float() if abs(value) < _MAX_DEFAULTS_NUMBER:  # not so for NaN
+            return 10
+    raise ValueError("must be values of JSON, numbers up to 2^53")
+
+
 class _Rules:
     """Annotates a dataclass with the rules for its fields; its own annotations are only types."""
 
@@ -115,6 +144,11 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _AuditHead = Annotated[str, Field(pattern=r"^(?:[0-9]{1,18}:[0-9a-f]{64})?$")]
 _Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,8}$")]
 _Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
+_Tokens = Annotated[int, Field(ge=1, le=16_777_216)]
+_ReasoningTokens = Annotated[int, Field(ge=0, le=16_777_216)]
+_Parameter = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
+_Strip = Annotated[tuple[_Parameter, ...], Field(max_length=64)]
+_Defaults = Annotated[dict[_Parameter, Any], Field(min_length=1, max_length=64), AfterValidator(_small)]
 _ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
 _Models = Annotated[tuple[_ModelName, ...], Field(min_length=1, max_length=256)]
 _Note = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
@@ -134,6 +168,10 @@ _Record = Annotated[
         tokens_per_minute=_Limit | None,
         concurrency=_Limit | None,
         monthly_tokens=_Limit | None,
+        max_output_tokens=_Tokens | None,
+        max_reasoning_tokens=_ReasoningTokens | None,
+        strip=_Strip,
+        defaults=_Defaults | None,
         priority=Priority,
         expires=_Time | None,
         rotated=_Time | None,
@@ -164,7 +202,7 @@ _REASONS = {
     **dict.fromkeys(("extra_forbidden", "unexpected_keyword_argument"), "no such field"),
     **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number"),
     **dict.fromkeys(("tuple_type", "frozen_set_type"), "must be a list"),
-    **dict.fromkeys(("dataclass_type", "dataclass_exact_type"), "must be an object"),
+    **dict.fromkeys(("dict_type", "dataclass_type", "dataclass_exact_type"), "must be an object"),
 }
 
 

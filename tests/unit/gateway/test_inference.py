@@ -10,7 +10,7 @@ import pytest
 
 from llama_gguf.gateway.api.multipart import read_form
 from llama_gguf.states import EngineState
-from support.gateway_box import ADMIN_KEY, KEY, key_record
+from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
 from support.http_client import Answer, read_answer, request_bytes
 from support.running_gateway import Running, Start, body_of, chat
 
@@ -321,3 +321,113 @@ async def test_a_refusal_for_concurrency_is_counted_and_the_gateways_own_routes_
     assert counted[0].endswith(" 1.0")
     held.cancel()
     await asyncio.gather(held, return_exceptions=True)
+
+
+# --- the rules of a key ---------------------------------------------------------------------------------------------
+
+CAPPED = "sk-test-capped-0000000000000000000"
+GENERATING = ("/v1/chat/completions", "/v1/completions", "/completion", "/v1/responses", "/v1/messages", "/infill")
+LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+
+
+async def start_capped(start: Start, changes: dict[str, Any] | None = None, **rules: Any) -> Running:
+    running = await start(changes or {})
+    running.box.write_keys((*default_keys(), key_record("capped", CAPPED, **rules)))
+    await running.gateway.reload_keys()
+    return running
+
+
+async def engine_body(running: Running, path: str, **changes: Any) -> tuple[Answer, dict[str, Any]]:
+    """Make a request; return the response, and the body that the engine got ({} if none)."""
+    before = len(running.engine.asked)
+    answer = await running.ask("POST", path, body=body_of(path) | changes, key=CAPPED)
+    asked = [seen for seen in running.engine.asked[before:] if seen.method == "POST"]
+    return answer, json.loads(asked[0].body) if asked else {}
+
+
+@pytest.mark.parametrize("path", GENERATING)
+async def test_a_keys_cap_holds_on_every_route_and_in_every_spelling(start: Start, path: str) -> None:
+    running = await start_capped(start, max_output_tokens=20)
+    tried: list[dict[str, Any]] = [{}, {"n_ctx": 1}]
+    for name in LENGTHS:
+        tried += [{name: value} for value in (21, 10**9, 2**31 - 1, 2**63, -1, -2, 10**30, None, True, "99", 1.5, [1])]
+    tried.append(dict.fromkeys(LENGTHS, 500))
+    for changes in tried:
+        answer, body = await engine_body(running, path, **changes)
+        if answer.status != 200:
+            assert answer.status == 400, changes
+            assert not body
+            continue
+        found = [body[name] for name in LENGTHS if name in body]
+        assert found, changes
+        assert all(type(value) is int and 0 <= value <= 20 for value in found), (changes, body)
+
+
+async def test_an_uploads_length_is_capped_too(start: Start) -> None:
+    running = await start_capped(start, max_output_tokens=20)
+    for asked in (None, "21", "999999999", "7"):
+        headers = {"Content-Type": TYPE}
+        body = upload(model="tiny") if asked is None else upload(model="tiny", max_tokens=asked)
+        answer = await running.ask("POST", "/v1/audio/transcriptions", body=body, headers=headers, key=CAPPED)
+        assert answer.status == 200
+        seen = running.engine.asked[-1]
+        form = read_form(seen.body, seen.headers["content-type"].encode())
+        assert form.max_tokens == min(20, int(asked or 20))
+        told = answer.headers.get("x-changed-parameters")
+        assert told == (None if form.max_tokens == 7 else "max_tokens")
+
+
+async def test_the_lower_of_model_and_key_holds_and_defaults_do_not_lift_it(start: Start) -> None:
+    variant = {"max_output_tokens": 15, "defaults": {"max_tokens": 999, "min_p": 0.3, "temperature": 0.9}}
+    model = {"max_output_tokens": 30, "variants": {"tiny-short": variant}}
+    running = await start_capped(
+        start,
+        {"model": model},
+        max_output_tokens=20,
+        defaults={"max_tokens": 9999, "temperature": 0.1},
+        strip=("seed",),
+    )
+    answer, body = await engine_body(running, "/v1/completions", max_tokens=None, seed=5)
+    assert (body["max_tokens"], body["temperature"], "seed" in body) == (20, 0.1, False)
+    assert set(answer.headers["x-changed-parameters"].split(", ")) == {"seed", "max_tokens", "temperature"}
+    _, body = await engine_body(running, "/v1/completions", model="tiny-short", max_tokens=500)
+    assert (body["max_tokens"], body["temperature"], body["min_p"]) == (15, 0.1, 0.3)
+    line = (await running.lines(2))[-1]
+    assert "max_tokens" in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"thinking_budget_tokens": 9000}),
+        ("/v1/chat/completions", {"reasoning_budget_tokens": -1}),
+        ("/v1/chat/completions", {"reasoning_format": "none", "reasoning_effort": "high"}),
+        ("/v1/responses", {"reasoning": {"effort": "high"}}),
+        ("/v1/messages", {}),
+        ("/v1/messages", {"thinking": {"type": "enabled"}}),
+        ("/v1/messages", {"thinking": {"type": "adaptive"}}),
+        ("/v1/messages", {"thinking": {"type": "enabled", "budget_tokens": "9000"}}),
+        ("/v1/messages", {"thinking": {"type": "disabled"}}),
+    ],
+)
+async def test_a_keys_cap_of_reasoning_holds(start: Start, path: str, changes: dict[str, Any]) -> None:
+    running = await start_capped(start, max_reasoning_tokens=10)
+    answer, body = await engine_body(running, path, **changes)
+    assert answer.status == 200
+    if path == "/v1/messages":
+        assert body["thinking"]["type"] == "enabled"
+        assert 0 <= body["thinking"]["budget_tokens"] <= 10
+    else:
+        given = [body[name] for name in ("reasoning_budget_tokens", "thinking_budget_tokens") if name in body]
+        assert given == [10]
+
+
+async def test_other_keys_are_not_touched_and_an_admins_cap_holds_too(start: Start) -> None:
+    running = await start_capped(start, max_output_tokens=20, scopes=frozenset({"inference", "admin"}))
+    assert (await running.ask("POST", "/v1/completions", body=body_of("/v1/completions"))).status == 200
+    assert json.loads(running.engine.asked[-1].body)["max_tokens"] == 16
+    answer = await running.ask("POST", "/v1/completions", body=body_of("/v1/completions") | {"max_tokens": 99})
+    assert (json.loads(running.engine.asked[-1].body)["max_tokens"], answer.status) == (99, 200)
+    _, body = await engine_body(running, "/v1/completions", max_tokens=99)
+    assert body["max_tokens"] == 20

@@ -47,6 +47,19 @@ def entry(**given: Any) -> dict[str, Any]:
     return {"id": "alice", "digest": HEX, "prefix": "sk-", "created": "2026-01-01T00:00:00Z", **given}
 
 
+def test_a_file_from_before_a_field_was_there_is_rewritten_byte_for_byte() -> None:
+    keys = [
+        entry(scopes=["admin"], models=["a"], requests_per_minute=5, note="é"),
+        {"id": "bob", "digest": "cd" * 32, "prefix": "sk-", "created": "2026-01-01T00:00:00Z", "priority": "low"},
+    ]
+    text = json.dumps({"version": 1, "keys": keys}, indent=2, ensure_ascii=False) + "\n"
+    before = read(text)
+    assert render(before) == text
+    assert [(one.max_output_tokens, one.max_reasoning_tokens, one.strip, one.defaults) for one in before.records] == [
+        (None, None, (), None)
+    ] * 2
+
+
 # --- the JSON format ---------------------------------------------------------------------------------------------
 
 

@@ -15,9 +15,23 @@ from llama_gguf.keys.validation import check
 from support.keys_made import ALICE, NOW, record
 
 
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def test_a_good_record_passes_unchanged() -> None:
     good = record(
-        models=("a",), requests_per_minute=5, expires=NOW, note="né", previous=(PreviousSecret("0" * 64, NOW),)
+        models=("a",),
+        requests_per_minute=5,
+        max_reasoning_tokens=0,
+        strip=("seed",),
+        defaults={"a": {"b": [1, None, "x"]}},
+        expires=NOW,
+        note="né",
+        previous=(PreviousSecret("0" * 64, NOW),),
     )
     assert check(good) == good
 
@@ -50,6 +64,22 @@ def test_times_become_utc() -> None:
         ({"tokens_per_minute": 1_000_000_001}, "tokens_per_minute: should be less than or equal to 1000000000"),
         ({"concurrency": True}, "concurrency: must be a whole number"),
         ({"monthly_tokens": 1.5}, "monthly_tokens: must be a whole number"),
+        ({"max_output_tokens": 0}, "max_output_tokens: should be greater than or equal to 1"),
+        ({"max_output_tokens": "9"}, "max_output_tokens: must be a whole number"),
+        ({"max_output_tokens": True}, "max_output_tokens: must be a whole number"),
+        ({"max_reasoning_tokens": -1}, "max_reasoning_tokens: should be greater than or equal to 0"),
+        ({"max_reasoning_tokens": 10**30}, "max_reasoning_tokens: should be less than or equal to 16777216"),
+        ({"strip": ("a b",)}, "strip.0: has the wrong form"),
+        ({"strip": ("x",) * 65}, "strip: has too many entries"),
+        ({"defaults": ["temperature"]}, "defaults: must be an object"),
+        ({"defaults": {}}, "defaults: must not be empty"),
+        ({"defaults": {"a": float("nan")}}, "defaults: must be values of JSON, numbers up to 2^53"),
+        ({"defaults": {"a": {1}}}, "defaults: must be values of JSON, numbers up to 2^53"),
+        ({"defaults": {"a": -(2**53)}}, "defaults: must be values of JSON, numbers up to 2^53"),
+        ({"defaults": {"a": {1: 2}}}, "defaults: must be values of JSON, numbers up to 2^53"),
+        ({"defaults": {"a": "x" * 4096}}, "defaults: must not have more than 4096 characters"),
+        ({"defaults": {"a": nested(17)}}, "defaults: must not have more than 16 levels"),
+        ({"defaults": {"a": nested(5000)}}, "defaults: must not have more than 16 levels"),
         ({"priority": "urgent"}, "priority: should be 'high', 'normal' or 'low'"),
         ({"expires": dt.datetime(2030, 1, 1)}, "expires: needs a time zone, for example 2030-01-31T12:00:00Z"),  # noqa: DTZ001
         ({"note": "a\nb"}, "note: must not contain control characters"),

@@ -232,11 +232,11 @@ def reading_rules(settings: Settings, variant: Variant | None = None) -> Reading
         max_logit_bias=bounds.max_logit_bias,
         max_grammar_characters=bounds.max_grammar_characters,
     )
-    rules = _operator_rules(settings.model)
+    rules: ModelRules | None = _operator_rules(settings.model)
     if variant is not None:
         rules = joined(_operator_rules(variant, variant.lora), rules)
     choices = min(bounds.max_choices, settings.engine.slots)
-    return ReadingRules(meaning, choices, None if rules.empty else rules)
+    return ReadingRules(meaning, choices, None if rules is None or rules.empty else rules)
 
 
 def _has_projector(settings: Settings) -> bool:

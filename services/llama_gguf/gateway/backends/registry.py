@@ -75,6 +75,13 @@ class ModelBackends:
         if len(errors) == len(self.all):
             raise errors[0]
 
+    def unnamed(self, key: KeyRecord, route: Route) -> str:
+        """Return the model of a request that names none, by whose rules it is read."""
+        return self._unnamed(key, route).name
+
+    def _unnamed(self, key: KeyRecord | None, route: Route) -> ModelBackend:
+        return next((one for one in self.all if _may_serve(one, route, key)), self.first)
+
     def choose(self, requested: str, key: KeyRecord | None, route: Route) -> Chosen:
         """Return the model that a request for `requested` is for. Raises GatewayError 404 or 501.
 
@@ -85,7 +92,7 @@ class ModelBackends:
         if chosen is None:
             if self.several and requested:
                 raise _unknown(requested)
-            one = next((one for one in self.all if _may_serve(one, route, key)), self.first)
+            one = self._unnamed(key, route)
             chosen = Chosen(one, auth.require_model(key, requested, one.names))
         elif key is not None and key.models is not None and requested not in key.models:
             raise _unknown(requested)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from llama_gguf.gateway.http1.message import HeaderLines
 
@@ -37,6 +38,10 @@ class Changes:
 
         They may quote the client's own words: what could end the line or the quotes is replaced.
         """
-        ruled = f"X-Changed-Parameters: {', '.join(self.ruled)}\r\n" if self.ruled else ""
         texts = (_UNQUOTABLE.sub("?", text)[:_MAX_CHARACTERS] for text in self.warnings)
-        return ruled + "".join(f'Warning: 199 llama-gguf "{text}"\r\n' for text in texts)
+        return changed_lines(self.ruled) + "".join(f'Warning: 199 llama-gguf "{text}"\r\n' for text in texts)
+
+
+def changed_lines(names: Sequence[str]) -> HeaderLines:
+    """Return the header that tells a client which parameters the operator's rules have changed."""
+    return f"X-Changed-Parameters: {', '.join(names)}\r\n" if names else ""

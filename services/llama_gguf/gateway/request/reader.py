@@ -74,15 +74,20 @@ class RequestReader:
         self._models = models or {}
         self._max_depth = max_depth
 
-    def read(self, group: str, data: bytes, *, admin: bool, key_rules: ModelRules | None = None) -> RequestContent:
-        """Return what a body of a route group means. `admin`: its key has that scope. Raises GatewayError 400."""
+    def read(
+        self, group: str, data: bytes, *, admin: bool, key_rules: ModelRules | None = None, unnamed: str = ""
+    ) -> RequestContent:
+        """Return what a body of a route group means. `admin`: its key has that scope. Raises GatewayError 400.
+
+        `unnamed`: the model of a body that names none, where it is not the default.
+        """
         content, data = read_json(data, self._max_depth)
         changes = Changes()
         model = content.get("model", "")
         if model.__class__ is not str:
             model = _no_model(model)
-        rules = self._models.get(model, self._default)
-        operator = rules.operator if key_rules is None else _operator_rules(rules.operator, key_rules)
+        rules = self._models.get(model or unnamed, self._default)
+        operator = rules.operator if key_rules is None else joined(key_rules, rules.operator)
         if operator is not None:
             apply_rules(group, content, operator, changes)
         table = TABLES[group]
@@ -121,12 +126,6 @@ def _no_model(value: object) -> str:
     if value is not None:
         raise refusal("model", f"must be a string, not {kind(value)}.")
     return ""
-
-
-def _operator_rules(model: ModelRules | None, key: ModelRules | None) -> ModelRules | None:
-    if model is None or key is None:
-        return key if model is None else model
-    return joined(key, model)
 
 
 def without_cache(group: str, content: RequestContent) -> bytes:

@@ -76,6 +76,8 @@ def test_generate_with_every_option(cli: Cli) -> None:
         *("--rate-limit", "60", "--tpm", "1000", "--concurrency", "2", "--monthly-tokens", "1000000"),
         *("--models", "a, b,a", "--scopes", "inference,metrics", "--priority", "high"),
         *("--expires", "2099-01-31T12:00:00+02:00", "--note", "for é [bold]"),
+        *("--max-output-tokens", "500", "--max-reasoning-tokens", "0", "--strip", "seed, logprobs,seed"),
+        *("--defaults", '{"temperature": 0.5, "chat_template_kwargs": {"enable_thinking": false}}'),
     )
     made = cli.json("generate", "alice", *options)
     assert re.fullmatch(KEY, made.pop("key"))
@@ -89,6 +91,10 @@ def test_generate_with_every_option(cli: Cli) -> None:
         "tokens_per_minute": 1000,
         "concurrency": 2,
         "monthly_tokens": 1_000_000,
+        "max_output_tokens": 500,
+        "max_reasoning_tokens": 0,
+        "strip": ["seed", "logprobs"],
+        "defaults": {"temperature": 0.5, "chat_template_kwargs": {"enable_thinking": False}},
         "priority": "high",
         "rotated": None,
         "expires": "2099-01-31T10:00:00Z",
@@ -96,6 +102,59 @@ def test_generate_with_every_option(cli: Cli) -> None:
         "note": "for é [bold]",
     }
     assert cli.json("show", "alice") == {**made, "created": created, "prefix": prefix}
+
+
+def test_what_requests_of_a_key_get_is_shown_recorded_and_removed(cli: Cli) -> None:
+    cli.out("generate", "alice", "--max-output-tokens", "500", "--defaults", '{"min_p": 0.1}', "--strip", "seed")
+    assert "500 output tokens" in cli.out("list")
+    shown = cli.out("show", "alice")
+    assert 'defaults     {"min_p": 0.1}\n' in shown
+    assert "stripped     seed" in shown
+    cli.out("update", "alice", "--max-output-tokens", "none", "--defaults", "none", "--strip", "none")
+    (record,) = load(cli.file).keys.records
+    assert (record.max_output_tokens, record.defaults, record.strip) == (None, None, ())
+    details = [entry.details for entry in entries(cli.log)]
+    assert (details[0]["max_output_tokens"], details[0]["defaults"], details[0]["strip"]) == (
+        500,
+        ["min_p: 0.1"],
+        ["seed"],
+    )
+    assert details[1] == {"max_output_tokens": None, "defaults": None, "strip": None}
+    assert "defaults" not in cli.file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--max-output-tokens", "0", "from 1 to 16777216"),
+        ("--max-output-tokens", "16777217", "from 1 to 16777216"),
+        ("--max-output-tokens", "-1", "from 1 to 16777216"),
+        ("--max-output-tokens", "\uff11\uff10", "from 1 to 16777216"),
+        ("--max-reasoning-tokens", "1.5", "from 0 to 16777216"),
+        ("--strip", "temprature", "did you mean temperature?"),
+        ("--strip", "messages", "what a request is for"),
+        ("--strip", ",", "at least one"),
+        ("--defaults", "{", "an object of JSON"),
+        ("--defaults", "[1]", "an object of JSON"),
+        ("--defaults", "[" * 100_000, "an object of JSON"),
+        ("--defaults", '{"temperature": "hot"}', "`temperature` must be a number, not a string"),
+        ("--defaults", '{"max_tokens": 1e99}', "`max_tokens` must be a whole number"),
+        ("--defaults", '{"model": "other"}', "what a request is for"),
+        ("--defaults", '{"id_slot": 1}', "no parameter that clients can set"),
+        ("--defaults", '{"temperature": null}', "null sets nothing"),
+    ],
+)
+def test_rules_that_no_request_could_have_are_refused(cli: Cli, option: str, value: str, says: str) -> None:
+    error = cli.fails("generate", "alice", option, value)
+    assert isinstance(error, click.BadParameter)
+    assert says in error.message
+    assert not cli.file.exists()
+
+
+def test_numbers_that_json_does_not_have(cli: Cli) -> None:
+    for text in ('{"temperature": NaN}', '{"temperature": Infinity}'):
+        assert isinstance(cli.fails("generate", "alice", "--defaults", text), (click.BadParameter, KeysError))
+        assert not cli.file.exists()
 
 
 def test_rotate_keeps_the_limits_and_the_old_key_for_its_grace(cli: Cli) -> None:

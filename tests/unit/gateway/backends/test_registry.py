@@ -150,3 +150,10 @@ async def test_properties_are_those_of_the_model_in_the_query(running: RunningMo
         assert answer.status == 200
         assert len(running.supervisord.engines[program].seen) > before
     assert (await running.ask("GET", "/props?model=x", key="sk-test-admin-000000000000000000000")).status == 404
+
+
+async def test_a_request_that_names_no_model_has_the_rules_of_the_one_that_serves_it(running: RunningModels) -> None:
+    """Not those of the first model of the configuration, which does something else."""
+    assert await served_by(running, "/v1/completions", model=None, max_tokens=500) == (200, "chat")
+    seen = posted(running.supervisord.engines["engine-chat"])[-1]
+    assert json.loads(seen.body)["max_tokens"] == 64

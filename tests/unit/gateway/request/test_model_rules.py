@@ -9,7 +9,14 @@ import pytest
 
 from llama_gguf.gateway.request.changes import Changes
 from llama_gguf.gateway.request.fields import TABLES
-from llama_gguf.gateway.request.model_rules import ModelRules, apply_rules, joined
+from llama_gguf.gateway.request.model_rules import (
+    ModelRules,
+    apply_rules,
+    apply_to_form,
+    joined,
+    rules_of_key,
+)
+from support.gateway_box import key_record
 
 BODIES: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "hi"}]},
@@ -95,14 +102,69 @@ def test_reasoning_is_bounded(group: str) -> None:
     [
         (None, 50, {"type": "enabled", "budget_tokens": 50}),
         ({"type": "enabled", "budget_tokens": 9000}, 50, {"type": "enabled", "budget_tokens": 50}),
-        ({"type": "enabled", "budget_tokens": 9000}, 0, {"type": "disabled"}),
+        ({"type": "enabled", "budget_tokens": 9000}, 0, {"type": "enabled", "budget_tokens": 0}),
         ({"type": "enabled", "budget_tokens": 10}, 50, {"type": "enabled", "budget_tokens": 10}),
-        ({"type": "disabled"}, 50, {"type": "disabled"}),
+        # llama-server gives only `enabled` a budget: of none, or what is no number, 10000 tokens
+        ({"type": "enabled"}, 50, {"type": "enabled", "budget_tokens": 50}),
+        ({"type": "adaptive"}, 50, {"type": "enabled", "budget_tokens": 50}),
+        ({}, 50, {"type": "enabled", "budget_tokens": 50}),
+        ({"type": "disabled", "budget_tokens": 9000}, 50, {"type": "enabled", "budget_tokens": 0}),
+        *(
+            ({"type": "enabled", "budget_tokens": wrong}, 50, {"type": "enabled", "budget_tokens": 50})
+            for wrong in (-1, -(10**30), 10**30, "10", 10.5, True, None, [1], {"x": 1})
+        ),
     ],
 )
 def test_reasoning_of_anthropics_clients_is_bounded(thinking: object, maximum: int, becomes: object) -> None:
     body = BODIES["messages"] | ({} if thinking is None else {"thinking": thinking})
-    assert ruled("messages", body, max_reasoning_tokens=maximum)[0]["thinking"] == becomes
+    content, _ = ruled("messages", body, max_reasoning_tokens=maximum)
+    assert content["thinking"] == becomes
+    off = content["thinking"]["budget_tokens"] == 0
+    assert content.get("chat_template_kwargs") == ({"enable_thinking": False} if off else None)
+
+
+def test_a_template_that_thinks_all_the_same_is_bounded_too() -> None:
+    """A client's own wish for its template stays; the budget does not follow from it."""
+    body = BODIES["messages"] | {"thinking": {"type": "disabled"}, "chat_template_kwargs": {"enable_thinking": True}}
+    content, _ = ruled("messages", body, max_reasoning_tokens=50)
+    assert content["thinking"] == {"type": "enabled", "budget_tokens": 0}
+    assert content["chat_template_kwargs"] == {"enable_thinking": True}
+    values: tuple[object, ...] = ([], "off", 1)
+    for wrong in values:
+        assert (
+            ruled("messages", BODIES["messages"] | {"thinking": wrong}, max_reasoning_tokens=5)[0]["thinking"] == wrong
+        )
+
+
+def test_a_default_does_not_contradict_what_a_client_says_in_other_words() -> None:
+    content, told = ruled("chat", BODIES["chat"] | {"max_completion_tokens": 80}, defaults={"max_tokens": 50})
+    assert ("max_tokens" in content, told) == (False, ())
+    form = {"response_format": {"type": "json_object"}}
+    content, told = ruled("chat", BODIES["chat"] | form, defaults={"grammar": 'root ::= "x"'})
+    assert ("grammar" in content, told) == (False, ())
+
+
+def test_the_rules_of_a_key() -> None:
+    assert rules_of_key(key_record("a", "k" * 20)) is None
+    whole = key_record(
+        "a", "k" * 20, max_output_tokens=5, max_reasoning_tokens=0, strip=("seed",), defaults={"min_p": 0.1}
+    )
+    assert rules_of_key(whole) == ModelRules({"min_p": 0.1}, 5, 0, frozenset({"seed"}))
+    assert rules_of_key(key_record("a", "k" * 20, max_reasoning_tokens=0)) == ModelRules(max_reasoning_tokens=0)
+
+
+@pytest.mark.parametrize("given", [None, "11", "0099", "999999999"])
+def test_an_upload_is_bounded(given: str | None) -> None:
+    fields = {"language": "en"} | ({} if given is None else {"max_tokens": given})
+    assert apply_to_form(fields, ModelRules(max_output_tokens=10)) == ("max_tokens",)
+    assert fields == {"language": "en", "max_tokens": "10"}
+
+
+def test_what_an_upload_may_have_stays() -> None:
+    fields = {"language": "en", "max_tokens": "3", "stream": "true"}
+    assert apply_to_form(fields, ModelRules(max_output_tokens=10, strip=frozenset({"stream", "seed"}))) == ()
+    assert apply_to_form(fields, ModelRules(strip=frozenset({"language"}))) == ("language",)
+    assert fields == {"max_tokens": "3", "stream": "true"}
 
 
 def test_what_is_stripped_is_gone_but_not_the_request_itself() -> None:
@@ -121,6 +183,8 @@ def test_adapters_of_a_variant() -> None:
 def test_rules_join_and_the_lower_bound_holds() -> None:
     above = ModelRules({"a": 1}, 10, None, frozenset({"x"}), (1.0,))
     below = ModelRules({"a": 2, "b": 3}, 5, 7, frozenset({"y"}))
+    assert joined(None, None) is None
+    assert joined(above, None) is joined(None, above) is above
     assert joined(above, below) == ModelRules({"a": 1, "b": 3}, 5, 7, frozenset({"x", "y"}), (1.0,))
     assert ModelRules().empty
     assert not above.empty
