@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -325,6 +326,44 @@ def test_a_model_that_cannot_be_loaded_fails_alone(
         assert box.complete("b", key="bob").status == 503
         assert text_of(box, "a")
         assert box.appliance.ping() == 200
+        loaded = by_command(box, "load", "b")
+        assert loaded.returncode == 69, loaded.stdout
+        assert "error: b could not be loaded: " in loaded.stderr
+        assert "hint: " in loaded.stderr
+        status = box.appliance.status()
+        shown = {one["name"]: one for one in status["models"]}
+        assert (status["state"], shown["a"]["state"], shown["b"]["state"]) == ("ready", "serving", "failed")
+        assert shown["a"]["memory"]["anonymous_bytes"] > 0
+        assert shown["b"]["failure"]["program"] == "engine-b"
+        assert shown["b"]["failure"]["summary"]
+        assert status["failure"] is None
+
+
+def by_command(box: ManyModels, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `llama-gguf models` as an operator."""
+    key = box.appliance.folder / "operator.key"
+    key.write_text(box.keys["admin"])
+    return box.appliance.cli("models", *arguments, "--run-dir", str(box.appliance.run_dir), "--key-file", str(key))
+
+
+def test_an_operator_does_the_same_at_the_command_line(
+    tmp_path: Path, engine_binary: Path, weights: dict[str, Path], alone: Any
+) -> None:
+    with many_models(tmp_path, engine_binary, on_demand(weights), memory=room_for_one(alone[1])) as box:
+        for words, says in (
+            (("load", "a"), "a: loaded\n"),
+            (("load", "b"), "b: loaded\n"),
+            (("pin", "c"), "c: loaded, pinned\n"),
+            (("unpin", "c"), "c: loaded\n"),
+            (("unload", "c"), "c: unloaded\n"),
+        ):
+            done = by_command(box, *words)
+            assert (done.returncode, done.stdout) == (0, says), done.stderr
+        assert box.states() == dict.fromkeys(NAMES, "unloaded")
+        status = box.appliance.status()
+        assert [one["residency"] for one in status["models"]] == ["unloaded"] * 3
+        assert (status["state"], [one["state"] for one in status["models"]]) == ("ready", ["unloaded"] * 3)
+        assert box.keys["admin"] not in box.appliance.stdout + box.appliance.stderr
 
 
 def test_idle_models_leave_and_nothing_but_a_request_loads_them(

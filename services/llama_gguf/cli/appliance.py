@@ -13,7 +13,8 @@ from typing import Any
 from llama_gguf.cli.config_options import find_config
 from llama_gguf.cli.process_memory import ProcessMemory, read_process_memory
 from llama_gguf.errors import ExitCode
-from llama_gguf.rundir import engine_phase, engine_variant
+from llama_gguf.models.source import served_names
+from llama_gguf.rundir import engine_phase, engine_reduction, engine_variant, residency
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.crashes import Crash, CrashFile
@@ -27,9 +28,24 @@ from llama_gguf.settings import RUN_DIR_VARIABLE, RunDir, locate
 from llama_gguf.settings.health_paths import DETAILS
 from llama_gguf.settings.hosts import from_here, is_wildcard
 from llama_gguf.settings.loading.load import InvalidConfigError, load
-from llama_gguf.states import STOPPED, ServiceState
+from llama_gguf.states import STOPPED, Residency, ServiceState
 
 _HEALTH_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFacts:
+    """What the run directory says of one of several models."""
+
+    name: str  # for clients
+    program: str
+    required: bool
+    on_demand: bool
+    residency: Residency | None = None  # as the gateway has recorded it; None where it has never stopped the engine
+    engine: EnginePhase | None = None
+    failure: Failure | None = None  # why it was given up while the appliance goes on
+    variant: EngineVariant | None = None
+    reduced: Mapping[str, int | str] = field(default_factory=dict)  # engine settings, after it ran out of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +57,12 @@ class Facts:
     programs: tuple[ProgramInfo, ...]
     crashes: tuple[Crash, ...]
     health: dict[str, Any] | None  # the health server's response; None if there is none
-    engine: EnginePhase | None  # the engine program's own phase: more detailed than the health server's
+    engine: EnginePhase | None  # the engine program's own phase, of several the first's: more detailed than health's
     failure: Failure | None
     variant: EngineVariant | None = None  # of the engine's CPU code
     was_ready: bool = False
     memory: Mapping[str, ProcessMemory] = field(default_factory=dict)  # by program
+    models: tuple[ServedFacts, ...] = ()  # each of several
 
     @property
     def running(self) -> bool:
@@ -72,8 +89,26 @@ class Facts:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """Warnings of the engine while it runs."""
-        return self.engine.warnings if self.running and self.engine else ()
+        """Warnings of a single engine while it runs."""
+        return self.engine.warnings if self.running and self.engine and not self.models else ()
+
+    def warnings_of(self, model: ServedFacts) -> tuple[Notice, ...]:
+        """Return the warnings of one of several engines while it runs."""
+        runs = any(one.name == model.program and one.pid for one in self.programs)
+        return model.engine.warnings if runs and model.engine else ()
+
+    def state_of(self, model: ServedFacts) -> str:
+        """Return what one of several models does: as the health server sees it; without one, what the files say."""
+        if self.running and self.health:
+            seen = self.health.get("models") or []
+            if len(seen) == len(self.models):
+                return str(seen[self.models.index(model)]["phase"])
+        if model.failure:
+            return ServiceState.FAILED
+        if not self.running:
+            return STOPPED
+        info = next((one for one in self.programs if one.name == model.program), None)
+        return model.residency or (info.state.lower() if info else STOPPED)
 
     def restarts(self, program: str) -> int:
         """Return how often `program` exited unexpectedly since the appliance was started."""
@@ -110,18 +145,43 @@ def inspect(run: RunDir) -> Facts:
         programs = tuple(Supervisord(run.supervisord_socket).programs())
     except SupervisordError:
         programs = ()
+    models = _read_models(snapshot) if snapshot and snapshot.settings.models else ()
+    own = run.of_engine(models[0].program) if models else run
     return Facts(
         run=run,
         snapshot=snapshot,
         programs=programs,
         crashes=tuple(CrashFile(run.crashes).read()),
         health=ask_health(snapshot) if snapshot else None,
-        engine=engine_phase.read(run.engine_phase),
+        engine=engine_phase.read(own.engine_phase),
         failure=failures.read(run.failure),
-        variant=engine_variant.read(run.engine_variant),
+        variant=engine_variant.read(own.engine_variant),
         was_ready=run.ready.exists(),
         memory={info.name: found for info in programs if info.pid and (found := read_process_memory(info.pid))},
+        models=models,
     )
+
+
+def _read_models(snapshot: Snapshot) -> tuple[ServedFacts, ...]:
+    stopped = residency.read(snapshot.locations.run.residency)
+    found = []
+    for one in snapshot.models:
+        run = snapshot.locations.run.of_engine(one.program)
+        reduction = engine_reduction.read(run.engine_reduction)
+        found.append(
+            ServedFacts(
+                name=served_names(one.settings.model)[0],
+                program=one.program,
+                required=one.required,
+                on_demand=one.on_demand,
+                residency=stopped[one.program].state if one.program in stopped else None,
+                engine=engine_phase.read(run.engine_phase),
+                failure=failures.read(run.engine_failure),
+                variant=engine_variant.read(run.engine_variant),
+                reduced=reduction.values if reduction else {},
+            )
+        )
+    return tuple(found)
 
 
 def ask_health(snapshot: Snapshot) -> dict[str, Any] | None:

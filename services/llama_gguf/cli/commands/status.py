@@ -10,13 +10,15 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from llama_gguf.cli.appliance import Facts, find_run_dir, inspect, public_url
+from llama_gguf.cli.appliance import Facts, ServedFacts, find_run_dir, inspect, public_url
 from llama_gguf.cli.config_options import config_options
 from llama_gguf.cli.process_memory import ProcessMemory
 from llama_gguf.rundir import engine_variant
 from llama_gguf.rundir import failure as failures
-from llama_gguf.rundir.notices import notices_as_data
+from llama_gguf.rundir.failure import Failure
+from llama_gguf.rundir.notices import Notice, notices_as_data
 from llama_gguf.states import ServiceState
 from llama_gguf.timestamps import utc_text
 
@@ -62,19 +64,44 @@ def as_dict(facts: Facts) -> dict[str, Any]:
             }
             for info in facts.programs
         ],
+        "models": [_model_as_dict(facts, one) for one in facts.models],
         "warnings": notices_as_data(facts.notices),
         "health": facts.health,
         "engine": facts.engine.as_data() if facts.engine else None,
         "cpu_variant": engine_variant.summary(facts.variant),
-        "failure": None
-        if facts.failure is None
-        else {
-            "program": facts.failure.program,
-            "summary": facts.failure.summary,
-            "cause": facts.failure.cause,
-            "fix": facts.failure.fix,
-            "at": utc_text(facts.failure.at, "seconds"),
-        },
+        "failure": _failure_as_dict(facts.failure),
+    }
+
+
+def _failure_as_dict(failure: Failure | None) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    return {
+        "program": failure.program,
+        "summary": failure.summary,
+        "cause": failure.cause,
+        "fix": failure.fix,
+        "at": utc_text(failure.at, "seconds"),
+    }
+
+
+def _model_as_dict(facts: Facts, model: ServedFacts) -> dict[str, Any]:
+    """Return one of several models; restarts and the last end are also in `programs`, if its program is there."""
+    return {
+        "name": model.name,
+        "program": model.program,
+        "state": facts.state_of(model),
+        "residency": model.residency,
+        "required": model.required,
+        "on_demand": model.on_demand,
+        "restarts": facts.restarts(model.program),
+        "last_end": _last_end(facts, model.program) or None,
+        "memory": _memory_as_dict(facts.memory.get(model.program)),
+        "reduced": dict(model.reduced),
+        "warnings": notices_as_data(facts.warnings_of(model)),
+        "engine": model.engine.as_data() if model.engine else None,
+        "cpu_variant": engine_variant.summary(model.variant),
+        "failure": _failure_as_dict(model.failure),
     }
 
 
@@ -89,16 +116,43 @@ def show(facts: Facts, console: Console) -> None:
             last = _last_end(facts, info.name) or info.problem
             table.add_row(info.name, info.state.lower(), str(info.pid or ""), uptime, restarts, last)
         console.print(table)
+    if facts.models:
+        _show_models(facts, console)
     for notice in facts.notices:
-        hint = f"; {notice.hint}" if notice.hint else ""
-        console.print(f"warning[{notice.code}]: {notice.message}{hint}", markup=False, highlight=False)
+        console.print(_warning(notice), markup=False, highlight=False)
     if line := _cpu_variant(facts):
         console.print(line, markup=False, highlight=False)
     if memory := facts.memory.get("engine"):
         console.print(f"memory of the engine: {_memory_as_text(memory)}", **_PLAIN)
     if facts.failure:
-        text = failures.render(facts.failure, facts.run.log(facts.failure.program))
-        console.print(f"last failure, {utc_text(facts.failure.at, 'seconds')}:\n{text}", end="", **_PLAIN)
+        _show_failure("last failure", facts.failure, facts, console)
+
+
+def _show_models(facts: Facts, console: Console) -> None:
+    """Print each of several models: its state and memory, its warnings, and why it failed while others go on."""
+    table = Table("model", "state", "memory", "notes", box=None, pad_edge=False)
+    for one in facts.models:
+        memory = facts.memory.get(one.program)
+        notes = ["on demand"] * one.on_demand + ["not required"] * (not one.required and not one.on_demand)
+        notes += [f"{name} reduced to {value}" for name, value in one.reduced.items()]
+        size = _memory_as_text(memory) if memory else ""
+        table.add_row(Text(one.name), facts.state_of(one), size, Text(", ".join(notes)))
+    console.print(table)
+    for one in facts.models:
+        for notice in facts.warnings_of(one):
+            console.print(f"{one.name}: {_warning(notice)}", markup=False, highlight=False)
+    for one in facts.models:
+        if one.failure:
+            _show_failure(f"{one.name} failed", one.failure, facts, console)
+
+
+def _warning(notice: Notice) -> str:
+    return f"warning[{notice.code}]: {notice.message}{f'; {notice.hint}' if notice.hint else ''}"
+
+
+def _show_failure(what: str, failure: Failure, facts: Facts, console: Console) -> None:
+    text = failures.render(failure, facts.run.log(failure.program))
+    console.print(f"{what}, {utc_text(failure.at, 'seconds')}:\n{text}", end="", **_PLAIN)
 
 
 def _readiness(facts: Facts) -> str:
@@ -107,7 +161,9 @@ def _readiness(facts: Facts) -> str:
     address = public_url(facts.snapshot) if facts.snapshot else ""
     if facts.health is None:
         return f"{address}, the health server does not answer"
-    detail = facts.engine.detail if facts.engine and facts.state == ServiceState.STARTING else ""
+    # Of several models, health names the one that it waits for.
+    engine = next((one.engine for one in facts.models if one.name == facts.health["model"]), facts.engine)
+    detail = engine.detail if engine and facts.state == ServiceState.STARTING else ""
     parts = [address, facts.health["model"], facts.health["phase"], detail, facts.health["reason"]]
     progress = facts.health.get("progress") or {}
     if progress.get("percent") is not None:

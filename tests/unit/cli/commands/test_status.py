@@ -10,20 +10,23 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from llama_gguf.cli.appliance import Facts
+from llama_gguf.cli.appliance import Facts, inspect
 from llama_gguf.cli.commands.status import as_dict, show, status
 from llama_gguf.cli.process_memory import ProcessMemory
+from llama_gguf.rundir import engine_reduction, engine_variant, residency
 from llama_gguf.rundir import failure as failures
 from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.crashes import Crash
 from llama_gguf.rundir.engine_phase import EnginePhase
+from llama_gguf.rundir.engine_reduction import EngineReduction
 from llama_gguf.rundir.engine_variant import EngineVariant, Rejected
 from llama_gguf.rundir.failure import Failure
 from llama_gguf.rundir.notices import Notice
+from llama_gguf.rundir.residency import EngineResidency
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.rundir.supervisord_client import ProgramInfo
 from llama_gguf.settings import RunDir, locate, parse
-from llama_gguf.states import Phase
+from llama_gguf.states import Phase, Residency
 
 SETTINGS = parse({"model": {"path": "/m"}, "health": {"host": "127.0.0.1", "port": 1}})
 SNAPSHOT = Snapshot(settings=SETTINGS, locations=locate(SETTINGS, {}))
@@ -196,3 +199,124 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.output.startswith("failed: nothing runs in ")
     done = CliRunner().invoke(status, ["--run-dir", str(tmp_path), "--json"])
     assert json.loads(done.output)["state"] == "failed"
+
+
+# --- several models --------------------------------------------------------------------------------------------------
+
+SEVERAL = parse(
+    {
+        "models": {
+            "chat": {"path": "/m", "aliases": ["gpt-4o"]},
+            "embed": {"path": "/e", "load": "on_demand"},
+            "draw": {"path": "/d", "required": False},
+        },
+        "health": {"host": "127.0.0.1", "port": 1},
+    }
+)
+BROKEN = Failure("engine-draw", 1, None, "engine-draw keeps crashing", "a bad file", "fetch it again", ("x",), 0.0)
+
+
+def several_on(run: RunDir, **changes: Any) -> Facts:
+    """The facts of three models from the files of a run directory, as if their programs ran."""
+    shot = Snapshot(settings=SEVERAL, locations=replace(locate(SEVERAL, {}), run=run))
+    snapshots.write(shot, run.snapshot)
+    programs = tuple(
+        ProgramInfo(f"engine-{name}", state, pid, 5 if pid else 0, "")
+        for name, state, pid in (("chat", "RUNNING", 7), ("embed", "STOPPED", 0), ("draw", "FATAL", 0))
+    )
+    crashes = (Crash("engine-draw", 5, 0.0, None, "SIGKILL"), Crash("engine-chat", 6, 60.0, 1, None))
+    memory = {"engine-chat": ProcessMemory(100 << 20, 0, 0)}
+    return replace(inspect(run), **{"programs": programs, "crashes": crashes, "memory": memory, **changes})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path)
+    engine = run.of_engine("engine-chat")
+    warned = EnginePhase(Phase.STARTING, "chat", "a detail", pid=7, warnings=(Notice("no-gpu", "no [GPU]", "get one"),))
+    engine.engine_phase.write_text(json.dumps(warned.as_data()))
+    engine_reduction.write(EngineReduction({"slots": 2}), engine.engine_reduction)
+    engine_variant.write(EngineVariant("zen4", 7), engine.engine_variant)
+    residency.write({"engine-embed": EngineResidency(Residency.UNLOADED)}, run.residency)
+    failures.write(BROKEN, run.of_engine("engine-draw").engine_failure)
+    return run
+
+
+def test_each_of_several_models_is_shown(run: RunDir) -> None:
+    shown = text(several_on(run, health=None, was_ready=True))
+    lines = shown.splitlines()
+    rows = {line.split()[0]: line.split(None, 2)[1:] for line in lines if not line.startswith("draw failed,")}
+    assert rows["chat"] == ["running", "100 MiB anonymous, 0 MiB of mapped files  slots reduced to 2"]
+    assert rows["embed"][0] == "unloaded"
+    assert "on demand" in rows["embed"][1]
+    assert rows["draw"][0] == "failed"
+    assert "not required" in rows["draw"][1]
+    assert "chat: warning[no-gpu]: no [GPU]; get one" in lines
+    assert "CPU variant: zen4" in lines
+    assert "draw failed, 1970-01-01T00:00:00Z:" in lines
+    assert "fix: fetch it again" in shown
+    assert "last failure" not in shown  # the appliance goes on
+
+
+def test_what_health_sees_of_each_model_counts(run: RunDir) -> None:
+    models = [
+        {"name": name, "phase": phase}
+        for name, phase in (("chat", "serving"), ("embed", "unloaded"), ("draw", "failed"))
+    ]
+    found = several_on(run, health={**READY, "model": "chat", "models": models})
+    assert [found.state_of(one) for one in found.models] == ["serving", "unloaded", "failed"]
+    assert (found.state, found.exit_code) == ("ready", 0)
+    starting = several_on(run, health={**READY, "state": "starting", "model": "chat", "models": models})
+    assert "a detail" in text(starting)
+
+
+def test_the_json_of_several_models(run: RunDir) -> None:
+    shown = json.loads(json.dumps(as_dict(several_on(run, health=None))))
+    chat, embed, draw = shown["models"]
+    assert {
+        name: chat[name] for name in ("name", "program", "state", "residency", "restarts", "last_end", "reduced")
+    } == {
+        "name": "chat",
+        "program": "engine-chat",
+        "state": "running",
+        "residency": None,
+        "restarts": 1,
+        "last_end": "exit status 1 at 1970-01-01T00:01:00Z",
+        "reduced": {"slots": 2},
+    }
+    assert chat["memory"]["anonymous_bytes"] == 100 << 20
+    assert [warning["code"] for warning in chat["warnings"]] == ["no-gpu"]
+    assert (chat["engine"]["detail"], chat["cpu_variant"]["name"], chat["failure"]) == ("a detail", "zen4", None)
+    assert (embed["state"], embed["residency"], embed["on_demand"], embed["required"]) == (
+        "unloaded",
+        "unloaded",
+        True,
+        False,
+    )
+    assert (draw["state"], draw["required"]) == ("failed", False)
+    assert (draw["failure"]["cause"], draw["failure"]["fix"]) == ("a bad file", "fetch it again")
+    assert draw["last_end"].startswith("SIGKILL")
+    assert shown["engine"]["model"] == "chat"
+    assert shown["failure"] is None
+
+
+def test_several_models_of_an_appliance_that_is_gone(run: RunDir) -> None:
+    gone = several_on(run, programs=(), health=None, memory={})
+    assert [gone.state_of(one) for one in gone.models] == ["stopped", "stopped", "failed"]
+    assert as_dict(gone)["models"][0]["warnings"] == []
+
+
+def test_damaged_files_of_engines_are_no_defect(run: RunDir) -> None:
+    for name in ("chat", "embed", "draw"):
+        engine = run.of_engine(f"engine-{name}")
+        for path in (engine.engine_phase, engine.engine_failure, engine.engine_reduction, engine.engine_variant):
+            path.write_bytes(b'{"\xff')
+    run.residency.write_text('{"engine-chat": {"state": "asleep"}}')
+    shown = as_dict(several_on(run, health={**READY, "models": [1]}))
+    assert [one["state"] for one in shown["models"]] == ["running", "stopped", "fatal"]
+    assert text(several_on(run, health={**READY, "models": None}))
+
+
+def test_one_model_has_no_list_of_models() -> None:
+    assert as_dict(facts())["models"] == []
+    assert "model " not in text(facts())
