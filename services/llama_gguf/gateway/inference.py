@@ -241,6 +241,8 @@ class InferenceRoutes:
         backend, exchange.model = self._backends.choose(content.model, key, route)
         if not route.generates:
             return (backend, 0, None)
+        if content.choices > 1:
+            backend.check_choices(content)
         if "tools" in content.fields:
             await self._check_tools(exchange, backend, content.fields)
         exchange.stream = content.fields.get("stream", False)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from llama_gguf.gateway.api.multipart import read_form
+from llama_gguf.rundir import engine_reduction
+from llama_gguf.rundir.engine_reduction import EngineReduction
 from llama_gguf.states import EngineState
 from support.gateway_box import ADMIN_KEY, KEY, default_keys, key_record
 from support.http_client import Answer, read_answer, request_bytes
@@ -431,3 +433,83 @@ async def test_other_keys_are_not_touched_and_an_admins_cap_holds_too(start: Sta
     assert (json.loads(running.engine.asked[-1].body)["max_tokens"], answer.status) == (99, 200)
     _, body = await engine_body(running, "/v1/completions", max_tokens=99)
     assert body["max_tokens"] == 20
+
+
+# --- an engine that has less than configured, after it ran out of memory ---------------------------------------------
+
+SHRINK = {"engine": {"slots": 4, "context_per_slot": 4096, "shrink": {"steps": ["slots", "context"]}}}
+
+
+async def start_reduced(start: Start, values: dict[str, int | str] | bytes, **changes: Any) -> Running:
+    running = await start(SHRINK | changes, loading_seconds=0.5)
+    path = running.box.shot.locations.run.engine_reduction
+    if isinstance(values, bytes):
+        await asyncio.to_thread(path.write_bytes, values)
+    else:
+        await asyncio.to_thread(engine_reduction.write, EngineReduction(values), path)
+    await running.until(lambda: running.gateway.backends.first.engine.state == "ready")
+    return running
+
+
+async def test_no_more_is_let_in_than_the_engine_has_slots(start: Start) -> None:
+    running = await start_reduced(start, {"slots": 2, "context_per_slot": 2048})
+    asked = [asyncio.create_task(running.chat(delay=0.3)) for _ in range(6)]
+    backend = running.gateway.backends.first
+    most = 0
+    while not all(task.done() for task in asked):
+        most = max(most, backend.admission.active)
+        await asyncio.sleep(0.01)
+    assert {task.result().status for task in asked} == {200}
+    assert most == 2
+    assert (await running.ask("GET", "/health")).json()["queue"]["max"] == 2
+    (model,) = (await running.ask("GET", "/v1/models")).json()["data"]
+    assert model["context"] == 2048
+
+
+async def test_what_came_before_the_engine_had_fewer_slots_gets_an_answer(start: Start) -> None:
+    """It holds more slots than there are now; nobody waits for ever, before or behind it."""
+    running = await start(SHRINK, loading_seconds=0.5)
+    path = running.box.shot.locations.run.engine_reduction
+    await asyncio.to_thread(engine_reduction.write, EngineReduction({"slots": 1}), path)
+    several = body_of("/v1/completions") | {"n": 3}
+    early = [asyncio.create_task(running.ask("POST", "/v1/completions", body=several)) for _ in range(4)]
+    assert {(await task).status for task in early} == {200}
+    assert (await running.chat()).status == 200
+    refused = await running.ask("POST", "/v1/completions", body=several)
+    assert (refused.status, refused.error["param"]) == (400, "n")
+    assert "1, the slots that the engine has now" in refused.error["message"]
+
+
+@pytest.mark.parametrize("name", ["n", "n_cmpl"])
+async def test_choices_are_as_many_as_the_slots_that_are_left(start: Start, name: str) -> None:
+    running = await start_reduced(start, {"slots": 2})
+    before = len(running.engine.asked)
+    refused = await running.ask("POST", "/v1/completions", body=body_of("/v1/completions") | {name: 3})
+    assert (refused.status, refused.error["param"]) == (400, name)
+    assert len(running.engine.asked) == before
+    assert (await running.ask("POST", "/v1/completions", body=body_of("/v1/completions") | {name: 2})).status == 200
+
+
+async def test_more_prompts_than_slots_that_are_left_go_in_parts(start: Start) -> None:
+    running = await start_reduced(start, {"slots": 2})
+    before = len(running.engine.asked)
+    body = body_of("/v1/completions") | {"prompt": ["a", "b", "c"]}
+    assert (await running.ask("POST", "/v1/completions", body=body)).status == 200
+    parts = [json.loads(seen.body)["prompt"] for seen in running.engine.asked[before:] if seen.method == "POST"]
+    assert [len(part) if isinstance(part, list) else 1 for part in parts] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"cache_type_k": "q8_0"}, {"slots": 0}, {"slots": -1}, {"slots": "2"}, b"{broken", b'{"values": []}']
+)
+async def test_a_record_without_usable_slots_changes_nothing(start: Start, values: Any) -> None:
+    running = await start_reduced(start, values)
+    backend = running.gateway.backends.first
+    assert (backend.admission.capacity, backend.context) == (4, 4096)
+    assert (await running.chat()).status == 200
+
+
+async def test_fewer_in_flight_than_slots_stay_fewer(start: Start) -> None:
+    limits = {"max_in_flight": 1, "requests_per_minute": None}
+    running = await start_reduced(start, {"slots": 2}, limits=limits)
+    assert running.gateway.backends.first.admission.capacity == 1

@@ -23,7 +23,8 @@ from llama_gguf.gateway.request.constraints.schemas import SchemaLimits
 from llama_gguf.gateway.request.content.media import MediaRules
 from llama_gguf.gateway.request.meaning import MeaningRules
 from llama_gguf.gateway.request.model_rules import ModelRules, joined
-from llama_gguf.gateway.request.reader import ReadingRules
+from llama_gguf.gateway.request.reader import ReadingRules, RequestContent
+from llama_gguf.gateway.request.refusal import refusal
 from llama_gguf.gateway.scheduling.admission import Admission
 from llama_gguf.gateway.telemetry.metrics import Metrics, ModelProbes
 from llama_gguf.gateway.upstream.client import EngineClient
@@ -67,6 +68,7 @@ class ModelBackend:
         self.names = served_names(settings.model)
         self.name = self.names[0]
         self.context = settings.engine.context_per_slot
+        self._most_choices = settings.limits.request.max_choices
         self.task = settings.engine.task
         self.generates_text = self.task == "generate"
         self.audio = settings.model.mmproj is not None or settings.engine.allow_unsafe_args
@@ -81,7 +83,7 @@ class ModelBackend:
             failure_files=failures,
             variant_file=run.engine_variant,
             on_restart=functools.partial(metrics.engine_restarted, self.name),
-            on_process=self._use_its_slots if settings.engine.shrink.steps else None,
+            on_process=self._use_reduction if settings.engine.shrink.steps else None,
         )
         self.caller = UpstreamCaller(
             self.client,
@@ -97,7 +99,8 @@ class ModelBackend:
         self.planned_bytes = (0, 0)  # on GPUs, in main memory
         self.direct = 0  # requests in the engine that hold no slot: an operator's
         rejected = functools.partial(metrics.queue_rejected, self.name)
-        self._slots = slots = settings.limits.max_in_flight or settings.engine.slots
+        self._slots = settings.engine.slots
+        self._max_in_flight = slots = settings.limits.max_in_flight or settings.engine.slots
         self._reduction_file = run.engine_reduction
 
         def queue(places: int) -> Admission:
@@ -129,11 +132,22 @@ class ModelBackend:
             ),
         )
 
-    async def _use_its_slots(self) -> None:
-        """Let in no more requests than the engine has slots: with `engine.shrink` they can be fewer than configured."""
+    async def _use_reduction(self) -> None:
+        """Use the slots and the context that the engine has: with `engine.shrink` they can be less than configured."""
         found = await asyncio.to_thread(engine_reduction.read, self._reduction_file)
-        slots = found.values.get("slots") if found else None
-        self.admission.resize(min(self._slots, slots) if isinstance(slots, int) else self._slots)
+        values = found.values if found else {}
+        engine = self.one.settings.engine
+        self._slots = _number(values.get("slots"), engine.slots)
+        self.context = _number(values.get("context_per_slot"), engine.context_per_slot)
+        reduced = self._slots < engine.slots
+        self.admission.resize(min(self._max_in_flight, self._slots) if reduced else self._max_in_flight)
+
+    def check_choices(self, content: RequestContent) -> None:
+        """Raise GatewayError if a request asks for more choices than the engine has slots now."""
+        most = min(self._most_choices, self._slots)
+        if content.choices > most:
+            name = "n" if "n" in content.fields else "n_cmpl"
+            raise refusal(name, f"must not be more than {most}, the slots that the engine has now.")
 
     def _cpu_variant(self) -> tuple[str, int]:
         found = self.engine.variant
@@ -212,6 +226,10 @@ _RESIDENCY = {
     EngineState.UNLOADED: Residency.UNLOADED,
     EngineState.FAILED: Residency.FAILED,
 }
+
+
+def _number(value: object, otherwise: int) -> int:
+    return value if type(value) is int and value > 0 else otherwise
 
 
 def reading_rules(settings: Settings, variant: Variant | None = None) -> ReadingRules:

@@ -39,7 +39,7 @@ class EngineMonitor:
 
     `failure_files`: that of the appliance, and that of this engine if the appliance goes on without it.
 
-    `on_process` is called with each engine that becomes ready.
+    `on_process` is called for each process of the engine that is ready, before requests get to it.
 
     `variant` is the CPU variant that the engine's program has recorded, as of the last check.
     """
@@ -183,10 +183,12 @@ class EngineMonitor:
                 continue
             if found is EngineState.READY:
                 self._note_process(self._client.engine_pid)
-            self._set(found)
-            if self._on_process is not None and self._process != self._told_of:
+            if found is EngineState.READY and self._on_process is not None and self._process != self._told_of:
                 self._told_of = self._process
-                await self._on_process()
+                await self._on_process()  # before requests get to it
+                if self._unloaded:
+                    continue
+            self._set(found)
             self._recheck.clear()
             if self.state is EngineState.READY:
                 self._expected = False

@@ -224,3 +224,24 @@ async def test_a_check_that_began_before_a_start_tells_nothing_of_what_starts(wa
     finally:
         await watched.engine.stop()
     assert EngineState.READY not in watched.history
+
+
+async def test_each_process_is_reported_once_and_before_requests_get_to_it(tmp_path: Path) -> None:
+    seen: list[EngineState] = []
+
+    async def note() -> None:
+        await asyncio.sleep(0.05)  # a file is read
+        seen.append(monitor.state)
+
+    client = EngineClient(tmp_path / "e.sock", WriteBatch(), connect_timeout=1.0)
+    files = {"failure_files": [tmp_path / "failure.json"], "variant_file": tmp_path / "v.json"}
+    monitor = EngineMonitor(client, tmp_path / "engine.json", on_process=note, **files)  # type: ignore[arg-type]
+    async with FakeEngine(tmp_path / "e.sock", loading_seconds=0.3):
+        await monitor.start()
+        async with asyncio.timeout(5):
+            while monitor.state is not EngineState.READY:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.005)
+        monitor.check_now()
+        await asyncio.sleep(0.2)
+        await monitor.stop()
+    assert seen == [EngineState.LOADING]
