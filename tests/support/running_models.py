@@ -169,7 +169,7 @@ async def running_models(
     """
     box = await asyncio.to_thread(make_box, root, changes)
     models = box.shot.models
-    by_program = {one.program: needs[one.key] for one in models}
+    by_program = {one.program: needs.get(one.key, 0) for one in models}
     supervisord = FakeSupervisord(box.shot.locations.run, by_program, loading_seconds)
     supervisord.broken.update(broken or {})
 

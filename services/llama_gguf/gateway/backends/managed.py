@@ -26,7 +26,8 @@ class ManagedModel:
         self.state = Residency.LOADING
         self.since = time.monotonic()
         self.loaded_at = 0.0
-        self.need = _UNKNOWN
+        self.need = self.measured = _UNKNOWN
+        self.need_known = False  # planned or measured, not assumed
         self.pinned = False
         self.load_requested_at: float | None = None  # by an operator, and not loaded since
         self.unload_requested = False

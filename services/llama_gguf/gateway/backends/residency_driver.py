@@ -40,6 +40,7 @@ _STOP_MARGIN_SECONDS = 10.0
 _STOP_AGAIN_SECONDS = 1.0
 _ADOPT_PAUSE_SECONDS = 1.0
 _AT_REST = frozenset({"STOPPED", "FATAL"})  # after EXITED supervisord starts the program again
+_NO_BUDGET = Budget(None, None)
 
 
 class EngineSwitch(Protocol):
@@ -81,7 +82,7 @@ class ResidencyDriver:
         self._plan = plan
         self._stop_seconds = stop_seconds
         self._measure = measure_process
-        self._budget = Budget(None, None)
+        self._budget = _NO_BUDGET
         self._stopped_before: frozenset[str] = frozenset()  # by a gateway before this one
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -257,8 +258,19 @@ class ResidencyDriver:
         return error
 
     async def _correct_need(self, managed: ManagedModel) -> None:
-        """Replace the plan by what the process uses, if that is more: prompts will still be cached."""
+        """Replace the plan by what the process uses, if that is more: prompts will still be cached.
+
+        What could not be planned before can be now, because the model's files are here.
+        """
+        limited = self._budget != _NO_BUDGET
+        if limited and not managed.need_known:
+            self._take_needs(await self._plan())
         device, host = await asyncio.to_thread(self._measure, managed.backend.client.engine_pid)
+        managed.measured = Need(device, host)
+        if limited and not managed.need_known and (device or not self._budget.device):
+            managed.need_known = True
+            managed.set_need(Need(device, host))
+            self._assume_needs()
         need = managed.need
         if device > need.device or host > need.host:
             _log.info(
@@ -272,8 +284,8 @@ class ResidencyDriver:
                 ),
             )
             managed.set_need(Need(max(device, need.device), max(host, need.host)))
-            self._judge()
-            self._wake.set()
+            if limited:
+                self._assume_needs()
 
     # --- decisions ----------------------------------------------------------------------------------------------
 
@@ -303,20 +315,43 @@ class ResidencyDriver:
 
     def _apply_plan(self, plan: PlannedMemory) -> None:
         self._budget = Budget(plan.device, plan.host)
+        self._take_needs(plan)
+        for managed in self._models.values():
+            if managed.need_known:
+                continue
+            reason = plan.problems.get(managed.program, "")
+            details = fields(model=managed.backend.name, reason=reason)
+            _log.warning("what the model needs is not known; no other is loaded beside it on demand", extra=details)
+            if managed.state is Residency.LOADED:
+                self._spawn(self._correct_need(managed))
+
+    def _take_needs(self, plan: PlannedMemory) -> None:
+        """Take what is planned for the models of which it was not known yet."""
         for program, managed in self._models.items():
             planned = plan.models.get(program)
-            if planned is None:  # nobody knows what else fits beside it
-                planned = (plan.device or 0, plan.host or 0)
-                details = fields(model=managed.backend.name, reason=plan.problems.get(program, ""))
-                _log.warning("model is planned to need all memory", extra=details)
-            # An engine from before this process can have been measured before the plan was made.
-            managed.set_need(Need(max(planned[0], managed.need.device), max(planned[1], managed.need.host)))
+            if planned is not None and not managed.need_known:
+                managed.need_known = True
+                seen = managed.measured  # an engine can have been measured before the plan was made
+                managed.set_need(Need(max(planned[0], seen.device), max(planned[1], seen.host)))
+        self._assume_needs()
+
+    def _assume_needs(self) -> None:
+        """Count a model whose need is not known with all that those leave that never give way."""
+        known = [one for one in self._models.values() if one.need_known]
+        staying = [one.need for one in known if one.pinned or not one.backend.one.on_demand]
+        device = (self._budget.device or 0) - sum(need.device for need in staying)
+        host = (self._budget.host or 0) - sum(need.host for need in staying)
+        for managed in self._models.values():
+            if not managed.need_known:
+                managed.set_need(Need(max(0, device), max(0, host)))
         self._judge()
+        self._wake.set()
 
     def _judge(self) -> None:
         """Find out which models never fit beside those that never leave, and refuse requests for them."""
-        for managed in self._models.values():
-            others = [other.seen() for other in self._models.values() if other is not managed]
+        known = [managed for managed in self._models.values() if managed.need_known]
+        for managed in known:
+            others = [other.seen() for other in known if other is not managed]
             reason = impossible(managed.need, self._budget, others)
             if reason is not None and reason != managed.impossible:
                 _log.error("model never fits", extra=fields(model=managed.backend.name, reason=reason))

@@ -18,7 +18,7 @@ from llama_gguf.rundir import residency as residency_file
 from llama_gguf.states import Residency
 from support.gateway_box import ADMIN_KEY, KEY
 from support.running_gateway import chat
-from support.running_models import FakeSupervisord, RunningModels, running_models
+from support.running_models import MIB, FakeSupervisord, RunningModels, running_models
 
 StartModels = Callable[..., Any]
 ON_DEMAND: dict[str, Any] = {
@@ -412,3 +412,49 @@ async def test_without_a_plan_the_models_serve(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
     assert await plan_memory() == PlannedMemory()
+
+
+async def described(running: RunningModels) -> dict[str, Any]:
+    shown = (await running.ask("GET", "/models/residency", key=ADMIN_KEY)).json()["models"]
+    return {one["name"]: one for one in shown}
+
+
+async def test_a_model_of_unknown_size_is_loaded_alone_beside_what_stays_and_then_planned(start: StartModels) -> None:
+    """As one that is yet to be downloaded, whose header could not be read when the appliance started."""
+    needs = {"stays": 500, "a": 600}
+    running = await start({"stays": {"path": "/models/stays.gguf"}, **ON_DEMAND}, needs=needs)
+    assert (await ask_model(running, "a")).status == 200
+    assert (await described(running))["b"]["host_bytes"] == 1000 * MIB  # all that is left
+    needs["b"] = 400  # its file will be here
+    assert (await ask_model(running, "b")).status == 200
+    assert running.supervisord.done[1:] == ["start engine-a", "stop engine-a", "start engine-b"]
+    backend = next(one for one in running.gateway.backends.all if one.name == "b")
+    await running.until(lambda: backend.planned_bytes == (0, 400 * MIB))
+    assert (await ask_model(running, "a")).status == 200
+    assert [running.state(name) for name in ("stays", "a", "b")] == ["loaded"] * 3
+
+
+@pytest.mark.parametrize("size", [500, None])
+async def test_what_stays_and_is_of_unknown_size_makes_no_other_impossible(
+    start: StartModels, size: int | None
+) -> None:
+    """It is planned once it is loaded, or counted with what it is seen to use: here some of this process."""
+    needs = {"a": 600}
+    running = await start({"stays": {"path": "/models/stays.gguf"}, "a": ON_DEMAND["a"]}, needs=needs)
+    if size is not None:
+        needs["stays"] = size
+    assert (await asyncio.wait_for(ask_model(running, "a"), 10)).status == 200
+    assert [running.state(name) for name in ("stays", "a")] == ["loaded", "loaded"]
+    found = (await described(running))["stays"]["host_bytes"]
+    assert found == size * MIB if size else 0 < found < 900 * MIB
+
+
+async def test_what_cannot_be_planned_fails_with_its_own_cause(start: StartModels) -> None:
+    """Before, it was refused for memory: it was taken to need all, beside models that stay."""
+    broken = {"engine-a": "/models/a.gguf does not exist"}
+    running = await start(
+        {"stays": {"path": "/models/stays.gguf"}, "a": ON_DEMAND["a"]}, needs={"stays": 500}, broken=broken
+    )
+    response = await ask_model(running, "a")
+    assert (response.status, response.json()["error"]["code"]) == (503, "model_failed")
+    assert "does not exist" in response.json()["error"]["message"]
