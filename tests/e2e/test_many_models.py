@@ -423,6 +423,7 @@ def shelf(
     }
     with many_models(tmp_path_factory.mktemp("shelf"), engine_binary, models) as box:
         box.add_key("only-other", "--models", "other")
+        box.add_key("capped", "--max-output-tokens", "4", "--defaults", '{"max_tokens": 4000}')
         yield box
 
 
@@ -458,6 +459,35 @@ def test_a_key_sees_and_uses_its_own_only(shelf: ManyModels) -> None:
     assert list(shelf.states(key="only-other")) == ["other"]
     assert shelf.complete("other", key="only-other").status == 200
     assert shelf.complete("chat", key="only-other").json()["error"]["code"] == "model_not_found"
+
+
+def test_a_keys_cap_holds_whatever_it_asks_for(shelf: ManyModels) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "ignore_eos": True}
+    plain = {"prompt": "abc", "ignore_eos": True}
+    tried: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/chat/completions", chat),
+        ("/v1/chat/completions", chat | {"max_completion_tokens": 90}),
+        ("/v1/completions", plain | {"n_predict": -1}),
+        ("/v1/completions", plain | {"max_tokens": 90, "n_predict": 90}),
+        ("/completion", plain | {"n_predict": 2**31 - 1}),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 90, "ignore_eos": True}),
+        ("/v1/messages", {"messages": chat["messages"], "max_tokens": 90}),
+        ("/infill", {"input_prefix": "a", "input_suffix": "b", "n_predict": 90, "ignore_eos": True}),
+    ]
+    for path, body in tried:
+        for model in ({"model": "chat"}, {"model": "other"}, {}):
+            answer = shelf.post(path, body | model, key="capped")
+            if path == "/infill" and answer.status == 501:  # the tiny model has no tokens for it
+                continue
+            assert answer.status == 200, (path, body, answer.body)
+            found = answer.json()
+            usage = found.get("usage") or {}
+            counted = usage.get("completion_tokens", usage.get("output_tokens", found.get("tokens_predicted")))
+            assert counted is not None, (path, found)
+            assert counted <= 4, (path, body, model)
+            assert (
+                "max" in answer.headers["x-changed-parameters"] or "n_predict" in answer.headers["x-changed-parameters"]
+            )
 
 
 def test_what_was_counted_is_told_by_model(shelf: ManyModels) -> None:

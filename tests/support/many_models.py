@@ -31,7 +31,9 @@ class ManyModels:
         made = self.appliance.cli("keys", "generate", "--name", name, *options, "--quiet", "--keys-file", keys_file)
         assert made.returncode == 0, made.stderr
         self.keys[name] = made.stdout.strip()
-        self.appliance.wait_for(lambda: self.get("/v1/models", key=name).status != 401, 10, f"key {name} is read")
+        self.appliance.wait_for(
+            lambda: self.get("/v1/models", key=name).status not in {401, 429}, 10, f"key {name} is read"
+        )
 
     def get(self, path: str, *, key: str) -> Response:
         """GET with a key."""
