@@ -19,8 +19,7 @@ SECTIONS = f"{PACKAGE}.settings.sections."
 # Names that only others call or read, by their class or module, and who does.
 USED_BY_OTHERS = {
     "cli.__main__.LazyGroup": "click: list_commands get_command format_commands",
-    "engine.binary.Device": "`plan --json` prints every field: free_bytes",
-    "engine.flags.Flag": "schema/engine/flags.json has every field: variable removed",
+    "engine.flags.Flag": "schema/engine/flags.json has every field: variable",
     "gateway.http1.connection.ClientConnection": "asyncio: connection_made connection_lost data_received eof_received",
     "gateway.http1.request_parser.ParserEvents": (
         "httptools: on_message_begin on_url on_header on_headers_complete on_body on_message_complete"
@@ -34,7 +33,6 @@ USED_BY_OTHERS = {
     ),
     "gateway.upstream.response_parser.ChunkDecoder": "httptools: on_body",
     "health.server._Connection": "asyncio: connection_made connection_lost data_received",
-    "models.memory.repack.Repacked": "llama.cpp's name, to compare with its log: buffer",
     "platforms.serialize._Dumper": "PyYAML: ignore_aliases",
     "rundir.unix_xmlrpc._Transport": "xmlrpc.client: make_connection",
     "settings.loading.nested_variables._Base": "pydantic: model_config",

@@ -32,7 +32,7 @@ NO_FILE_OF_ITS_OWN = {
     "options and tables of commands, tested as a person runs them: tests/unit/cli/commands/test_keys.py": """
         cli/config_options.py cli/keys_options.py cli/keys_view.py""",
     "through whoever drives it: tests/unit/gateway/backends/test_residency_driver.py": "gateway/backends/managed.py",
-    "through its command: tests/unit/cli/commands/test_plan.py": "cli/plan/data.py cli/plan/memory.py",
+    "through its command: tests/unit/cli/commands/test_plan.py": "cli/plan/data.py models/planning/weights.py",
     "through their commands: tests/unit/cli/commands/test_models.py": "cli/models_view.py cli/shelf.py",
     "the whole reference is compared: tests/unit/cli/commands/test_gen.py": "cli/generate/gateway_tables.py",
     "put together and driven over real sockets by every test of the gateway: tests/support/running_gateway.py": """

@@ -107,13 +107,21 @@ def deletions(text: str, read: Document) -> Iterator[Edit]:
             yield "deleted", path, "\n".join([*lines[: position.line - 1], *lines[below[0] if below else len(lines) :]])
 
 
+def is_users_own(path: SettingPath) -> bool:
+    """Return whether a key is a name that the user gives (of a model, a variant), or one of his own parameters."""
+    return (len(path) == 2 and path[0] == "models") or path[-2:-1] == ("variants",) or "defaults" in path[:-1]
+
+
 def edits(text: str, dice: random.Random) -> Iterator[Edit]:
     """Yield every mutation of a file."""
     read = parse(text, "")
     for path, position in read.keys.items():
-        yield from key_edits(text, path, position, dice)
+        if not is_users_own(path):
+            yield from key_edits(text, path, position, dice)
         yield from line_edits(text, path, position)
     for path, position in read.values.items():
+        if is_users_own(path):
+            continue
         value: Any = read.tree
         for part in path:
             value = value[part]

@@ -23,9 +23,12 @@ _READY = "model loaded"
 def running(binary: Path, model: Path, socket: Path, engine: Engine) -> Iterator[Iterator[str]]:
     """Run llama-server with the settings that decide about memory, and yield its log."""
     socket.unlink(missing_ok=True)
+    context, slots = engine.context_per_slot, engine.slots
+    assert isinstance(context, int)
+    assert isinstance(slots, int)
     argv = [
         *(str(binary), "-m", str(model), "--host", str(socket), "--offline", "-lv", "4", "--log-colors", "off"),
-        *("-c", str(engine.context_per_slot * engine.slots), "-np", str(engine.slots)),
+        *("-c", str(context * slots), "-np", str(slots)),
         *("-b", str(engine.batch_size), "-ub", str(engine.ubatch_size), "-fa", engine.flash_attention),
         *("-ctk", engine.cache_type_k, "-ctv", engine.cache_type_v, "--fit", "on", "--no-warmup", *engine.extra_args),
         *speculation(engine, drafts=False),

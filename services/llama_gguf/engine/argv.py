@@ -14,6 +14,7 @@ from llama_gguf.errors import ConfigError
 from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.models.source import served_names
 from llama_gguf.settings import Locations
+from llama_gguf.settings.sections.engine_parts.auto import given
 
 if TYPE_CHECKING:
     from llama_gguf.settings import Settings
@@ -53,7 +54,7 @@ def build_argv(settings: Settings, locations: Locations, files: ModelFiles, host
 
 
 def _listen(settings: Settings, locations: Locations) -> list[str]:
-    in_flight = max(settings.engine.slots, settings.limits.max_in_flight or 0)
+    in_flight = max(given(settings.engine.slots), settings.limits.max_in_flight or 0)
     return [
         *("--host", _csv([str(locations.run.engine_socket)])),
         *("--api-key-file", str(locations.run.engine_key)),
@@ -99,10 +100,10 @@ def _memory(settings: Settings, host: Host) -> list[str]:
     fit = engine.fit and (engine.context_per_slot == 0 or (host.gpu_backend and engine.gpu_layers != 0))
     arguments = [
         # llama-server divides --ctx-size over its slots. 0 stays 0: the trained context, reduced by --fit if needed.
-        *("--ctx-size", str(engine.context_per_slot * engine.slots)),
-        *("--parallel", str(engine.slots)),
-        *("--cache-type-k", engine.cache_type_k),
-        *("--cache-type-v", engine.cache_type_v),
+        *("--ctx-size", str(given(engine.context_per_slot) * given(engine.slots))),
+        *("--parallel", str(given(engine.slots))),
+        *("--cache-type-k", given(engine.cache_type_k)),
+        *("--cache-type-v", given(engine.cache_type_v)),
         *("--cache-ram", str(engine.prompt_cache_mib)),
         *("--fit", "on" if fit else "off"),
     ]
@@ -114,10 +115,10 @@ def _memory(settings: Settings, host: Host) -> list[str]:
 def _compute(settings: Settings, host: Host) -> list[str]:
     engine = settings.engine
     # An input to embed or to rank must fit into one physical batch, or it is rejected.
-    ubatch_size = engine.ubatch_size if engine.task == "generate" else engine.batch_size
+    ubatch_size = engine.ubatch_size if engine.task == "generate" else given(engine.batch_size)
     arguments = [
         *("--flash-attn", engine.flash_attention),
-        *("--batch-size", str(engine.batch_size)),
+        *("--batch-size", str(given(engine.batch_size))),
         *("--ubatch-size", str(ubatch_size)),
     ]
     if chosen := engine.threads or host.threads:

@@ -46,6 +46,22 @@ def memory_bytes(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
     return min(found, default=None)
 
 
+def free_memory_bytes(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """Return how much of `memory_bytes` is free now; pages of files that can be read again count as free."""
+    found = []
+    for folder, limit, usage in (
+        (root, "memory.max", "memory.current"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        most, used = (words[0] if (words := _words(folder / name)) else "" for name in (limit, usage))
+        if most.isdigit() and used.isdigit() and int(most) < _NO_LIMIT_BYTES:
+            cached = re.findall(r"^(?:in)?active_file (\d+)$", read_or_empty(folder / "memory.stat"), re.MULTILINE)
+            found.append(max(0, int(most) - int(used) + sum(map(int, cached))))
+    if match := re.search(r"^MemAvailable:\s+(\d+) kB", read_or_empty(meminfo), re.MULTILINE):
+        found.append(int(match[1]) * 1024)
+    return min(found, default=None)
+
+
 def read_or_empty(path: Path) -> str:
     """Return the text of one of the kernel's files; "" if it cannot be read."""
     try:

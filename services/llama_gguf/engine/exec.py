@@ -12,11 +12,12 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from llama_gguf.engine.argv import Host, build_argv
-from llama_gguf.engine.binary import IllegalInstructionError, devices, find_binary, has_gpu_backend
+from llama_gguf.engine.binary import Device, IllegalInstructionError, devices, find_binary, has_gpu_backend
 from llama_gguf.engine.cgroup import detect_thread_limit, read_or_empty
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.shrinking import ShrinkSteps
@@ -28,12 +29,15 @@ from llama_gguf.models.gguf.header import read_header
 from llama_gguf.models.progress import LoggedProgress
 from llama_gguf.models.resolve import resolve_with_retries
 from llama_gguf.models.source import served_names
+from llama_gguf.rundir import engine_values
 from llama_gguf.rundir.engine_phase import PhaseFile
 from llama_gguf.rundir.llama_server_log import FOLLOWS
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.checks.model_facts import model_problems
 from llama_gguf.settings.locations import UNIX_SOCKET_PATH_BYTES, model_place
+from llama_gguf.settings.one_model import with_engine
+from llama_gguf.settings.sections.engine_parts.auto import automatic
 from llama_gguf.states import Phase
 
 if TYPE_CHECKING:
@@ -64,8 +68,10 @@ def run(
     state = PhaseFile(run_dir.engine_phase, served_names(snapshot.settings.model)[0])
     variants = VariantSteps(snapshot, this_machine())
     variants.apply_exits()
-    shrinking = ShrinkSteps(snapshot)
-    snapshot = shrinking.apply_exits()
+    shrinking = ShrinkSteps(_as_chosen(snapshot))
+    reduced_snapshot = shrinking.apply_exits()
+    if shrinking.has_reduced:
+        snapshot = reduced_snapshot  # from what was chosen for auto before, and ran out of memory
     state.phase(Phase.RESOLVING, "locating llama-server and the model")
     binary = find_binary(snapshot.settings, env)
     check_surroundings(snapshot, SYSTEM_CONFIG)
@@ -95,6 +101,12 @@ def run(
         state.warn(crashed)  # logged when it was detected, not at each start
     if reduced := shrinking.notice():
         state.warn(reduced)
+    if automatic(snapshot.settings.engine):
+        from llama_gguf.engine.auto.choose import choose  # noqa: PLC0415 - few have any; imports pydantic
+
+        snapshot, chosen = choose(snapshot, env, _usable_devices(snapshot.settings, binary, engine_env))
+        shrinking.begin_with(snapshot)
+        state.warn(chosen)
     shrinking.start(header)
     host = Host(threads=detect_thread_limit(), gpu_backend=has_gpu_backend(binary))
     argv = build_argv(snapshot.settings, snapshot.locations, files, host)
@@ -119,6 +131,17 @@ def _environment_that_runs(
         except IllegalInstructionError:
             if not variants.step_down():
                 raise
+
+
+def _as_chosen(snapshot: Snapshot) -> Snapshot:
+    """Return the settings with the values that the engine before this one had for those that are auto."""
+    names = automatic(snapshot.settings.engine)
+    before = engine_values.read(snapshot.locations.run.engine_auto) if names else None
+    return replace(snapshot, settings=with_engine(snapshot.settings, **before.values)) if before else snapshot
+
+
+def _usable_devices(settings: Settings, binary: Path, env: Mapping[str, str]) -> tuple[Device, ...]:
+    return devices(binary, env) if settings.engine.gpu_layers != 0 and has_gpu_backend(binary) else ()
 
 
 def refuse(problems: Sequence[Problem]) -> None:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.engine.diagnose import out_of_memory
 from llama_gguf.logs import fields
+from llama_gguf.models.gguf.facts import has_quantisable_cache
 from llama_gguf.rundir import engine_reduction
 from llama_gguf.rundir.engine_reduction import EngineReduction, Memory
 from llama_gguf.rundir.exits import process_exits, read_supervisord_log, read_tails
 from llama_gguf.rundir.notices import Notice
 from llama_gguf.settings.one_model import with_engine
+from llama_gguf.settings.sections.engine_parts.auto import known
 
 if TYPE_CHECKING:
     from llama_gguf.models.gguf.header import Header
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _LOG_BYTES = 65_536
 _LARGE_TYPES = ("f32", "f16", "bf16")
-_SMALL_TYPE, _BLOCK = "q8_0", 32  # llama.cpp quantises a head's row of the cache in blocks of so many values
+_SMALL_TYPE = "q8_0"
 
 
 def less(engine: Engine, failed: Memory, *, layers: int, quantisable: bool = True) -> dict[str, int | str] | None:
@@ -37,11 +39,12 @@ def less(engine: Engine, failed: Memory, *, layers: int, quantisable: bool = Tru
     `layers`: how many the model has; `quantisable`: whether the cache can have another type.
     """
     allowed = engine.shrink
+    slots, context = known(engine.slots) or 0, known(engine.context_per_slot) or 0
     for step in allowed.steps:
-        if step == "slots" and engine.slots > allowed.min_slots:
-            return {"slots": max(allowed.min_slots, engine.slots // 2)}
-        if step == "context" and engine.context_per_slot > allowed.min_context_per_slot:
-            return {"context_per_slot": max(allowed.min_context_per_slot, engine.context_per_slot // 2)}
+        if step == "slots" and slots > allowed.min_slots:
+            return {"slots": max(allowed.min_slots, slots // 2)}
+        if step == "context" and context > allowed.min_context_per_slot:
+            return {"context_per_slot": max(allowed.min_context_per_slot, context // 2)}
         if step == "cache_type" and quantisable and (types := _smaller_types(engine)):
             return types
         if step == "layers" and failed == "device":
@@ -83,19 +86,24 @@ class ShrinkSteps:
         engine_reduction.write(self._record, self._run.engine_reduction)
         return self._reduced()
 
+    @property
+    def has_reduced(self) -> bool:
+        """Whether the engine runs with less than configured."""
+        return bool(self._record.values)
+
+    def begin_with(self, snapshot: Snapshot) -> None:
+        """Reduce from these settings on: what was left to the plan has values now."""
+        self._configured = snapshot
+
     def start(self, header: Header) -> None:
         """Record that this process runs the model with these settings."""
         if not self._configured.settings.engine.shrink.steps:
             return
-        name = header.architecture
-        heads = header.number(f"{name}.attention.head_count")
-        width = header.number(f"{name}.embedding_length") // heads if heads else 0
-        rows = [header.number(f"{name}.attention.{part}_length", width) for part in ("key", "value")]
         self._record = replace(
             self._record,
             pid=os.getpid(),
-            layers=header.number(f"{name}.block_count") + 1,
-            quantisable=all(row % _BLOCK == 0 for row in rows),
+            layers=header.number(f"{header.architecture}.block_count") + 1,
+            quantisable=has_quantisable_cache(header),
         )
         memories: tuple[Memory, ...] = ("device", "host")
         left = tuple(memory for memory in memories if self._less(memory))

@@ -20,6 +20,7 @@ from llama_gguf.settings.hosts import is_loopback
 from llama_gguf.settings.locations import DATA_DIR, MODELS_DIR
 from llama_gguf.settings.one_model import OneModel, each_model
 from llama_gguf.settings.platform import Platform
+from llama_gguf.settings.sections.engine_parts.auto import known
 from llama_gguf.settings.sections.sources import DOWNLOADED, artifacts_of, key_sources_of, sources_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ MINIMUM_COMPUTE: dict[Variant, int] = {"cuda": 75, "cuda12": 70}
 REPOSITORY = "llama-gguf-inference"
 FIRST_KEY_VARIABLE = "FIRST_API_KEY"
 """Variable that holds the first API key where the configuration names no other source."""
+_USUAL_SLOTS = 4
+"""Where slots are chosen for the machine: as many as without a setting."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 
 
@@ -188,7 +191,9 @@ def requests_at_once(settings: Settings) -> int:
     Models that are loaded on demand can take turns, so only the largest of them counts.
     """
     models = each_model(settings)
-    places = {one.key: settings.limits.max_in_flight or one.settings.engine.slots for one in models}
+    places = {
+        one.key: settings.limits.max_in_flight or known(one.settings.engine.slots) or _USUAL_SLOTS for one in models
+    }
     always = sum(places[one.key] for one in models if not one.on_demand)
     return always + max((places[one.key] for one in models if one.on_demand), default=0)
 

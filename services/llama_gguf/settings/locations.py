@@ -90,6 +90,8 @@ class RunDir:
     """JSON: which CPU variant the engine runs, and which ones crashed here."""
     engine_reduction = RunFile("reduction-{engine}.json")
     """JSON: with how much less than configured the engine runs; exists only where engine.shrink allows it."""
+    engine_auto = RunFile("auto-{engine}.json")
+    """JSON: what was chosen for engine settings that are auto, and why; exists only where one is."""
     failure = RunFile("failure.json")
     """JSON: why the appliance gave up; exists only after that."""
     engine_failure = RunFile("failure-{engine}.json")

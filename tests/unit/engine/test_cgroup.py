@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_gguf.engine.cgroup import cgroup_cpus, detect_thread_limit, memory_bytes, thread_limit
+from llama_gguf.engine.cgroup import cgroup_cpus, detect_thread_limit, free_memory_bytes, memory_bytes, thread_limit
 
 
 def write(path: Path, text: str) -> None:
@@ -67,3 +67,24 @@ def test_memory(tmp_path: Path) -> None:
     assert memory_bytes(tmp_path, meminfo) == 8_000_000
     write(tmp_path / "memory/memory.limit_in_bytes", "4000000\n")
     assert memory_bytes(tmp_path, meminfo) == 4_000_000
+
+
+def test_free_memory(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    assert free_memory_bytes(tmp_path, meminfo) is None
+    meminfo.write_text("MemTotal: 16000 kB\nMemFree: 1 kB\nMemAvailable:    9000 kB\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 9_216_000
+    write(tmp_path / "memory.max", "max\n")
+    write(tmp_path / "memory.current", "5000000\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 9_216_000
+    write(tmp_path / "memory.max", "8000000\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 3_000_000
+    write(tmp_path / "memory.stat", "anon 4000000\nfile 900000\ninactive_file 600000\nactive_file 200000\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 3_800_000, "the kernel gives up pages of files"
+    write(tmp_path / "memory.current", "9000000\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 0
+    write(tmp_path / "memory.current", "nonsense\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 9_216_000
+    write(tmp_path / "memory/memory.limit_in_bytes", "4000000\n")
+    write(tmp_path / "memory/memory.usage_in_bytes", "3000000\n")
+    assert free_memory_bytes(tmp_path, meminfo) == 1_000_000

@@ -11,6 +11,10 @@ import pytest
 
 from llama_gguf.engine import exec as engine_exec
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
+from llama_gguf.rundir import engine_reduction, engine_values
+from llama_gguf.rundir import snapshot as snapshots
+from llama_gguf.rundir.engine_reduction import EngineReduction
+from llama_gguf.rundir.engine_values import ChosenValues
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings import locate, parse
 from support.model_box import settings_for
@@ -237,3 +241,31 @@ def test_a_gpu_that_is_there_is_no_news(tmp_path: Path, tiny_model: Path, caplog
     became = run(snapshot_for(tmp_path, tiny_model, gpu_layers="all", binary=str(binary)), {"PATH": "/bin"})
     assert "no GPU is usable" not in caplog.text
     assert became.argv[became.argv.index("--fit") + 1] == "on"
+
+
+def test_what_is_auto_becomes_numbers_and_nothing_else_changes(tmp_path: Path, engine_binary: Path) -> None:
+    assert engine_binary.exists()
+    model = write_tiny_model(tmp_path / "long.gguf", context=2048)
+    snapshot = snapshot_for(tmp_path, model, context_per_slot="auto", slots=2, batch_size="auto")
+    snapshots.write(snapshot, snapshot.locations.run.snapshot)
+    became = run(snapshot)
+    assert [item["code"] for item in warned(snapshot)] == ["engine-auto"]
+    plain = run(snapshot_for(tmp_path, model, context_per_slot=2048, slots=2, batch_size=2048))
+    assert became.argv == plain.argv
+    values = json.loads(snapshot.locations.run.engine_auto.read_text())["values"]
+    assert values == {"context_per_slot": 2048, "batch_size": 2048}
+
+
+def test_after_running_out_of_memory_what_was_chosen_is_kept(tmp_path: Path, engine_binary: Path) -> None:
+    """Chosen anew it would be too much again."""
+    assert engine_binary.exists()
+    model = write_tiny_model(tmp_path / "long.gguf", context=8192)
+    snapshot = snapshot_for(tmp_path, model, context_per_slot="auto", slots="auto", shrink={"steps": ["context"]})
+    run_dir = snapshot.locations.run
+    snapshots.write(snapshot, run_dir.snapshot)
+    engine_values.write(ChosenValues({"context_per_slot": 6144, "slots": 3}), run_dir.engine_auto)
+    engine_reduction.write(EngineReduction({"context_per_slot": 3072}, (1,), 0), run_dir.engine_reduction)
+    argv = run(snapshot).argv
+    assert argv[argv.index("--ctx-size") + 1] == str(3 * 3072)
+    assert engine_values.in_force(run_dir) == {"context_per_slot": 3072, "slots": 3}
+    assert [item["code"] for item in warned(snapshot)] == ["engine-reduced"]

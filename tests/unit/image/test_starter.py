@@ -269,4 +269,6 @@ def test_the_real_one_is_what_it_is_said_to_be(starter_model: Path) -> None:
     assert header.text("general.license") in {"apache-2.0", ""}
     settings = load(ROOT / "config/config.yaml", {}, ()).settings
     assert settings.model.name == starter.NAME
-    assert settings.engine.context_per_slot <= header.number("llama.context_length")
+    context = settings.engine.context_per_slot
+    assert isinstance(context, int)
+    assert context <= header.number("llama.context_length")

@@ -42,6 +42,7 @@ def as_data(facts: PlanFacts) -> dict[str, Any]:
         "memory": memory_as_data(only.memory) if only and only.memory else None,
         "bytes_per_slot": only.bytes_per_slot if only else None,
         "largest": _largest(only) if only else None,
+        "auto": _auto(only) if only else None,
         "memory_problem": only.memory_problem.message if only and only.memory_problem else None,
         "together": _together(facts.together) if facts.together else None,
         "verdict": facts.verdict,
@@ -50,6 +51,13 @@ def as_data(facts: PlanFacts) -> dict[str, Any]:
 
 def _largest(model: PlannedModel) -> dict[str, int] | None:
     return dataclasses.asdict(model.largest) if model.largest else None
+
+
+def _auto(model: PlannedModel) -> list[dict[str, Any]]:
+    return [
+        {"setting": model.one.place_of(f"engine.{one.setting}"), "value": one.value, "reason": one.reason}
+        for one in model.choices
+    ]
 
 
 def _together(together: Together) -> dict[str, Any]:
@@ -94,6 +102,7 @@ def _model_as_data(model: PlannedModel) -> dict[str, Any]:
         "memory": memory_as_data(model.memory) if model.memory else None,
         "bytes_per_slot": model.bytes_per_slot,
         "largest": _largest(model),
+        "auto": _auto(model),
         "memory_problem": model.memory_problem.message if model.memory_problem else None,
     }
 

@@ -9,27 +9,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_gguf.cli.plan.memory import Estimate, HeaderReader, Largest, ModelWeights, header_reader, read_weights
-from llama_gguf.cpu import Cpu, read_cpu
 from llama_gguf.engine.argv import Host, build_argv
+from llama_gguf.engine.auto.machine import usable_cpu
 from llama_gguf.engine.binary import Device, devices, find_binary, has_gpu_backend, version
 from llama_gguf.engine.cgroup import detect_thread_limit, memory_bytes
-from llama_gguf.engine.cpu_variants import usable_flags
 from llama_gguf.engine.environment import engine_environment
 from llama_gguf.engine.variant_choice import choose, this_machine
 from llama_gguf.errors import ConfigError, ExitCode, LaunchError, ModelError
 from llama_gguf.models.inventory import ModelFileStatus, all_wanted, expected_files, file_status
-from llama_gguf.models.memory.devices import MIB, Gpu
+from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, Verdict
-from llama_gguf.models.memory.repack import NO_CPU
-from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, chosen_gpus
+from llama_gguf.models.memory.resolve_auto import Choice, layers_choice, unresolved
 from llama_gguf.models.memory.together import MemoryNeed, need_of, sets_that_fit, total
-from llama_gguf.models.source import Sources, Wanted, plan_sources, served_names
+from llama_gguf.models.planning.budget import Left, placed_sources, plan_all, read_all, scaled, shared_memory
+from llama_gguf.models.planning.weights import Largest, ModelWeights, header_reader
+from llama_gguf.models.source import served_names
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
 from llama_gguf.settings import Locations, Settings, locate
 from llama_gguf.settings.loading.load import Loaded
 from llama_gguf.settings.one_model import OneModel, each_model
+from llama_gguf.settings.sections.engine_parts.auto import AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class PlannedModel:
     bytes_per_slot: int | None
     largest: Largest | None
     memory_problem: ModelError | ConfigError | None  # why there is no memory plan
+    choices: tuple[Choice, ...] = ()  # for settings that are auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,28 +169,34 @@ def gather(
     another = bool(gpus)
     if gpus is None:
         gpus = gpus_of(engines[_engine_of(models[0].settings)])
-    placed = {one.key: _placed(plan_sources(one.settings.model, locations, env), one) for one in models}
-    weights = _read_all(placed, header_reader(env))
-    shared = _shared(settings, None if gpus is None else sum(gpu.total_bytes for gpu in gpus), ram)
+    placed = {one.key: placed_sources(one, locations, env) for one in models}
+    weights = read_all(placed, header_reader(env))
+    shared = shared_memory(settings, None if gpus is None else sum(gpu.total_bytes for gpu in gpus), ram)
     cpus = {one.key: usable_cpu(engines[_engine_of(one.settings)].variant) for one in models}
-    estimates = _plan_all(models, weights, _Left(shared, _scaled(gpus or (), shared)), cpus, growth=growth)
+    estimates = plan_all(models, weights, Left(shared, scaled(gpus or (), shared)), cpus, growth=growth)
 
     def facts(one: OneModel) -> PlannedModel:
         engine, sources = engines[_engine_of(one.settings)], placed[one.key]
         host = Host(threads=detect_thread_limit(), gpu_backend=engine.gpu_backend or another)
         own, known = locations.of_engine(one.program), weights[one.key]
         estimated = estimates.get(one.key)
+        resolved = estimated.resolved if estimated else unresolved(one.settings.engine)
+        settings = one.settings.model_copy(update={"engine": resolved.engine})
+        choices = resolved.choices
+        if estimated and estimated.plan.device_capacity and resolved.engine.gpu_layers == AUTO:
+            choices = (layers_choice(estimated.plan), *choices)
         return PlannedModel(
-            one=one,
+            one=dataclasses.replace(one, settings=settings),
             locations=own,
             names=served_names(one.settings.model),
             files=tuple(file_status(wanted) for wanted in all_wanted(sources)),
             engine=engine,
-            argv=tuple(build_argv(one.settings, own, expected_files(one.settings.model, sources), host)),
+            argv=tuple(build_argv(settings, own, expected_files(one.settings.model, sources), host)),
             memory=estimated.plan if estimated else None,
             bytes_per_slot=estimated.per_slot if estimated else None,
             largest=estimated.largest if estimated else None,
             memory_problem=None if isinstance(known, ModelWeights) else known,
+            choices=choices,
         )
 
     planned = tuple(facts(one) for one in models)
@@ -205,91 +212,6 @@ def gather(
     )
 
 
-def _read_all(placed: Mapping[str, Sources], read: HeaderReader) -> dict[str, ModelWeights | ModelError | ConfigError]:
-    """Return the weights of each model, or why they are not known: what is wrong with one stops no other."""
-    weights: dict[str, ModelWeights | ModelError | ConfigError] = {}
-    for name, sources in placed.items():
-        try:
-            weights[name] = read_weights(sources, read)
-        except (ModelError, ConfigError) as error:
-            weights[name] = error
-    return weights
-
-
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """The memory that models leave to those after them: all of it, and that of each GPU."""
-
-    machine: Machine
-    gpus: tuple[Gpu, ...]
-
-    def of_gpus(self, numbers: Sequence[int]) -> _Left:
-        """Return the same with some of the GPUs only."""
-        if len(numbers) == len(self.gpus):
-            return _Left(self.machine, tuple(self.gpus[number] for number in numbers))
-        gpus = tuple(self.gpus[number] for number in numbers)
-        device = max(1, sum(gpu.total_bytes for gpu in gpus))
-        return _Left(dataclasses.replace(self.machine, device_bytes=device), gpus)
-
-    def beside(self, plan: MemoryPlan, numbers: Sequence[int]) -> _Left:
-        """Return what a model on these GPUs leaves. A GPU that is full is still one: at least a byte of it is left."""
-        device, host, gpus = self.machine.device_bytes, self.machine.host_bytes, list(self.gpus)
-        taken = [share.device for share in plan.shares] if isinstance(plan, SeveralGpusPlan) else [plan.device]
-        for number, size in zip(numbers, taken, strict=False):
-            gpus[number] = Gpu(gpus[number].name, max(0, gpus[number].total_bytes - size))
-        left = Machine(
-            max(1, device - plan.device) if device else device, None if host is None else max(0, host - plan.host)
-        )
-        return _Left(left, tuple(gpus))
-
-
-def _scaled(gpus: Sequence[Gpu], machine: Machine) -> tuple[Gpu, ...]:
-    """Return the GPUs with their part of the budget, if it is less than what they have."""
-    total_bytes = sum(gpu.total_bytes for gpu in gpus)
-    if machine.device_bytes is None or machine.device_bytes >= total_bytes:
-        return tuple(gpus)
-    return tuple(Gpu(gpu.name, gpu.total_bytes * machine.device_bytes // total_bytes) for gpu in gpus)
-
-
-def _plan_all(
-    models: Sequence[OneModel],
-    weights: Mapping[str, ModelWeights | ModelError | ConfigError],
-    left: _Left,
-    cpus: Mapping[str, Cpu],
-    *,
-    growth: bool,
-) -> dict[str, Estimate]:
-    """Plan each model for the memory that those before it leave: llama-server puts as many layers on GPUs as are free.
-
-    Those that are always loaded come first, the largest of them before the others, as they are started.
-    """
-    known = [(one, found) for one in models if isinstance(found := weights[one.key], ModelWeights)]
-    estimates: dict[str, Estimate] = {}
-    for one, found in sorted(known, key=lambda pair: (pair[0].on_demand, -pair[1].size)):
-        engine = one.settings.engine
-        numbers = chosen_gpus(engine, len(left.gpus))
-        own = left.of_gpus(numbers)
-        machine = dataclasses.replace(own.machine, cpu=cpus[one.key])
-        estimated = found.estimate(engine, machine, own.gpus, growth=growth)
-        estimates[one.key] = estimated
-        if not one.on_demand:
-            left = left.beside(estimated.plan, numbers)
-    return estimates
-
-
-def _shared(settings: Settings, device: int | None, host: int | None) -> Machine:
-    """Return the memory to plan for: the machine's; of several models the part of it that `memory` gives them."""
-    if not settings.models:
-        return Machine(device, host)
-
-    def at_most(given: object, there: int | None) -> int | None:
-        if not isinstance(given, int):
-            return there
-        return given * MIB if there is None else min(given * MIB, there)
-
-    return Machine(at_most(settings.memory.device_mib, device), at_most(settings.memory.host_mib, host))
-
-
 def _together(models: Sequence[PlannedModel], machine: Machine) -> Together:
     needs = {model.one.key: need_of(model.memory) for model in models if model.memory}
     always = tuple(model.one.key for model in models if model.memory and not model.one.on_demand)
@@ -299,21 +221,6 @@ def _together(models: Sequence[PlannedModel], machine: Machine) -> Together:
 def _engine_of(settings: Settings) -> tuple[object, ...]:
     """Return what decides which llama-server runs: models with the same share what it reports."""
     return settings.engine.binary, settings.engine.cpu_variant
-
-
-def _placed(sources: Sources, one: OneModel) -> Sources:
-    """Return the sources with the names that their settings have in the configuration."""
-
-    def place(wanted: Wanted) -> Wanted:
-        return dataclasses.replace(wanted, setting=one.place_of(wanted.setting))
-
-    return dataclasses.replace(
-        sources,
-        model=place(sources.model),
-        mmproj=place(sources.mmproj) if sources.mmproj else None,
-        draft=place(sources.draft) if sources.draft else None,
-        lora=tuple(place(wanted) for wanted in sources.lora),
-    )
 
 
 def inspect_engine(settings: Settings, env: Mapping[str, str], locations: Locations) -> EngineFacts:
@@ -332,12 +239,3 @@ def inspect_engine(settings: Settings, env: Mapping[str, str], locations: Locati
 def gpus_of(engine: EngineFacts) -> tuple[Gpu, ...] | None:
     """Return the GPUs of this machine, None without a llama-server to query."""
     return None if engine.problem else tuple(Gpu(device.name, device.total_bytes) for device in engine.devices)
-
-
-def usable_cpu(variant: EngineVariant | None) -> Cpu:
-    """Return the CPU flags that the engine's CPU code uses on this machine; none if the kernel does not report them."""
-    here = this_machine()
-    cpu = read_cpu(here.cpuinfo) or NO_CPU
-    if variant is None or variant.variant not in here.table:
-        return cpu
-    return dataclasses.replace(cpu, flags=usable_flags(here.table, variant.variant, cpu.flags))

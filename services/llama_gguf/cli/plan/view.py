@@ -15,6 +15,7 @@ from llama_gguf.models.memory.devices import CARDS, MIB, Gpu
 from llama_gguf.models.memory.plan import MemoryPlan
 from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, Share
 from llama_gguf.models.source import Named, OnDisk
+from llama_gguf.settings.sections.engine_parts.auto import given
 
 _MAX_SETS_SHOWN = 6
 
@@ -132,6 +133,7 @@ def _show_memory(model: PlannedModel, console: Console) -> None:
         console.print(Text(f"  unknown: {problem.message}"))
         if problem.hint:
             console.print(Text(f"  hint: {problem.hint}"))
+    _show_choices(model, console)
     if memory is None:
         return
     rows = [("", "GPU", "main memory")]
@@ -145,13 +147,20 @@ def _show_memory(model: PlannedModel, console: Console) -> None:
     if model.bytes_per_slot:
         console.print(Text(f"  each slot: {human(model.bytes_per_slot)} of caches"))
     if most := model.largest:
-        slots = _slots(model.one.settings.engine.slots)
+        slots = _slots(given(model.one.settings.engine.slots))
         text = f"{most.context_per_slot} tokens with {slots}, or {_slots(most.slots)} with {memory.context_per_slot}"
         console.print(Text(f"  at most: {text}"))
     for line in memory.unknown:
         console.print(Text(f"  not counted: {line}"))
     for line in memory.assumptions:
         console.print(Text(f"  assumed: {line}", style="dim"))
+
+
+def _show_choices(model: PlannedModel, console: Console) -> None:
+    """Print the values of settings that are auto, each with its reason."""
+    rows = [(model.one.place_of(f"engine.{one.setting}"), str(one.value), one.reason) for one in model.choices]
+    for line in columns([("auto", "value", "reason"), *rows], numbers=(1,)) if rows else ():
+        console.print(Text(f"  {line}"))
 
 
 def _share(share: Share) -> tuple[str, ...]:

@@ -32,9 +32,10 @@ from llama_gguf.gateway.upstream.engine_description import EngineDescription
 from llama_gguf.gateway.upstream.engine_features import EngineFeatures
 from llama_gguf.gateway.upstream.monitor import EngineMonitor
 from llama_gguf.models.source import served_names
-from llama_gguf.rundir import engine_reduction
+from llama_gguf.rundir import engine_values
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.one_model import OneModel
+from llama_gguf.settings.sections.engine_parts.auto import automatic, known
 from llama_gguf.states import EngineState, Residency
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class ModelBackend:
         self.engine_key = engine_key
         self.names = served_names(settings.model)
         self.name = self.names[0]
-        self.context = settings.engine.context_per_slot
+        # None and 0: not known before the engine has chosen them.
+        self.slots = self._configured_slots = known(settings.engine.slots)
+        self.context = self._configured_context = known(settings.engine.context_per_slot) or 0
         self._most_choices = settings.limits.request.max_choices
         self.task = settings.engine.task
         self.generates_text = self.task == "generate"
@@ -83,7 +86,7 @@ class ModelBackend:
             failure_files=failures,
             variant_file=run.engine_variant,
             on_restart=functools.partial(metrics.engine_restarted, self.name),
-            on_process=self._use_reduction if settings.engine.shrink.steps else None,
+            on_process=self._use_its_values if settings.engine.shrink.steps or automatic(settings.engine) else None,
         )
         self.caller = UpstreamCaller(
             self.client,
@@ -99,9 +102,8 @@ class ModelBackend:
         self.planned_bytes = (0, 0)  # on GPUs, in main memory
         self.direct = 0  # requests in the engine that hold no slot: an operator's
         rejected = functools.partial(metrics.queue_rejected, self.name)
-        self._slots = settings.engine.slots
-        self._max_in_flight = slots = settings.limits.max_in_flight or settings.engine.slots
-        self._reduction_file = run.engine_reduction
+        self._max_in_flight = settings.limits.max_in_flight
+        self._run = run
 
         def queue(places: int) -> Admission:
             return Admission(
@@ -111,7 +113,7 @@ class ModelBackend:
                 opens_in=self.opens_in,
             )
 
-        self.admission = queue(slots)
+        self.admission = queue(self._max_in_flight or self.slots or 1)
         # Counting and tokenizing need no slot, but the same processors.
         self.counting = queue(_COUNTING_PLACES)
         self.models = EngineDescription(self.client, self.engine, engine_key, "/v1/models")
@@ -132,19 +134,18 @@ class ModelBackend:
             ),
         )
 
-    async def _use_reduction(self) -> None:
-        """Use the slots and the context that the engine has: with `engine.shrink` they can be less than configured."""
-        found = await asyncio.to_thread(engine_reduction.read, self._reduction_file)
-        values = found.values if found else {}
-        engine = self.one.settings.engine
-        self._slots = _number(values.get("slots"), engine.slots)
-        self.context = _number(values.get("context_per_slot"), engine.context_per_slot)
-        reduced = self._slots < engine.slots
-        self.admission.resize(min(self._max_in_flight, self._slots) if reduced else self._max_in_flight)
+    async def _use_its_values(self) -> None:
+        """Count with the slots and the context that the engine has: with auto and shrink they are not as configured."""
+        found = await asyncio.to_thread(engine_values.in_force, self._run)
+        slots, context = found.get("slots"), found.get("context_per_slot")
+        self.context = context if isinstance(context, int) else self._configured_context
+        self.slots = slots if isinstance(slots, int) else self._configured_slots
+        places = self._max_in_flight or self.slots or 1
+        self.admission.resize(min(places, slots) if isinstance(slots, int) else places)
 
     def check_choices(self, content: RequestContent) -> None:
         """Raise GatewayError if a request asks for more choices than the engine has slots now."""
-        most = min(self._most_choices, self._slots)
+        most = min(self._most_choices, self.slots or self._most_choices)
         if content.choices > most:
             name = "n" if "n" in content.fields else "n_cmpl"
             raise refusal(name, f"must not be more than {most}, the slots that the engine has now.")
@@ -228,10 +229,6 @@ _RESIDENCY = {
 }
 
 
-def _number(value: object, otherwise: int) -> int:
-    return value if type(value) is int and value > 0 else otherwise
-
-
 def reading_rules(settings: Settings, variant: Variant | None = None) -> ReadingRules:
     """Return what bodies of requests for a model, or a variant of it, are read by."""
     bounds = settings.limits.request
@@ -253,7 +250,7 @@ def reading_rules(settings: Settings, variant: Variant | None = None) -> Reading
     rules: ModelRules | None = _operator_rules(settings.model)
     if variant is not None:
         rules = joined(_operator_rules(variant, variant.lora), rules)
-    choices = min(bounds.max_choices, settings.engine.slots)
+    choices = min(bounds.max_choices, known(settings.engine.slots) or bounds.max_choices)
     return ReadingRules(meaning, choices, None if rules is None or rules.empty else rules)
 
 

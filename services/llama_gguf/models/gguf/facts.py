@@ -9,6 +9,7 @@ _NO_POOLING, _RANK_POOLING = 0, 4
 """Values of `pooling_type` in a GGUF file."""
 _TEMPLATES = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
 _TEKKEN_LAYERS = 40
+_CACHE_BLOCK = 32
 _ENCODERS = frozenset(
     {
         *("bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
@@ -30,6 +31,15 @@ def facts_of(header: Header) -> ModelFacts:
         has_experts=header.number(f"{header.architecture}.expert_count") > 0,
         has_mtp_layers=header.number(f"{header.architecture}.nextn_predict_layers") > 0,
     )
+
+
+def has_quantisable_cache(header: Header) -> bool:
+    """Return whether llama.cpp can quantise the cache, which it does in blocks of a head's row."""
+    name = header.architecture
+    heads = header.number(f"{name}.attention.head_count")
+    width = header.number(f"{name}.embedding_length") // heads if heads else 0
+    rows = [header.number(f"{name}.attention.{part}_length", width) for part in ("key", "value")]
+    return all(row % _CACHE_BLOCK == 0 for row in rows)
 
 
 def has_chat_template(header: Header) -> bool:

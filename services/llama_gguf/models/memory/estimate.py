@@ -21,6 +21,7 @@ from llama_gguf.models.memory.repack import NO_CPU, repacked
 from llama_gguf.models.memory.step import Batch
 from llama_gguf.models.memory.work import work_bytes
 from llama_gguf.settings.checks.draft_tokens import verified_at_once
+from llama_gguf.settings.sections.engine_parts.auto import given
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
@@ -114,8 +115,8 @@ def cells_per_slot(engine: Engine, architecture: Architecture) -> int:
     Without a number, --fit gives each slot the trained context, and does not reduce it, because --ctx-size 0 asks for
     all of it (common/arg.cpp); without --fit the slots share one.
     """
-    shared = 1 if engine.fit else engine.slots
-    wanted = engine.context_per_slot or max(1, architecture.trained_context // shared)
+    shared = 1 if engine.fit else given(engine.slots)
+    wanted = given(engine.context_per_slot) or max(1, architecture.trained_context // shared)
     return -(-wanted // CELLS) * CELLS
 
 
@@ -124,7 +125,7 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
     engine, architecture = inputs.engine, inputs.model.architecture
     items = [
         *_weights(inputs, inputs.model, layers, inputs.host_experts),
-        *_caches(architecture, engine, layers, (engine.cache_type_k, engine.cache_type_v)),
+        *_caches(architecture, engine, layers, _cache_types(engine)),
         _placed("compute buffers", inputs.compute, on_device=layers > 0),
     ]
     if inputs.adapters:
@@ -139,9 +140,9 @@ def count_items(inputs: Inputs, layers: int) -> tuple[Item, ...]:
     if inputs.predicts_more and architecture.loads_more:
         # A context of its own, with the cache of its layers; its graph is one block with an output layer.
         cells = cells_per_slot(engine, architecture)
-        types = (engine.cache_type_k, engine.cache_type_v)
+        types = _cache_types(engine)
         cached = sum(_layer_cache(layer, cells, engine, types) for layer in architecture.prediction)
-        size = engine.slots * cached + inputs.compute
+        size = given(engine.slots) * cached + inputs.compute
         items.append(_placed("multi-token prediction", size, on_device=layers > 0))
     if engine.prompt_cache_mib:
         items.append(Item("prompt cache (up to)", 0, engine.prompt_cache_mib * MIB))
@@ -203,8 +204,8 @@ def _caches(architecture: Architecture, engine: Engine, layers_on_device: int, t
     sizes = {"KV cache": [0, 0], "recurrent state": [0, 0]}
     for index, layer in enumerate(architecture.layers):
         location = 0 if index >= first_on_device else 1
-        sizes["KV cache"][location] += engine.slots * _layer_cache(layer, cells, engine, types)
-        sizes["recurrent state"][location] += engine.slots * layer.state_floats * 4
+        sizes["KV cache"][location] += given(engine.slots) * _layer_cache(layer, cells, engine, types)
+        sizes["recurrent state"][location] += given(engine.slots) * layer.state_floats * 4
     return [Item(name, *by_location) for name, by_location in sizes.items() if any(by_location)]
 
 
@@ -227,8 +228,13 @@ def _window_cells(layer: Layer, cells: int, engine: Engine) -> int:
     return -(-min(cells, layer.window + _ubatch(engine)) // CELLS) * CELLS
 
 
+def _cache_types(engine: Engine) -> tuple[str, str]:
+    return given(engine.cache_type_k), given(engine.cache_type_v)
+
+
 def _ubatch(engine: Engine) -> int:
-    return min(engine.batch_size, engine.ubatch_size if engine.task == "generate" else engine.batch_size)
+    batch = given(engine.batch_size)
+    return min(batch, engine.ubatch_size if engine.task == "generate" else batch)
 
 
 def compute_bytes(
@@ -237,15 +243,15 @@ def compute_bytes(
     """Return the compute buffers: what ggml reserves for the largest batch. `drafts`: for it a model drafts tokens."""
     architecture = model.architecture
     cells = cells_per_slot(engine, architecture)
-    keys, values = cache_types or (engine.cache_type_k, engine.cache_type_v)
-    tokens = min(_ubatch(engine), cells * engine.slots)
+    keys, values = cache_types or _cache_types(engine)
+    tokens = min(_ubatch(engine), cells * given(engine.slots))
     cached = [_window_cells(layer, cells, engine) for layer in architecture.layers]
     if not any(layer.key_width or layer.state_floats for layer in architecture.layers):
         cached = [tokens] * len(cached)  # encoders attend to their batch
     batch = Batch(
-        tokens=-(-tokens // engine.slots) * engine.slots,
-        slots=engine.slots,
-        outputs=max(engine.slots, min(tokens, verified_at_once(engine, has_draft=drafts))),
+        tokens=-(-tokens // given(engine.slots)) * given(engine.slots),
+        slots=given(engine.slots),
+        outputs=max(given(engine.slots), min(tokens, verified_at_once(engine, has_draft=drafts))),
         flash=engine.flash_attention != "off",
         wide=(keys == "f32", values == "f32"),
         rotated=(keys not in _FLOATS, values not in _FLOATS),
@@ -257,11 +263,10 @@ def _checkpoints(architecture: Architecture, engine: Engine) -> int:
     """Windowed and recurrent state cannot be rewound, so llama-server stores checkpoints of it in main memory."""
     cells = cells_per_slot(engine, architecture)
     state = sum(
-        layer.state_floats * 4
-        + (_layer_cache(layer, cells, engine, (engine.cache_type_k, engine.cache_type_v)) if layer.window else 0)
+        layer.state_floats * 4 + (_layer_cache(layer, cells, engine, _cache_types(engine)) if layer.window else 0)
         for layer in architecture.layers
     )
-    return engine.slots * min(_MAX_CHECKPOINTS, 1 + cells // _CHECKPOINT_TOKENS) * state
+    return given(engine.slots) * min(_MAX_CHECKPOINTS, 1 + cells // _CHECKPOINT_TOKENS) * state
 
 
 def _draft(inputs: Inputs, draft: Weights, layers_on_device: int) -> Item:

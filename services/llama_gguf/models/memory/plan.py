@@ -27,6 +27,7 @@ from llama_gguf.models.memory.estimate import (
 )
 from llama_gguf.models.memory.repack import NO_CPU, repacking_disabled
 from llama_gguf.models.memory.work import NOT_FOLLOWED
+from llama_gguf.settings.sections.engine_parts.auto import given
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
@@ -169,7 +170,7 @@ def _advice(inputs: Inputs, plan: MemoryPlan) -> tuple[str, ...]:
         smaller = _with_smaller_cache(inputs)
         if smaller:
             advice.append(f"{_SMALLER_CACHE} would {_saving(inputs, plan, smaller)}")
-        if slots := _largest(inputs, plan, "slots", inputs.engine.slots):
+        if slots := _largest(inputs, plan, "slots", given(inputs.engine.slots)):
             advice.append(f"engine.slots: {slots} would fit")
         context = _largest(inputs, plan, "context_per_slot", plan.context_per_slot)
         if context:

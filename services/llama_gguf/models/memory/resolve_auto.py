@@ -1,39 +1,35 @@
 """Settings that are left to the plan -> values, each with the reason for it. Pure.
 
-What is chosen, in this order: layers on the GPU, types of cache, context, slots. A value that the operator set is never
-touched, and nothing is chosen below the minima: then it does not fit, and the plan says so.
+What is chosen, in this order: batch, types of cache, context, slots. A value that the operator set is never touched,
+and nothing is chosen below the minima: then it does not fit, and the plan says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llama_gguf.models.memory.estimate import CELLS, MIB
 from llama_gguf.models.memory.plan import MemoryPlan
 from llama_gguf.models.memory.together import largest
+from llama_gguf.settings.checks.draft_tokens import longest_draft
+from llama_gguf.settings.sections.engine_parts.auto import AUTO, automatic, given, known
 
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
 
-Automatic = Literal["context_per_slot", "slots", "gpu_layers", "batch_size", "cache_types"]
-"""Settings of the engine that can be left to the plan; `cache_types` are cache_type_k and cache_type_v together."""
-
 PlanOf = Callable[["Engine"], MemoryPlan]
 """Plans the memory of one model with some settings; everything else is the same each time."""
 
+MOST_SLOTS = 16
+_MOST_CONTEXT = 16_777_216  # of the setting
+_MOST_TOKENS = 2**31 - 1  # of all slots
+_UNKNOWN_CONTEXT = 4096  # where the file does not say what the model was trained with
+_BATCH = 2048
 _SMALLER_CACHE = "q8_0"
+_BLOCK = 32  # llama.cpp quantises a head's row of the cache in blocks of so many values
 _SMALL_BATCH, _SMALL_UBATCH = 512, 256
-
-
-@dataclass(frozen=True, slots=True)
-class Minima:
-    """What the operator needs at least, and wants at most."""
-
-    context_per_slot: int = 4096
-    slots: int = 1
-    most_slots: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,115 +43,193 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Settings without anything left open, why they are so, and what they take."""
+    """Settings without anything left open but gpu_layers, why they are so, and whether they fit."""
 
     engine: Engine
-    choices: tuple[Choice, ...]
-    plan: MemoryPlan
+    choices: tuple[Choice, ...] = ()
+    fits: bool = True
+
+    @property
+    def values(self) -> dict[str, int | str]:
+        """The values that were chosen, by setting."""
+        return {choice.setting: choice.value for choice in self.choices}
 
 
-def resolve_auto(
-    engine: Engine,
-    automatic: Collection[Automatic],
-    trained_context: int,
-    plan_of: PlanOf,
-    minima: Minima | None = None,
-) -> Resolved:
-    """Return the settings with a value for each that is `automatic`: what serves most of what fits."""
-    wanted = minima or Minima()
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What a model's own shape allows, whatever memory there is."""
+
+    context: int  # that it was trained with, or that YaRN gives it; 0: not known
+    has_draft: bool = False
+    quantisable: bool = True  # whether its cache can have another type
+
+
+def unresolved(engine: Engine) -> Resolved:
+    """Return the least for each setting that is `auto`, because the model's file is not known."""
+    least = engine.model_copy(update=_least(engine, ModelLimits(context=0)))
+    reason = "the least; more if it fits, once the model's file is known"
+    return Resolved(least, tuple(Choice(name, getattr(least, name), reason) for name in automatic(engine)))
+
+
+def layers_choice(plan: MemoryPlan) -> Choice:
+    """Return how many layers llama-server is expected to put on the GPU by itself, and why."""
+    if plan.layers_on_device == plan.layers:
+        reason = "all fit on the GPU" if plan.device_capacity is not None else "the GPU's memory is not known"
+    else:
+        reason = f"of {plan.layers}, the most that fit on the GPU; the rest is slow"
+    return Choice("gpu_layers", plan.layers_on_device, reason)
+
+
+def resolve_auto(engine: Engine, limits: ModelLimits, plan_of: PlanOf) -> Resolved:
+    """Return the settings with a value for each that is `auto`: what serves most of what fits.
+
+    `plan_of` has to count with less memory than there is, as far as its plans can be wrong.
+    """
+    left = automatic(engine)
+    if not left:
+        return Resolved(engine)
     choices: list[Choice] = []
-    least = engine.model_copy(update=_least(engine, automatic, trained_context, wanted))
-    if "cache_types" in automatic or "batch_size" in automatic:
-        least = _smaller(least, automatic, plan_of, choices)
-    current = least
-    if "context_per_slot" in automatic:
-        current = _context(current, trained_context, plan_of, choices)
-    if "slots" in automatic:
-        current = _slots(current, plan_of, wanted, choices)
-    plan = plan_of(current)
-    if "gpu_layers" in automatic:
-        choices.insert(0, Choice("gpu_layers", plan.layers_on_device, _layers_reason(plan)))
-        current = current.model_copy(update={"gpu_layers": plan.layers_on_device})
-        plan = plan_of(current)
-    return Resolved(current, tuple(choices), plan)
+
+    def replan(tried: Engine) -> MemoryPlan:
+        return plan_of(_with_batch(tried, limits, is_open="batch_size" in left))
+
+    current = engine.model_copy(update=_least(engine, limits))
+    unknown = replan(current).verdict == "unknown" and not _knows_memory(replan(current))
+    if unknown:
+        current = _with_batch(current, limits, is_open="batch_size" in left)
+        reason = "the least, because the machine's memory is not known"
+        return Resolved(current, tuple(Choice(name, getattr(current, name), reason) for name in left))
+    if "batch_size" in left:
+        current = _batch(current, limits, replan, choices)
+    if "cache_type_k" in left or "cache_type_v" in left:
+        current = _cache_types(current, engine, limits, replan, choices)
+    if "context_per_slot" in left:
+        current = _context(current, limits, replan, choices)
+    if "slots" in left:
+        current = _slots(current, limits, replan, choices, batch_is_open="batch_size" in left)
+    fits = replan(current).verdict != "does not fit"
+    final = _with_batch(current, limits, is_open="batch_size" in left)
+    choices = [
+        Choice("batch_size", given(final.batch_size), _BATCH_OF_INPUTS) if _follows_context(final, choice) else choice
+        for choice in choices
+    ]
+    return Resolved(final, tuple(choices), fits)
 
 
-def _least(engine: Engine, automatic: Collection[Automatic], trained: int, minima: Minima) -> dict[str, int | str]:
+_BATCH_OF_INPUTS = "as long as the context, so that an input is processed at once"
+
+
+def _follows_context(engine: Engine, choice: Choice) -> bool:
+    return choice.setting == "batch_size" and engine.task != "generate"
+
+
+def _knows_memory(plan: MemoryPlan) -> bool:
+    return plan.device_capacity is not None or plan.host_capacity is not None
+
+
+def _with_batch(engine: Engine, limits: ModelLimits, *, is_open: bool) -> Engine:
+    """Return the settings with a batch that the task and drafts need, if it is left open."""
+    if not is_open:
+        return engine
+    drafted = given(engine.slots) * (1 + longest_draft(engine, has_draft=limits.has_draft))
+    if engine.task != "generate":
+        # The file's context, where that is taken as it is.
+        context = given(engine.context_per_slot) or limits.context or _UNKNOWN_CONTEXT
+        return engine.model_copy(update={"batch_size": min(max(context, drafted), 65_536)})
+    return engine.model_copy(update={"batch_size": min(max(given(engine.batch_size), drafted), 65_536)})
+
+
+def _least(engine: Engine, limits: ModelLimits) -> dict[str, int | str]:
     """Return the least that each open setting may become; the rest is found upwards from there."""
     least: dict[str, int | str] = {}
-    if "context_per_slot" in automatic:
-        least["context_per_slot"] = _rounded(min(minima.context_per_slot, trained or minima.context_per_slot))
-    if "slots" in automatic:
-        least["slots"] = minima.slots
-    if "cache_types" in automatic:
-        least |= {"cache_type_k": "f16", "cache_type_v": "f16"}
+    if engine.context_per_slot == AUTO:
+        wanted = max(CELLS, engine.shrink.min_context_per_slot)
+        least["context_per_slot"] = min(wanted, _most_context(engine, limits))
+    if engine.slots == AUTO:
+        least["slots"] = engine.shrink.min_slots
+    if engine.batch_size == AUTO:
+        least["batch_size"] = max(_BATCH, engine.ubatch_size)
+    least |= {name: "f16" for name in ("cache_type_k", "cache_type_v") if getattr(engine, name) == AUTO}
     return least
 
 
-def _smaller(engine: Engine, automatic: Collection[Automatic], plan_of: PlanOf, choices: list[Choice]) -> Engine:
-    """Take smaller caches and batches if not even the least fits without, as far as they may be chosen."""
-    plan = plan_of(engine)
-    fits = _fits(plan)
-    if "batch_size" in automatic:
-        if not fits:
-            engine = engine.model_copy(update={"batch_size": _SMALL_BATCH, "ubatch_size": _SMALL_UBATCH})
-            smaller = plan_of(engine)
-            saved = plan.device + plan.host - smaller.device - smaller.host
-            reason = f"saves {saved / MIB:.0f} MiB of compute buffers; prompts are processed more slowly"
-            plan, fits = smaller, _fits(smaller)
-        else:
-            reason = "the usual size fits"
-        choices.append(Choice("batch_size", engine.batch_size, reason))
-    if "cache_types" in automatic:
-        reason = "full precision fits"
-        if not fits and engine.flash_attention == "off":
-            reason = "without flash attention values cannot be quantised"
-        elif not fits:
-            engine = engine.model_copy(update={"cache_type_k": _SMALLER_CACHE, "cache_type_v": _SMALLER_CACHE})
-            reason = "halves the KV cache, which does not fit with full precision"
-        choices.append(Choice("cache_types", engine.cache_type_k, reason))
+def _most_context(engine: Engine, limits: ModelLimits) -> int:
+    slots = known(engine.slots) or engine.shrink.min_slots
+    most = min(limits.context or _UNKNOWN_CONTEXT, _MOST_CONTEXT, _MOST_TOKENS // slots)
+    return max(1, most if most < CELLS else most // CELLS * CELLS)
+
+
+def _batch(engine: Engine, limits: ModelLimits, replan: PlanOf, choices: list[Choice]) -> Engine:
+    plan = replan(engine)
+    reason = "the usual size fits"
+    if engine.task == "generate" and not _fits(plan):
+        small = {"batch_size": _SMALL_BATCH, "ubatch_size": min(engine.ubatch_size, _SMALL_UBATCH)}
+        engine = engine.model_copy(update=small)
+        smaller = replan(engine)
+        saved = (plan.device + plan.host - smaller.device - smaller.host) / MIB
+        reason = f"saves {saved:.0f} MiB of compute buffers; prompts are processed more slowly"
+        choices.append(Choice("ubatch_size", engine.ubatch_size, "part of a smaller batch"))
+    chosen = _with_batch(engine, limits, is_open=True)
+    choices.append(Choice("batch_size", given(chosen.batch_size), reason))
+    return chosen
+
+
+def _cache_types(engine: Engine, asked: Engine, limits: ModelLimits, replan: PlanOf, choices: list[Choice]) -> Engine:
+    reasons = {name: "full precision fits" for name in ("cache_type_k", "cache_type_v") if getattr(asked, name) == AUTO}
+    if not _fits(replan(engine)):
+        for name in reasons:
+            if not limits.quantisable:
+                reasons[name] = "the heads of this model cannot be quantised"
+            elif name == "cache_type_v" and engine.flash_attention == "off":
+                reasons[name] = "without flash attention values cannot be quantised"
+            else:
+                engine = engine.model_copy(update={name: _SMALLER_CACHE})
+                reasons[name] = "about half of full precision, which does not fit"
+    choices += [Choice(name, getattr(engine, name), reason) for name, reason in reasons.items()]
     return engine
 
 
 def _fits(plan: MemoryPlan) -> bool:
-    """Return whether a plan fits; with the layers on the GPU left open, only if all of them do."""
+    """Return whether a plan fits; with the layers on the GPU left open, only if some of them do."""
     return plan.verdict != "does not fit" and (plan.device_capacity in (0, None) or plan.layers_on_device > 0)
 
 
-def _context(engine: Engine, trained: int, plan_of: PlanOf, choices: list[Choice]) -> Engine:
-    least = engine.context_per_slot
-    most = _rounded(trained) if trained else least
-    found = max(least, largest(plan_of, engine, "context_per_slot", most))
-    if found >= most:
+def _context(engine: Engine, limits: ModelLimits, replan: PlanOf, choices: list[Choice]) -> Engine:
+    least = given(engine.context_per_slot)
+    most = _most_context(engine, limits)
+    found = max(least, largest(replan, engine, "context_per_slot", most))
+    if not limits.context:
+        reason = "the model's file does not say what it was trained for"
+    elif found >= most:
         reason = "what the model was trained for, for each slot"
     elif found > least:
-        slots = f"{engine.slots} slots" if engine.slots > 1 else "one slot"
-        reason = f"the most that fits with {slots}, of {trained} that the model was trained for"
+        slots = given(engine.slots)
+        shown = f"{slots} slots" if slots > 1 else "one slot"
+        reason = f"the most that fits with {shown}, of {limits.context} that the model was trained for"
     else:
-        reason = "the least that is wanted"
+        reason = "the least that is allowed (engine.shrink.min_context_per_slot)"
     choices.append(Choice("context_per_slot", found, reason))
     return engine.model_copy(update={"context_per_slot": found})
 
 
-def _slots(engine: Engine, plan_of: PlanOf, minima: Minima, choices: list[Choice]) -> Engine:
-    found = max(minima.slots, largest(plan_of, engine, "slots", max(minima.slots, minima.most_slots)))
-    if found >= minima.most_slots:
-        reason = "as many as wanted"
-    elif found > minima.slots:
-        reason = f"the most that fit with {engine.context_per_slot} tokens each"
+def _slots(
+    engine: Engine, limits: ModelLimits, replan: PlanOf, choices: list[Choice], *, batch_is_open: bool
+) -> Engine:
+    least = given(engine.slots)
+    most = max(least, MOST_SLOTS)
+    per_slot = 1 + longest_draft(engine, has_draft=limits.has_draft)
+    if not batch_is_open:  # else the batch follows the slots
+        most = max(least, min(most, given(engine.batch_size) // per_slot))
+    if context := given(engine.context_per_slot):
+        most = max(least, min(most, _MOST_TOKENS // context))
+    found = max(least, largest(replan, engine, "slots", most))
+    if found >= MOST_SLOTS:
+        reason = "the most that auto chooses, and they fit"
+    elif found >= most > least:
+        reason = "the most that a batch has room for"
+    elif found > least:
+        reason = f"the most that fit with {context or limits.context} tokens each"
     else:
-        reason = "the least that is wanted"
+        reason = "the least that is allowed (engine.shrink.min_slots)"
     choices.append(Choice("slots", found, reason))
     return engine.model_copy(update={"slots": found})
-
-
-def _layers_reason(plan: MemoryPlan) -> str:
-    if plan.device_capacity == 0:
-        return "there is no GPU"
-    if plan.layers_on_device == plan.layers:
-        return "all fit on the GPU" if plan.device_capacity is not None else "the GPU's memory is not known"
-    return f"of {plan.layers}, the most that fit on the GPU; the rest is slow"
-
-
-def _rounded(context: int) -> int:
-    return max(CELLS, context // CELLS * CELLS)

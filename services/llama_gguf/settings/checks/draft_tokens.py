@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_gguf.settings.sections.engine_parts.auto import given
+
 if TYPE_CHECKING:
     from llama_gguf.settings.sections.engine import Engine
 
@@ -25,7 +27,7 @@ def longest_draft(engine: Engine, *, has_draft: bool) -> int:
 
 def verified_at_once(engine: Engine, *, has_draft: bool) -> int:
     """Return for how many tokens one batch computes logits: the last of each slot, and those of its draft."""
-    return engine.slots * (1 + longest_draft(engine, has_draft=has_draft))
+    return given(engine.slots) * (1 + longest_draft(engine, has_draft=has_draft))
 
 
 def _longest(name: str, most: int | None) -> int:

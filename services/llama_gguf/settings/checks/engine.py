@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.checks.reserved_args import ArgRule, is_argument, reserved
+from llama_gguf.settings.sections.engine_parts.auto import known
 from llama_gguf.settings.sections.settings import Settings
 
 _MAX_CONTEXT = 2**31 - 1
-PLAIN_CACHE = ("f32", "f16", "bf16")
+PLAIN_CACHE = ("f32", "f16", "bf16", "auto")  # auto is one of them without flash attention
 
 
 def cache(settings: Settings) -> Iterator[Problem]:
@@ -25,10 +26,13 @@ def cache(settings: Settings) -> Iterator[Problem]:
 def batches(settings: Settings) -> Iterator[Problem]:
     """The physical batch is part of the logical one; the input of an embedding must fit in one batch."""
     engine = settings.engine
-    if engine.task == "generate" and engine.ubatch_size > engine.batch_size:
+    batch, context = known(engine.batch_size), known(engine.context_per_slot)
+    if batch is None:  # chosen to be large enough
+        return
+    if engine.task == "generate" and engine.ubatch_size > batch:
         message = f"engine.ubatch_size: {engine.ubatch_size} is more than engine.batch_size, {engine.batch_size}"
         yield Problem("ubatch-over-batch", message, "engine.ubatch_size", hint="set it to at most batch_size")
-    elif engine.task != "generate" and engine.batch_size < engine.context_per_slot:
+    elif engine.task != "generate" and context is not None and batch < context:
         message = (
             f"engine.batch_size: inputs of more than {engine.batch_size} tokens will be rejected, although "
             f"engine.context_per_slot allows {engine.context_per_slot}"
@@ -40,7 +44,8 @@ def batches(settings: Settings) -> Iterator[Problem]:
 def slots(settings: Settings) -> Iterator[Problem]:
     """A batch has room for one token of each slot: llama-server aborts while it loads the model if it has not."""
     engine = settings.engine
-    if engine.slots > engine.batch_size:
+    count, batch = known(engine.slots), known(engine.batch_size)
+    if count is not None and batch is not None and count > batch:
         message = f"engine.slots: {engine.slots} slots are more than a batch of {engine.batch_size} tokens can serve"
         hint = f"set engine.batch_size to at least {engine.slots} (2048 is the default), or lower engine.slots"
         yield Problem("slots-over-batch", message, "engine.slots", hint=hint)
@@ -61,7 +66,7 @@ def pooling(settings: Settings) -> Iterator[Problem]:
 
 def total_context(settings: Settings) -> Iterator[Problem]:
     """The total of all slots is a 32-bit number in llama.cpp."""
-    total = settings.engine.context_per_slot * settings.engine.slots
+    total = (known(settings.engine.context_per_slot) or 0) * (known(settings.engine.slots) or 0)
     if total > _MAX_CONTEXT:
         message = f"engine.context_per_slot: {total} tokens in {settings.engine.slots} slots exceed llama.cpp's maximum"
         yield Problem("context-too-large", message, "engine.context_per_slot")
@@ -69,8 +74,8 @@ def total_context(settings: Settings) -> Iterator[Problem]:
 
 def in_flight(settings: Settings) -> Iterator[Problem]:
     """More requests in the engine than it has slots wait there, in order of arrival."""
-    maximum, slots = settings.limits.max_in_flight, settings.engine.slots
-    if maximum is not None and maximum > slots:
+    maximum, slots = settings.limits.max_in_flight, known(settings.engine.slots)
+    if maximum is not None and slots is not None and maximum > slots:
         message = (
             f"limits.max_in_flight: {maximum} is more than engine.slots, {slots}; in the engine requests wait without "
             "fairness"

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_gguf.errors import Problem
+from llama_gguf.settings.sections.engine_parts.auto import AUTO, known
 
 if TYPE_CHECKING:
+    from llama_gguf.settings.sections.engine import Engine
     from llama_gguf.settings.sections.settings import Settings
 
 _CHAT_ROUTES = {"chat", "responses", "messages"}
@@ -43,16 +45,24 @@ def model_problems(settings: Settings, facts: ModelFacts, *, context_is_default:
     ]
 
 
-def _context(settings: Settings, facts: ModelFacts, *, is_default: bool) -> Iterator[Problem]:
-    engine, trained = settings.engine, facts.training_context
+def longest_context(engine: Engine, trained: int) -> int:
+    """Return how long a slot's context can be with a model that was trained with `trained` tokens; 0 if unknown."""
     rope = engine.rope
     if trained and rope.scaling == "yarn" and rope.scale is not None:
-        trained = int((rope.yarn_original_context or trained) * rope.scale)  # as llama.cpp does, for YaRN only
-    if trained and engine.context_per_slot > trained:
+        return int((rope.yarn_original_context or trained) * rope.scale)  # as llama.cpp does, for YaRN only
+    return trained
+
+
+def _context(settings: Settings, facts: ModelFacts, *, is_default: bool) -> Iterator[Problem]:
+    engine = settings.engine
+    trained, slots = longest_context(engine, facts.training_context), engine.slots
+    context = known(engine.context_per_slot)
+    if trained and context is not None and context > trained:
         default = " (the default)" if is_default else ""
+        total = "" if slots == AUTO else f" ({slots} slots, {context * slots} tokens of memory in all)"
         message = (
-            f"engine.context_per_slot: {engine.context_per_slot}{default} is more than the {trained} tokens the model "
-            f"was trained with ({engine.slots} slots, {engine.context_per_slot * engine.slots} tokens of memory in all)"
+            f"engine.context_per_slot: {context}{default} is more than the {trained} tokens the model was trained "
+            f"with{total}"
         )
         hint = f"llama-server gives a slot {trained} tokens; for a model made for YaRN, set engine.rope"
         yield Problem("context-over-training", message, "engine.context_per_slot", hint=hint, severity="warning")

@@ -12,10 +12,11 @@ from llama_gguf.settings.sections.sources import sources_of
 
 def one_or_several(settings: Settings) -> Iterator[Problem]:
     """Either `model` or `models` is set."""
-    if settings.models and sources_of(settings.model):
+    given = sources_of(settings.model) or sorted(settings.model.model_fields_set)
+    if settings.models and given:
         message = "model: is set together with models"
         hint = "move it into models, under a name of its own, or remove one of both"
-        yield Problem("model-and-models", message, f"model.{sources_of(settings.model)[0]}", hint=hint)
+        yield Problem("model-and-models", message, f"model.{given[0]}", hint=hint)
 
 
 def names(settings: Settings) -> Iterator[Problem]:

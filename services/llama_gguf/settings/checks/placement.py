@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llama_gguf.errors import Problem
+from llama_gguf.settings.sections.engine_parts.auto import known
 from llama_gguf.settings.sections.settings import Settings
 
 
@@ -68,11 +69,12 @@ def shrink(settings: Settings) -> Iterator[Problem]:
     """Each step can reduce something: what it begins with is above its minimum."""
     engine = settings.engine
     allowed = engine.shrink
+    slots, context = known(engine.slots), known(engine.context_per_slot)
     why = {
-        "slots": (engine.slots <= allowed.min_slots, f"engine.slots is {engine.slots}"),
+        "slots": (slots is not None and slots <= allowed.min_slots, f"engine.slots is {slots}"),
         "context": (
-            engine.context_per_slot <= allowed.min_context_per_slot,
-            f"engine.context_per_slot is {engine.context_per_slot}",
+            context is not None and context <= allowed.min_context_per_slot,
+            f"engine.context_per_slot is {context}",
         ),
         "layers": (
             isinstance(engine.gpu_layers, int) and engine.gpu_layers <= allowed.min_gpu_layers,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llama_gguf.errors import Problem
 from llama_gguf.settings.checks.draft_tokens import longest_draft, verified_at_once
+from llama_gguf.settings.sections.engine_parts.auto import known
 from llama_gguf.settings.sections.settings import Settings
 
 _PLACE = "engine.speculative"
@@ -75,12 +76,15 @@ def numbers(settings: Settings) -> Iterator[Problem]:
 def batches(settings: Settings) -> Iterator[Problem]:
     """The drafts of all slots are verified in one batch; llama-server aborts when they do not fit."""
     engine = settings.engine
+    slots, batch = known(engine.slots), known(engine.batch_size)
+    if slots is None or batch is None:  # chosen to fit each other
+        return
     has_draft = settings.model.draft is not None
     longest, needed = longest_draft(engine, has_draft=has_draft), verified_at_once(engine, has_draft=has_draft)
-    if longest and needed > engine.batch_size:
+    if longest and needed > batch:
         place = f"{_PLACE}.max_tokens"
-        message = f"{place}: drafts of {longest} tokens in {engine.slots} slots need engine.batch_size {needed}"
-        most = engine.batch_size // engine.slots - 1
+        message = f"{place}: drafts of {longest} tokens in {slots} slots need engine.batch_size {needed}"
+        most = batch // slots - 1
         hint = f"set it to at most {most}, or batch_size to {needed}" if most > 0 else f"set batch_size to {needed}"
         yield Problem("bad-speculation", message, place, hint=hint)
 

@@ -40,6 +40,9 @@ CpuVariant = Literal[
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
+Auto = Literal["auto"]
+"""Left to the memory plan, which chooses a value for the machine when the engine starts."""
+
 Device = Annotated[
     str, Field(pattern=r"^[^\s,]+$", json_schema_extra=pattern_message("a device's name, as in --list-devices"))
 ]
@@ -58,15 +61,19 @@ class Engine(Section):
             "`none` only /embeddings works, and returns one vector per token."
         ),
     )
-    context_per_slot: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
+    context_per_slot: Auto | Annotated[int, Field(ge=0, le=16_777_216)] = Field(
         4096,
         description=(
-            "Tokens of context for each request, prompt and completion together; 0 = the trained context divided among "
-            "the slots, less if memory is short."
+            "Tokens of context for each request, prompt and completion together: `auto` as many as fit into memory, up "
+            "to the trained context; 0 the trained context, for each slot with `fit`, else shared by all of them."
         ),
     )
-    slots: Annotated[int, Field(ge=1, le=256)] = Field(
-        4, description="Requests processed at the same time; each needs memory for context_per_slot tokens."
+    slots: Auto | Annotated[int, Field(ge=1, le=256)] = Field(
+        4,
+        description=(
+            "Requests processed at the same time; each needs memory for context_per_slot tokens. `auto` as many as "
+            "fit, at most 16; if both are `auto`, the context comes first."
+        ),
     )
     gpu_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
         "auto",
@@ -100,8 +107,13 @@ class Engine(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="CPU threads for generation; 0 = one per physical core, within the container's CPU limit."
     )
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        2048, description="Logical batch size of prompt processing, in tokens."
+    batch_size: Auto | Annotated[int, Field(ge=1, le=65_536)] = Field(
+        2048,
+        description=(
+            "Logical batch size of prompt processing, in tokens. `auto`: 2048, or 512 with an ubatch_size of at most "
+            "256 if the model does not fit otherwise; for `embed` and `rerank` the context, so that no input is too "
+            "long."
+        ),
     )
     ubatch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
         512,
@@ -110,8 +122,13 @@ class Engine(Section):
     flash_attention: Literal["auto", "on", "off"] = Field(
         "auto", description="Flash attention; required for a quantised V cache."
     )
-    cache_type_k: CacheType = Field("f16", description="Type of the K cache; q8_0 halves its memory.")
-    cache_type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one requires flash attention.")
+    cache_type_k: Auto | CacheType = Field(
+        "f16", description="Type of the K cache; q8_0 halves its memory. `auto`: f16, or q8_0 if it does not fit."
+    )
+    cache_type_v: Auto | CacheType = Field(
+        "f16",
+        description="Type of the V cache; a quantised one requires flash attention. `auto`: f16, or q8_0 as for K.",
+    )
     prompt_cache_mib: Annotated[int, Field(ge=0, le=16_777_216)] = Field(
         1024,
         description="Main memory for caching the prompts of earlier requests, to process them only once; 0 = none.",

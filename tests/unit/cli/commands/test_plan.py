@@ -15,6 +15,7 @@ from llama_gguf.cli.commands.plan import plan
 from llama_gguf.cli.plan import facts as plan_facts
 from llama_gguf.cpu import read_cpu
 from llama_gguf.engine import variant_memory
+from llama_gguf.engine.auto import machine as engine_machine
 from llama_gguf.engine.cpu_libraries import sha256
 from llama_gguf.engine.variant_choice import HostCpu
 from llama_gguf.engine.variant_memory import CrashedVariant
@@ -97,8 +98,9 @@ def test_the_structure_is_stable(config: Path, tmp_path: Path) -> None:
     """Scripts read it: keys may be added, and none goes. They are there whatever is known."""
     keys = {
         "": "config data_dir run_dir paths model models engine listen sockets programs gpus memory bytes_per_slot "
-        "largest memory_problem together verdict problems",
-        "models": "name names files load required program socket engine memory bytes_per_slot largest memory_problem",
+        "largest auto memory_problem together verdict problems",
+        "models": "name names files load required program socket engine memory bytes_per_slot largest auto "
+        "memory_problem",
         "engine": "binary version cpu_variant problem devices argv",
         "memory": "verdict device_bytes host_bytes host_mapped_bytes device_capacity_bytes host_capacity_bytes layers "
         "layers_on_device context_per_slot shares items advice assumptions unknown",
@@ -110,6 +112,43 @@ def test_the_structure_is_stable(config: Path, tmp_path: Path) -> None:
         assert set(found["engine"]) == set(found["models"][0]["engine"]) == set(keys["engine"].split())
     assert set(here["memory"]) == set(keys["memory"].split())
     assert unknown["verdict"] == "unknown"
+
+
+def test_what_is_auto_is_shown_with_its_reasons(tmp_path: Path) -> None:
+    model = write_sparse_model(tmp_path / "m.gguf", "llama", Dimensions())
+    settings = {"model.path": model, "paths.data_dir": tmp_path, "engine.context_per_slot": "auto"}
+    settings |= {"engine.slots": 2, "engine.batch_size": "auto", "engine.cache_type_k": "auto"}
+    options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    text = run(*options, "--vram", "16GiB").stdout
+    found = data(*options, "--vram", "16GiB")
+    chosen = {one["setting"]: one["value"] for one in found["auto"]}
+    context = chosen["engine.context_per_slot"]
+    assert 4096 < context < 65_536
+    assert found["memory"]["context_per_slot"] == context
+    argv = found["engine"]["argv"]
+    assert argv[argv.index("--ctx-size") + 1] == str(2 * context)
+    wanted = f"""\
+  auto                     value  reason
+  engine.gpu_layers           33  all fit on the GPU
+  engine.batch_size         2048  the usual size fits
+  engine.cache_type_k        f16  full precision fits
+  engine.context_per_slot  {context}  the most that fits with 2 slots, of 131072 that the model was trained for
+"""
+    assert wanted in text
+    less = data(*options, "--device", "RTX 3060", code=ExitCode.OK)
+    assert {one["setting"]: one["value"] for one in less["auto"]}["engine.context_per_slot"] < context
+
+
+def test_without_the_models_file_what_is_auto_has_the_least(tmp_path: Path) -> None:
+    settings = ("model.path=/absent.gguf", f"paths.data_dir={tmp_path}", "engine.slots=auto")
+    options = [part for one in settings for part in ("--set", one)]
+    found = data(*options, code=ExitCode.CONFIG)
+    (slots,) = [one for one in found["auto"] if one["setting"] == "engine.slots"]
+    assert slots == {
+        "setting": "engine.slots",
+        "value": 1,
+        "reason": "the least; more if it fits, once the model's file is known",
+    }
 
 
 @pytest.mark.engine
@@ -157,7 +196,8 @@ def test_the_variant_of_the_cpu_code_and_what_crashed_before(
 def test_weights_are_repacked_for_the_variant_that_runs_and_not_for_all_that_the_processor_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_facts, "this_machine", lambda: HostCpu("x86_64", f"flags: {SAPPHIRE_RAPIDS}\n"))
+    for module in (plan_facts, engine_machine):
+        monkeypatch.setattr(module, "this_machine", lambda: HostCpu("x86_64", f"flags: {SAPPHIRE_RAPIDS}\n"))
     variants = ("sapphirerapids", "haswell", "x64")
     engine = VariantEngine.make(tmp_path / "engine", variants)
     model = write_sparse_model(tmp_path / "m.gguf", "llama", Dimensions())

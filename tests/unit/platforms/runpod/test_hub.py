@@ -29,7 +29,7 @@ def test_hub_asks_with_our_descriptions_and_types() -> None:
     )
     questions = {entry["key"]: entry for entry in listing(chosen)["config"]["env"]}
     slots = questions["LLAMA_GGUF__ENGINE__SLOTS"]["input"]
-    assert (slots["type"], slots["default"], slots["advanced"]) == ("number", 4, False)
+    assert (slots["type"], slots["default"], slots["advanced"]) == ("string", "4", False)
     assert slots["description"].startswith("Requests processed at the same time")
     label = questions["LLAMA_GGUF__METRICS__KEY_LABEL"]["input"]
     assert (label["type"], label["default"], label["trueValue"], label["falseValue"]) == (

@@ -87,7 +87,7 @@ def test_wrong_values_do_not_hide_what_is_wrong_between_others() -> None:
         ("error", "missing", "model.hf.file"),
         ("error", "bad-value", "model.hf.repo"),
         ("error", "ubatch-over-batch", "engine.ubatch_size"),
-        ("error", "wrong-type", "engine.slots"),
+        ("error", "bad-value", "engine.slots"),
     ]
 
 

@@ -21,9 +21,11 @@ class Shrink(Section):
             "and `context` by half, `cache_type` to q8_0, `layers` on the GPU by a quarter. Status and health show it."
         ),
     )
-    min_slots: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Slots are not reduced below this.")
+    min_slots: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Slots are not reduced below this, nor chosen less by `auto`."
+    )
     min_context_per_slot: Annotated[int, Field(ge=256, le=16_777_216)] = Field(
-        2048, description="The context of a slot is not reduced below this."
+        2048, description="The context of a slot is not reduced below this, nor chosen less by `auto`."
     )
     min_gpu_layers: Annotated[int, Field(ge=0, le=10_000)] = Field(
         0, description="Layers on the GPU are not reduced below this."

@@ -1,0 +1,1 @@
+"""The memory that configured models take, planned from the headers of their files for a machine."""
