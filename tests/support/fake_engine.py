@@ -152,6 +152,7 @@ class FakeEngine:
         seen = Seen(method, target, headers, body)
         self.seen.append(seen)
         if time.monotonic() < self.ready_at:
+            seen.open = False
             await _whole(writer, 503, error("unavailable_error", "Loading model", 503))
             return True
         if target == "/health":

@@ -95,7 +95,8 @@ class FakeSupervisord:
 
     async def stop(self, name: str) -> None:
         self.done.append(f"stop {name}")
-        self.cut_short += sum(not seen.finished and not seen.dropped for seen in self.engines[name].asked)
+        requests = self.engines[name].asked
+        self.cut_short += sum(one.open and not one.finished and not one.dropped for one in requests)
         self.states[name] = "STOPPING"
         if self.stop_seconds:
             self._later(self.stop_seconds, self._end(name, "STOPPED"))

@@ -269,6 +269,8 @@ class Gateway:
         """Wait until all requests have ended, `seconds` have passed or `force_stop` is set."""
         self.draining = True
         self.http_server.drain()
+        if self.models is not None:
+            self.models.drain()
         stops = [asyncio.ensure_future(self._finished()), asyncio.ensure_future(force_stop.wait())]
         await asyncio.wait(stops, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for stop in stops:

@@ -23,6 +23,7 @@ from llama_gguf.gateway.residency.forecast import expected_wait, impossible
 from llama_gguf.gateway.residency.model_state import Action, Budget, Need, Rules
 from llama_gguf.gateway.residency.policy import decide, next_check
 from llama_gguf.gateway.telemetry.metrics import Metrics
+from llama_gguf.gateway.upstream.errors import model_loading
 from llama_gguf.logs import fields
 from llama_gguf.rundir import residency as residency_file
 from llama_gguf.rundir.residency import EngineResidency
@@ -85,6 +86,7 @@ class ResidencyDriver:
         self._budget = _NO_BUDGET
         self._stopped_before: frozenset[str] = frozenset()  # by a gateway before this one
         self._wake = asyncio.Event()
+        self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._written: dict[str, EngineResidency] | None = None
         self._writing = asyncio.Lock()
@@ -99,6 +101,16 @@ class ResidencyDriver:
         unknown = await self._adopt_all(tuple(self._models.values()))
         await self._write()
         self._spawn(self._run_until_cancelled(unknown))
+
+    def drain(self) -> None:
+        """Load and unload nothing more, because the gateway stops: requests for what is not loaded are refused."""
+        self._draining = True
+        self._wake.set()
+        for managed in self._models.values():
+            if managed.state is Residency.DRAINING:
+                self._act(Action("resume", managed.program, "the gateway stops"))
+            elif managed.state not in (Residency.LOADED, Residency.LOADING):
+                managed.backend.refuse_with(model_loading)
 
     async def stop(self) -> None:
         """Stop deciding; what runs goes on."""
@@ -295,7 +307,7 @@ class ResidencyDriver:
             unknown = await self._adopt_all(unknown)
         if len(self._models) > 1:
             self._apply_plan(await self._plan())
-        while True:
+        while not self._draining:
             self._wake.clear()
             seen = [managed.seen() for managed in self._models.values()]
             now = time.monotonic()
@@ -389,8 +401,9 @@ class ResidencyDriver:
             await asyncio.to_thread(self._switch.start_program, managed.program)
         except (SupervisordError, OSError) as error:
             _log.error("engine cannot be started", extra=fields(model=managed.backend.name, reason=str(error)))
-            managed.problem = f"supervisord cannot start it: {error}"
-            self._load_failed(managed)
+            if managed.state is Residency.LOADING:  # it can have started all the same
+                managed.problem = f"supervisord cannot start it: {error}"
+                self._load_failed(managed)
 
     async def _stop_engine(self, managed: ManagedModel) -> None:
         """Stop an engine cleanly; its memory counts as used until it has stopped."""
@@ -440,7 +453,9 @@ class ResidencyDriver:
             try:
                 await asyncio.to_thread(residency_file.write, engines, self._run.residency)
             except OSError as error:
-                _log.error("health cannot be reported which models are unloaded", extra=fields(reason=str(error)))
+                _log.error(
+                    "the states of models cannot be written for the health server", extra=fields(reason=str(error))
+                )
                 self._written = None
             else:
                 self._written = engines

@@ -15,6 +15,7 @@ import pytest
 from llama_gguf.gateway.backends import residency_driver
 from llama_gguf.gateway.backends.memory import PlannedMemory, plan_memory
 from llama_gguf.rundir import residency as residency_file
+from llama_gguf.rundir.supervisord_client import SupervisordError
 from llama_gguf.states import Residency
 from support.gateway_box import ADMIN_KEY, KEY
 from support.running_gateway import chat
@@ -458,3 +459,39 @@ async def test_what_cannot_be_planned_fails_with_its_own_cause(start: StartModel
     response = await ask_model(running, "a")
     assert (response.status, response.json()["error"]["code"]) == (503, "model_failed")
     assert "does not exist" in response.json()["error"]["message"]
+
+
+async def test_a_gateway_that_stops_serves_what_is_loaded_and_refuses_the_rest(start: StartModels) -> None:
+    """At once, not when the time to stop is over: nobody loads a model any more."""
+    running = await start(ON_DEMAND, settings={"gateway": {"sse_keepalive_seconds": 0.05}})
+    inside = ask_model(running, "a", delay=3.5)
+    await running.until(lambda: running.state("a") == "loaded")
+    body = chat(stream=True) | {"model": "b"}
+    stream = asyncio.create_task(running.ask("POST", "/v1/chat/completions", body=body))
+    plain = ask_model(running, "b")
+    await running.until(lambda: running.state("a") == "draining")
+    late = ask_model(running, "a")
+    await asyncio.sleep(0.2)
+    await running.gateway.drain(15, asyncio.Event())
+    refused = await plain
+    assert (refused.status, refused.error["code"]) == (503, "model_loading")
+    assert "model_loading" in (await stream).events[-1]
+    assert [(await one).status for one in (inside, late)] == [200, 200]
+    assert running.supervisord.done == ["start engine-a"]
+
+
+async def test_a_start_whose_response_comes_too_late_cuts_nothing_short(
+    start: StartModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await start(ON_DEMAND)
+    started = running.supervisord.start_program
+
+    def start_and_be_late(name: str) -> None:
+        started(name)
+        time.sleep(0.5)
+        raise SupervisordError("timed out")
+
+    monkeypatch.setattr(running.supervisord, "start_program", start_and_be_late)
+    assert (await ask_model(running, "a", delay=1.0)).status == 200
+    assert running.state("a") == "loaded"
+    assert running.supervisord.done == ["start engine-a"]
