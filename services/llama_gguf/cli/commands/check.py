@@ -11,6 +11,7 @@ from typing import Literal
 import click
 
 from llama_gguf.cli.config_options import chosen, config_argument, find_config
+from llama_gguf.cli.request_rules import rule_problems
 from llama_gguf.errors import ExitCode, Problem
 from llama_gguf.models.inventory import all_wanted, file_status
 from llama_gguf.models.source import plan_sources
@@ -63,7 +64,8 @@ def examine(
         loaded = load(path, env, sets)
     except InvalidConfigError as error:
         return error.problems, error.text
-    return loaded.problems + (on_this_machine(loaded, env) if files else ()), loaded.text
+    found = loaded.problems + rule_problems(loaded)
+    return found + (on_this_machine(loaded, env) if files else ()), loaded.text
 
 
 def on_this_machine(loaded: Loaded, env: Mapping[str, str]) -> tuple[Problem, ...]:

@@ -17,6 +17,7 @@ import click
 from llama_gguf import __version__, logs
 from llama_gguf.cli.appliance import public_url
 from llama_gguf.cli.config_options import config_options, load_or_exit
+from llama_gguf.cli.request_rules import refuse_wrong_rules
 from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.runtime.launch import LaunchInputs, launch
 from llama_gguf.runtime.programs import build_programs
@@ -47,6 +48,7 @@ def up(context: click.Context, config: Path | None, sets: tuple[str, ...]) -> No
     RUN_DIR/failure.json.
     """
     loaded = load_or_exit(config, sets)
+    refuse_wrong_rules(loaded)
     settings = with_platform(loaded.settings, os.environ)
     screen = open_screen(sys.stdout.fileno(), settings.logging)
     shape = screen.shorten if screen else str

@@ -55,6 +55,7 @@ PROBLEM_CODES: Mapping[str, str] = {
     "bad-alias": "A name of the model contains a comma.",
     "model-and-models": "Both `model` and `models` are set.",
     "bad-scales": "A variant's scales are not one for each of the model's adapters.",
+    "bad-parameter": "A default or a stripped parameter is none that requests can have, or has a wrong value.",
     "does-not-fit": "One of several models never fits into the memory (warning, unless it is required).",
     "no-memory": "A model has no memory to be loaded into.",
     "draft-without-target": "A draft model has no model to speed up.",
