@@ -137,11 +137,11 @@ class ModelBackend:
     async def _use_its_values(self) -> None:
         """Count with the slots and the context that the engine has: with auto and shrink they are not as configured."""
         found = await asyncio.to_thread(engine_values.in_force, self._run)
-        slots, context = found.get("slots"), found.get("context_per_slot")
-        self.context = context if isinstance(context, int) else self._configured_context
-        self.slots = slots if isinstance(slots, int) else self._configured_slots
+        slots, context = _count(found.get("slots")), _count(found.get("context_per_slot"))
+        self.context = context or self._configured_context
+        self.slots = slots or self._configured_slots
         places = self._max_in_flight or self.slots or 1
-        self.admission.resize(min(places, slots) if isinstance(slots, int) else places)
+        self.admission.resize(min(places, slots) if slots else places)
 
     def check_choices(self, content: RequestContent) -> None:
         """Raise GatewayError if a request asks for more choices than the engine has slots now."""
@@ -227,6 +227,11 @@ _RESIDENCY = {
     EngineState.UNLOADED: Residency.UNLOADED,
     EngineState.FAILED: Residency.FAILED,
 }
+
+
+def _count(value: object) -> int | None:
+    """Return a number that an engine can have; with others of a damaged file nothing would be let in."""
+    return value if type(value) is int and value > 0 else None
 
 
 def reading_rules(settings: Settings, variant: Variant | None = None) -> ReadingRules:
