@@ -204,7 +204,7 @@ async def test_a_file_that_holds_no_key(start: Start, tmp_path: Path, content: b
     if content is not None:
         file.write_bytes(content)
     await operator.models("load", "a", "--key-file", str(file), code=ExitCode.CONFIG)
-    assert operator.err.startswith("error: --key-file: ")
+    assert "error: --key-file: " in operator.err
 
 
 async def test_no_key_on_the_command_line(start: Start) -> None:
