@@ -162,11 +162,12 @@ async def running_models(
     stopped: Sequence[str] = (),
     prepare: Callable[[FakeSupervisord], Awaitable[None]] | None = None,
     planning_seconds: float = 0.0,
+    measured: int = 1,
 ) -> AsyncIterator[RunningModels]:
     """Run a gateway; `needs`: MiB of main memory by model, of `budget` MiB together. Engines `load: always` run.
 
     Of these not the ones in `stopped`. `prepare` is called before the gateway starts; `planning_seconds`: what its plan
-    takes.
+    takes. `measured`: MiB of main memory that every engine is seen to use.
     """
     box = await asyncio.to_thread(make_box, root, changes)
     models = box.shot.models
@@ -186,6 +187,7 @@ async def running_models(
         access_stream=log,
         engine_switch=supervisord,
         plan=plan,
+        measure_process=lambda _pid: (0, measured * MIB),
     )
     for one in models:
         if not one.on_demand and one.key not in stopped:

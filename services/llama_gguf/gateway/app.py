@@ -19,7 +19,7 @@ from llama_gguf.errors import KeysError
 from llama_gguf.gateway.api.cors import Cors
 from llama_gguf.gateway.api.routes import RouteTable
 from llama_gguf.gateway.backends.backend import ModelBackend
-from llama_gguf.gateway.backends.memory import PlannedMemory, plan_memory
+from llama_gguf.gateway.backends.memory import PlannedMemory, measure, plan_memory
 from llama_gguf.gateway.backends.registry import ModelBackends
 from llama_gguf.gateway.backends.residency_driver import EngineSwitch, ResidencyDriver
 from llama_gguf.gateway.builtin_routes import BuiltinRoutes
@@ -60,7 +60,8 @@ _ABORT_SECONDS = 2.0
 class Gateway:
     """The gateway without its listening sockets. Create, start and stop it on one event loop.
 
-    `engine_switch` starts and stops engines: supervisord, unless it is given; `plan` says what several models need.
+    `engine_switch` starts and stops engines: supervisord, unless it is given; `plan` says what several models need,
+    `measure_process` what the process of one uses, as bytes on GPUs and in main memory.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Gateway:
         access_stream: BinaryIO | None = None,
         engine_switch: EngineSwitch | None = None,
         plan: Callable[[], Awaitable[PlannedMemory]] = plan_memory,
+        measure_process: Callable[[int], tuple[int, int]] = measure,
     ) -> None:
         settings, locations = snapshot.settings, snapshot.locations
         self._settings = settings
@@ -110,7 +112,7 @@ class Gateway:
         self._engine_series = EngineSeries(self._fetch_engine_series)
         self._access_log = AccessLog(access_stream or sys.stdout.buffer, format=settings.logging.format)
         self._recorder = Recorder(self.metrics, self.usage, self._access_log if settings.logging.access_log else None)
-        self.models = self._make_driver(snapshot, engine_switch, plan)
+        self.models = self._make_driver(snapshot, engine_switch, plan, measure_process)
         self.inference = self._make_inference()
         self.pipeline = self._make_pipeline()
         self.http_server = HttpServer(
@@ -130,7 +132,11 @@ class Gateway:
         self.metrics.watch_usage(lambda: usage.write_failures)
 
     def _make_driver(
-        self, snapshot: Snapshot, switch: EngineSwitch | None, plan: Callable[[], Awaitable[PlannedMemory]]
+        self,
+        snapshot: Snapshot,
+        switch: EngineSwitch | None,
+        plan: Callable[[], Awaitable[PlannedMemory]],
+        measure_process: Callable[[int], tuple[int, int]],
     ) -> ResidencyDriver | None:
         """Return who loads and unloads the models; None for a single one that stays loaded."""
         if not self.backends.several and self.backends.first.one.unload_after_seconds is None:
@@ -144,6 +150,7 @@ class Gateway:
             metrics=self.metrics,
             plan=plan,
             stop_seconds=settings.supervisor.stop_seconds,
+            measure_process=measure_process,
         )
 
     def _make_inference(self) -> InferenceRoutes:

@@ -18,7 +18,7 @@ from typing import Protocol
 from llama_gguf.api_errors import GatewayError
 from llama_gguf.gateway.backends.backend import ModelBackend
 from llama_gguf.gateway.backends.managed import ManagedModel
-from llama_gguf.gateway.backends.memory import PlannedMemory, measure
+from llama_gguf.gateway.backends.memory import PlannedMemory
 from llama_gguf.gateway.residency.forecast import expected_wait, impossible
 from llama_gguf.gateway.residency.model_state import Action, Budget, Need, Rules
 from llama_gguf.gateway.residency.policy import decide, next_check
@@ -73,7 +73,7 @@ class ResidencyDriver:
         metrics: Metrics,
         plan: Callable[[], Awaitable[PlannedMemory]],
         stop_seconds: float,
-        measure_process: Callable[[int], tuple[int, int]] = measure,
+        measure_process: Callable[[int], tuple[int, int]],
     ) -> None:
         self._models = {one.one.program: ManagedModel(one) for one in backends}
         self._rules = rules

@@ -387,8 +387,8 @@ async def test_an_unload_asked_for_before_a_load_failed_is_over(
 
 
 async def test_a_model_that_turns_out_too_large_is_refused_afterwards(start: StartModels) -> None:
-    """Not left to wait for a room that never comes. The fake engines are in this process, which has far more."""
-    running = await start(ON_DEMAND, needs={"a": 1, "b": 1}, budget=3)
+    """Not left to wait for a room that never comes."""
+    running = await start(ON_DEMAND, needs={"a": 1, "b": 1}, budget=3, measured=4)
     assert (await ask_model(running, "a")).status == 200
     await running.until(lambda: running.state("a") == "unloaded")
     answer = await ask_model(running, "a")
@@ -400,7 +400,9 @@ async def test_what_was_measured_before_the_plan_is_not_forgotten(start: StartMo
     async def prepare(supervisord: FakeSupervisord) -> None:
         await supervisord.start("engine-a")
 
-    running = await start(ON_DEMAND, needs={"a": 1, "b": 1}, budget=3, prepare=prepare, planning_seconds=1.0)
+    running = await start(
+        ON_DEMAND, needs={"a": 1, "b": 1}, budget=3, prepare=prepare, planning_seconds=1.0, measured=4
+    )
     await running.until(lambda: running.state("a") == "loaded")
     await running.until(lambda: running.state("a") == "unloaded")
 
@@ -439,15 +441,16 @@ async def test_a_model_of_unknown_size_is_loaded_alone_beside_what_stays_and_the
 async def test_what_stays_and_is_of_unknown_size_makes_no_other_impossible(
     start: StartModels, size: int | None
 ) -> None:
-    """It is planned once it is loaded, or counted with what it is seen to use: here some of this process."""
+    """It is planned once it is loaded, or counted with what it is seen to use."""
     needs = {"a": 600}
-    running = await start({"stays": {"path": "/models/stays.gguf"}, "a": ON_DEMAND["a"]}, needs=needs)
+    models = {"stays": {"path": "/models/stays.gguf"}, "a": ON_DEMAND["a"]}
+    running = await start(models, needs=needs, measured=300)
     if size is not None:
         needs["stays"] = size
     assert (await asyncio.wait_for(ask_model(running, "a"), 10)).status == 200
     assert [running.state(name) for name in ("stays", "a")] == ["loaded", "loaded"]
     found = (await described(running))["stays"]["host_bytes"]
-    assert found == size * MIB if size else 0 < found < 900 * MIB
+    assert found == (size or 300) * MIB
 
 
 async def test_what_cannot_be_planned_fails_with_its_own_cause(start: StartModels) -> None:
