@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 NOTICE_CODES: Mapping[str, str] = {
     "cpu-variant-crashed": "A variant of the engine's CPU code crashed on this machine: a lower, slower one runs.",
+    "engine-auto": "Not a fault: the values that were chosen for engine settings that are auto, and why.",
     "engine-reduced": "The engine ran out of memory: it runs with less than configured, as engine.shrink allows.",
     "memory-not-locked": "The weights are not locked in memory as configured: the limit of locked memory is too low.",
     "no-gpu": "The engine can use a GPU, or is configured to, but finds none: the model runs on the CPU.",
