@@ -62,6 +62,7 @@ NO_FILE_OF_ITS_OWN = {
 # Test files that are of no one module, and what they test. (tests/unit/image/ is of image/.)
 OF_NO_MODULE = {
     "cli/test_planted_secrets.py": "every command with secrets planted in all that it reads",
+    "gateway/backends/test_residency_schedules.py": "random schedules: the driver with its policy",
     "keys/test_crash.py": "kill -9 at each step of a change: store, operations, audit log and atomic_file together",
     "models/download/test_kill.py": "kill -9 of a process that downloads",
     "models/memory/test_accuracy.py": "all of the memory plan, held to llama-server",
