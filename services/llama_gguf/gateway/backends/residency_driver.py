@@ -265,7 +265,10 @@ class ResidencyDriver:
         left = (managed.retry_at or 0.0) - time.monotonic()
         if managed.state is not Residency.FAILED or left <= 0:
             return None
-        error = managed.backend.engine.unavailable_error()
+        if managed.problem:  # the engine's state says nothing of a start that nobody confirmed
+            error = _failed(managed, "its engine could not be started")
+        else:
+            error = managed.backend.engine.unavailable_error()
         error.retry_after = math.ceil(left)
         return error
 

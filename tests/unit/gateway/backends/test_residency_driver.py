@@ -339,7 +339,7 @@ async def test_an_engine_that_starts_without_a_response_is_stopped_before_anothe
     running = await start(ON_DEMAND)
     running.supervisord.loses_responses = True
     answer = await ask_model(running, "a")
-    assert answer.status == 503
+    assert (answer.status, answer.error["code"]) == (503, "model_failed")
     assert running.state("a") == "failed"
     other = ask_model(running, "b")
     await asyncio.sleep(0.3)
