@@ -11,7 +11,6 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llama_gguf.engine.diagnose import out_of_memory
 from llama_gguf.logs import fields
 from llama_gguf.models.gguf.facts import has_quantisable_cache
 from llama_gguf.rundir import engine_reduction
@@ -79,6 +78,8 @@ class ShrinkSteps:
         self._record = replace(before, pid=0, left=())
         ends = process_exits(read_supervisord_log(self._run), self._run.engine)
         if own := [end.status for end in ends if before.pid and end.pid == before.pid]:
+            from llama_gguf.engine.diagnose import out_of_memory  # noqa: PLC0415 - costs 10 ms, and a first start has none
+
             tail = read_tails((self._run.log(self._run.engine),), _LOG_BYTES).splitlines()
             failed = out_of_memory(tail, own[-1].code, own[-1].signal)
             if failed and (values := self._less(failed)):
