@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llama_gguf.models.gguf.header import Tensor, read_header
 from llama_gguf.models.hub.cache_layout import find_cached, snapshots
+from llama_gguf.models.local_files import Role
 from llama_gguf.models.model_files import LoraFile, ModelFiles
 from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Sources, Wanted, split_names
 from llama_gguf.settings.gguf_file import named_file
@@ -45,9 +46,20 @@ def file_status(wanted: Wanted) -> ModelFileStatus:
             return ModelFileStatus(wanted, cached or future, cached is not None)
 
 
+def wanted_roles(sources: Sources) -> tuple[tuple[Wanted, Role], ...]:
+    """Return every file of `sources` and what it is for, the model first."""
+    files: tuple[tuple[Wanted | None, Role], ...] = (
+        (sources.model, "model"),
+        (sources.mmproj, "mmproj"),
+        (sources.draft, "draft"),
+        *((wanted, "lora") for wanted in sources.lora),
+    )
+    return tuple((wanted, role) for wanted, role in files if wanted)
+
+
 def all_wanted(sources: Sources) -> tuple[Wanted, ...]:
     """Return every file of `sources`, the model first."""
-    return tuple(wanted for wanted in (sources.model, sources.mmproj, sources.draft, *sources.lora) if wanted)
+    return tuple(wanted for wanted, _ in wanted_roles(sources))
 
 
 def expected_files(model: Model, sources: Sources) -> ModelFiles:

@@ -11,7 +11,7 @@ from typing import Literal
 from llama_gguf.errors import ModelError
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.gguf.known_architectures import UPDATE_HINT, problem_of
-from llama_gguf.models.source import Named, split_names
+from llama_gguf.models.source import Named, OnDisk, split_names
 from llama_gguf.settings.gguf_file import (
     BEGINNING_BYTES,
     GGUF_HINT,
@@ -27,6 +27,14 @@ Role = Literal["model", "mmproj", "draft", "lora"]
 
 _UNFINISHED = (".part", ".incomplete", ".download", ".aria2", ".crdownload", ".tmp")
 _MAX_LISTED = 10
+
+
+def find_local(origin: OnDisk | Named, setting: str) -> Path:
+    """Return a file that should be on disk. Raises a permanent ModelError if it is not, or cannot be read."""
+    if isinstance(origin, Named):
+        return find_named(origin, f"{setting}.name")
+    check_readable(origin.path, f"{setting}.path")
+    return origin.path
 
 
 def check_readable(path: Path, setting: str) -> None:

@@ -19,8 +19,8 @@ from llama_gguf.models.checks.family import check_adapter, check_draft, sets_spe
 from llama_gguf.models.checksum import VerifiedFiles, verify
 from llama_gguf.models.fetch_context import FetchContext
 from llama_gguf.models.gguf.header import Header
-from llama_gguf.models.inventory import all_wanted
-from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
+from llama_gguf.models.inventory import all_wanted, wanted_roles
+from llama_gguf.models.local_files import Role, check_model, find_local
 from llama_gguf.models.model_files import LoraFile, ModelFiles, Reporter
 from llama_gguf.models.network import Network
 from llama_gguf.models.shelf.last_use import LastUse
@@ -72,7 +72,7 @@ def resolve(
 
         check_chat_template(sources.chat_template, f"{place}.chat_template")
     if to_download(all_wanted(sources)):
-        _check_local(sources, context)
+        _check_local(sources)
         survey(all_wanted(sources), context, _wanted_of(beside or {}, locations, env))
 
     def fetch_adapter(wanted: Wanted) -> Path:
@@ -106,17 +106,11 @@ def resolve(
     )
 
 
-def _check_local(sources: Sources, context: FetchContext) -> None:
+def _check_local(sources: Sources) -> None:
     """Raise for a file that should be on disk and cannot be used, before others are downloaded."""
-    files: list[tuple[Wanted | None, Role]] = [
-        (sources.model, "model"),
-        (sources.mmproj, "mmproj"),
-        (sources.draft, "draft"),
-        *((wanted, "lora") for wanted in sources.lora),
-    ]
-    for wanted, role in files:
-        if wanted and isinstance(wanted.origin, OnDisk | Named):
-            check_model(_locate(wanted, context), wanted.setting, role)
+    for wanted, role in wanted_roles(sources):
+        if isinstance(wanted.origin, OnDisk | Named):
+            check_model(find_local(wanted.origin, wanted.setting), wanted.setting, role)
 
 
 def resolve_with_retries(
@@ -155,11 +149,8 @@ def resolve_with_retries(
 
 def _locate(wanted: Wanted, context: FetchContext) -> Path:
     match wanted.origin:
-        case OnDisk(path):
-            check_readable(path, f"{wanted.setting}.path")
-            return path
-        case Named() as named:
-            return find_named(named, f"{wanted.setting}.name")
+        case OnDisk() | Named() as origin:
+            return find_local(origin, wanted.setting)
         case OnHub() as origin:
             from llama_gguf.models.hub.huggingface import fetch_hub  # noqa: PLC0415 - not needed for files on disk
 

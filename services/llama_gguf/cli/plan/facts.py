@@ -21,9 +21,9 @@ from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.plan import Machine, MemoryPlan, Verdict
 from llama_gguf.models.memory.resolve_auto import Choice, layers_choice, unresolved
 from llama_gguf.models.memory.together import MemoryNeed, need_of, sets_that_fit, total
-from llama_gguf.models.planning.budget import Left, placed_sources, plan_all, read_all, scaled, shared_memory
+from llama_gguf.models.planning.budget import Left, plan_all, read_all, scaled, shared_memory
 from llama_gguf.models.planning.weights import Largest, ModelWeights, header_reader
-from llama_gguf.models.source import served_names
+from llama_gguf.models.source import plan_sources, served_names
 from llama_gguf.rundir.engine_variant import EngineVariant
 from llama_gguf.runtime.programs import Program, build_programs
 from llama_gguf.settings import Locations, Settings, locate
@@ -169,7 +169,7 @@ def gather(
     another = bool(gpus)
     if gpus is None:
         gpus = gpus_of(engines[_engine_of(models[0].settings)])
-    placed = {one.key: placed_sources(one, locations, env) for one in models}
+    placed = {one.key: plan_sources(one.settings.model, locations, env, one.place) for one in models}
     weights = read_all(placed, header_reader(env))
     shared = shared_memory(settings, None if gpus is None else sum(gpu.total_bytes for gpu in gpus), ram)
     cpus = {one.key: usable_cpu(engines[_engine_of(one.settings)].variant) for one in models}

@@ -19,8 +19,9 @@ from llama_gguf.logs import fields
 from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.resolve_auto import Resolved
 from llama_gguf.models.memory.several_gpus import chosen_gpus
-from llama_gguf.models.planning.budget import Left, left_for, placed_sources, read_all, scaled, shared_memory
+from llama_gguf.models.planning.budget import Left, left_for, read_all, scaled, shared_memory
 from llama_gguf.models.planning.weights import HeaderReader, ModelWeights, header_reader
+from llama_gguf.models.source import plan_sources
 from llama_gguf.rundir import engine_values, engine_variant
 from llama_gguf.rundir import snapshot as snapshots
 from llama_gguf.rundir.engine_values import ChosenValues
@@ -86,7 +87,9 @@ def resolve(
     """
     models = each_model(whole.settings)
     own = next(one for one in models if one.program == program)
-    known = read_all({one.key: placed_sources(one, whole.locations, env) for one in models}, read)
+    known = read_all(
+        {one.key: plan_sources(one.settings.model, whole.locations, env, one.place) for one in models}, read
+    )
     for one in models:
         if not isinstance(problem := known[one.key], ModelWeights) and one is not own:
             log.warning("a model is not planned for", extra=fields(model=one.key, reason=problem.message))

@@ -6,7 +6,7 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,9 +16,9 @@ from llama_gguf.models.checks.chat_template import check_chat_template
 from llama_gguf.models.checks.family import check_adapter, check_draft
 from llama_gguf.models.gguf.facts import facts_of
 from llama_gguf.models.gguf.header import Header
-from llama_gguf.models.inventory import file_status
-from llama_gguf.models.local_files import Role, check_model, check_readable, find_named
-from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Sources, Wanted, plan_sources
+from llama_gguf.models.inventory import file_status, wanted_roles
+from llama_gguf.models.local_files import Role, check_model, find_local
+from llama_gguf.models.source import AtUrl, Named, OnDisk, OnHub, Wanted, plan_sources
 from llama_gguf.settings import Locations, Settings
 from llama_gguf.settings.checks.machine import variable_problems
 from llama_gguf.settings.checks.model_facts import model_problems
@@ -59,11 +59,11 @@ def file_problems(settings: Settings, locations: Locations, env: Mapping[str, st
     def header_of(wanted: Wanted, role: Role) -> Header | None:
         return attempt(_place(wanted), partial(_header, wanted, role))
 
-    headers = {wanted.setting: header_of(wanted, role) for wanted, role in _roles(sources)}
+    headers = {wanted.setting: header_of(wanted, role) for wanted, role in wanted_roles(sources)}
     if template := sources.chat_template:
         attempt("model.chat_template", partial(check_chat_template, template, "model.chat_template"))
     if model := headers["model"]:
-        for wanted, role in _roles(sources):
+        for wanted, role in wanted_roles(sources):
             other, related = headers[wanted.setting], _RELATED.get(role)
             if other is not None and related is not None:
                 attempt(wanted.setting, partial(related, model, other, wanted.setting))
@@ -83,7 +83,7 @@ def token_problems(settings: Settings, locations: Locations, env: Mapping[str, s
         return []  # told by `file_problems`
     return [
         problem
-        for wanted, _ in _roles(sources)
+        for wanted, _ in wanted_roles(sources)
         if wanted.token_env
         for problem in variable_problems(
             f"{wanted.setting}.token_env", wanted.token_env, env, needed=not _local(wanted)
@@ -95,16 +95,6 @@ def _local(wanted: Wanted) -> bool:
     return isinstance(wanted.origin, OnDisk | Named) or file_status(wanted).present
 
 
-def _roles(sources: Sources) -> Iterator[tuple[Wanted, Role]]:
-    yield sources.model, "model"
-    if sources.draft:
-        yield sources.draft, "draft"
-    if sources.mmproj:
-        yield sources.mmproj, "mmproj"
-    for adapter in sources.lora:
-        yield adapter, "lora"
-
-
 def _header(wanted: Wanted, role: Role) -> Header | None:
     """Return the header of a file on disk, None for one that is to be downloaded. Raises ModelError."""
     path = _path(wanted)
@@ -113,11 +103,8 @@ def _header(wanted: Wanted, role: Role) -> Header | None:
 
 def _path(wanted: Wanted) -> Path | None:
     match wanted.origin:
-        case OnDisk(path):
-            check_readable(path, f"{wanted.setting}.path")
-            return path
-        case Named() as named:
-            return find_named(named, f"{wanted.setting}.name")
+        case OnDisk() | Named() as origin:
+            return find_local(origin, wanted.setting)
         case OnHub() | AtUrl():
             status = file_status(wanted)
             return status.path if status.present else None

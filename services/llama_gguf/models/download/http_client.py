@@ -21,6 +21,7 @@ from aiohttp import ClientResponse
 from yarl import URL
 
 from llama_gguf.models.network import FEW_ATTEMPTS, OWN_AUTHORITY_HINT, Network
+from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of
 from llama_gguf.settings.proxy import Proxy
 
 _READ_BUFFER_BYTES = 512 * 1024
@@ -139,6 +140,11 @@ async def body(response: ClientResponse) -> AsyncGenerator[bytes, None]:
             yield chunk
     except (aiohttp.ClientError, OSError) as error:
         raise DownloadInterruptedError(_reason(error)) from error
+
+
+async def error_message(response: ClientResponse, seconds: float = _MESSAGE_SECONDS) -> str:
+    """Return what the server says in an error response, as far as it arrives within `seconds`."""
+    return message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES, seconds))
 
 
 async def start_of_body(response: ClientResponse, size: int, seconds: float = _MESSAGE_SECONDS) -> bytes:

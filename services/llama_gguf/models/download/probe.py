@@ -14,13 +14,13 @@ from llama_gguf.models.download.http_client import (
     DownloadInterruptedError,
     HttpClient,
     InvalidUrlError,
+    error_message,
     start_of_body,
 )
 from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.range_response import ErrorResponse, FullContent, PartialContent, read_response
 from llama_gguf.models.download.spec import Remote, Tuning
 from llama_gguf.models.network import Network
-from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of
 from llama_gguf.settings.gguf_file import MAGIC
 
 
@@ -42,9 +42,7 @@ async def _size(remote: Remote, network: Network, tuning: Tuning) -> int | None:
                 errors.check_published(remote, source.published_sha256)
                 found = read_response(response.status, response.headers)
                 if isinstance(found, ErrorResponse):
-                    message = message_of(
-                        response.headers, await start_of_body(response, MAX_MESSAGE_BYTES, tuning.message_timeout)
-                    )
+                    message = await error_message(response, tuning.message_timeout)
                     raise errors.refused(remote, found.status, message, found.retry_after)
                 if not isinstance(found, PartialContent | FullContent):
                     return None  # no ranges, or an empty file: the download itself finds out

@@ -24,7 +24,7 @@ from llama_gguf.models.download.http_client import (
     HttpClient,
     InvalidUrlError,
     body,
-    start_of_body,
+    error_message,
 )
 from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.partial_file import PartialFile
@@ -44,7 +44,6 @@ from llama_gguf.models.download.workers import (
     RangesUnsupportedError,
     range_headers,
 )
-from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of
 from llama_gguf.settings.gguf_file import MAGIC
 
 log = logging.getLogger(__name__)
@@ -151,8 +150,7 @@ class Transfer:
                 case RangeNotSatisfiable() if self._ranged and part.done:
                     raise FileChangedError
                 case ErrorResponse() as refusal:
-                    seconds = self._job.tuning.message_timeout
-                    message = message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES, seconds))
+                    message = await error_message(response, self._job.tuning.message_timeout)
                     raise self._refused(ErrorStatusError(refusal, message))
                 case _ if self._ranged:
                     raise RangesUnsupportedError

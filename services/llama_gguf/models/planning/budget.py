@@ -17,8 +17,8 @@ from llama_gguf.models.memory.plan import Machine, MemoryPlan
 from llama_gguf.models.memory.resolve_auto import unresolved
 from llama_gguf.models.memory.several_gpus import SeveralGpusPlan, chosen_gpus
 from llama_gguf.models.planning.weights import Estimate, HeaderReader, ModelWeights, read_weights
-from llama_gguf.models.source import Sources, Wanted, plan_sources
-from llama_gguf.settings import Locations, Settings
+from llama_gguf.models.source import Sources
+from llama_gguf.settings import Settings
 from llama_gguf.settings.one_model import OneModel
 from llama_gguf.settings.sections.engine_parts.auto import automatic
 
@@ -175,19 +175,3 @@ def read_all(placed: Mapping[str, Sources], read: HeaderReader) -> Weighed:
         except (ModelError, ConfigError) as error:
             weights[name] = error
     return weights
-
-
-def placed_sources(one: OneModel, locations: Locations, env: Mapping[str, str]) -> Sources:
-    """Return where the files of a model are, with the names that their settings have in the configuration."""
-    sources = plan_sources(one.settings.model, locations, env)
-
-    def place(wanted: Wanted) -> Wanted:
-        return dataclasses.replace(wanted, setting=one.place_of(wanted.setting))
-
-    return dataclasses.replace(
-        sources,
-        model=place(sources.model),
-        mmproj=place(sources.mmproj) if sources.mmproj else None,
-        draft=place(sources.draft) if sources.draft else None,
-        lora=tuple(place(wanted) for wanted in sources.lora),
-    )

@@ -25,7 +25,7 @@ from llama_gguf.models.download.http_client import (
     HttpClient,
     InvalidUrlError,
     body,
-    start_of_body,
+    error_message,
 )
 from llama_gguf.models.download.http_source import HttpSource
 from llama_gguf.models.download.range_response import (
@@ -39,7 +39,6 @@ from llama_gguf.models.download.range_response import (
 from llama_gguf.models.download.spec import Remote
 from llama_gguf.models.gguf.header import Header, read_header
 from llama_gguf.models.remote.header_cache import HeaderCache
-from llama_gguf.models.server_message import MAX_MESSAGE_BYTES, message_of
 from llama_gguf.settings.gguf_file import MAGIC
 
 _MIB = 1 << 20
@@ -159,8 +158,7 @@ class _Prefix:
             case RangeNotSatisfiable():
                 raise invalid_response(self._label, f"the server has only {start} bytes of the file")
             case ErrorResponse(status, retry_after):
-                message = message_of(response.headers, await start_of_body(response, MAX_MESSAGE_BYTES))
-                raise refused(self._file.remote, status, message, retry_after)
+                raise refused(self._file.remote, status, await error_message(response), retry_after)
 
     def _cached(self, start: int, version: str, size: int | None) -> RemoteHeader | None:
         """Compare a response's headers with those before; return what the cache has of this version."""

@@ -11,8 +11,9 @@ from llama_gguf.models.memory.devices import Gpu
 from llama_gguf.models.memory.plan import Machine
 from llama_gguf.models.memory.repack import NO_CPU
 from llama_gguf.models.memory.together import need_of, total
-from llama_gguf.models.planning.budget import Left, left_for, placed_sources, plan_all, read_all, scaled, shared_memory
+from llama_gguf.models.planning.budget import Left, left_for, plan_all, read_all, scaled, shared_memory
 from llama_gguf.models.planning.weights import Estimate, header_reader
+from llama_gguf.models.source import plan_sources
 from llama_gguf.settings import Settings, locate, parse
 from llama_gguf.settings.one_model import each_model
 from support.sparse_model import Dimensions, write_sparse_model
@@ -34,7 +35,9 @@ def settings_of(file: Path, models: dict[str, dict[str, Any]], **sections: Any) 
 def plan(settings: Settings, tmp_path: Path, gib: float, gpus: tuple[Gpu, ...] = ()) -> dict[str, Estimate]:
     models = each_model(settings)
     locations = locate(settings, {"LLAMA_GGUF__PATHS__DATA_DIR": str(tmp_path)})
-    known = read_all({one.key: placed_sources(one, locations, {}) for one in models}, header_reader({}))
+    known = read_all(
+        {one.key: plan_sources(one.settings.model, locations, {}, one.place) for one in models}, header_reader({})
+    )
     machine = shared_memory(settings, int(gib * GIB), None)
     left = Left(machine, scaled(gpus, machine))
     cpus = {one.key: NO_CPU for one in models}
@@ -112,7 +115,9 @@ def test_a_model_whose_file_is_missing_leaves_all_to_the_others(file: Path, tmp_
     settings = parse({"models": {"a": {"path": str(file), "engine": AUTO}, "b": {"path": str(tmp_path / "no.gguf")}}})
     models = each_model(settings)
     locations = locate(settings, {"LLAMA_GGUF__PATHS__DATA_DIR": str(tmp_path)})
-    known = read_all({one.key: placed_sources(one, locations, {}) for one in models}, header_reader({}))
+    known = read_all(
+        {one.key: plan_sources(one.settings.model, locations, {}, one.place) for one in models}, header_reader({})
+    )
     cpus = {one.key: NO_CPU for one in models}
     left = Left(shared_memory(settings, 20 * GIB, None), ())
     found = plan_all(models, known, left, cpus, growth=False)
