@@ -6,14 +6,13 @@ compared with ours. Shapes are in ggml's order, as llama.cpp's loaders have them
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from support.sparse_model import add_vocabulary
+from support.sparse_model import add_vocabulary, finish_sparse
 
 Shape = tuple[int, ...]
 Value = int | float | list[int] | list[bool]
@@ -429,10 +428,4 @@ def write_family(path: Path, family: str) -> Path:
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         writer.add_tensor_info(tensor, shape[::-1], kind, size)
         total += -(-size // writer.data_alignment) * writer.data_alignment
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-    start = -(-path.stat().st_size // writer.data_alignment) * writer.data_alignment
-    os.truncate(path, start + total)
-    return path
+    return finish_sparse(writer, path, total)

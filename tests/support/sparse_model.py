@@ -66,6 +66,11 @@ def write_sparse_model(
     for name, shape in _tensors(architecture, size).items():
         kind = quantisation if len(shape) > 1 and "gate_inp" not in name else gguf.GGMLQuantizationType.F32
         total += _add(writer, name, shape, kind)
+    return finish_sparse(writer, path, total)
+
+
+def finish_sparse(writer: gguf.GGUFWriter, path: Path, total: int) -> Path:
+    """Write the header, and no weights: the file has room for `total` bytes of them, which take none on disk."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

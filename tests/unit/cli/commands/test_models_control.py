@@ -22,6 +22,7 @@ from llama_gguf.rundir.snapshot import Snapshot
 from llama_gguf.settings.loading.known_variables import ADMIN_KEY_VARIABLE
 from llama_gguf.states import Phase
 from support.gateway_box import ADMIN_KEY, KEY, make_box
+from support.http_client import Answer
 from support.running_gateway import chat
 from support.running_models import RunningModels, running_models
 
@@ -53,6 +54,14 @@ class Operator:
         assert found == code, (self.out, self.err)
         assert ADMIN_KEY not in self.out + self.err
         return self.out
+
+    async def long_request(self, seconds: float) -> asyncio.Task[Answer]:
+        """Begin a request of the model a that takes so long, and return it once it is in the engine."""
+        body = chat(delay=seconds) | {"model": "a"}
+        request = asyncio.create_task(self.running.ask("POST", "/v1/chat/completions", body=body))
+        backend = self.running.gateway.backends.first
+        await self.running.until(lambda: backend.demand.running == 1)
+        return request
 
 
 Start = Callable[..., Any]
@@ -105,10 +114,7 @@ async def test_without_waiting_it_says_what_was_asked_for(start: Start) -> None:
 async def test_unloading_waits_for_the_requests_in_it(start: Start) -> None:
     operator = await start()
     await operator.models("load", "a")
-    body = chat(delay=1.0) | {"model": "a"}
-    request = asyncio.create_task(operator.running.ask("POST", "/v1/chat/completions", body=body))
-    backend = operator.running.gateway.backends.first
-    await operator.running.until(lambda: backend.demand.running == 1)
+    request = await operator.long_request(1.0)
     assert await operator.models("unload", "a") == "a: unloaded\n"
     assert (await request).status == 200
 
@@ -128,10 +134,7 @@ async def test_a_failed_load_says_why_and_what_to_do_and_can_be_repeated(start: 
 async def test_a_load_that_waits_for_others_ends_when_somebody_unloads_it(start: Start) -> None:
     operator = await start()
     await operator.models("load", "a")
-    body = chat(delay=4.0) | {"model": "a"}
-    request = asyncio.create_task(operator.running.ask("POST", "/v1/chat/completions", body=body))
-    backend = operator.running.gateway.backends.first
-    await operator.running.until(lambda: backend.demand.running == 1)
+    request = await operator.long_request(4.0)
     loading = asyncio.create_task(operator.models("load", "b", code=ExitCode.UNAVAILABLE))
     await operator.running.until(lambda: operator.running.state("a") == "draining")
     gone = await operator.running.ask("POST", "/models/unload", body={"model": "b"}, key=ADMIN_KEY)
@@ -146,10 +149,7 @@ async def test_a_model_that_comes_back_instead_of_leaving_counts_as_loaded(start
     """Its load, which nothing waits for any more, must not keep it from being unloaded when others need the room."""
     operator = await start()
     await operator.models("load", "a")
-    body = chat(delay=1.0) | {"model": "a"}
-    request = asyncio.create_task(operator.running.ask("POST", "/v1/chat/completions", body=body))
-    backend = operator.running.gateway.backends.first
-    await operator.running.until(lambda: backend.demand.running == 1)
+    request = await operator.long_request(1.0)
     await operator.models("unload", "a", "--no-wait")
     await operator.running.until(lambda: operator.running.state("a") == "draining")
     await operator.models("load", "a")

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llama_gguf.errors import ModelError
-from llama_gguf.models.gguf.architecture import Architecture, Layer, read_architecture
-from llama_gguf.models.gguf.header import Header, SkippedArray, Value
-
-
-def read(name: str, more: Mapping[str, Value] | None = None, **values: Value) -> Architecture:
-    metadata: dict[str, Value] = {"general.architecture": name, **(more or {})}
-    metadata |= {f"{name}.{key.replace('__', '.')}": value for key, value in values.items()}
-    return read_architecture(Header(Path("x"), 0, 3, metadata, (), 0))
-
-
-PLAIN: dict[str, Any] = {
-    "block_count": 8,
-    "embedding_length": 1024,
-    "attention__head_count": 8,
-    "attention__head_count_kv": 2,
-    "feed_forward_length": 4096,
-    "context_length": 8192,
-}
+from llama_gguf.models.gguf.architecture import Layer
+from llama_gguf.models.gguf.header import SkippedArray, Value
+from support.gguf_headers import PLAIN, architecture_of
 
 
 def test_plain() -> None:
-    found = read("llama", **PLAIN)
+    found = architecture_of("llama", **PLAIN)
     assert found.layers == (Layer(256, 256, 0, 0),) * 8
     assert (found.width, found.layer_heads, found.trained_context) == (1024, (8,) * 8, 8192)
     assert found.experts_used == 0
@@ -39,24 +22,24 @@ def test_plain() -> None:
 
 def test_no_key_heads_given_means_as_many_as_heads() -> None:
     values: dict[str, Any] = {key: value for key, value in PLAIN.items() if key != "attention__head_count_kv"}
-    assert read("phi2", **values).layers[0] == Layer(1024, 1024, 0, 0)
+    assert architecture_of("phi2", **values).layers[0] == Layer(1024, 1024, 0, 0)
 
 
 def test_heads_that_differ_by_layer() -> None:
-    found = read("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4) * 2})
+    found = architecture_of("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4) * 2})
     assert [layer.key_width for layer in found.layers] == [128, 256, 384, 512] * 2
     with pytest.raises(ModelError, match=r"openelm\.attention\.head_count_kv has 4 values for 8 layers"):
-        read("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4)})
+        architecture_of("openelm", **PLAIN | {"attention__head_count_kv": (1, 2, 3, 4)})
 
 
 def test_vocabulary() -> None:
     tokens: dict[str, Value] = {"tokenizer.ggml.tokens": SkippedArray(32000)}
-    assert read("llama", more=tokens, **PLAIN).vocabulary == 32000
-    assert read("llama", **PLAIN | {"vocab_size": 77}).vocabulary == 77
+    assert architecture_of("llama", tokens, **PLAIN).vocabulary == 32000
+    assert architecture_of("llama", **PLAIN | {"vocab_size": 77}).vocabulary == 77
 
 
 def test_windowed_layers_may_have_other_widths() -> None:
-    found = read(
+    found = architecture_of(
         "gemma4",
         **PLAIN,
         attention__key_length=512,
@@ -71,12 +54,12 @@ def test_windowed_layers_may_have_other_widths() -> None:
 
 
 def test_gemma3n_shares_the_cache_of_its_later_layers() -> None:
-    found = read("gemma3n", **PLAIN | {"block_count": 30, "attention__sliding_window": 512})
+    found = architecture_of("gemma3n", **PLAIN | {"block_count": 30, "attention__sliding_window": 512})
     assert sum(layer.key_width > 0 for layer in found.layers) == 20
 
 
 def test_latent_attention_keeps_keys_only() -> None:
-    found = read(
+    found = architecture_of(
         "deepseek2",
         **PLAIN | {"attention__head_count_kv": 1},
         attention__key_length=576,
@@ -88,14 +71,14 @@ def test_latent_attention_keeps_keys_only() -> None:
 
 
 def test_experts() -> None:
-    found = read("qwen3moe", **PLAIN, expert_count=128, expert_used_count=8, expert_feed_forward_length=768)
+    found = architecture_of("qwen3moe", **PLAIN, expert_count=128, expert_used_count=8, expert_feed_forward_length=768)
     assert found.experts_used == 8
-    assert read("hunyuan-moe", **PLAIN, expert_count=1, expert_used_count=1).experts_used == 0
+    assert architecture_of("hunyuan-moe", **PLAIN, expert_count=1, expert_used_count=1).experts_used == 0
 
 
 @pytest.mark.parametrize("name", ["glm4moe", "exaone4", "qwen35", "deepseek2"])
 def test_layers_that_predict_more_tokens_keep_nothing(name: str) -> None:
-    found = read(name, **PLAIN | {"nextn_predict_layers": 1})
+    found = architecture_of(name, **PLAIN | {"nextn_predict_layers": 1})
     assert (len(found.layers), found.trunk) == (8, 7)
     assert found.layers[-1] == Layer(0, 0, 0, 0)
     assert sum(layer.key_width > 0 for layer in found.layers) == (1 if name == "qwen35" else 7)
@@ -104,14 +87,14 @@ def test_layers_that_predict_more_tokens_keep_nothing(name: str) -> None:
 
 
 def test_only_where_llama_cpp_leaves_them_out() -> None:
-    found = read("llama", **PLAIN | {"nextn_predict_layers": 1})
+    found = architecture_of("llama", **PLAIN | {"nextn_predict_layers": 1})
     assert found.layers[-1].key_width == 256
     assert found.trunk >= len(found.layers)
 
 
 def test_a_model_that_runs_through_its_layers_twice() -> None:
-    assert len(read("nanbeige", **PLAIN, num_loops=2).layers) == 16
-    assert len(read("llama", **PLAIN, num_loops=2).layers) == 8
+    assert len(architecture_of("nanbeige", **PLAIN, num_loops=2).layers) == 16
+    assert len(architecture_of("llama", **PLAIN, num_loops=2).layers) == 8
 
 
 WITHOUT = object()
@@ -151,7 +134,7 @@ WITHOUT = object()
 def test_a_header_that_lies_is_refused_with_the_place_and_what_to_do(change: dict[str, Any], message: str) -> None:
     values = {key: value for key, value in {**PLAIN, **change}.items() if value is not WITHOUT}
     with pytest.raises(ModelError) as caught:
-        read("llama", **values)
+        architecture_of("llama", **values)
     assert message in caught.value.message
     assert caught.value.message.startswith("x is not a model that llama-server loads: ")
     assert (caught.value.code, caught.value.permanent) == ("model_unsupported", True)
@@ -170,10 +153,10 @@ def test_a_header_that_lies_is_refused_with_the_place_and_what_to_do(change: dic
 )
 def test_an_architecture_that_the_engine_does_not_load(name: str, message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        read(name, **PLAIN)
+        architecture_of(name, **PLAIN)
     assert message in caught.value.message
     assert "newer release" in caught.value.hint
 
 
 def test_encoders_keep_nothing() -> None:
-    assert read("bert", **PLAIN).layers[0] == Layer(0, 0, 0, 0)
+    assert architecture_of("bert", **PLAIN).layers[0] == Layer(0, 0, 0, 0)

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from llama_gguf.errors import ModelError
-from llama_gguf.models.gguf.architecture import Architecture, Layer, read_architecture
-from llama_gguf.models.gguf.header import Header, SkippedArray, Value
-
-PLAIN: dict[str, Value] = {
-    "block_count": 8,
-    "embedding_length": 1024,
-    "attention__head_count": 8,
-    "attention__head_count_kv": 2,
-    "feed_forward_length": 4096,
-    "context_length": 8192,
-}
-
-
-def read(name: str, **values: Value) -> Architecture:
-    metadata: dict[str, Value] = {"general.architecture": name}
-    metadata |= {f"{name}.{key.replace('__', '.')}": value for key, value in values.items()}
-    return read_architecture(Header(Path("x"), 0, 3, metadata, (), 0))
-
+from llama_gguf.models.gguf.architecture import Layer
+from llama_gguf.models.gguf.header import SkippedArray, Value
+from support.gguf_headers import PLAIN, architecture_of
 
 PATTERN = "attention__sliding_window_pattern"
 WINDOW: dict[str, Value] = {"attention__sliding_window": 64}
@@ -32,7 +15,7 @@ LFM: dict[str, Value] = {"attention__head_count_kv": (0, 2) * 4, "shortconv__l_c
 
 
 def windows(name: str, **values: Value) -> list[int]:
-    return [layer.window for layer in read(name, **PLAIN | values).layers]
+    return [layer.window for layer in architecture_of(name, **PLAIN | values).layers]
 
 
 @pytest.mark.parametrize(
@@ -76,13 +59,13 @@ def test_windows(name: str, values: dict[str, Value], expected: list[int]) -> No
 )
 def test_windows_that_lie(values: dict[str, Value], message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        read("gemma3", **PLAIN | values)
+        architecture_of("gemma3", **PLAIN | values)
     assert message in caught.value.message
 
 
 def test_a_list_of_windows_that_llama_server_does_not_do_without() -> None:
     with pytest.raises(ModelError, match=r"it has no gemma4\.attention\.sliding_window_pattern"):
-        read("gemma4", **PLAIN | WINDOW)
+        architecture_of("gemma4", **PLAIN | WINDOW)
 
 
 SSM: dict[str, Value] = {
@@ -95,22 +78,22 @@ STATE = 3 * (2048 + 2 * 128) + 128 * 2048
 
 
 def test_recurrent_layers() -> None:
-    mamba = read("mamba2", **PLAIN, **SSM)
+    mamba = architecture_of("mamba2", **PLAIN, **SSM)
     assert mamba.layers == (Layer(0, 0, 0, STATE),) * 8
-    hybrid = read("qwen3next", **PLAIN, **SSM)
+    hybrid = architecture_of("qwen3next", **PLAIN, **SSM)
     assert [layer.state_floats for layer in hybrid.layers] == [STATE, STATE, STATE, 0] * 2
     assert [layer.key_width for layer in hybrid.layers] == [0, 0, 0, 256] * 2
-    listed = read("qwen3next", **PLAIN | {"attention__recurrent_layers": (True, False) * 4}, **SSM)
+    listed = architecture_of("qwen3next", **PLAIN | {"attention__recurrent_layers": (True, False) * 4}, **SSM)
     assert [layer.state_floats for layer in listed.layers] == [STATE, 0] * 4
     assert [layer.key_width for layer in listed.layers] == [0, 256] * 4
-    wider = read("qwen35", **PLAIN | {"full_attention_interval": 2}, **SSM)
+    wider = architecture_of("qwen35", **PLAIN | {"full_attention_interval": 2}, **SSM)
     assert [layer.key_width for layer in wider.layers] == [0, 256] * 4
-    jamba = read("jamba", **PLAIN | {"attention__head_count_kv": (0, 0, 2, 0) * 2}, **SSM)
+    jamba = architecture_of("jamba", **PLAIN | {"attention__head_count_kv": (0, 0, 2, 0) * 2}, **SSM)
     assert [layer.key_width for layer in jamba.layers] == [0, 0, 256, 0] * 2
     assert [layer.state_floats for layer in jamba.layers] == [STATE, STATE, 0, STATE] * 2
-    both = read("falcon-h1", **PLAIN, **SSM)
+    both = architecture_of("falcon-h1", **PLAIN, **SSM)
     assert both.layers[0] == Layer(256, 256, 0, STATE)
-    nemotron = read(
+    nemotron = architecture_of(
         "nemotron_h",
         **PLAIN | {"attention__head_count_kv": (0, 0, 2, 0) * 2, "feed_forward_length": (0, 4096, 0, 0) * 2},
         **SSM,
@@ -119,21 +102,21 @@ def test_recurrent_layers() -> None:
 
 
 def test_other_kinds_of_state() -> None:
-    rwkv = read("rwkv6", **PLAIN | {"attention__head_count_kv": 0}, wkv__head_size=64)
+    rwkv = architecture_of("rwkv6", **PLAIN | {"attention__head_count_kv": 0}, wkv__head_size=64)
     assert rwkv.layers[0].state_floats == 1024 * 2 + 1024 * 64
-    lfm = read("lfm2", **PLAIN | {"attention__head_count_kv": (0, 2) * 4}, shortconv__l_cache=3)
+    lfm = architecture_of("lfm2", **PLAIN | {"attention__head_count_kv": (0, 2) * 4}, shortconv__l_cache=3)
     assert [layer.state_floats for layer in lfm.layers] == [2048, 0] * 4
-    kimi = read(
+    kimi = architecture_of(
         "kimi-linear", **PLAIN | {"attention__head_count_kv": (0, 1) * 4}, kda__head_dim=128, ssm__conv_kernel=4
     )
     assert kimi.layers[0].state_floats == 3 * 3 * 8 * 128 + 128 * 128 * 8
 
 
 def test_a_state_is_kept_only_where_the_family_has_one() -> None:
-    assert read("llama", **PLAIN, **SSM).layers == (Layer(256, 256, 0, 0),) * 8
-    minimax = read("minimax-01", **PLAIN)
+    assert architecture_of("llama", **PLAIN, **SSM).layers == (Layer(256, 256, 0, 0),) * 8
+    minimax = architecture_of("minimax-01", **PLAIN)
     assert [layer.state_floats for layer in minimax.layers] == [128 * 128 * 8] * 7 + [0]
     with pytest.raises(ModelError, match="full_attention_interval is 0, expected 1"):
-        read("qwen3next", **PLAIN, **SSM, full_attention_interval=0)
+        architecture_of("qwen3next", **PLAIN, **SSM, full_attention_interval=0)
     with pytest.raises(ModelError, match="state_size is -128"):
-        read("mamba2", **PLAIN | SSM | {"ssm__state_size": -128})
+        architecture_of("mamba2", **PLAIN | SSM | {"ssm__state_size": -128})
