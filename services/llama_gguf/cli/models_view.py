@@ -56,7 +56,8 @@ def print_states(models: list[dict[str, Any]]) -> None:
         table.add_column(heading, no_wrap=heading != "NOTES", justify="left" if heading in _TEXTS else "right")
     for one in models:
         notes = ["pinned"] * bool(one.get("pinned")) + ["on demand"] * bool(one.get("on_demand"))
-        notes += [clean(str(one["problem"]))] * bool(one.get("problem"))
+        if problem := one.get("problem"):
+            notes.append(clean(str(problem)))
         table.add_row(
             Text(clean(str(one["name"]))),
             Text(clean(str(one["state"])), style=_STYLES.get(one["state"], "")),

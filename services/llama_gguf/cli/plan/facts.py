@@ -88,7 +88,7 @@ class Together:
     @property
     def verdict(self) -> Verdict:
         """Whether those that are always loaded fit, and each of the others beside them or instead of each other."""
-        if self.machine.device_bytes is None and self.machine.host_bytes is None:
+        if not self.needs or (self.machine.device_bytes is None and self.machine.host_bytes is None):
             return "unknown"
         return "does not fit" if self.never_fitting else "fits"
 

@@ -182,6 +182,8 @@ def _show_together(together: Together, console: Console) -> None:
 
 def _sets(together: Together) -> str:
     """Return which models can be loaded at the same time."""
+    if not together.needs:
+        return "of no model it is known what it needs"
     if not together.sets:
         return "those that are always loaded need more than there is"
     shown = [" + ".join(names) or "none" for names in together.sets[:_MAX_SETS_SHOWN]]

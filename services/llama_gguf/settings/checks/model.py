@@ -10,11 +10,12 @@ from urllib.parse import unquote, urlsplit
 from llama_gguf.errors import Problem
 from llama_gguf.settings.gguf_file import GGUF_HINT, SUFFIX, has_suffix, other_format, part_of
 from llama_gguf.settings.redaction import mask_text, url_secrets
-from llama_gguf.settings.sections.model import Artifact
+from llama_gguf.settings.sections.model import Artifact, ServedModel
 from llama_gguf.settings.sections.settings import Settings
 from llama_gguf.settings.sections.sources import DOWNLOADED, ONE_SOURCE, SOURCES, artifacts_of, sources_of
 
-NO_MODEL_HINT = f"set one of {', '.join(f'model.{name}' for name in SOURCES)}, or the variable MODEL_NAME or MODEL_PATH"
+_SOURCE_HINT = f"set one of {', '.join(f'model.{name}' for name in SOURCES)}"
+_NO_MODEL_HINT = f"{_SOURCE_HINT}, or the variable MODEL_NAME or MODEL_PATH"
 
 
 def sources(settings: Settings) -> Iterator[Problem]:
@@ -28,7 +29,8 @@ def sources(settings: Settings) -> Iterator[Problem]:
             continue
         if path == "model":
             message = "model: no source is set" if settings.model.model_fields_set else "model: missing"
-            yield Problem("no-model", message, path, hint=NO_MODEL_HINT)
+            one_of_several = isinstance(settings.model, ServedModel)  # the short variables are those of `model`
+            yield Problem("no-model", message, path, hint=_SOURCE_HINT if one_of_several else _NO_MODEL_HINT)
         else:
             yield Problem("no-source", f"{path}: no source is set", path, hint=f"set {ONE_SOURCE}")
 

@@ -71,7 +71,8 @@ def test_download(tiny_model: Path, tmp_path: Path) -> None:
         assert len(site.requests) == 1
 
 
-def test_every_file_is_told(tiny_model: Path, tiny_rerank_model: Path) -> None:
+def test_every_file_is_told(tiny_model: Path, tiny_rerank_model: Path, tmp_path: Path) -> None:
     draft = str(tiny_rerank_model)
-    result = run("download", "--json", "--set", f"model.path={tiny_model}", "--set", f"model.draft.path={draft}")
+    files = ("--set", f"model.path={tiny_model}", "--set", f"model.draft.path={draft}")
+    result = run("download", "--json", *files, "--set", f"paths.data_dir={tmp_path}")
     assert json.loads(result.stdout) == {"model": str(tiny_model), "draft": draft}

@@ -253,6 +253,7 @@ async def test_the_list_shows_what_is_in_memory(
         states = {one["name"]: one["state"] for one in json.loads(await listed("--json"))["models"]}
         assert states == {"a": "loaded", "b": "unloaded"}
         assert "host_bytes" not in await listed("--json")
+        assert [line.split()[:2] for line in (await listed()).splitlines()[1:3]] == [["a", "loaded"], ["b", "unloaded"]]
     monkeypatch.setattr("llama_gguf.cli.gateway_calls.http.client.HTTPConnection.request", _refuse)
     assert json.loads(await listed("--json"))["models"] is None
 

@@ -222,6 +222,12 @@ def test_for_a_person(shelf: Path, tmp_path: Path) -> None:
     assert len({row.index("MiB") for row in rows[1:4]}) == 1  # columns stay whole in a narrow terminal
 
 
+def test_of_models_that_are_not_known_nothing_is_said_to_fit(shelf: Path) -> None:
+    facts = planned(shelf, {"bad": {"path": "absent.gguf"}, "worse": {"path": "none.gguf", "load": "on_demand"}})
+    assert as_data(facts)["together"]["verdict"] == "unknown"
+    assert "  unknown: of no model it is known what it needs\n" in shown(facts)
+
+
 def test_a_long_shelf(shelf: Path) -> None:
     facts = planned(shelf, {f"m{number}": {"load": "on_demand"} for number in range(17)}, "6GiB")
     together = as_data(facts)["together"]

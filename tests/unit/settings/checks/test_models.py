@@ -67,6 +67,18 @@ def test_neither_is_an_error() -> None:
     assert [code for code, _, _ in told("models: {}")] == ["no-model"]
 
 
+def test_the_remedies_of_a_model_without_a_source_are_those_that_reach_it() -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        loads(f"{TWO}  third: {{load: on_demand}}\n", FILE, {})
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.path) == ("no-model", "models.third")
+    assert "models.third.path" in problem.hint
+    assert "MODEL_PATH" not in problem.hint
+    with pytest.raises(InvalidConfigError) as caught:
+        loads("model: {mmproj: {name: p.gguf}}", FILE, {})
+    assert "MODEL_PATH" in caught.value.problems[0].hint
+
+
 @pytest.mark.parametrize("name", ["Chat", "a b", "-x", "a.b", "é", "a" * 33])
 def test_names_are_programs_and_variables(name: str) -> None:
     problems = told(f'models:\n  "{name}": {{name: a.gguf}}\n')
