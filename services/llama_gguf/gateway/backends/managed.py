@@ -33,7 +33,8 @@ class ManagedModel:
         self.unload_requested = False
         self.failures = 0
         self.retry_at: float | None = None
-        self.impossible: str | None = None  # why it never fits
+        self.impossible: str | None = None  # why it never fits, for operators
+        self.impossible_for_clients = ""  # the same, without the names of other models
         self.problem = ""  # why its engine could not be started at all
         self.was_stopped = False  # by the gateway: then health does not miss it
         self.stopping = False  # it has failed, and its engine may still run

@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from llama_gguf.api_errors import GatewayError
@@ -261,7 +262,7 @@ class ResidencyDriver:
     def _refusal(self, managed: ManagedModel) -> GatewayError | None:
         """Return the error of a new request, None once the model may be tried again."""
         if managed.impossible is not None:
-            return _failed(managed, managed.impossible)
+            return _failed(managed, managed.impossible_for_clients)
         left = (managed.retry_at or 0.0) - time.monotonic()
         if managed.state is not Residency.FAILED or left <= 0:
             return None
@@ -366,11 +367,12 @@ class ResidencyDriver:
         """Find out which models never fit beside those that never leave, and refuse requests for them."""
         known = [managed for managed in self._models.values() if managed.need_known]
         for managed in known:
-            others = [other.seen() for other in known if other is not managed]
+            others = [replace(other.seen(), name=other.backend.name) for other in known if other is not managed]
             reason = impossible(managed.need, self._budget, others)
             if reason is not None and reason != managed.impossible:
                 _log.error("model never fits", extra=fields(model=managed.backend.name, reason=reason))
             managed.impossible = reason
+            managed.impossible_for_clients = impossible(managed.need, self._budget, others, named=False) or ""
             if reason is not None and managed.state in (Residency.UNLOADED, Residency.FAILED):
                 managed.backend.refuse_with(functools.partial(self._refusal, managed))
 

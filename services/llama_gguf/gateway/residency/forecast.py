@@ -15,19 +15,22 @@ from llama_gguf.states import Residency
 _MIB = 1 << 20
 
 
-def impossible(need: Need, budget: Budget, others: Iterable[ModelState]) -> str | None:
-    """Return why a model never fits beside those of `others` that never leave, None if it does."""
+def impossible(need: Need, budget: Budget, others: Iterable[ModelState], *, named: bool = True) -> str | None:
+    """Return why a model never fits beside those of `others` that never leave, None if it does.
+
+    `named`: with their names, which are not for every client.
+    """
     permanent = [other for other in others if other.pinned or (other.always and other.unload_after is None)]
     if fits(budget, [need, *(other.need for other in permanent)]):
         return None
-    names = ", ".join(sorted(other.name for other in permanent))
+    names = f" ({', '.join(sorted(other.name for other in permanent))})" if named else ""
     problems = []
     for kind, own, limit, used in (
         ("GPU memory", need.device, budget.device, sum(other.need.device for other in permanent)),
         ("main memory", need.host, budget.host, sum(other.need.host for other in permanent)),
     ):
         if limit is not None and own + used > limit:
-            beside = f", of which models that are never unloaded use {_text(used)} ({names})" if used else ""
+            beside = f", of which models that are never unloaded use {_text(used)}{names}" if used else ""
             problems.append(f"it needs {_text(own)} of {kind}, the budget is {_text(limit)}{beside}")
     return "; ".join(problems)
 

@@ -180,6 +180,10 @@ async def test_an_operator_loads_unloads_and_pins(start: StartModels) -> None:
     await running.until(lambda: running.state("a") == "loaded")
     refused = await ask_model(running, "b")  # it never fits beside a pinned one
     assert (refused.status, refused.error["code"]) == (503, "model_failed")
+    # Not which: not every key may use them.
+    assert refused.error["message"].endswith("models that are never unloaded use 1000 MiB")
+    _, seen = (await running.ask("GET", "/models/residency", key=ADMIN_KEY)).json()["models"]
+    assert seen["problem"].endswith("models that are never unloaded use 1000 MiB (a)")
     assert (await manage(running, "unpin", "a")).status == 202
     assert (await ask_model(running, "b")).status == 200
     assert (await manage(running, "unload", "b")).status == 202

@@ -78,6 +78,9 @@ def test_why_one_is_impossible() -> None:
         "it needs 4096 MiB of GPU memory, the budget is 24.0 GiB, "
         "of which models that are never unloaded use 21.0 GiB (chat, embed)"
     )
+    assert impossible(Need(4 * GIB, 12 << 20), budget, others, named=False) == (
+        "it needs 4096 MiB of GPU memory, the budget is 24.0 GiB, of which models that are never unloaded use 21.0 GiB"
+    )
     assert impossible(Need(3 * GIB, 9 * GIB), budget, others) == (
         "it needs 9216 MiB of main memory, the budget is 8192 MiB"
     )
